@@ -1,0 +1,60 @@
+# The two commands: `make demo` and `make test`. Each does all its set-up in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODELS := model_repository/.generated
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-unit lint serve models bench-overhead bench-decision clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo            the same Poisson load with the scheduler off, then on (about 2 minutes)"
+	@echo "make test            all tests, on a real tritonserver too"
+	@echo "make test-unit       the tests that need no server (seconds)"
+	@echo "make lint            ruff and mypy --strict"
+	@echo "make serve           serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
+	@echo "make models          generate model_repository/*/1/model.onnx"
+	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
+	@echo "make bench-decision  what one decision of the scheduler costs"
+
+$(READY): pyproject.toml requirements-server.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install python3.11-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[client,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-server.txt
+	@touch $@
+
+$(MODELS): $(READY) $(wildcard zoo/*.py)
+	$(BIN)/python -m zoo --scale small --repository model_repository
+	@touch $@
+
+models: $(MODELS)
+
+demo: $(MODELS)
+	$(BIN)/python -m benchmarks.demo
+
+test: lint $(MODELS)
+	$(BIN)/python -m pytest
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: $(MODELS)
+	$(BIN)/isochrone serve --model-repository model_repository
+
+bench-overhead: $(MODELS)
+	$(BIN)/python -m benchmarks.overhead
+
+bench-decision: $(READY)
+	$(BIN)/python -m benchmarks.decision
+
+clean:
+	rm -rf $(VENV) $(MODELS) model_repository/*/1/model.onnx build *.egg-info

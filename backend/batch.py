@@ -1,0 +1,63 @@
+"""Several requests as one batch of arrays, and a batch's outputs as each request's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backend.engines.protocol import Array
+from backend.request import Pending
+from backend.scheduler.messages import Launch
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
+
+    id: as the scheduler knows it; negative where it did not number it.
+    """
+
+    id: int
+    lane: int
+    requests: Sequence[Pending]
+    launch: Launch | None
+    launched_ns: int
+    exec_ns: int = 0
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = sum(r.rows for r in self.requests)
+
+
+def feeds(requests: Sequence[Pending]) -> dict[str, Array]:
+    """Inputs of all requests, one after the other along the batch dimension."""
+    first = requests[0].inputs
+    if len(requests) == 1:
+        return first
+    return {name: np.concatenate([r.inputs[name] for r in requests]) for name in first}
+
+
+def wanted(requests: Sequence[Pending]) -> list[str]:
+    """Every output that one of the requests asks for, in a stable order."""
+    return list(dict.fromkeys(name for r in requests for name in r.wanted))
+
+
+def split(requests: Sequence[Pending], names: Sequence[str], outputs: Sequence[Array]) -> list[list[tuple[str, Array]]]:
+    """Each request's own rows of the outputs it asked for, in the order of `requests`.
+
+    Raises ValueError where an output has not one row per row of the batch.
+    """
+    by_name = dict(zip(names, outputs, strict=True))
+    if len(requests) == 1:
+        return [[(name, by_name[name]) for name in requests[0].wanted]]
+    rows = sum(r.rows for r in requests)
+    for name, array in by_name.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise ValueError(f"output '{name}' has shape {list(array.shape)} for a batch of {rows} rows")
+    parts, start = [], 0
+    for r in requests:
+        parts.append([(name, by_name[name][start : start + r.rows]) for name in r.wanted])
+        start += r.rows
+    return parts

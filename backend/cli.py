@@ -1,0 +1,80 @@
+"""The command line `isochrone`: options in, one call out, errors as one sentence. No command does its work here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend.errors import IsochroneError
+from backend.server.launch import ServeOptions
+from backend.server.launch import serve as run_server
+
+app = typer.Typer(
+    name="isochrone",
+    help="Predictable latency for models that share a device, on NVIDIA Triton Inference Server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    try:
+        app()
+    except IsochroneError as error:
+        print(f"isochrone: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            version = importlib.metadata.version("isochrone")
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown (not installed)"
+        typer.echo(f"isochrone {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """With a callback, the app keeps its commands' names even while it has only one."""
+
+
+@app.command()
+def serve(
+    model_repository: Annotated[Path, typer.Option(help="Folder of models, laid out as Triton wants it.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port of HTTP inference and health.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC inference.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics.")] = 8002,
+    tritonserver: Annotated[
+        Path | None, typer.Option(help="The tritonserver binary; default: on PATH, else in the nvidia-pytriton wheel.")
+    ] = None,
+    extra: Annotated[list[str] | None, typer.Argument(help="After --: options for tritonserver.")] = None,
+) -> None:
+    """Run a stock tritonserver with this backend in the foreground."""
+    code = run_server(
+        ServeOptions(
+            model_repository=model_repository,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            tritonserver=tritonserver,
+            extra=tuple(extra or ()),
+        )
+    )
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

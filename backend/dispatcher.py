@@ -1,0 +1,205 @@
+"""A model's queue and its running batches: asks the scheduler, does what it says, launches by itself while it is away.
+
+Knows neither Triton nor the engine: `run` executes a batch, `done`, `reject` and `drop` hand results on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backend.batch import Batch
+from backend.engines.protocol import Array
+from backend.errors import IsochroneError
+from backend.lanes import Lanes
+from backend.link import Callbacks, SchedulerLink
+from backend.request import Pending
+from backend.scheduler.messages import (
+    Adopt,
+    Arrive,
+    Cancel,
+    Decided,
+    Finish,
+    Join,
+    Launch,
+    Reject,
+    Request,
+    RunningBatch,
+)
+
+_MAX_REQUESTS_PER_MESSAGE = 512
+
+Outputs = list[list[tuple[str, Array]]]
+"""Per request of the batch: (output name, array)."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """run: execute a batch, setting its `exec_ns`. done: it ended, with outputs or the error. rejected: answer so.
+
+    decided: how long the scheduler took and what it said, for the metrics.
+    """
+
+    run: Callable[[Batch], Outputs]
+    done: Callable[[Batch, Outputs | Exception], None]
+    rejected: Callable[[Pending, Reject], None]
+    decided: Callable[[Decided], None]
+
+
+class Dispatcher:
+    """Every waiting request is launched, rejected, cancelled or dropped exactly once."""
+
+    def __init__(
+        self, device: str, default_lanes: int, join: Join, handlers: Handlers, pinned_to: Sequence[int] | None
+    ) -> None:
+        self._handlers, self._join = handlers, join
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Pending] = {}
+        self._running: dict[int, Batch] = {}
+        self._connected = True
+        self._own_batches = 0
+        callbacks = Callbacks(self._decided, self._lost, self._restored, self._due)
+        self._link = SchedulerLink(device, join.lanes or default_lanes, join, callbacks)
+        self._link.open()
+        self._lanes = Lanes(self._link.lanes, self._work, pinned_to)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, requests: Sequence[Pending]) -> None:
+        """Queue requests, oldest first."""
+        with self._lock:
+            for r in requests:
+                self._waiting[r.id] = r
+            if self._connected:
+                self._announce(requests)
+            else:
+                self._launch_in_order()
+
+    def waiting_since(self, before_ns: int, limit: int) -> list[Pending]:
+        """Up to `limit` of the oldest waiting requests that arrived before `before_ns`."""
+        with self._lock:
+            old: list[Pending] = []
+            for r in self._waiting.values():
+                if r.arrival_ns >= before_ns or len(old) >= limit:
+                    break
+                old.append(r)
+            return old
+
+    def cancel(self, request: Pending) -> bool:
+        """Take a request out; False where it is not waiting any more: its batch runs or it was answered."""
+        with self._lock:
+            if self._waiting.pop(request.id, None) is None:
+                return False
+            if self._connected:
+                self._link.send(Cancel((request.id,)))
+            return True
+
+    def close(self) -> list[Pending]:
+        """Stop; returns what was still waiting, for the caller to answer."""
+        self._link.close()
+        self._lanes.close()
+        with self._lock:
+            left = list(self._waiting.values())
+            self._waiting.clear()
+            return left
+
+    # What the scheduler says, on the link's thread
+
+    def _decided(self, decided: Decided) -> None:
+        self._handlers.decided(decided)
+        for command in decided.commands:
+            if isinstance(command, Launch):
+                self._launch(command)
+            else:
+                with self._lock:
+                    request = self._waiting.pop(command.request, None)
+                if request is not None:
+                    self._handlers.rejected(request, command)
+
+    def _launch(self, launch: Launch) -> None:
+        with self._lock:
+            requests = [r for i in launch.requests if (r := self._waiting.pop(i, None)) is not None]
+            if not requests:  # all were cancelled meanwhile
+                self._link.send(Finish(launch.batch, None))
+                return
+            batch = Batch(launch.batch, launch.lane, requests, launch, time.monotonic_ns())
+            self._running[batch.id] = batch
+        self._lanes.submit(batch)
+
+    def _lost(self) -> None:
+        with self._lock:
+            self._connected = False
+            self._launch_in_order()
+
+    def _restored(self) -> None:
+        """A scheduler that knows nothing of us: tell it what runs, then what waits."""
+        with self._lock:
+            running = list(self._running.values())
+            for batch in running:
+                self._renumber(batch)
+            self._connected = True
+            if running:
+                self._link.send(Adopt(tuple(RunningBatch(b.id, b.rows, b.lane) for b in running)))
+            self._announce(list(self._waiting.values()))
+
+    def _due(self) -> bool:
+        return bool(self._waiting)
+
+    def _announce(self, requests: Sequence[Pending]) -> None:
+        for i in range(0, len(requests), _MAX_REQUESTS_PER_MESSAGE):
+            chunk = requests[i : i + _MAX_REQUESTS_PER_MESSAGE]
+            self._link.send(
+                Arrive(tuple(Request(r.id, r.rows, r.arrival_ns, r.deadline_ns, r.priority, r.group) for r in chunk))
+            )
+
+    # Without a scheduler: in order of arrival, as soon as one of our lanes is free
+
+    def _launch_in_order(self) -> None:
+        while self._waiting and (lane := self._free_lane()) is not None:
+            self._own_batches -= 1
+            batch = Batch(self._own_batches, lane, self._take_in_order(), None, time.monotonic_ns())
+            self._running[batch.id] = batch
+            self._lanes.submit(batch)
+
+    def _free_lane(self) -> int | None:
+        busy = {batch.lane for batch in self._running.values()}
+        return next((lane for lane in range(len(self._lanes)) if lane not in busy), None)
+
+    def _take_in_order(self) -> list[Pending]:
+        taken: list[Pending] = []
+        rows = 0
+        for r in self._waiting.values():
+            if taken and (r.group != taken[0].group or rows + r.rows > self._join.max_batch_size):
+                break
+            taken.append(r)
+            rows += r.rows
+        for r in taken:
+            del self._waiting[r.id]
+        return taken
+
+    def _renumber(self, batch: Batch) -> None:
+        self._own_batches -= 1
+        del self._running[batch.id]
+        batch.id = self._own_batches
+        self._running[batch.id] = batch
+
+    # On a lane's thread
+
+    def _work(self, batch: Batch) -> None:
+        result: Outputs | Exception
+        try:
+            result = self._handlers.run(batch)
+        except IsochroneError as error:
+            result = error
+        except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
+            result = error
+        with self._lock:
+            del self._running[batch.id]
+            if self._connected:
+                self._link.send(Finish(batch.id, None if isinstance(result, Exception) else batch.exec_ns))
+            else:
+                self._launch_in_order()
+        self._handlers.done(batch, result)

@@ -1,0 +1,99 @@
+"""ONNX Runtime as an engine: one thread per batch, so that a batch stays on the core of its lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from backend.datatypes import BY_ONNX
+from backend.engines.protocol import Array, TensorSpec
+from backend.errors import ConfigError, EngineError
+
+# Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
+_ERRORS_ONLY = 3
+
+
+class OnnxEngine:
+    """A `model.onnx` in this process. `run` may be called from several threads at once."""
+
+    def __init__(self, path: Path, *, device_id: int | None = None) -> None:
+        self._session: onnxruntime.InferenceSession | None = _open(path, _providers(device_id))
+        self.inputs = input_specs(self._session, path)
+        self.outputs = output_specs(self._session, path)
+        provider = self._session.get_providers()[0]
+        self.identity = f"onnxruntime {onnxruntime.__version__} {provider}, 1 thread per batch"
+
+    def run(self, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:  # noqa: ARG002
+        """See `Engine.run`."""
+        assert self._session is not None, "run after close"
+        try:
+            results: list[Array] = self._session.run(list(outputs), dict(feeds))
+        except Exception as error:
+            # ONNX Runtime's exceptions share no base class of their own below Exception.
+            raise EngineError(f"the model's run failed: {_first_line(error)}") from error
+        return results
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._session = None
+
+
+def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a model file, without preparing it to run."""
+    session = _open(path, ["CPUExecutionProvider"], optimize=False)
+    return input_specs(session, path), output_specs(session, path)
+
+
+def input_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
+    """Required inputs, then those with a default."""
+    required = [_spec(node, path) for node in session.get_inputs()]
+    return (*required, *(_spec(node, path, optional=True) for node in session.get_overridable_initializers()))
+
+
+def output_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
+    """All outputs."""
+    return tuple(_spec(node, path) for node in session.get_outputs())
+
+
+def _open(path: Path, providers: list[object], *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ConfigError(f"there is no model file '{path}'")
+    if path.stat().st_size == 0:
+        raise ConfigError(f"the model file '{path}' is empty")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise ConfigError(f"ONNX Runtime cannot load '{path}': {_first_line(error)}") from error
+
+
+def _providers(device_id: int | None) -> list[object]:
+    if device_id is None:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"KIND_GPU on GPU {device_id} needs ONNX Runtime with CUDA, but the installed one has "
+            f"{', '.join(onnxruntime.get_available_providers())}; install onnxruntime-gpu or use KIND_CPU"
+        )
+    return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
+
+
+def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> TensorSpec:
+    if node.type not in BY_ONNX:
+        raise ConfigError(
+            f"'{node.name}' of '{path}' has type {node.type}, which cannot be served; "
+            f"types that can: {', '.join(sorted(BY_ONNX))}"
+        )
+    shape = tuple(d if isinstance(d, int) else -1 for d in node.shape)
+    return TensorSpec(node.name, BY_ONNX[node.type], shape, optional)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,187 @@
+"""One model in its process: connects Triton's calls with the queue, the engine, the scheduler and the answers.
+
+A request's way: execute → dispatcher → scheduler → lane → engine → voice. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from backend import batch as batches
+from backend.batch import Batch
+from backend.dispatcher import Dispatcher, Handlers, Outputs
+from backend.engines.loading import default_lanes, open_engine, pinned_cores
+from backend.engines.protocol import Engine
+from backend.errors import EngineError, RequestError
+from backend.exporter import Exporter
+from backend.load_profile import profile_at_load
+from backend.metrics import Metrics
+from backend.model_config import ModelConfig
+from backend.request import Arrival, Pending, read_due, read_tensor
+from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
+from backend.voice import Answer, Voice, cancelled
+
+_log = logging.getLogger("isochrone")
+_ASK_CANCELLED_AFTER_NS = 20_000_000
+_ASK_CANCELLED_AT_ONCE = 8
+
+
+class Instance:
+    """A model that takes requests. Raises IsochroneError where it cannot be loaded."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._specs = {spec.name: spec for spec in config.inputs}
+        self._required = [spec.name for spec in config.inputs if not spec.optional]
+        self._ids = itertools.count(1)
+        self._metrics = Metrics()
+        self._engine: Engine = open_engine(config)
+        profile = profile_at_load(config, self._engine)
+        parameters = config.parameters
+        join = Join(
+            protocol=PROTOCOL,
+            model=config.name,
+            version=config.version,
+            max_batch_size=config.max_batch_size,
+            lanes=parameters.device_lanes,
+            profile=profile,
+            interference_aware=parameters.interference_aware,
+            rejects=parameters.on_miss == "reject",
+        )
+        handlers = Handlers(self._run, self._done, self._rejected, self._decided)
+        lanes = default_lanes(config)
+        self._dispatcher = Dispatcher(config.device, lanes, join, handlers, pinned_cores(config))
+        self._voice = Voice(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Queue what Triton hands over. Answers follow through each request's response sender."""
+        arrival = Arrival(time.monotonic_ns(), time.time_ns())
+        accepted: list[Pending] = []
+        room = self._config.parameters.max_queue_size - len(self._dispatcher)
+        for request in requests:
+            sender = request.get_response_sender()
+            if len(accepted) >= room:
+                self._refuse(sender, self._full(), pb_utils.TritonError.UNAVAILABLE, "rejected")
+                continue
+            try:
+                accepted.append(self._read(request, sender, arrival))
+            except RequestError as error:
+                self._refuse(sender, self._sentence(error), pb_utils.TritonError.INVALID_ARG, "failed")
+        if accepted:
+            self._dispatcher.submit(accepted)
+
+    def close(self) -> None:
+        """Called once Triton has seen every answer; whatever still waits is answered all the same."""
+        for request in self._dispatcher.close():
+            self._refuse(request.sender, "the model is being unloaded", pb_utils.TritonError.UNAVAILABLE, "failed")
+        self._voice.close()
+        self._engine.close()
+
+    def _read(self, request: Any, sender: Any, arrival: Arrival) -> Pending:
+        batching = self._config.max_batch_size > 0
+        inputs = {}
+        for tensor in request.inputs():
+            spec = self._specs.get(tensor.name())
+            if spec is None:
+                raise RequestError(f"unknown input '{tensor.name()}'")
+            inputs[spec.name] = read_tensor(spec, tensor.as_numpy(), batching)
+        for name in self._required:
+            if name not in inputs:
+                raise RequestError(f"input '{name}' is missing")
+        given = json.loads(request.parameters() or "{}")
+        due = read_due(given, request.timeout(), self._config.parameters, arrival)
+        rows = {a.shape[0] for a in inputs.values()} if batching else {1}
+        if len(rows) != 1:
+            raise RequestError(f"the inputs have different batch dimensions: {sorted(rows)}")
+        lead = 1 if batching else 0
+        group = hash(tuple(sorted((name, array.shape[lead:]) for name, array in inputs.items()))) >> 2
+        wanted = tuple(dict.fromkeys(request.requested_output_names()))
+        return Pending(
+            next(self._ids),
+            sender,
+            inputs,
+            wanted,
+            rows.pop(),
+            group,
+            arrival.monotonic_ns,
+            due.deadline_ns,
+            due.priority,
+        )
+
+    # On a lane's thread
+
+    def _run(self, batch: Batch) -> Outputs:
+        names = batches.wanted(batch.requests)
+        feeds = batches.feeds(batch.requests)
+        started_ns = time.perf_counter_ns()
+        outputs = self._engine.run(batch.lane, feeds, names)
+        batch.exec_ns = max(1, time.perf_counter_ns() - started_ns)
+        try:
+            return batches.split(batch.requests, names, outputs)
+        except ValueError as error:
+            raise EngineError(str(error)) from error
+
+    def _done(self, batch: Batch, result: Outputs | Exception) -> None:
+        if batch.launch is None:
+            self._metrics.count("isochrone_fail_open_total")
+        for request in batch.requests:
+            self._metrics.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
+        if isinstance(result, Exception):
+            sentence = self._sentence(result)
+            for request in batch.requests:
+                self._refuse(request.sender, sentence, pb_utils.TritonError.INTERNAL, "failed")
+            return
+        for request, outputs in zip(batch.requests, result, strict=True):
+            self._voice.say(Answer(request.sender, outputs, told=partial(self._told, request)))
+        self._metrics.batch_ended(batch)
+
+    def _told(self, request: Pending, now_ns: int) -> None:
+        met = request.deadline_ns is None or now_ns <= request.deadline_ns
+        self._metrics.count("isochrone_requests_total", "met" if met else "missed")
+        self._metrics.observe("isochrone_request_latency_us", (now_ns - request.arrival_ns) / 1e3)
+
+    # On the link's thread
+
+    def _decided(self, decided: Decided) -> None:
+        self._metrics.observe("isochrone_decision_us", decided.took_ns / 1e3)
+        for command in decided.commands:
+            if isinstance(command, Launch):
+                self._metrics.count("isochrone_decisions_total", command.decision)
+                if command.holds:
+                    self._metrics.count("isochrone_decisions_total", "hold", command.holds)
+            else:
+                self._metrics.count("isochrone_decisions_total", "reject")
+
+    def _rejected(self, request: Pending, reject: Reject) -> None:
+        sentence = (
+            f"the request cannot meet its deadline: {reject.predicted_ns / 1e6:.1f} ms predicted from arrival "
+            f"to answer, {reject.allowed_ns / 1e6:.1f} ms allowed"
+        )
+        self._refuse(request.sender, self._sentence(sentence), pb_utils.TritonError.UNAVAILABLE, "rejected")
+
+    # On a voice's thread
+
+    def _drop_cancelled(self) -> None:
+        old = time.monotonic_ns() - _ASK_CANCELLED_AFTER_NS
+        for request in cancelled(self._dispatcher.waiting_since(old, _ASK_CANCELLED_AT_ONCE)):
+            if self._dispatcher.cancel(request):
+                self._refuse(request.sender, "the request was cancelled", pb_utils.TritonError.CANCELLED, "cancelled")
+
+    def _refuse(self, sender: Any, sentence: str, code: int, outcome: str) -> None:
+        self._metrics.count("isochrone_requests_total", outcome)
+        self._voice.say(Answer(sender, error=sentence, code=code))
+
+    def _full(self) -> str:
+        limit = self._config.parameters.max_queue_size
+        return self._sentence(f"{limit} requests are waiting already, which is its max_queue_size")
+
+    def _sentence(self, what: object) -> str:
+        return f"model '{self._config.name}': {what}"

@@ -1,0 +1,61 @@
+"""A thread per lane of the device, on CPU pinned to a core of its own: unpinned batches disturb each other more."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+
+from backend.batch import Batch
+
+
+def cores() -> list[int]:
+    """The cores that this process may use, ascending."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def pin(core: int) -> None:
+    """Keep the calling thread on `core`. A core that the container took away meanwhile is no reason to fail."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, {core})
+
+
+class Lanes:
+    """Runs each batch given to a lane, in the order given. `work` must not raise."""
+
+    def __init__(self, count: int, work: Callable[[Batch], None], pinned_to: Sequence[int] | None) -> None:
+        self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in range(count)]
+        self._threads = [
+            threading.Thread(
+                target=self._run,
+                args=(queue, work, pinned_to[i % len(pinned_to)] if pinned_to else None),
+                name=f"isochrone-lane-{i}",
+                daemon=True,
+            )
+            for i, queue in enumerate(self._queues)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch to its lane's thread."""
+        self._queues[batch.lane % len(self._queues)].put(batch)
+
+    def close(self) -> None:
+        """Let each lane end its batches, then its thread."""
+        for queue in self._queues:
+            queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=30.0)
+
+    @staticmethod
+    def _run(queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None) -> None:
+        if core is not None:
+            pin(core)
+        while (batch := queue.get()) is not None:
+            work(batch)

@@ -1,0 +1,164 @@
+"""A model's connection to its device's scheduler: sends events, receives commands, reconnects after a loss.
+
+Knows nothing of requests or tensors. Callbacks run on the link's own thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from backend.errors import ConfigError, IsochroneError
+from backend.scheduler.messages import (
+    Decided,
+    Event,
+    Join,
+    Ping,
+    Refused,
+    Reply,
+    Welcome,
+    decode_reply,
+    encode,
+)
+from backend.scheduler.process import MAX_MESSAGE_BYTES
+from backend.scheduler.spawn import connect_or_spawn
+
+SILENCE_S = 0.25
+"""After so long without a word while something is due, the scheduler is asked whether it lives."""
+ANSWER_S = 0.5
+"""A scheduler that does not answer a question in this time is given up: the model launches by itself."""
+FIRST_CONNECT_S = 15.0
+_RECONNECT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """decided: commands came. lost: launch by yourself from now on. restored: connected, tell your state again.
+    due: whether an answer is waited for, so that silence means something.
+    """
+
+    decided: Callable[[Decided], None]
+    lost: Callable[[], None]
+    restored: Callable[[], None]
+    due: Callable[[], bool]
+
+
+class SchedulerLink:
+    """One connection at a time, for the life of a model's process."""
+
+    def __init__(self, device: str, lanes: int, join: Join, callbacks: Callbacks) -> None:
+        self._device, self._wanted_lanes, self._join, self._callbacks = device, lanes, join, callbacks
+        self._send_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="isochrone-link", daemon=True)
+        self._socket: socket.socket | None = None
+        self.lanes = 0
+        """Of the device, as its scheduler says."""
+
+    def open(self) -> None:
+        """Connect for the first time. Raises ServerError or ConfigError, each a sentence for the load's log."""
+        self._socket = self._shake_hands(FIRST_CONNECT_S)
+        self._thread.start()
+
+    def send(self, event: Event) -> bool:
+        """False where nobody is connected or the connection broke: then `lost` follows."""
+        packet = encode(event)
+        with self._send_lock:
+            connection = self._socket
+            if connection is None:
+                return False
+            try:
+                connection.send(packet)
+            except OSError:
+                self._hang_up(connection)
+                return False
+        return True
+
+    def close(self) -> None:
+        """Say nothing more; the scheduler forgets this model as the connection closes."""
+        self._closing.set()
+        with self._send_lock:
+            if self._socket is not None:
+                self._hang_up(self._socket)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            connection = self._socket
+            assert connection is not None
+            self._listen(connection)
+            with self._send_lock:
+                self._socket = None
+            connection.close()
+            if not self._closing.is_set():
+                self._callbacks.lost()
+                self._reconnect()
+
+    def _listen(self, connection: socket.socket) -> None:
+        """Until the scheduler is gone, silent where it should answer, or speaks nonsense."""
+        asked_at: float | None = None
+        connection.settimeout(SILENCE_S)
+        while not self._closing.is_set():
+            try:
+                packet = connection.recv(MAX_MESSAGE_BYTES)
+            except TimeoutError:
+                if asked_at is not None and time.monotonic() - asked_at > ANSWER_S:
+                    return
+                if asked_at is None and self._callbacks.due():
+                    asked_at = time.monotonic()
+                    self.send(Ping())
+                continue
+            except OSError:
+                return
+            asked_at = None
+            if not packet or not self._take(packet):
+                return
+
+    def _take(self, packet: bytes) -> bool:
+        try:
+            reply = decode_reply(packet)
+        except msgspec.MsgspecError:
+            return False
+        if isinstance(reply, Decided):
+            if reply.commands:
+                self._callbacks.decided(reply)
+            return True
+        return False
+
+    def _reconnect(self) -> None:
+        while not self._closing.is_set():
+            try:
+                connection = self._shake_hands(_RECONNECT_S)
+            except IsochroneError:
+                self._closing.wait(0.2)
+                continue
+            with self._send_lock:
+                self._socket = connection
+            self._callbacks.restored()
+            return
+
+    def _shake_hands(self, timeout_s: float) -> socket.socket:
+        connection = connect_or_spawn(self._device, self._wanted_lanes, timeout_s)
+        connection.settimeout(timeout_s)
+        try:
+            connection.send(encode(self._join))
+            reply: Reply = decode_reply(connection.recv(MAX_MESSAGE_BYTES))
+        except (OSError, msgspec.MsgspecError) as error:
+            connection.close()
+            raise ConfigError(f"the scheduler of device '{self._device}' does not answer: {error}") from error
+        if isinstance(reply, Welcome):
+            self.lanes = reply.lanes
+            return connection
+        connection.close()
+        raise ConfigError(reply.reason if isinstance(reply, Refused) else f"the scheduler answered {reply!r}")
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,180 @@
+"""Triton's model configuration, checked against the model file: what is missing is filled in, what contradicts fails.
+
+Works on the dictionary that Triton hands to Python; knows nothing of the stub's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.datatypes import BY_CONFIG
+from backend.engines.protocol import TensorSpec
+from backend.errors import ConfigError
+from backend.parameters import Parameters, read_parameters
+
+DEFAULT_MAX_BATCH_SIZE = 8
+"""Filled in for a model whose every tensor has a dynamic first dimension, where config.pbtxt says nothing."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model as it will be served. Shapes are per request, without the batch dimension; −1 is dynamic.
+
+    device_id: the GPU of a KIND_GPU instance, None on CPU.
+    """
+
+    name: str
+    version: str
+    model_file: Path
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: Parameters
+    device_id: int | None
+
+    @property
+    def device(self) -> str:
+        """Name of the device that its batches share."""
+        return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
+
+
+def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
+    """The file to load: `default_model_filename`, else `model.onnx`, else `model.plan` where only that is there."""
+    named = config.get("default_model_filename")
+    if named:
+        return version_directory / str(named)
+    onnx, plan = version_directory / "model.onnx", version_directory / "model.plan"
+    return plan if plan.exists() and not onnx.exists() else onnx
+
+
+def complete(config: dict[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Fill in inputs, outputs, `max_batch_size` and dynamic batching in place, where config.pbtxt leaves them out."""
+    if config.get("max_batch_size", 0) == 0 and _may_batch(config, inputs, outputs):
+        config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+    batching = config.get("max_batch_size", 0) > 0
+    _complete_tensors(config.setdefault("input", []), inputs, batching)
+    _complete_tensors(config.setdefault("output", []), outputs, batching)
+    if batching and not any(key in config for key in ("dynamic_batching", "sequence_batching", "ensemble_scheduling")):
+        # Not to form batches, the scheduler does that: Triton then hands over all that came in with one call.
+        config["dynamic_batching"] = {}
+
+
+def _may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether the model batches and nothing in the configuration spells out full shapes."""
+    if not all(spec.shape and spec.shape[0] == -1 for spec in (*inputs, *outputs) if not spec.optional):
+        return False
+    rank = {spec.name: len(spec.shape) for spec in (*inputs, *outputs)}
+    stated = [*config.get("input", ()), *config.get("output", ())]
+    return all(len(t["dims"]) < rank.get(t["name"], 0) for t in stated if t.get("dims"))
+
+
+def _complete_tensors(stated: list[dict[str, Any]], specs: Sequence[TensorSpec], batching: bool) -> None:
+    by_name = {tensor["name"]: tensor for tensor in stated}
+    for spec in specs:
+        tensor = by_name.get(spec.name)
+        if tensor is None:
+            if spec.optional:
+                continue  # a default that the user did not ask to override
+            tensor = {"name": spec.name}
+            stated.append(tensor)
+        if tensor.get("data_type", "TYPE_INVALID") == "TYPE_INVALID":
+            tensor["data_type"] = spec.datatype.config
+        if not tensor.get("dims"):
+            tensor["dims"] = list(spec.shape[1:] if batching else spec.shape) or [1]
+
+
+def read_model_config(
+    config: Mapping[str, Any],
+    version: str,
+    file: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    device_id: int | None,
+) -> ModelConfig:
+    """The configuration as served. Raises ConfigError on whatever contradicts the model or cannot be kept."""
+    check_scheduling(config)
+    max_batch_size = int(config.get("max_batch_size", 0))
+    return ModelConfig(
+        name=str(config["name"]),
+        version=version,
+        model_file=file,
+        max_batch_size=max_batch_size,
+        inputs=_served("input", config["input"], inputs, max_batch_size > 0),
+        outputs=_served("output", config["output"], outputs, max_batch_size > 0),
+        parameters=read_parameters(config.get("parameters", {})),
+        device_id=device_id,
+    )
+
+
+def check_scheduling(config: Mapping[str, Any]) -> None:
+    """Refuse the schedulers of Triton that would come between the queue and us."""
+    batching = config.get("dynamic_batching") or {}
+    if batching.get("priority_levels") or batching.get("default_priority_level"):
+        raise ConfigError(
+            "priority_levels in dynamic_batching leaves requests stuck in Triton's queue; "
+            "use the parameter 'priority' and the request parameter 'priority_class' instead"
+        )
+    if batching.get("default_queue_policy") or batching.get("priority_queue_policy"):
+        raise ConfigError(
+            "a queue policy in dynamic_batching leaves requests stuck in Triton's queue; "
+            "use the parameters 'slo_ms', 'on_miss' and 'max_queue_size' instead"
+        )
+    if config.get("sequence_batching"):
+        raise ConfigError("sequence_batching is not supported: isochrone serves models without state")
+    if (config.get("model_transaction_policy") or {}).get("decoupled"):
+        raise ConfigError("model_transaction_policy decoupled is not supported: each request has one answer")
+
+
+def _served(
+    kind: str, stated: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec], batching: bool
+) -> tuple[TensorSpec, ...]:
+    by_name = {spec.name: spec for spec in specs}
+    served = tuple(_checked(kind, tensor, by_name, batching) for tensor in stated)
+    missing = [s.name for s in specs if kind == "input" and not s.optional and s.name not in {t.name for t in served}]
+    if missing:
+        raise ConfigError(f"config.pbtxt lacks input '{missing[0]}', which the model needs")
+    return served
+
+
+def _checked(kind: str, tensor: Mapping[str, Any], by_name: Mapping[str, TensorSpec], batching: bool) -> TensorSpec:
+    name = str(tensor["name"])
+    spec = by_name.get(name)
+    if spec is None:
+        raise ConfigError(f"config.pbtxt names {kind} '{name}', but the model has {_names(by_name)}")
+    if tensor["data_type"] != spec.datatype.config:
+        known = "" if tensor["data_type"] in BY_CONFIG else " (a type that cannot be served)"
+        raise ConfigError(
+            f"{kind} '{name}' is {tensor['data_type']}{known} in config.pbtxt, but {spec.datatype.config} in the model"
+        )
+    if tensor.get("is_shape_tensor") or tensor.get("allow_ragged_batch"):
+        raise ConfigError(f"{kind} '{name}': is_shape_tensor and allow_ragged_batch are not supported")
+    optional = bool(tensor.get("optional"))
+    if optional and not spec.optional:
+        raise ConfigError(f"input '{name}' is optional in config.pbtxt, but the model has no default for it")
+    reshape = tensor.get("reshape")
+    dims = tuple(int(d) for d in (reshape.get("shape", ()) if reshape else tensor["dims"]))
+    if batching and (not spec.shape or spec.shape[0] != -1):
+        raise ConfigError(
+            f"max_batch_size is above 0, but {kind} '{name}' of the model has shape {list(spec.shape)} "
+            "without a dynamic first dimension; use max_batch_size: 0"
+        )
+    shape = spec.shape[1:] if batching else spec.shape
+    if not _compatible(dims, shape):
+        raise ConfigError(
+            f"{kind} '{name}' has dims {list(dims)} in config.pbtxt, but {list(shape)} in the model"
+            + (" (without the batch dimension)" if batching else "")
+        )
+    return TensorSpec(name, spec.datatype, shape, optional)
+
+
+def _compatible(dims: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    if not shape:  # a scalar per request: Triton wants at least one dimension
+        return dims in ((), (1,))
+    return len(dims) == len(shape) and all(a == b or -1 in (a, b) for a, b in zip(dims, shape, strict=True))
+
+
+def _names(names: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

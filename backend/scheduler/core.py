@@ -1,0 +1,233 @@
+"""The device scheduler: an event goes in, commands come out. Everything that decides a launch lives below this file.
+
+Pure: no clock, thread, socket, Triton or device in here. Time is an argument; an illegal event raises
+`ProtocolError` and changes nothing. The server, the simulator and the tests run this same object.
+"""
+
+from __future__ import annotations
+
+from backend.scheduler.messages import (
+    PROTOCOL,
+    Adopt,
+    Arrive,
+    Cancel,
+    Command,
+    Event,
+    Finish,
+    Join,
+    Launch,
+    Ping,
+    Reject,
+    Request,
+)
+from backend.scheduler.policy import Choice, Policy, is_late
+from backend.scheduler.state import BatchKey, Lanes, Running, Source
+from backend.scheduler.waiting import WaitingQueue
+from predictor.bound import UpperBound
+from predictor.colocation import Colocation
+from predictor.rls import RlsPredictor
+
+_OVERHEAD_WEIGHT = 0.05
+"""Of the newest batch in the moving average of the time around an execution."""
+_MAX_WAITING = 100_000
+"""Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
+
+
+class ProtocolError(Exception):
+    """An event that cannot be: it names what was wrong. The state is as before."""
+
+
+class Scheduler:
+    """All state of one device. `lanes`: how many batches may run at once.
+
+    A *source* is one model's process, numbered by the caller; its first event is `Join`.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = Lanes(lanes)
+        self.sources: dict[int, Source] = {}
+        self.running: dict[BatchKey, Running] = {}
+        self.colocation = Colocation()
+        self.policy = Policy(RlsPredictor(), UpperBound())
+        self._now_ns = 0
+        self._batches = 0
+
+    def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
+        """Take one event of `source` and return what is to be done, in order."""
+        if now_ns < self._now_ns:
+            raise ProtocolError(f"time went back from {self._now_ns} to {now_ns} ns")
+        match event:
+            case Join():
+                self._join(source, event)
+            case Arrive():
+                self._arrive(self._source(source), event.requests)
+            case Cancel():
+                self._cancel(self._source(source), event.requests)
+            case Finish():
+                self._finish(self._source(source), event, now_ns)
+            case Adopt():
+                self._adopt(self._source(source), event, now_ns)
+            case Ping():
+                return []
+        self._now_ns = now_ns
+        self.colocation.advance(now_ns)
+        return self._decide(now_ns)
+
+    def leave(self, source: int, now_ns: int) -> list[Command]:
+        """The process is gone: its requests and batches are forgotten, its lanes are free."""
+        now_ns = max(now_ns, self._now_ns)
+        self._now_ns = now_ns
+        if self.sources.pop(source, None) is not None:
+            for key in [k for k in self.running if k[0] == source]:
+                self._end(key, now_ns)
+        self.colocation.advance(now_ns)
+        return self._decide(now_ns)
+
+    # Events
+
+    def _source(self, source: int) -> Source:
+        if source not in self.sources:
+            raise ProtocolError(f"source {source} has not joined")
+        return self.sources[source]
+
+    def _join(self, source: int, event: Join) -> None:
+        if source in self.sources:
+            raise ProtocolError(f"source {source} has joined already")
+        if event.protocol != PROTOCOL:
+            raise ProtocolError(f"protocol {event.protocol} is not spoken here, only {PROTOCOL}")
+        lanes = len(self.lanes.occupied)
+        if event.lanes not in (None, lanes):
+            raise ProtocolError(
+                f"device_lanes is {event.lanes} for model '{event.model}', but this device's scheduler runs {lanes}; "
+                "give every model on the device the same value"
+            )
+        queue = WaitingQueue(in_order=not event.interference_aware)
+        self.sources[source] = Source(source, event, queue)
+
+    def _arrive(self, source: Source, requests: tuple[Request, ...]) -> None:
+        busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
+        seen: set[int] = set()
+        for r in requests:
+            if r.id in source.queue or r.id in busy or r.id in seen:
+                raise ProtocolError(f"request {r.id} of source {source.id} is here already")
+            if r.rows < 1 or r.rows > max(1, source.join.max_batch_size) or r.priority < 1:
+                raise ProtocolError(f"request {r.id} has {r.rows} rows and class {r.priority}")
+            seen.add(r.id)
+        if len(source.queue) + len(requests) > _MAX_WAITING:
+            raise ProtocolError(f"source {source.id} has more than {_MAX_WAITING} requests waiting")
+        for r in requests:
+            source.queue.add(r)
+
+    def _cancel(self, source: Source, requests: tuple[int, ...]) -> None:
+        for request in requests:
+            if request in source.queue:  # launched meanwhile: too late
+                source.queue.remove(request)
+
+    def _finish(self, source: Source, event: Finish, now_ns: int) -> None:
+        key = (source.id, event.batch)
+        if key not in self.running:
+            raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
+        if event.exec_ns is not None and event.exec_ns <= 0:
+            raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
+        batch, neighbours = self._end(key, now_ns)
+        if event.exec_ns is not None and event.batch > 0:
+            self._learn(batch, neighbours, event.exec_ns, now_ns)
+
+    def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
+        for b in event.batches:
+            if b.batch >= 0 or (source.id, b.batch) in self.running or b.rows < 1 or b.lane < 0:
+                raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
+        for b in event.batches:
+            load = source.load(b.rows)
+            key = (source.id, b.batch)
+            self._start(Running(key, (), b.rows, b.lane, load, 1, None, now_ns, load.solo_ns))
+
+    def _learn(self, batch: Running, neighbours: tuple[float, float, float], exec_ns: int, now_ns: int) -> None:
+        policy = self.policy
+        policy.predictor.learn_one(batch.load, neighbours, exec_ns / batch.load.solo_ns)
+        policy.bound.learn_one(exec_ns / batch.predicted_ns)
+        around = max(0, now_ns - batch.launched_ns - exec_ns)
+        policy.overhead_ns += _OVERHEAD_WEIGHT * (around - policy.overhead_ns)
+
+    # Launches
+
+    def _decide(self, now_ns: int) -> list[Command]:
+        commands: list[Command] = []
+        for source in self.sources.values():
+            if source.join.rejects:
+                self._reject_certain_misses(source, now_ns, commands)
+        while (lane := self.lanes.free()) is not None and any(s.queue for s in self.sources.values()):
+            choice = self.policy.choose(self.sources, self.running, self.colocation, now_ns)
+            if choice is None:
+                break
+            commands.append(self._launch(choice, lane, now_ns))
+        return commands
+
+    def _reject_certain_misses(self, source: Source, now_ns: int, commands: list[Command]) -> None:
+        while (head := source.queue.head()) is not None and is_late(source, head, now_ns):
+            assert head.deadline_ns is not None
+            source.queue.remove(head.id)
+            waited_ns = now_ns - head.arrival_ns
+            predicted_ns = waited_ns + source.load(head.rows).solo_ns
+            commands.append(Reject(source.id, head.id, predicted_ns, head.deadline_ns - head.arrival_ns))
+
+    def _launch(self, choice: Choice, lane: int, now_ns: int) -> Launch:
+        self._batches += 1
+        source, requests = choice.source, choice.requests
+        for r in requests:
+            source.queue.remove(r.id)
+        deadlines = [r.deadline_ns for r in requests if r.deadline_ns is not None]
+        batch = Running(
+            key=(source.id, self._batches),
+            requests=tuple(r.id for r in requests),
+            rows=sum(r.rows for r in requests),
+            lane=lane,
+            load=choice.load,
+            priority=min(r.priority for r in requests),
+            deadline_ns=min(deadlines, default=None),
+            launched_ns=now_ns,
+            predicted_ns=choice.predicted_ns,
+        )
+        self._start(batch)
+        holds, source.holds = source.holds, 0
+        bound_ns = round(choice.predicted_ns * self.policy.bound.multiplier)
+        return Launch(
+            source.id,
+            self._batches,
+            lane,
+            batch.requests,
+            choice.load.solo_ns,
+            choice.predicted_ns,
+            bound_ns,
+            choice.decision,
+            holds,
+        )
+
+    def _start(self, batch: Running) -> None:
+        self.running[batch.key] = batch
+        self.lanes.take(batch.lane)
+        self.colocation.launch(batch.key, batch.load, batch.launched_ns)
+
+    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, tuple[float, float, float]]:
+        batch = self.running.pop(key)
+        self.lanes.release(batch.lane)
+        return batch, self.colocation.finish(key, now_ns)
+
+    def check_invariants(self) -> None:
+        """What holds between any two events; called by every test's teardown."""
+        self.colocation.check()
+        assert set(self.running) == set(self.colocation._entries)
+        occupied = [0] * len(self.lanes.occupied)
+        for batch in self.running.values():
+            assert batch.key[0] in self.sources, batch
+            occupied[min(batch.lane, len(occupied) - 1)] += 1
+        assert occupied == self.lanes.occupied
+        launched = [b for b in self.running.values() if b.key[1] > 0]
+        assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
+        for source in self.sources.values():
+            source.queue.check()
+            for batch in self.running.values():
+                if batch.key[0] == source.id:
+                    assert not set(batch.requests) & set(source.queue.ids()), batch
+        waiting = sum(len(s.queue) for s in self.sources.values())
+        assert self.running or not waiting, "an idle device holds"

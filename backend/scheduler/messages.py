@@ -1,0 +1,151 @@
+"""What a model's process and the device scheduler say to each other: frozen, typed, metadata only, never tensors.
+
+Events go to the scheduler, commands come back. Times are CLOCK_MONOTONIC nanoseconds of the one machine.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from predictor.workload import ModelProfile
+
+PROTOCOL = 1
+"""Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages: encoded as a tagged array."""
+
+
+class Request(Message, frozen=True):
+    """One waiting request. `rows` of the batch dimension; requests of one `group` may share a batch."""
+
+    id: int
+    rows: int
+    arrival_ns: int
+    deadline_ns: int | None
+    priority: int
+    group: int = 0
+
+
+class RunningBatch(Message, frozen=True):
+    """A batch that a process launched by itself while no scheduler answered. `batch` is negative."""
+
+    batch: int
+    rows: int
+    lane: int
+
+
+# Events
+
+
+class Join(Message, frozen=True, tag="join"):
+    """A model's process is ready to launch batches; its first message on a connection.
+
+    lanes: what its configuration asks of the device, None where it leaves that open. rejects: `on_miss: reject`.
+    """
+
+    protocol: int
+    model: str
+    version: str
+    max_batch_size: int
+    lanes: int | None
+    profile: ModelProfile
+    interference_aware: bool = True
+    rejects: bool = False
+
+
+class Arrive(Message, frozen=True, tag="arrive"):
+    """Requests were queued, oldest first."""
+
+    requests: tuple[Request, ...]
+
+
+class Cancel(Message, frozen=True, tag="cancel"):
+    """Waiting requests were given up; one that was launched meanwhile is left alone."""
+
+    requests: tuple[int, ...]
+
+
+class Finish(Message, frozen=True, tag="finish"):
+    """A batch left its lane. `exec_ns`: measured execution alone, None where the run failed."""
+
+    batch: int
+    exec_ns: int | None
+
+
+class Adopt(Message, frozen=True, tag="adopt"):
+    """After a reconnect: batches that run already."""
+
+    batches: tuple[RunningBatch, ...]
+
+
+class Ping(Message, frozen=True, tag="ping"):
+    """Are you there? Answered by `Decided` without commands."""
+
+
+Event = Join | Arrive | Cancel | Finish | Adopt | Ping
+
+# Commands
+
+
+class Launch(Message, frozen=True, tag="launch"):
+    """Run these requests as one batch on this lane, now.
+
+    predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: profiled execution alone;
+    holds: how often this model's next batch was held since its last launch.
+    """
+
+    source: int
+    batch: int
+    lane: int
+    requests: tuple[int, ...]
+    solo_ns: int
+    predicted_ns: int
+    bound_ns: int
+    decision: Literal["launch", "split"]
+    holds: int
+
+
+class Reject(Message, frozen=True, tag="reject"):
+    """Answer UNAVAILABLE: it would be `predicted_ns` from arrival to answer where `allowed_ns` are left to it."""
+
+    source: int
+    request: int
+    predicted_ns: int
+    allowed_ns: int
+
+
+Command = Launch | Reject
+
+
+# Replies: what travels from the scheduler to a model's process
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """Answer to `Join`: this source takes part, on a device with this many lanes."""
+
+    source: int
+    lanes: int
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """Answer to `Join` or to an event that cannot be; the connection is closed after it."""
+
+    reason: str
+
+
+class Decided(Message, frozen=True, tag="decided"):
+    """Commands for one process and how long they took to decide."""
+
+    commands: tuple[Command, ...]
+    took_ns: int
+
+
+Reply = Welcome | Refused | Decided
+
+encode = msgspec.msgpack.Encoder().encode
+decode_event = msgspec.msgpack.Decoder(Event).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode

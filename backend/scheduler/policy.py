@@ -1,0 +1,245 @@
+"""Which waiting requests to launch next, as how large a batch, or to hold: admission by forecast.
+
+Reads the state, changes only hold counts and which requests are late. Nothing here depends on the kind of device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from backend.scheduler.forecast import Progress, forecast_finishes
+from backend.scheduler.messages import Request
+from backend.scheduler.state import BatchKey, Running, Source
+from predictor.bound import UpperBound
+from predictor.colocation import Colocation
+from predictor.rls import RlsPredictor
+from predictor.workload import Load
+
+LATE_TURN = 16
+"""While others can still make it, one launch of this many serves those that are late already."""
+MAX_CANDIDATES = 3
+"""Held candidates per decision before the lane is left free until the next event."""
+
+_CANDIDATE: BatchKey = (-1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A batch to launch."""
+
+    source: Source
+    requests: tuple[Request, ...]
+    load: Load
+    predicted_ns: int
+    decision: Literal["launch", "split"] = "launch"
+
+
+class Policy:
+    """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
+
+    def __init__(self, predictor: RlsPredictor, bound: UpperBound) -> None:
+        self.predictor = predictor
+        self.bound = bound
+        self.overhead_ns = 0.0
+        """Learned: from launch to finish, less the execution itself."""
+        self._timely_launches = 0
+
+    def choose(
+        self,
+        sources: Mapping[int, Source],
+        running: Mapping[BatchKey, Running],
+        colocation: Colocation,
+        now_ns: int,
+    ) -> Choice | None:
+        """The next launch, for which a lane is free, or None: nothing waits, or what waits is held."""
+        forecast = _Forecast(self, running, colocation, now_ns)
+        for source in sources.values():
+            self._find_late(source, now_ns)
+        in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
+        aware = sorted(_ranked(s for s in sources.values() if s.join.interference_aware))
+        if in_order is not None and (not aware or _head(in_order).arrival_ns <= _head(sources[aware[0][1]]).arrival_ns):
+            return self._take_in_order(in_order, forecast)
+        late = self._late_source(sources)
+        if late is not None and (not aware or self._timely_launches >= LATE_TURN):
+            choice = self._admit_late(late, forecast)
+            if choice is not None:
+                self._timely_launches = 0
+                return choice
+        for _, source_id in aware[:MAX_CANDIDATES]:
+            choice = self._admit(sources[source_id], forecast)
+            if choice is not None:
+                self._timely_launches += late is not None
+                return choice
+            sources[source_id].holds += 1
+        if in_order is not None:
+            return self._take_in_order(in_order, forecast)
+        return self._admit_late(late, forecast) if late is not None and aware else None
+
+    def slowdown(self, load: Load, neighbours: tuple[float, float, float]) -> float:
+        """Predicted mean slowdown of a batch beside neighbours with these summed shares."""
+        return self.predictor.predict_one(load, neighbours)
+
+    def _find_late(self, source: Source, now_ns: int) -> None:
+        """Requests that would miss even alone on the device, launched now, no longer go first."""
+        if not source.join.interference_aware:
+            return
+        while (head := source.queue.head()) is not None and is_late(source, head, now_ns):
+            source.queue.give_up_head()
+
+    def _late_source(self, sources: Mapping[int, Source]) -> Source | None:
+        late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
+        return sources[min(late)[1]] if late else None
+
+    def _take_in_order(self, source: Source, forecast: _Forecast) -> Choice:
+        """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
+        requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
+        return forecast.choice(source, requests)
+
+    def _admit(self, source: Source, forecast: _Forecast) -> Choice | None:
+        """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
+        timely = (r for r in source.queue.by_rank() if not is_late(source, r, forecast.now_ns))
+        members = _same_group(timely, source.join.max_batch_size)
+        if forecast.idle:
+            return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
+        count = forecast.fitting(source, members)
+        while count > 0:
+            choice = forecast.choice(source, members[:count], len(members))
+            if not forecast.harms(choice):
+                return None if forecast.better_later(choice) else choice
+            count //= 2
+        return None
+
+    def _admit_late(self, source: Source, forecast: _Forecast) -> Choice | None:
+        """Those that missed already: all that fit one batch, if no running batch suffers from it."""
+        choice = forecast.choice(source, _same_group(source.queue.by_lateness(), source.join.max_batch_size))
+        return choice if forecast.idle or not forecast.harms(choice) else None
+
+
+class _Forecast:
+    """The timeline at one instant: of the running batches alone, and with a candidate beside them."""
+
+    def __init__(
+        self, policy: Policy, running: Mapping[BatchKey, Running], colocation: Colocation, now_ns: int
+    ) -> None:
+        self._policy, self._running, self.now_ns = policy, running, now_ns
+        self._predictor, self._margin = policy.predictor, policy.bound.multiplier
+        self._progress = [_progress(b, policy.predictor, colocation, now_ns) for b in running.values()]
+        self._pressure = sum(p.pressure for p in self._progress)
+        self._baseline: dict[BatchKey, float] | None = None
+        self._with: tuple[Choice, dict[BatchKey, float]] | None = None
+        self.idle = not running
+
+    def choice(self, source: Source, requests: tuple[Request, ...], available: int | None = None) -> Choice:
+        """A launch of these requests, with the execution predicted beside what runs now."""
+        load = source.load(sum(r.rows for r in requests))
+        split = available is not None and len(requests) < available
+        predicted_ns = round(load.solo_ns * self._slowdown(load))
+        return Choice(source, requests, load, predicted_ns, "split" if split else "launch")
+
+    def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
+        """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
+        rows, fits, tightest = 0, 1, None
+        for i, request in enumerate(members):
+            rows += request.rows
+            tightest = _tighter(tightest, request.deadline_ns)
+            load = source.load(rows)
+            if tightest is None or self._ends_ns(load.solo_ns * self._slowdown(load)) <= tightest:
+                fits = i + 1
+        return fits
+
+    def harms(self, choice: Choice) -> bool:
+        """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
+        priority = min(r.priority for r in choice.requests)
+        threatened = [b for b in self._running.values() if b.deadline_ns is not None and b.priority <= priority]
+        if not threatened:
+            return False
+        before, after = self._alone(), self._beside(choice)
+        return any(
+            self._ends_ns(before[b.key]) <= b.deadline_ns < self._ends_ns(after[b.key])
+            for b in threatened
+            if b.deadline_ns is not None
+        )
+
+    def better_later(self, choice: Choice) -> bool:
+        """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
+        deadline_ns = None
+        for request in choice.requests:
+            deadline_ns = _tighter(deadline_ns, request.deadline_ns)
+        if deadline_ns is None or self._ends_ns(self._beside(choice)[_CANDIDATE]) <= deadline_ns:
+            return False
+        first, at_ns = min(self._alone().items(), key=lambda item: item[1])
+        pressure = self._pressure - sum(p.pressure for p in self._progress if p.key == first)
+        exec_ns = choice.load.solo_ns * max(0.5, self._predictor.base(choice.load) + pressure)
+        return self._ends_ns(at_ns + exec_ns) <= deadline_ns
+
+    def _slowdown(self, load: Load) -> float:
+        return max(0.5, self._predictor.base(load) + self._pressure)
+
+    def _ends_ns(self, predicted_ns: float) -> float:
+        """The instant that a span from now is over by, with the bound's margin and the cost around it."""
+        return self.now_ns + predicted_ns * self._margin + self._policy.overhead_ns
+
+    def _alone(self) -> dict[BatchKey, float]:
+        if self._baseline is None:
+            self._baseline = forecast_finishes(self._progress)
+        return self._baseline
+
+    def _beside(self, choice: Choice) -> dict[BatchKey, float]:
+        if self._with is None or self._with[0] is not choice:
+            base, pressure = self._predictor.base(choice.load), self._predictor.pressure(choice.load.features)
+            candidate = Progress(_CANDIDATE, choice.load.solo_ns, base, pressure)
+            self._with = (choice, forecast_finishes([*self._progress, candidate]))
+        return self._with[1]
+
+
+def _progress(batch: Running, predictor: RlsPredictor, colocation: Colocation, now_ns: int) -> Progress:
+    """How much of a batch's solo latency is left, by the slowdown it suffered so far."""
+    base = predictor.base(batch.load)
+    suffered = max(0.5, base + predictor.pressure(colocation.suffered(batch.key)))
+    left = batch.load.solo_ns - (now_ns - batch.launched_ns) / suffered
+    # A batch that outlives its prediction is taken to be nearly done: there is nothing better to go by.
+    return Progress(batch.key, max(left, batch.load.solo_ns * 0.05), base, predictor.pressure(batch.load.features))
+
+
+def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool = False) -> tuple[Request, ...]:
+    """From the first on, those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
+    taken: list[Request] = []
+    rows = 0
+    for request in requests:
+        if taken and (request.group != taken[0].group or rows + request.rows > max_rows):
+            if consecutive or rows >= max_rows:
+                break
+            continue
+        taken.append(request)
+        rows += request.rows
+        if rows >= max_rows:
+            break
+    return tuple(taken)
+
+
+def is_late(source: Source, request: Request, now_ns: int) -> bool:
+    """Whether a request would miss even if it ran alone on the device from `now_ns` on."""
+    return request.deadline_ns is not None and now_ns + source.load(request.rows).solo_ns > request.deadline_ns
+
+
+def _head(source: Source) -> Request:
+    head = source.queue.head()
+    assert head is not None
+    return head
+
+
+def _oldest(sources: Iterable[Source]) -> Source | None:
+    waiting = [(head.arrival_ns, s.id, s) for s in sources if (head := s.queue.head()) is not None]
+    return min(waiting, key=lambda w: w[:2])[2] if waiting else None
+
+
+def _ranked(sources: Iterable[Source]) -> list[tuple[int, int]]:
+    return [(s.queue.rank(head), s.id) for s in sources if (head := s.queue.head()) is not None]
+
+
+def _tighter(a: int | None, b: int | None) -> int | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return min(a, b)

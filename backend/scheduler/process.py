@@ -1,0 +1,173 @@
+"""The scheduler's process: sockets and the clock around the pure core. One process per device and runtime folder.
+
+Each connection is one source. Whatever a connection does wrong ends that connection only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from backend.scheduler.core import ProtocolError, Scheduler
+from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
+from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
+
+MAX_MESSAGE_BYTES = 1 << 17
+"""Of one packet in either direction; senders split what could grow beyond it."""
+_SEND_BUFFER_BYTES = 1 << 21
+_log = logging.getLogger("isochrone.scheduler")
+
+
+class SchedulerProcess:
+    """Serves one device on a listening SEQPACKET socket until nobody was connected for `linger_s`."""
+
+    def __init__(self, listener: socket.socket, lanes: int, linger_s: float | None) -> None:
+        self._listener = listener
+        self._linger_s = linger_s
+        self._lanes = lanes
+        self._scheduler = Scheduler(lanes)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._connections: dict[int, socket.socket] = {}
+        self._sources = 0
+        self._idle_since = time.monotonic()
+
+    def run(self) -> None:
+        """Until idle for too long."""
+        while not self._expired():
+            for key, _ in self._selector.select(timeout=0.5):
+                if key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    self._receive(key.data)
+
+    def _expired(self) -> bool:
+        if self._connections:
+            self._idle_since = time.monotonic()
+        return self._linger_s is not None and time.monotonic() - self._idle_since > self._linger_s
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._sources += 1
+        self._connections[self._sources] = connection
+        self._selector.register(connection, selectors.EVENT_READ, self._sources)
+
+    def _receive(self, source: int) -> None:
+        connection = self._connections.get(source)
+        if connection is None:  # dropped earlier in this round
+            return
+        try:
+            packet = connection.recv(MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._drop(source, str(error))
+            return
+        if not packet:
+            self._drop(source, "closed")
+            return
+        try:
+            self._handle(source, packet)
+        except (ProtocolError, msgspec.MsgspecError, ValueError) as error:
+            self._send(source, Refused(str(error)))
+            self._drop(source, str(error))
+
+    def _handle(self, source: int, packet: bytes) -> None:
+        now_ns = time.monotonic_ns()
+        event = decode_event(packet)
+        commands = self._scheduler.handle(source, event, now_ns)
+        took_ns = time.monotonic_ns() - now_ns
+        if isinstance(event, Join):
+            _log.info("source %d: %s version %s joined", source, event.model, event.version)
+            self._send(source, Welcome(source, self._lanes))
+        elif isinstance(event, Ping):
+            self._send(source, Decided((), took_ns))
+        self._deliver(commands, took_ns)
+
+    def _deliver(self, commands: list[Command], took_ns: int) -> None:
+        by_source: dict[int, list[Command]] = {}
+        for command in commands:
+            by_source.setdefault(command.source, []).append(command)
+        for source, own in by_source.items():
+            for i in range(0, len(own), 256):
+                self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
+
+    def _send(self, source: int, reply: Reply) -> None:
+        connection = self._connections.get(source)
+        if connection is None:
+            return
+        try:
+            connection.send(encode(reply))
+        except OSError as error:  # gone, or so far behind that its buffer is full: either way it must start afresh
+            self._drop(source, f"cannot be reached: {error}")
+
+    def _drop(self, source: int, why: str) -> None:
+        connection = self._connections.pop(source, None)
+        if connection is None:
+            return
+        _log.info("source %d left: %s", source, why)
+        self._selector.unregister(connection)
+        connection.close()
+        now_ns = time.monotonic_ns()
+        self._deliver(self._scheduler.leave(source, now_ns), time.monotonic_ns() - now_ns)
+
+
+def _only_one(lock: Path) -> int | None:
+    """A descriptor that holds the device's lock as long as it is open, or None where another process has it."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
+    """Run the device's scheduler here; returns at once where one runs already."""
+    lock = _only_one(point.lock)
+    if lock is None:
+        return
+    # Held until the process ends, so that a successor binds the socket only after this one is gone.
+    point.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(point.socket))
+        point.socket.chmod(0o600)
+        listener.listen(128)
+        listener.setblocking(False)
+        try:
+            SchedulerProcess(listener, lanes, linger_s).run()
+        finally:
+            point.socket.unlink(missing_ok=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m backend.scheduler.process --device cpu --lanes 2`"""
+    parser = argparse.ArgumentParser(description="Isochrone's scheduler of one device.")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--lanes", type=int, required=True)
+    parser.add_argument("--linger-s", type=float, default=None, help="end after so long without a connection")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    serve(meeting_point(options.device), options.lanes, options.linger_s)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Where a device's scheduler is met: a private folder with one socket, lock and log per device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import ServerError
+
+VARIABLE = "ISOCHRONE_RUNTIME_DIR"
+_MAX_SOCKET_PATH = 107
+"""Bytes in sockaddr_un.sun_path, less the terminating zero."""
+
+
+@dataclass(frozen=True)
+class MeetingPoint:
+    """The files of one device's scheduler."""
+
+    socket: Path
+    lock: Path
+    log: Path
+
+
+def runtime_dir() -> Path:
+    """The private folder, made where it is missing. Raises ServerError where it cannot be used."""
+    named = os.environ.get(VARIABLE)
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    default = Path(base) / "isochrone" if base else Path(f"/tmp/isochrone-{os.getuid()}")
+    directory = Path(named) if named else default
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise ServerError(_sentence(directory, error.strerror or str(error))) from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise ServerError(_sentence(directory, "others may write to it"))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ServerError(_sentence(directory, "no permission to write"))
+    return directory
+
+
+def meeting_point(device: str) -> MeetingPoint:
+    """Where the scheduler of `device` ("cpu", "gpu-0", …) is met. Raises ServerError."""
+    directory = runtime_dir()
+    socket = directory / f"{device}.sock"
+    if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+        raise ServerError(
+            f"the scheduler's socket path '{socket}' is longer than {_MAX_SOCKET_PATH} bytes; "
+            f"set {VARIABLE} to a shorter folder"
+        )
+    return MeetingPoint(socket, directory / f"{device}.lock", directory / f"{device}.log")
+
+
+def _sentence(directory: Path, why: str) -> str:
+    return (
+        f"the scheduler's socket cannot go to '{directory}': {why}; "
+        f"set {VARIABLE} to a folder that only this user can write to"
+    )

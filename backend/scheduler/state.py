@@ -1,0 +1,69 @@
+"""What the scheduler knows: the models that may launch, the batches that run, the lanes. Data, no decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backend.scheduler.messages import Join
+from backend.scheduler.waiting import WaitingQueue
+from predictor.workload import Load
+
+BatchKey = tuple[int, int]
+"""(source, batch): batches that a process launched by itself are numbered by that process."""
+
+
+@dataclass(slots=True)
+class Source:
+    """One process of one model: it holds the tensors and runs the batches."""
+
+    id: int
+    join: Join
+    queue: WaitingQueue
+    holds: int = 0
+    loads: dict[int, Load] = field(default_factory=dict)
+
+    def load(self, rows: int) -> Load:
+        """The profiled load of a batch of `rows`, looked up once."""
+        load = self.loads.get(rows)
+        if load is None:
+            load = self.loads[rows] = self.join.profile.at(rows)
+        return load
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A batch on a lane. deadline_ns: the tightest of its requests; priority: the highest class among them."""
+
+    key: BatchKey
+    requests: tuple[int, ...]
+    rows: int
+    lane: int
+    load: Load
+    priority: int
+    deadline_ns: int | None
+    launched_ns: int
+    predicted_ns: int
+
+
+class Lanes:
+    """How many batches occupy each lane; one at most, but for batches adopted after an outage."""
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"a device has at least one lane, got {count}")
+        self.occupied = [0] * count
+
+    def free(self) -> int | None:
+        """A lane that nothing runs on."""
+        for lane, batches in enumerate(self.occupied):
+            if batches == 0:
+                return lane
+        return None
+
+    def take(self, lane: int) -> None:
+        """A batch starts on this lane (adopted ones may name a lane this device lacks: the last then)."""
+        self.occupied[min(lane, len(self.occupied) - 1)] += 1
+
+    def release(self, lane: int) -> None:
+        """A batch left this lane."""
+        self.occupied[min(lane, len(self.occupied) - 1)] -= 1

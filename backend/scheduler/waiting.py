@@ -1,0 +1,100 @@
+"""One model's waiting requests in the order in which they should be served. No clock, no decisions.
+
+Launch order is a single number, the rank: due time plus a fixed time per class, so that a low class yields to a
+higher one but, having waited that much longer, passes it: nothing starves.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from backend.scheduler.messages import Request
+
+CLASS_NS = 1_000_000_000
+"""A class is worth this much time: a request of class 2 that is due a second earlier goes first."""
+BEST_EFFORT_NS = 1_000_000_000
+"""A request without a deadline is ordered as if it were due this long after its arrival."""
+
+_Ranked = tuple[int, int]
+
+
+def rank_ns(request: Request) -> int:
+    """Lower is served first. Priority class first within a second, then the earliest deadline."""
+    due = request.deadline_ns if request.deadline_ns is not None else request.arrival_ns + BEST_EFFORT_NS
+    return due + (request.priority - 1) * CLASS_NS
+
+
+class WaitingQueue:
+    """Waiting requests of one model: those that can still make it, by rank, and the late ones, by arrival.
+
+    in_order: ranks are arrival times, as in a stock dynamic batcher.
+    """
+
+    def __init__(self, *, in_order: bool = False) -> None:
+        self._in_order = in_order
+        self._ranked: list[_Ranked] = []
+        self._late: deque[int] = deque()
+        self._requests: dict[int, Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._requests
+
+    def ids(self) -> Iterable[int]:
+        """All waiting ids, in no order."""
+        return self._requests.keys()
+
+    def rank(self, request: Request) -> int:
+        """The number that orders this queue."""
+        return request.arrival_ns if self._in_order else rank_ns(request)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises ValueError on an id that already waits."""
+        if request.id in self._requests:
+            raise ValueError(f"request {request.id} already waits")
+        self._requests[request.id] = request
+        insort(self._ranked, (self.rank(request), request.id))
+
+    def remove(self, request_id: int) -> None:
+        """Take out a request that waits."""
+        request = self._requests.pop(request_id)
+        key = (self.rank(request), request_id)
+        i = bisect_left(self._ranked, key)
+        if i < len(self._ranked) and self._ranked[i] == key:
+            del self._ranked[i]
+        else:
+            self._late.remove(request_id)
+
+    def head(self) -> Request | None:
+        """The first of those that can still make it."""
+        return self._requests[self._ranked[0][1]] if self._ranked else None
+
+    def late_head(self) -> Request | None:
+        """The oldest of the late ones."""
+        return self._requests[self._late[0]] if self._late else None
+
+    def by_rank(self) -> Iterator[Request]:
+        """Those that can still make it, in order."""
+        for _, request_id in self._ranked:
+            yield self._requests[request_id]
+
+    def by_lateness(self) -> Iterator[Request]:
+        """The late ones, oldest first."""
+        for request_id in self._late:
+            yield self._requests[request_id]
+
+    def give_up_head(self) -> Request:
+        """The head can no longer make it: it joins the late ones."""
+        _, request_id = self._ranked.pop(0)
+        self._late.append(request_id)
+        return self._requests[request_id]
+
+    def check(self) -> None:
+        """Every waiting request stands in exactly one of the two orders."""
+        listed = [request_id for _, request_id in self._ranked] + list(self._late)
+        assert sorted(listed) == sorted(self._requests), (listed, list(self._requests))
+        assert self._ranked == sorted(self._ranked)

@@ -1,0 +1,102 @@
+"""What a tritonserver leaves around it, read from /proc: its stubs and their shared memory; and their removal.
+
+A stub is known by the folder of the Python backend in its arguments. Each server of ours has a backend folder of its
+own, so nothing here can touch another server's stubs or memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHM = Path("/dev/shm")
+_REGION = re.compile(r"triton_\w+_shm_region_[0-9a-f-]{36}")
+
+
+@dataclass(frozen=True)
+class Stub:
+    pid: int
+    model: str
+    instance: str  # "resnet50_0"; while a model loads, Triton also runs a stub that completes its configuration
+    region: str  # name of its shared memory in /dev/shm
+
+
+def stubs_of(backends: Path) -> list[Stub]:
+    """The living stubs of the server that runs with this backend directory, oldest first."""
+    stubs = [_stub(pid, _arguments(pid), str(backends / "python")) for pid in _pids()]
+    return [stub for stub in stubs if stub is not None]
+
+
+def regions_mapped_by(pid: int) -> set[str]:
+    """Shared memory of Triton's stubs that a server has open, those of stubs that died included."""
+    return set(_REGION.findall(_read(pid, "maps")))
+
+
+def pids_with(variable: str, value: str) -> list[int]:
+    """Processes, this one apart, started with `variable=value` in their environment."""
+    wanted = f"{variable}={value}"
+    return [pid for pid in _pids() if pid != os.getpid() and wanted in _read(pid, "environ").split("\0")]
+
+
+def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 5.0) -> None:
+    """SIGTERM, then after `term_s` SIGKILL, to the processes that `find` names; asks it anew before each."""
+    for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, kill_s)):
+        for pid in find():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        if _gone(find, wait_s):
+            return
+
+
+def sweep(backends: Path, regions: Iterable[str] = (), grace_s: float = 3.0) -> None:
+    """After a server died without an orderly exit: ends its stubs and removes their shared memory.
+
+    A stub notices the loss of its server within a second and cleans up itself; this is for those that cannot.
+    `regions`: what the server was seen to map while it lived, for stubs that are gone as well.
+    One thing stays: Triton's /tmp/python_env_XXXXXX, empty as a rule, whose name tells nothing about its owner.
+    """
+    names = {stub.region for stub in stubs_of(backends)} | set(regions)
+    if not _gone(lambda: [stub.pid for stub in stubs_of(backends)], grace_s):
+        end(lambda: [stub.pid for stub in stubs_of(backends)], term_s=0.0)
+    for name in names:
+        if _REGION.fullmatch(name):
+            (_SHM / name).unlink(missing_ok=True)
+
+
+def _gone(find: Callable[[], Iterable[int]], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while list(find()):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _stub(pid: int, argv: list[str], python_backend: str) -> Stub | None:
+    # argv: stub, <repository>/<model>/<version>/model.py, region, 2 sizes, server's pid, Python backend's folder,
+    # an offset, instance name, folder of the backend's own model.py (or DEFAULT)
+    if len(argv) < 9 or argv[6] != python_backend:
+        return None
+    return Stub(pid=pid, model=Path(argv[1]).parents[1].name, instance=argv[8], region=argv[2])
+
+
+def _pids() -> list[int]:
+    return sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _arguments(pid: int) -> list[str]:
+    return _read(pid, "cmdline").split("\0")
+
+
+def _read(pid: int, name: str) -> str:
+    """Empty for a process that is gone (a zombie's files are empty as well) or is another user's."""
+    try:
+        return Path("/proc", str(pid), name).read_text(errors="replace")
+    except OSError:
+        return ""

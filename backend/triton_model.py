@@ -1,0 +1,71 @@
+"""The class that Triton's Python backend calls. Errors of a load become the sentence that Triton logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from backend.engines.onnx import read_specs
+from backend.errors import IsochroneError
+from backend.instance import Instance
+from backend.model_config import check_scheduling, complete, model_file, read_model_config
+from backend.parameters import read_parameters
+
+
+class TritonPythonModel:
+    """One instance of one model. Triton makes one per instance, each in a process of its own."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Fill in what config.pbtxt leaves out from the model file."""
+        config = auto_complete_model_config.as_dict()
+        try:
+            check_scheduling(config)
+            read_parameters(config.get("parameters", {}))
+            file = model_file(_version_directory_of_this_process(), config)
+            if file.suffix != ".plan":
+                complete(config, *read_specs(file))
+        except IsochroneError as error:
+            raise _refused(config["name"], error) from None
+        return auto_complete_model_config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model. Raises TritonModelException with one sentence."""
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        config = json.loads(args["model_config"])
+        version = args["model_version"]
+        try:
+            file = model_file(Path(args["model_repository"]) / version, config)
+            device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+            inputs, outputs = read_specs(file)
+            self._instance = Instance(read_model_config(config, version, file, inputs, outputs, device_id))
+        except IsochroneError as error:
+            raise _refused(args["model_name"], error) from None
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Queue the requests; each is answered later through its response sender."""
+        self._instance.execute(requests)
+
+    def finalize(self) -> None:
+        """Triton has seen every answer: stop."""
+        if hasattr(self, "_instance"):
+            self._instance.close()
+
+
+def _refused(model: str, error: IsochroneError) -> Exception:
+    exception: Exception = pb_utils.TritonModelException(f"isochrone cannot load model '{model}': {error}")
+    return exception
+
+
+def _version_directory_of_this_process() -> Path:
+    """Triton completes a configuration without saying of which files; the stub's own arguments name the version.
+
+    The stub is started as `triton_python_backend_stub <repository>/<model>/<version>/model.py …`.
+    """
+    arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    return Path(arguments[1].decode()).parent

@@ -1,0 +1,1 @@
+"""Measurements on a real server, and the demo. Not part of the installed package."""

@@ -1,0 +1,1 @@
+"""Interference prediction: what a batch's execution grows to beside others. Imports nothing of ours."""

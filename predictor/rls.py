@@ -1,0 +1,70 @@
+"""The paper's online learner: recursive least squares on a batch's own and its neighbours' features.
+
+arXiv 2512.18725, section 4: ŷ = wᵀx + b, with x the compute, L2 and DRAM shares of the batch and of what
+runs beside it; here the neighbours' shares are their exact time mean (predictor/colocation.py), not a snapshot.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from predictor.workload import Load
+
+Shares = tuple[float, float, float]
+"""Shares of the device's peak, ordered as `predictor.workload.FEATURES`."""
+
+_PRIOR_WEIGHTS = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
+"""Before any sample: alone a batch takes its solo time, and neighbours cost in proportion to what they use."""
+_PRIOR_VARIANCE = 1.0
+_MAX_TRACE = 100.0 * _PRIOR_VARIANCE * len(_PRIOR_WEIGHTS)
+"""Forgetting inflates the covariance where samples say nothing; above this trace nothing more is forgotten."""
+
+
+class RlsPredictor:
+    """Slowdown = measured execution / solo latency, linear in the features; state of constant size.
+
+    The model is additive over co-runners, so a forecast needs two numbers of each batch only: `base`
+    (its slowdown with nobody beside it) and `pressure` (what it adds to every other batch).
+    """
+
+    def __init__(self, forgetting: float = 0.995) -> None:
+        if not 0.9 <= forgetting <= 1.0:
+            raise ValueError(f"the forgetting factor must lie in 0.9..1.0, got {forgetting}")
+        self._forgetting = forgetting
+        self._weights = np.array(_PRIOR_WEIGHTS)
+        self._covariance = np.eye(len(_PRIOR_WEIGHTS)) * _PRIOR_VARIANCE
+        self._cached: tuple[float, ...] = _PRIOR_WEIGHTS
+        self.samples = 0
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Bias, own compute, l2, dram, neighbours' compute, l2, dram."""
+        return self._cached
+
+    def base(self, own: Load) -> float:
+        """Slowdown of a batch that runs alone by the model (1.0 where the profile is right)."""
+        w = self._cached
+        return w[0] + w[1] * own.compute + w[2] * own.l2 + w[3] * own.dram
+
+    def pressure(self, shares: Shares) -> float:
+        """What neighbours with these summed shares add to a batch's slowdown."""
+        w = self._cached
+        return w[4] * shares[0] + w[5] * shares[1] + w[6] * shares[2]
+
+    def predict_one(self, own: Load, neighbours: Shares) -> float:
+        """Slowdown (ratio, at least 0.5) of a batch beside neighbours with these mean summed shares."""
+        return max(0.5, self.base(own) + self.pressure(neighbours))
+
+    def learn_one(self, own: Load, neighbours: Shares, slowdown: float) -> None:
+        """One RLS step with a bounded covariance. Raises ValueError on a slowdown that is not a positive number."""
+        x = np.array((1.0, *own.features, *neighbours))
+        if not (np.isfinite(x).all() and np.isfinite(slowdown) and slowdown > 0):
+            raise ValueError(f"cannot learn from slowdown {slowdown} with features {x.tolist()}")
+        gain = self._covariance @ x
+        forgetting = self._forgetting if np.trace(self._covariance) < _MAX_TRACE else 1.0
+        gain_scale = forgetting + x @ gain
+        self._weights += gain * ((slowdown - self._weights @ x) / gain_scale)
+        covariance = (self._covariance - np.outer(gain, gain) / gain_scale) / forgetting
+        self._covariance = (covariance + covariance.T) / 2
+        self._cached = tuple(self._weights.tolist())
+        self.samples += 1

@@ -1,0 +1,158 @@
+"""Profiles a model briefly as it loads, before it takes traffic, and remembers the result for the next load."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from predictor.workload import ModelProfile
+from profiler.child import ChildError
+from profiler.features import load_of, neutral_load
+from profiler.host import cpu_name, package_version
+from profiler.lock import exclusive
+from profiler.peaks import Peaks, load_or_measure
+from profiler.solo import Solo, measure_solo
+from profiler.store import keep_newest, read_json, write_json
+from profiler.work import Work, work_in_child
+
+SCHEMA = 1
+BUDGET_NS = 2_000_000_000
+LOCK_WAIT_S = 60.0
+FILES_MAX = 256
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+class BriefProfile(msgspec.Struct, frozen=True):
+    """`note` says in one sentence what about the profile is less than usual."""
+
+    profile: ModelProfile
+    note: str | None = None
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What a brief profile holds for."""
+
+    model_sha256: str
+    device: str
+    engine: str
+    max_batch_size: int
+
+
+class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A remembered brief profile."""
+
+    schema: int
+    identity: Identity
+    brief: BriefProfile
+
+
+def brief_profile(
+    path: Path,
+    run: Callable[[int], int],
+    max_batch_size: int,
+    *,
+    directory: Path,
+    budget_ns: int = BUDGET_NS,
+    device: str | None = None,
+    engine: str | None = None,
+    measure_peaks: Callable[[Path], Peaks] = load_or_measure,
+) -> BriefProfile:
+    """The profile of the model file `path`, whose batches `run(batch_size)` executes and times in nanoseconds.
+
+    `device` and `engine` name what the times hold for (default: this CPU, this ONNX Runtime); anything else that
+    changes them, such as threads per batch, belongs into `engine`. Only one process at a time measures, as long as
+    `directory` is shared; whoever waited `LOCK_WAIT_S` measures beside the others and says so.
+    """
+    identity = Identity(
+        _sha256(path),
+        device or cpu_name(),
+        engine or f"onnxruntime {package_version('onnxruntime')}",
+        max(1, max_batch_size),
+    )
+    stored = directory / "profiles" / f"{_sha256_of(identity)}.json"
+    if (known := _read(stored, identity)) is not None:
+        return known
+    with exclusive(directory / "profiling.lock", LOCK_WAIT_S) as alone:
+        if (known := _read(stored, identity)) is not None:  # the same model, loaded twice at a time
+            return known
+        sizes = batch_sizes(identity.max_batch_size)
+        # Before the timing, so that the children have ended by then.
+        work, peaks, fault = _work_and_peaks(path, sizes, lambda: measure_peaks(directory))
+        solo = measure_solo(run, sizes, budget_ns=budget_ns)
+    brief = BriefProfile(_combine(solo, work, peaks), fault or _shortfall(path, work))
+    if not alone:
+        return _also(brief, "latency may have been measured beside another model's measuring")
+    # What failed now may succeed at the next load, so it is not remembered.
+    return brief if fault else _remember(stored, identity, brief)
+
+
+def batch_sizes(max_batch_size: int) -> list[int]:
+    """Powers of two below `max_batch_size`, and itself."""
+    return [*(1 << i for i in range((max_batch_size - 1).bit_length())), max_batch_size]
+
+
+def _work_and_peaks(
+    path: Path, sizes: list[int], measure_peaks: Callable[[], Peaks]
+) -> tuple[dict[int, Work], Peaks | None, str | None]:
+    """What the features need; without it, why not, where that may change."""
+    if path.suffix != ".onnx":
+        return {}, None, None
+    try:
+        return work_in_child(path, sizes), measure_peaks(), None
+    except ChildError as error:
+        return {}, None, f"features are neutral values, since {error}"
+
+
+def _combine(solo: Mapping[int, Solo], work: Mapping[int, Work], peaks: Peaks | None) -> ModelProfile:
+    loads = tuple(
+        neutral_load(times.p50_ns) if peaks is None else load_of(work[size], times.p50_ns, peaks)
+        for size, times in solo.items()
+    )
+    return ModelProfile(tuple(solo), loads)
+
+
+def _shortfall(path: Path, work: Mapping[int, Work]) -> str | None:
+    if not work:
+        return f"features are neutral values, since {path.name} is not an ONNX graph"
+    if not all(one.complete for one in work.values()):
+        return "features are lower bounds, since some operators' shapes are not known"
+    return None
+
+
+def _also(brief: BriefProfile, note: str) -> BriefProfile:
+    return BriefProfile(brief.profile, f"{brief.note}; {note}" if brief.note else note)
+
+
+def _read(path: Path, identity: Identity) -> BriefProfile | None:
+    found = read_json(path, ProfileFile)
+    if found is None or (found.schema, found.identity) != (SCHEMA, identity):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # the files touched last are kept
+    return found.brief
+
+
+def _remember(path: Path, identity: Identity, brief: BriefProfile) -> BriefProfile:
+    try:
+        write_json(path, ProfileFile(SCHEMA, identity, brief))
+        keep_newest(path.parent, FILES_MAX)
+    except OSError as error:
+        return _also(brief, f"the profile is not remembered, since {path.parent} refused it: {error.strerror}")
+    return brief
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sha256_of(identity: Identity) -> str:
+    return hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()

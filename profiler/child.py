@@ -1,0 +1,54 @@
+"""Runs a module of this code in a child process, so that memory needed for a moment does not stay in the caller."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+CODE_ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the package `profiler`."""
+
+
+class ChildError(RuntimeError):
+    """The child did not answer; its text is one sentence that names the module and the reason."""
+
+
+def run_module(module: str, arguments: Sequence[str], *, timeout_s: float, python: str = sys.executable) -> bytes:
+    """The last line that `python -m module arguments` prints. Raises `ChildError`."""
+    if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
+        python = shutil.which("python3") or "python3"
+    command = [python, "-m", module, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            # -m puts the working folder first on sys.path: it must be ours, not the server's.
+            cwd=CODE_ROOT,
+            env={**os.environ, "PYTHONPATH": _search_path()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildError(f"{module} did not finish within {timeout_s:g} s") from None
+    except OSError as error:
+        raise ChildError(f"{module} could not be started with {command[0]}: {error.strerror}") from None
+    if done.returncode != 0:
+        raise ChildError(f"{module} failed with status {done.returncode}: {_last_line(done.stderr)}")
+    return done.stdout.strip().rpartition(b"\n")[2]
+
+
+def _search_path() -> str:
+    """Our code, then the library folders of this process, which in an embedded interpreter may be set by hand."""
+    libraries = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return os.pathsep.join([str(CODE_ROOT), *inherited, *libraries])
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "no message"
