@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Literal, NamedTuple
 
 from backend.scheduler.forecast import Progress, forecast_finishes
 from backend.scheduler.messages import Request
@@ -17,8 +18,12 @@ from predictor.colocation import Colocation
 from predictor.rls import RlsPredictor
 from predictor.workload import Load
 
-LATE_TURN = 16
-"""While others can still make it, one launch of this many serves those that are late already."""
+LATE_SHARE = 0.05
+"""Of the lanes' time that goes to requests which are late already while others can still make it."""
+NEARLY_BEST = 1.15
+"""A batch grows only until its time per row is within this factor of the best that the profile promises."""
+MAX_LOOKED_AT = 256
+"""Waiting requests that are considered for one batch: bounds a decision however long the queue."""
 MAX_CANDIDATES = 3
 """Held candidates per decision before the lane is left free until the next event."""
 
@@ -36,6 +41,15 @@ class Choice:
     decision: Literal["launch", "split"] = "launch"
 
 
+class _Candidate(NamedTuple):
+    """The request that a model's next batch would be formed around, ordered by rank."""
+
+    rank: int
+    source_id: int
+    source: Source
+    head: Request
+
+
 class Policy:
     """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
 
@@ -44,7 +58,7 @@ class Policy:
         self.bound = bound
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself."""
-        self._timely_launches = 0
+        self._late_credit_ns = 0.0
 
     def choose(
         self,
@@ -55,36 +69,47 @@ class Policy:
     ) -> Choice | None:
         """The next launch, for which a lane is free, or None: nothing waits, or what waits is held."""
         forecast = _Forecast(self, running, colocation, now_ns)
-        for source in sources.values():
-            self._find_late(source, now_ns)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
-        aware = sorted(_ranked(s for s in sources.values() if s.join.interference_aware))
-        if in_order is not None and (not aware or _head(in_order).arrival_ns <= _head(sources[aware[0][1]]).arrival_ns):
+        timely, doubtful = self._candidates(sources, forecast)
+        if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in timely[:1]):
             return self._take_in_order(in_order, forecast)
         late = self._late_source(sources)
-        if late is not None and (not aware or self._timely_launches >= LATE_TURN):
-            choice = self._admit_late(late, forecast)
-            if choice is not None:
-                self._timely_launches = 0
+        choice = self._admit_late(late, forecast) if late is not None else None
+        if choice is not None and (not timely or choice.load.solo_ns <= self._late_credit_ns):
+            self._late_credit_ns = max(0.0, self._late_credit_ns - choice.load.solo_ns)
+            return choice
+        for candidate in timely[:MAX_CANDIDATES] or doubtful[:MAX_CANDIDATES]:
+            if (choice := self._admit(candidate.source, forecast)) is not None:
+                if late is not None:
+                    self._late_credit_ns += LATE_SHARE * choice.load.solo_ns
                 return choice
-        for _, source_id in aware[:MAX_CANDIDATES]:
-            choice = self._admit(sources[source_id], forecast)
-            if choice is not None:
-                self._timely_launches += late is not None
-                return choice
-            sources[source_id].holds += 1
-        if in_order is not None:
-            return self._take_in_order(in_order, forecast)
-        return self._admit_late(late, forecast) if late is not None and aware else None
+            candidate.source.holds += 1
+        return self._take_in_order(in_order, forecast) if in_order is not None else None
+
+    def _candidates(
+        self, sources: Mapping[int, Source], forecast: _Forecast
+    ) -> tuple[list[_Candidate], list[_Candidate]]:
+        """Each model's first request that can make it if launched now, by rank; and where none can, its first."""
+        timely, doubtful = [], []
+        for source in sources.values():
+            if not source.join.interference_aware:
+                continue
+            self._find_late(source, forecast.now_ns)
+            for request in source.queue.by_rank():
+                if not forecast.misses(source, request):
+                    timely.append(_Candidate(source.queue.rank(request), source.id, source, request))
+                    break
+            else:
+                if (head := source.queue.head()) is not None:
+                    doubtful.append(_Candidate(source.queue.rank(head), source.id, source, head))
+        return sorted(timely), sorted(doubtful)
 
     def slowdown(self, load: Load, neighbours: tuple[float, float, float]) -> float:
         """Predicted mean slowdown of a batch beside neighbours with these summed shares."""
         return self.predictor.predict_one(load, neighbours)
 
     def _find_late(self, source: Source, now_ns: int) -> None:
-        """Requests that would miss even alone on the device, launched now, no longer go first."""
-        if not source.join.interference_aware:
-            return
+        """Requests that would miss even alone on the device no longer stand before those that can make it."""
         while (head := source.queue.head()) is not None and is_late(source, head, now_ns):
             source.queue.give_up_head()
 
@@ -99,8 +124,9 @@ class Policy:
 
     def _admit(self, source: Source, forecast: _Forecast) -> Choice | None:
         """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
-        timely = (r for r in source.queue.by_rank() if not is_late(source, r, forecast.now_ns))
-        members = _same_group(timely, source.join.max_batch_size)
+        rows = self._efficient_rows(source)
+        timely = (r for r in source.queue.by_rank() if not forecast.misses(source, r))
+        members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
             return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
         count = forecast.fitting(source, members)
@@ -111,9 +137,16 @@ class Policy:
             count //= 2
         return None
 
+    def _efficient_rows(self, source: Source) -> int:
+        """The smallest batch whose time per row comes close to the best: larger ones only make others wait."""
+        sizes = range(1, source.join.max_batch_size + 1)
+        per_row = [(source.load(rows).solo_ns + self.overhead_ns) / rows for rows in sizes]
+        good_enough = min(per_row, default=0.0) * NEARLY_BEST
+        return next((rows for rows, ns in zip(sizes, per_row, strict=True) if ns <= good_enough), 0)
+
     def _admit_late(self, source: Source, forecast: _Forecast) -> Choice | None:
-        """Those that missed already: all that fit one batch, if no running batch suffers from it."""
-        choice = forecast.choice(source, _same_group(source.queue.by_lateness(), source.join.max_batch_size))
+        """Those that missed already, if no running batch suffers from it."""
+        choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._efficient_rows(source)))
         return choice if forecast.idle or not forecast.harms(choice) else None
 
 
@@ -137,6 +170,13 @@ class _Forecast:
         split = available is not None and len(requests) < available
         predicted_ns = round(load.solo_ns * self._slowdown(load))
         return Choice(source, requests, load, predicted_ns, "split" if split else "launch")
+
+    def misses(self, source: Source, request: Request) -> bool:
+        """Whether the request is predicted to miss its deadline if it is launched now, in a batch of its own."""
+        if request.deadline_ns is None:
+            return False
+        load = source.load(request.rows)
+        return self._expected_ns(load.solo_ns * self._slowdown(load)) > request.deadline_ns
 
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
         """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
@@ -181,6 +221,9 @@ class _Forecast:
         """The instant that a span from now is over by, with the bound's margin and the cost around it."""
         return self.now_ns + predicted_ns * self._margin + self._policy.overhead_ns
 
+    def _expected_ns(self, predicted_ns: float) -> float:
+        return self.now_ns + predicted_ns + self._policy.overhead_ns
+
     def _alone(self) -> dict[BatchKey, float]:
         if self._baseline is None:
             self._baseline = forecast_finishes(self._progress)
@@ -207,7 +250,7 @@ def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool
     """From the first on, those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
     taken: list[Request] = []
     rows = 0
-    for request in requests:
+    for request in islice(requests, MAX_LOOKED_AT):
         if taken and (request.group != taken[0].group or rows + request.rows > max_rows):
             if consecutive or rows >= max_rows:
                 break
