@@ -134,9 +134,11 @@ class Scheduler:
             self._learn(batch, neighbours, event.exec_ns, now_ns)
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
+        seen: set[int] = set()
         for b in event.batches:
-            if b.batch >= 0 or (source.id, b.batch) in self.running or b.rows < 1 or b.lane < 0:
+            if b.batch >= 0 or b.batch in seen or (source.id, b.batch) in self.running or b.rows < 1 or b.lane < 0:
                 raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
+            seen.add(b.batch)
         for b in event.batches:
             load = source.load(b.rows)
             key = (source.id, b.batch)

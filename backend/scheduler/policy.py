@@ -95,7 +95,7 @@ class Policy:
             if not source.join.interference_aware:
                 continue
             self._find_late(source, forecast.now_ns)
-            for request in source.queue.by_rank():
+            for request in islice(source.queue.by_rank(), MAX_LOOKED_AT):
                 if not forecast.misses(source, request):
                     timely.append(_Candidate(source.queue.rank(request), source.id, source, request))
                     break

@@ -1,0 +1,98 @@
+"""What one decision costs: `Scheduler.handle()` with 16 lanes busy and 64 requests waiting over 12 models.
+
+The production object in virtual time, kept at that state: every finish launches a batch, every launch is followed by
+the arrival of as many requests as it took. Only the time inside `handle` counts.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.scheduler.core import Scheduler
+from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
+from predictor.workload import Load, ModelProfile
+
+_MODELS = 12
+_MS = 1_000_000
+_SIZES = (1, 2, 4, 8)
+
+
+def _profile(model: int, rng: random.Random) -> ModelProfile:
+    solo_ns = round((4 + 2 * model) * _MS)
+    shares = [rng.uniform(0.1, 0.6) for _ in range(3)]
+    return ModelProfile(_SIZES, tuple(Load(round(solo_ns * (0.4 + 0.6 * size)), *shares) for size in _SIZES))
+
+
+class Steady:
+    """A scheduler held at `lanes` running batches and `waiting` requests, each event timed."""
+
+    def __init__(self, lanes: int, waiting: int, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._scheduler = Scheduler(lanes)
+        self._now_ns = 0
+        self._requests = 0
+        self._running: list[Launch] = []
+        self._waiting_per_model = [0] * _MODELS
+        self.arrive_ns: list[int] = []
+        self.finish_ns: list[int] = []
+        for model in range(_MODELS):
+            self._scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, _profile(model, self._rng)), 0)
+        while sum(self._waiting_per_model) < waiting or len(self._running) < lanes:
+            self._arrive(self._rng.randrange(_MODELS))
+        self._waiting = waiting
+
+    def step(self) -> None:
+        """One batch ends; then requests arrive until as many wait as before."""
+        self._now_ns += round(self._rng.expovariate(1 / (2 * _MS)))
+        batch = self._running.pop(self._rng.randrange(len(self._running)))
+        exec_ns = round(batch.solo_ns * self._rng.uniform(1.0, 2.0))
+        self._take(batch.source, Finish(batch.batch, exec_ns), self.finish_ns)
+        while sum(self._waiting_per_model) < self._waiting:
+            self._arrive(self._rng.randrange(_MODELS))
+
+    def _arrive(self, model: int) -> None:
+        self._requests += 1
+        self._now_ns += round(self._rng.expovariate(1 / (0.2 * _MS)))
+        due = self._now_ns + round(self._rng.uniform(20, 400) * _MS)
+        request = Request(self._requests, 1, self._now_ns, due, self._rng.choice((1, 2)))
+        self._waiting_per_model[model] += 1
+        self._take(model, Arrive((request,)), self.arrive_ns)
+
+    def _take(self, source: int, event: Event, spent: list[int]) -> None:
+        started = time.perf_counter_ns()
+        commands: list[Command] = self._scheduler.handle(source, event, self._now_ns)
+        spent.append(time.perf_counter_ns() - started)
+        for command in commands:
+            assert isinstance(command, Launch)
+            self._running.append(command)
+            self._waiting_per_model[command.source] -= len(command.requests)
+
+
+def main(
+    events: Annotated[int, typer.Option(help="batches that finish, per row")] = 5_000,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Print p50 and p99 of `handle()` for both kinds of event."""
+    table = Table("running", "waiting", "event", "p50 us", "p99 us", "events")
+    for running, waiting in ((2, 16), (16, 64), (16, 256)):
+        steady = Steady(running, waiting, seed)
+        for _ in range(events):
+            steady.step()
+        everything = steady.arrive_ns + steady.finish_ns
+        for name, spent in (("arrive", steady.arrive_ns), ("finish", steady.finish_ns), ("all", everything)):
+            p50, p99 = np.percentile(np.array(spent) / 1e3, (50, 99))
+            table.add_row(str(running), str(waiting), name, f"{p50:.0f}", f"{p99:.0f}", str(len(spent)))
+    console = Console()
+    console.print(table)
+    console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

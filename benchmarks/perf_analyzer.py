@@ -1,0 +1,73 @@
+"""NVIDIA's own closed-loop client, from the tritonclient wheel: cheap, so that the server is what is timed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import ServerError
+
+_LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
+"""What the binary wants, and under which names the server's wheel carries it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run. throughput_s: requests per second; p50_us, p99_us: client-side latency."""
+
+    throughput_s: float
+    p50_us: float
+    p99_us: float
+
+
+def measure(grpc_url: str, model: str, concurrency: int, seconds: float) -> Measured:
+    """Random data at a fixed concurrency, over three windows of `seconds` / 3. Raises ServerError where one fails.
+
+    By windows, not `--request-count`: with that the client rounds the time, and so the throughput, to whole seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.csv")
+        arguments = [
+            *(str(_binary()), "-m", model, "-u", grpc_url, "-i", "grpc", "--async"),
+            *("--concurrency-range", f"{concurrency}:{concurrency}"),
+            *("--measurement-interval", str(round(seconds * 1000 / 3)), "--max-trials", "3"),
+            *("--stability-percentage", "999"),
+            *("--percentile", "50", "-f", str(report)),
+        ]
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(_libraries(Path(folder, "lib")))}
+        run = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        if run.returncode != 0 or not report.exists():
+            raise ServerError(f"perf_analyzer failed: {(run.stderr or run.stdout).strip()[-400:]}")
+        with report.open() as lines:
+            row = next(iter(csv.DictReader(lines)))
+    return Measured(float(row["Inferences/Second"]), float(row["p50 latency"]), float(row["p99 latency"]))
+
+
+def _binary() -> Path:
+    found = Path(sys.executable).with_name("perf_analyzer")
+    if found.exists():
+        return found
+    named = shutil.which("perf_analyzer")
+    if named is None:
+        raise ServerError("perf_analyzer is missing; pip install 'tritonclient[grpc]==2.51.0' brings it")
+    return Path(named)
+
+
+def _libraries(folder: Path) -> Path:
+    """A folder in which the binary finds its libraries under the names it was linked to."""
+    folder.mkdir()
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        return folder  # an installed server's libraries are where the loader looks anyway
+    carried = Path(spec.origin).parents[1] / "nvidia_pytriton.libs"
+    for name, pattern in _LIBRARIES.items():
+        for file in carried.glob(pattern):
+            (folder / name).symlink_to(file)
+    return folder

@@ -1,0 +1,41 @@
+"""What a user would write without Isochrone: a blocking model for Triton's Python backend, with ONNX Runtime.
+
+Copied into a model repository as `model.py`; runs inside Triton's stub. Batches are those that Triton formed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._inputs = [node.name for node in self._session.get_inputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
+
+    def execute(self, requests: list) -> list:  # type: ignore[type-arg]
+        arrays = [
+            {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+            for request in requests
+        ]
+        if len(arrays) == 1:
+            feeds = arrays[0]
+        else:
+            feeds = {name: np.concatenate([a[name] for a in arrays]) for name in self._inputs}
+        outputs = self._session.run(self._outputs, feeds)
+        responses, start = [], 0
+        for a in arrays:
+            end = start + len(a[self._inputs[0]])
+            tensors = [
+                pb_utils.Tensor(name, array[start:end]) for name, array in zip(self._outputs, outputs, strict=True)
+            ]
+            responses.append(pb_utils.InferenceResponse(tensors))
+            start = end
+        return responses
