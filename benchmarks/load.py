@@ -1,0 +1,186 @@
+"""Open-loop load through tritonclient's gRPC: each request leaves at its planned time, whether or not others came back.
+
+One thread sends, gRPC's own takes the answers (beside it, asyncio costs a fifth more and sends a millisecond late).
+Inputs are serialised once; every request has a time limit and requests in flight are bounded, so a run always ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from benchmarks.arrivals import Arrival
+from benchmarks.outcomes import Outcome, Status
+from zoo.inputs import random_inputs
+
+TIMEOUT_S = 10.0
+IN_FLIGHT_MAX = 2_048
+_GRACE_S = 5.0  # beyond the time limit, for gRPC to tell that it has passed
+_LEAD_S = 0.05
+_PROGRESS_S = 0.5
+_ERROR_CHARS_MAX = 200
+_REJECTIONS = ("cannot meet its deadline", "max_queue_size")
+
+Payloads = Mapping[str, Sequence[Any]]
+"""Model → tritonclient's InferInput of one request, used for every request of that model."""
+
+
+class LoadInterrupted(KeyboardInterrupt):
+    """The user's Ctrl-C. `outcomes`: of the requests that were answered before it."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
+def payload(model_file: Path, seed: int = 0) -> list[Any]:
+    """A random request of one row for this model file."""
+    inputs = []
+    for name, array in random_inputs(model_file, 1, seed).items():
+        tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        inputs.append(tensor)
+    return inputs
+
+
+def run_load(
+    url: str,
+    plan: Sequence[Arrival],
+    payloads: Payloads,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    in_flight_max: int = IN_FLIGHT_MAX,
+    on_progress: Callable[[float], None] | None = None,
+) -> list[Outcome]:
+    """Send the plan and wait for what comes back: an outcome per arrival, in the plan's order.
+
+    Deadline and class go along as request parameters; the deadline counts from the planned instant.
+    `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted.
+    """
+    with triton.InferenceServerClient(url) as client:
+        client.is_server_live()  # opens the connection
+        run = _Run(client, plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
+        try:
+            run.send()
+            run.wait()
+        except KeyboardInterrupt:
+            raise LoadInterrupted(run.answered()) from None
+        return run.outcomes()
+
+
+class _Run:
+    """One plan under way. Slot i of each list belongs to arrival i; a slot is written once."""
+
+    def __init__(
+        self,
+        client: Any,
+        plan: Sequence[Arrival],
+        payloads: Payloads,
+        timeout_s: float,
+        in_flight_max: int,
+        on_progress: Callable[[float], None],
+    ) -> None:
+        self._client, self._plan, self._payloads = client, plan, payloads
+        self._timeout_s, self._in_flight_max, self._on_progress = timeout_s, in_flight_max, on_progress
+        self._sent_s = [0.0] * len(plan)
+        self._answers: list[tuple[float, Status, str] | None] = [None] * len(plan)
+        self._in_flight = 0
+        self._changed = threading.Condition()
+        self._start_s = time.monotonic() + _LEAD_S
+        self._start_unix_ns = time.time_ns() + round(_LEAD_S * 1e9)
+        self._next_progress_s = 0.0
+
+    def send(self) -> None:
+        for i, arrival in enumerate(self._plan):
+            self._sleep_until(arrival.at_s)
+            self._sent_s[i] = self._now_s()
+            if self._in_flight >= self._in_flight_max:
+                self._answers[i] = (self._sent_s[i], "failed", f"not sent: {self._in_flight_max} are in flight already")
+                continue
+            self._send_one(i, arrival)
+
+    def wait(self) -> None:
+        """For the answers still out, no longer than a request may take."""
+        end_s = self._now_s() + self._timeout_s + _GRACE_S
+        with self._changed:
+            while self._in_flight and (left_s := end_s - self._now_s()) > 0:
+                self._changed.wait(min(left_s, _PROGRESS_S))
+                self._on_progress(self._now_s())
+
+    def outcomes(self) -> list[Outcome]:
+        now_s = self._now_s()
+        return [self._outcome(i, answer or (now_s, "failed", "no answer")) for i, answer in enumerate(self._answers)]
+
+    def answered(self) -> list[Outcome]:
+        return [self._outcome(i, answer) for i, answer in enumerate(self._answers) if answer is not None]
+
+    def _outcome(self, i: int, answer: tuple[float, Status, str]) -> Outcome:
+        arrival, (answered_s, status, error) = self._plan[i], answer
+        return Outcome(
+            arrival.model,
+            arrival.at_s,
+            self._sent_s[i],
+            answered_s,
+            arrival.slo_ms,
+            arrival.priority,
+            status,
+            error,
+        )
+
+    def _send_one(self, i: int, arrival: Arrival) -> None:
+        with self._changed:
+            self._in_flight += 1
+        due_ns = self._start_unix_ns + round((arrival.at_s + arrival.slo_ms / 1e3) * 1e9)
+        try:
+            self._client.async_infer(
+                arrival.model,
+                self._payloads[arrival.model],
+                partial(self._answered, i),
+                client_timeout=self._timeout_s,
+                parameters={"deadline_ns": due_ns, "priority_class": arrival.priority},
+            )
+        except InferenceServerException as error:
+            self._answered(i, None, error)
+
+    def _answered(self, i: int, result: Any, error: Exception | None) -> None:  # noqa: ARG002 - tritonclient's call
+        answered_s = self._now_s()
+        status: Status = "ok" if error is None else "rejected" if is_rejection(error) else "failed"
+        with self._changed:
+            self._answers[i] = (answered_s, status, str(error)[:_ERROR_CHARS_MAX] if error else "")
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._changed.notify()
+
+    def _sleep_until(self, at_s: float) -> None:
+        now_s = self._now_s()
+        if now_s >= self._next_progress_s:
+            self._next_progress_s = now_s + _PROGRESS_S
+            self._on_progress(max(0.0, now_s))
+            now_s = self._now_s()
+        if at_s > now_s:
+            time.sleep(at_s - now_s)
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+
+def is_rejection(error: Exception) -> bool:
+    """Whether the backend declined a request; a server that is away is UNAVAILABLE as well."""
+    return (
+        isinstance(error, InferenceServerException)
+        and str(error.status()).endswith("UNAVAILABLE")
+        and any(words in error.message() for words in _REJECTIONS)
+    )
+
+
+def first_error(outcomes: Iterable[Outcome]) -> str | None:
+    """Of the requests that failed, what the first one was told."""
+    return next((o.error for o in outcomes if o.status == "failed"), None)

@@ -1,0 +1,31 @@
+"""A temporary model repository for one comparison: links to the models, and config.pbtxt files of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+
+MAX_BATCH_SIZE = 8
+
+
+def link_models(source: Path, target: Path, models: Iterable[str]) -> dict[str, Path]:
+    """Model → its file. Raises BenchmarkError where one is missing."""
+    files = {model: source / model / "1" / "model.onnx" for model in models}
+    missing = [model for model, file in files.items() if not file.is_file()]
+    if missing:
+        raise BenchmarkError(f"no model file for {', '.join(missing)} in '{source}'; run `make models`")
+    for model, file in files.items():
+        version = target / model / "1"
+        version.mkdir(parents=True)
+        (version / "model.onnx").symlink_to(file.absolute())
+    return files
+
+
+def write_configs(repository: Path, parameters: Mapping[str, str], *, backend: str = "isochrone") -> None:
+    """The same config.pbtxt for every model in the repository."""
+    lines = [f'backend: "{backend}"', f"max_batch_size: {MAX_BATCH_SIZE}"]
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+    for model in repository.iterdir():
+        (model / "config.pbtxt").write_text("\n".join(lines) + "\n")
