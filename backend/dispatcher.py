@@ -100,11 +100,11 @@ class Dispatcher:
     def close(self) -> list[Pending]:
         """Stop; returns what was still waiting, for the caller to answer."""
         self._link.close()
-        self._lanes.close()
-        with self._lock:
+        with self._lock:  # before the lanes close: without a scheduler a batch that ends launches the next one
             left = list(self._waiting.values())
             self._waiting.clear()
-            return left
+        self._lanes.close()
+        return left
 
     # What the scheduler says, on the link's thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,12 @@ from backend.metrics import METRICS, Metrics, Series
 
 
 class Exporter:
-    """Owns Triton's metric objects: a family that is garbage-collected breaks its metrics, so both are held here."""
+    """Sends what has grown. Triton's metric objects are never given back, so a model's counts outlive its process.
+
+    Instances of a model, and while it is reloaded its old and new process, have equal labels and so share Triton's
+    counters. The first of them to delete its own would free what the others still use, and the server would crash
+    (tritonserver 2.51 counts references per process; github.com/triton-inference-server/server/issues/8663).
+    """
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
@@ -42,11 +48,6 @@ class Exporter:
         while self.step(1_000_000):
             pass
 
-    def close(self) -> None:
-        """Metrics before their families, or the stub crashes as the model is unloaded."""
-        self._series.clear()
-        self._families.clear()
-
     def _create(self, series: Series) -> None:
         family = self._families.get(series.name)
         if family is None:
@@ -56,6 +57,12 @@ class Exporter:
             family = pb_utils.MetricFamily(
                 name=series.name, description=METRICS[base].description, kind=pb_utils.MetricFamily.COUNTER
             )
-            self._families[series.name] = family
-        self._series[series] = family.Metric(labels={**self._labels, **dict(series.labels)})
+            self._families[series.name] = _kept_for_ever(family)
+        self._series[series] = _kept_for_ever(family.Metric(labels={**self._labels, **dict(series.labels)}))
         self._sent[series] = 0.0
+
+
+def _kept_for_ever(metric_object: Any) -> Any:
+    """Not even the end of the interpreter deletes it: one reference too many is counted."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(metric_object))
+    return metric_object

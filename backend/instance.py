@@ -19,7 +19,7 @@ from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
 from backend.engines.loading import default_lanes, open_engine, pinned_cores
-from backend.engines.protocol import Engine
+from backend.engines.protocol import Array, Engine
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
 from backend.load_profile import profile_at_load
@@ -30,8 +30,8 @@ from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
 from backend.voice import Answer, Voice, cancelled
 
 _log = logging.getLogger("isochrone")
-_ASK_CANCELLED_AFTER_NS = 20_000_000
-_ASK_CANCELLED_AT_ONCE = 8
+_ASK_CANCELLED_AFTER_NS = 100_000_000
+_ASK_CANCELLED_AT_ONCE = 4
 
 
 class Instance:
@@ -40,6 +40,7 @@ class Instance:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._specs = {spec.name: spec for spec in config.inputs}
+        self._shapes = {spec.name: spec.shape for spec in config.outputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
         self._metrics = Metrics()
@@ -125,9 +126,20 @@ class Instance:
         outputs = self._engine.run(batch.lane, feeds, names)
         batch.exec_ns = max(1, time.perf_counter_ns() - started_ns)
         try:
+            if self._config.reshaped:
+                outputs = [self._as_stated(name, array) for name, array in zip(names, outputs, strict=True)]
             return batches.split(batch.requests, names, outputs)
         except ValueError as error:
             raise EngineError(str(error)) from error
+
+    def _as_stated(self, name: str, array: Array) -> Array:
+        """An output in the dimensions of config.pbtxt; its dynamic ones are the model's, in order."""
+        dims = self._config.reshaped.get(name)
+        if dims is None:
+            return array
+        lead = 1 if self._config.max_batch_size > 0 else 0
+        dynamic = (a for a, b in zip(array.shape[lead:], self._shapes[name], strict=True) if b == -1)
+        return array.reshape((*array.shape[:lead], *(next(dynamic, -1) if d == -1 else d for d in dims)))
 
     def _done(self, batch: Batch, result: Outputs | Exception) -> None:
         if batch.launch is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from backend.errors import ConfigError, IsochroneError
+from backend.errors import ConfigError, IsochroneError, ServerError
 from backend.scheduler.messages import (
     Decided,
     Event,
@@ -100,6 +100,8 @@ class SchedulerLink:
             if not self._closing.is_set():
                 self._callbacks.lost()
                 self._reconnect()
+        if self._socket is not None:  # restored while closing
+            self._socket.close()
 
     def _listen(self, connection: socket.socket) -> None:
         """Until the scheduler is gone, silent where it should answer, or speaks nonsense."""
@@ -145,19 +147,34 @@ class SchedulerLink:
             return
 
     def _shake_hands(self, timeout_s: float) -> socket.socket:
-        connection = connect_or_spawn(self._device, self._wanted_lanes, timeout_s)
-        connection.settimeout(timeout_s)
+        """Raises ServerError where no scheduler answers, ConfigError where it refuses this model."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.01, deadline - time.monotonic())
+            connection = connect_or_spawn(self._device, self._wanted_lanes, left_s)
+            connection.settimeout(left_s)
+            reply = self._ask_to_join(connection)
+            if isinstance(reply, Welcome):
+                self.lanes = reply.lanes
+                return connection
+            connection.close()
+            if reply is not None:
+                raise ConfigError(reply.reason if isinstance(reply, Refused) else f"the scheduler answered {reply!r}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"the scheduler of device '{self._device}' ends as soon as it is met")
+            self._closing.wait(0.01)
+
+    def _ask_to_join(self, connection: socket.socket) -> Reply | None:
+        """None: it ended just then, as one without connections does; the next one is met at the same place."""
         try:
             connection.send(encode(self._join))
-            reply: Reply = decode_reply(connection.recv(MAX_MESSAGE_BYTES))
+            packet = connection.recv(MAX_MESSAGE_BYTES)
+            return decode_reply(packet) if packet else None
+        except ConnectionError:
+            return None
         except (OSError, msgspec.MsgspecError) as error:
             connection.close()
-            raise ConfigError(f"the scheduler of device '{self._device}' does not answer: {error}") from error
-        if isinstance(reply, Welcome):
-            self.lanes = reply.lanes
-            return connection
-        connection.close()
-        raise ConfigError(reply.reason if isinstance(reply, Refused) else f"the scheduler answered {reply!r}")
+            raise ServerError(f"the scheduler of device '{self._device}' does not answer: {error}") from error
 
     def _hang_up(self, connection: socket.socket) -> None:
         with suppress(OSError):

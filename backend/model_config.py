@@ -23,6 +23,7 @@ DEFAULT_MAX_BATCH_SIZE = 8
 class ModelConfig:
     """A model as it will be served. Shapes are per request, without the batch dimension; −1 is dynamic.
 
+    reshaped: of outputs that clients see in other dimensions than the model's, those dimensions.
     device_id: the GPU of a KIND_GPU instance, None on CPU.
     """
 
@@ -32,6 +33,7 @@ class ModelConfig:
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    reshaped: Mapping[str, tuple[int, ...]]
     parameters: Parameters
     device_id: int | None
 
@@ -56,7 +58,9 @@ def complete(config: dict[str, Any], inputs: Sequence[TensorSpec], outputs: Sequ
         config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
     batching = config.get("max_batch_size", 0) > 0
     _complete_tensors(config.setdefault("input", []), inputs, batching)
-    _complete_tensors(config.setdefault("output", []), outputs, batching)
+    stated = config.setdefault("output", [])
+    names = {tensor["name"] for tensor in stated}  # some outputs named: the others are not served
+    _complete_tensors(stated, [spec for spec in outputs if spec.name in names or not names], batching)
     if batching and not any(key in config for key in ("dynamic_batching", "sequence_batching", "ensemble_scheduling")):
         # Not to form batches, the scheduler does that: Triton then hands over all that came in with one call.
         config["dynamic_batching"] = {}
@@ -104,9 +108,17 @@ def read_model_config(
         max_batch_size=max_batch_size,
         inputs=_served("input", config["input"], inputs, max_batch_size > 0),
         outputs=_served("output", config["output"], outputs, max_batch_size > 0),
+        reshaped=_reshaped(config["output"], outputs, max_batch_size > 0),
         parameters=read_parameters(config.get("parameters", {})),
         device_id=device_id,
     )
+
+
+def check_tensors(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Refuse inputs and outputs that contradict the model. Raises ConfigError."""
+    batching = int(config.get("max_batch_size", 0)) > 0
+    _served("input", config["input"], inputs, batching)
+    _served("output", config["output"], outputs, batching)
 
 
 def check_scheduling(config: Mapping[str, Any]) -> None:
@@ -168,6 +180,18 @@ def _checked(kind: str, tensor: Mapping[str, Any], by_name: Mapping[str, TensorS
             + (" (without the batch dimension)" if batching else "")
         )
     return TensorSpec(name, spec.datatype, shape, optional)
+
+
+def _reshaped(
+    stated: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec], batching: bool
+) -> dict[str, tuple[int, ...]]:
+    """A scalar per request and an output with `reshape`; Triton leaves it to backends to give these their `dims`."""
+    rank = {spec.name: len(spec.shape) - batching for spec in specs}
+    return {
+        str(tensor["name"]): tuple(int(d) for d in tensor["dims"])
+        for tensor in stated
+        if tensor.get("reshape") or rank[tensor["name"]] == 0
+    }
 
 
 def _compatible(dims: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,14 +40,14 @@ def _boolean(text: str) -> bool:
 
 def _milliseconds(text: str) -> int:
     value = float(text)
-    if not math.isfinite(value) or not 0 < value <= 1e9:
+    if "_" in text or not 1 / NS_PER_MS <= value <= 1e9:  # NaN is neither; Python reads 1_0 as 10
         raise ValueError
     return round(value * NS_PER_MS)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,18}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
             raise ValueError
         return int(text)
 

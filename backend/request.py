@@ -15,6 +15,8 @@ from backend.errors import RequestError
 from backend.parameters import NS_PER_MS, Parameters
 
 _NS_PER_US = 1_000
+_NEVER_NS = 2**62
+"""A century and more: later deadlines, as Triton's 64 bits of microseconds allow, do not fit a message."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +59,8 @@ def read_due(given: Mapping[str, object], timeout_us: int, defaults: Parameters,
     priority = given.get("priority_class", defaults.priority)
     if isinstance(priority, bool) or not isinstance(priority, int) or priority < 1:
         raise RequestError(f"priority_class is {priority!r}; it must be a whole number from 1, the highest class")
-    return Due(_deadline_ns(given, timeout_us, defaults, arrival), priority)
+    deadline_ns = _deadline_ns(given, timeout_us, defaults, arrival)
+    return Due(None if deadline_ns is None else min(deadline_ns, _NEVER_NS), priority)
 
 
 def _deadline_ns(given: Mapping[str, object], timeout_us: int, defaults: Parameters, arrival: Arrival) -> int | None:

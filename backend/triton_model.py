@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 from backend.engines.onnx import read_specs
 from backend.errors import IsochroneError
 from backend.instance import Instance
-from backend.model_config import check_scheduling, complete, model_file, read_model_config
+from backend.model_config import check_scheduling, check_tensors, complete, model_file, read_model_config
 from backend.parameters import read_parameters
 
 
@@ -29,7 +29,9 @@ class TritonPythonModel:
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
             if file.suffix != ".plan":
-                complete(config, *read_specs(file))
+                inputs, outputs = read_specs(file)
+                complete(config, inputs, outputs)
+                check_tensors(config, inputs, outputs)  # here too: it saves starting a process for nothing
         except IsochroneError as error:
             raise _refused(config["name"], error) from None
         return auto_complete_model_config

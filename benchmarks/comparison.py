@@ -113,7 +113,8 @@ class Comparison:
     def _server(self, folder: Path, mode: Mode, *, first: bool = False) -> Iterator[EmbeddedServer]:
         what = "starting the server and profiling the models" if first else "starting a fresh server"
         self._on_stage(f"{what}, interference_aware {mode}", 18.0 if first else 8.0)
-        write_configs(folder / "models", {"interference_aware": "true" if mode == "on" else "false"})
+        parameters = {"interference_aware": "true" if mode == "on" else "false", "on_miss": "reject"}
+        write_configs(folder / "models", parameters)
         runtime_dir = str(folder / "run")
         env = {"ISOCHRONE_RUNTIME_DIR": runtime_dir}
         try:

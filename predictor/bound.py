@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from math import inf
 
 
 class UpperBound:
@@ -25,7 +26,12 @@ class UpperBound:
         self.multiplier = 1.5
 
     def learn_one(self, ratio: float) -> None:
-        """`ratio`: measured / predicted execution of a finished batch, both in the same unit."""
+        """`ratio`: measured / predicted execution of a finished batch, both in the same unit.
+
+        Raises ValueError on one that is not a positive number.
+        """
+        if not 0.0 < ratio < inf:
+            raise ValueError(f"cannot learn from the ratio {ratio}")
         missed = ratio > self.multiplier
         self._level += self._step * ((1.0 if missed else 0.0) - (1.0 - self._coverage))
         self._level = min(0.9999, max(0.5, self._level))

@@ -93,6 +93,6 @@ class Colocation:
 
     def check(self) -> None:
         """The running sum equals the sum over the running batches; nothing runs: it is zero."""
-        total = [sum(e.own[i] for e in self._entries.values()) for i in range(3)]
+        total = [sum(shares) for shares in zip((0, 0, 0), *(e.own for e in self._entries.values()), strict=True)]
         assert list(self._sum) == total, (self._sum, total)
         assert all(e.started_ns <= self._now_ns for e in self._entries.values())

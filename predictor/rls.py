@@ -6,6 +6,8 @@ runs beside it; here the neighbours' shares are their exact time mean (predictor
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 
 from predictor.workload import Load
@@ -57,14 +59,16 @@ class RlsPredictor:
 
     def learn_one(self, own: Load, neighbours: Shares, slowdown: float) -> None:
         """One RLS step with a bounded covariance. Raises ValueError on a slowdown that is not a positive number."""
-        x = np.array((1.0, *own.features, *neighbours))
-        if not (np.isfinite(x).all() and np.isfinite(slowdown) and slowdown > 0):
-            raise ValueError(f"cannot learn from slowdown {slowdown} with features {x.tolist()}")
-        gain = self._covariance @ x
-        forgetting = self._forgetting if np.trace(self._covariance) < _MAX_TRACE else 1.0
-        gain_scale = forgetting + x @ gain
-        self._weights += gain * ((slowdown - self._weights @ x) / gain_scale)
-        covariance = (self._covariance - np.outer(gain, gain) / gain_scale) / forgetting
-        self._covariance = (covariance + covariance.T) / 2
+        features = (1.0, *own.features, *neighbours)
+        if not (all(map(isfinite, features)) and isfinite(slowdown) and slowdown > 0):
+            raise ValueError(f"cannot learn from slowdown {slowdown} with features {features}")
+        x, covariance = np.array(features), self._covariance
+        gain = covariance @ x
+        forgetting = self._forgetting if covariance.trace() < _MAX_TRACE else 1.0
+        gain_scale = float(x @ gain) + forgetting
+        self._weights += gain * ((slowdown - float(self._weights @ x)) / gain_scale)
+        # Symmetric to the last bit, as gain × gainᵀ is and each element takes the same steps as its mirror.
+        covariance -= gain[:, None] * gain / gain_scale
+        covariance /= forgetting
         self._cached = tuple(self._weights.tolist())
         self.samples += 1

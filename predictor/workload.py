@@ -45,6 +45,8 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
         for load in self.loads:
             if load.solo_ns <= 0:
                 raise ValueError(f"a solo latency must be positive, got {load.solo_ns} ns")
+            if not all(0.0 <= share <= 1.0 for share in load.features):  # NaN is neither
+                raise ValueError(f"the shares of a load must lie in 0..1, got {load.features}")
 
     def at(self, batch_size: int) -> Load:
         """The load at `batch_size`: profiled, interpolated, or extrapolated in proportion to the rows."""

@@ -6,6 +6,7 @@ child process: it needs the onnx library and 256 MB for a moment.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -133,6 +134,7 @@ def _convolution() -> Callable[[], None]:
 def _operator(kind: str, value: Array, weight: Array, result: tuple[int, ...], **attributes: Any) -> Callable[[], None]:
     """One operator as a model of its own, on one thread."""
     # Not at the top: a process that serves imports this module, and need not hold onnx.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its vendor from its import on
     import onnxruntime  # noqa: PLC0415
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
 

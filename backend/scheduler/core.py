@@ -156,7 +156,7 @@ class Scheduler:
     def _decide(self, now_ns: int) -> list[Command]:
         commands: list[Command] = []
         for source in self.sources.values():
-            if source.join.rejects:
+            if source.join.rejects and source.join.interference_aware:
                 self._reject_certain_misses(source, now_ns, commands)
         while (lane := self.lanes.free()) is not None and any(s.queue for s in self.sources.values()):
             choice = self.policy.choose(self.sources, self.running, self.colocation, now_ns)
@@ -221,15 +221,13 @@ class Scheduler:
         assert set(self.running) == set(self.colocation._entries)
         occupied = [0] * len(self.lanes.occupied)
         for batch in self.running.values():
-            assert batch.key[0] in self.sources, batch
+            queue = self.sources[batch.key[0]].queue
+            assert not any(request in queue for request in batch.requests), batch
             occupied[min(batch.lane, len(occupied) - 1)] += 1
         assert occupied == self.lanes.occupied
         launched = [b for b in self.running.values() if b.key[1] > 0]
         assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
         for source in self.sources.values():
             source.queue.check()
-            for batch in self.running.values():
-                if batch.key[0] == source.id:
-                    assert not set(batch.requests) & set(source.queue.ids()), batch
         waiting = sum(len(s.queue) for s in self.sources.values())
         assert self.running or not waiting, "an idle device holds"

@@ -5,6 +5,7 @@ Reads the state, changes only hold counts and which requests are late. Nothing h
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +20,10 @@ from predictor.rls import RlsPredictor
 from predictor.workload import Load
 
 LATE_SHARE = 0.05
-"""Of the lanes' time that goes to requests which are late already while others can still make it."""
+LATE_SHARE_PER_S = 0.05
+LATE_SHARE_MAX = 0.25
+"""Of the lanes' time that goes to requests which are late already while others can still make it; it grows with the
+wait of the oldest of them, so that none starves, up to a share that keeps a lasting overload from making all late."""
 NEARLY_BEST = 1.15
 """A batch grows only until its time per row is within this factor of the best that the profile promises."""
 MAX_LOOKED_AT = 256
@@ -68,20 +72,29 @@ class Policy:
         now_ns: int,
     ) -> Choice | None:
         """The next launch, for which a lane is free, or None: nothing waits, or what waits is held."""
-        forecast = _Forecast(self, running, colocation, now_ns)
+        contended = sum(1 for s in sources.values() if s.queue) > 1
+        forecast = _Forecast(self, running, colocation, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, doubtful = self._candidates(sources, forecast)
-        if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in timely[:1]):
-            return self._take_in_order(in_order, forecast)
         late = self._late_source(sources)
         choice = self._admit_late(late, forecast) if late is not None else None
-        if choice is not None and (not timely or choice.load.solo_ns <= self._late_credit_ns):
+        alone = not timely and in_order is None
+        if choice is not None and (alone or choice.load.solo_ns <= self._late_credit_ns):
             self._late_credit_ns = max(0.0, self._late_credit_ns - choice.load.solo_ns)
             return choice
-        for candidate in timely[:MAX_CANDIDATES] or doubtful[:MAX_CANDIDATES]:
+        choice = self._choose_timely(in_order, timely, doubtful, forecast)
+        if choice is not None and late is not None:
+            self._late_credit_ns += self._late_share(late, now_ns) * choice.load.solo_ns
+        return choice
+
+    def _choose_timely(
+        self, in_order: Source | None, timely: list[_Candidate], doubtful: list[_Candidate], forecast: _Forecast
+    ) -> Choice | None:
+        """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
+        if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in timely[:1]):
+            return self._take_in_order(in_order, forecast)
+        for candidate in (timely or doubtful)[:MAX_CANDIDATES]:
             if (choice := self._admit(candidate.source, forecast)) is not None:
-                if late is not None:
-                    self._late_credit_ns += LATE_SHARE * choice.load.solo_ns
                 return choice
             candidate.source.holds += 1
         return self._take_in_order(in_order, forecast) if in_order is not None else None
@@ -117,6 +130,11 @@ class Policy:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
         return sources[min(late)[1]] if late else None
 
+    def _late_share(self, late: Source, now_ns: int) -> float:
+        head = late.queue.late_head()
+        waited_s = 0.0 if head is None else (now_ns - head.arrival_ns) / 1e9
+        return min(LATE_SHARE_MAX, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
+
     def _take_in_order(self, source: Source, forecast: _Forecast) -> Choice:
         """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
         requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
@@ -124,8 +142,9 @@ class Policy:
 
     def _admit(self, source: Source, forecast: _Forecast) -> Choice | None:
         """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
-        rows = self._efficient_rows(source)
-        timely = (r for r in source.queue.by_rank() if not forecast.misses(source, r))
+        rows = self._rows(source, forecast)
+        looked_at = islice(source.queue.by_rank(), MAX_LOOKED_AT)
+        timely = (r for r in looked_at if not forecast.misses(source, r))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
             return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
@@ -137,16 +156,28 @@ class Policy:
             count //= 2
         return None
 
-    def _efficient_rows(self, source: Source) -> int:
-        """The smallest batch whose time per row comes close to the best: larger ones only make others wait."""
-        sizes = range(1, source.join.max_batch_size + 1)
-        per_row = [(source.load(rows).solo_ns + self.overhead_ns) / rows for rows in sizes]
-        good_enough = min(per_row, default=0.0) * NEARLY_BEST
-        return next((rows for rows, ns in zip(sizes, per_row, strict=True) if ns <= good_enough), 0)
+    def _rows(self, source: Source, forecast: _Forecast) -> int:
+        """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
+
+        It pays up to the smallest batch whose time per row comes close to the best: beyond it others wait for nothing.
+        """
+        most = source.join.max_batch_size
+        if not forecast.contended or most < 2:
+            return most
+
+        def per_row_ns(rows: int) -> float:
+            return (source.load(rows).solo_ns + self.overhead_ns) / rows
+
+        # Between two profiled sizes the time per row only falls or only rises, so that few sizes need a look.
+        sizes = [*(size for size in source.join.profile.batch_sizes if size < most), most]
+        good_enough = min(map(per_row_ns, sizes)) * NEARLY_BEST
+        i = next(i for i, size in enumerate(sizes) if per_row_ns(size) <= good_enough)
+        between = range(sizes[i - 1] + 1 if i else 1, sizes[i])
+        return between.start + bisect_left(between, True, key=lambda rows: per_row_ns(rows) <= good_enough)
 
     def _admit_late(self, source: Source, forecast: _Forecast) -> Choice | None:
         """Those that missed already, if no running batch suffers from it."""
-        choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._efficient_rows(source)))
+        choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
         return choice if forecast.idle or not forecast.harms(choice) else None
 
 
@@ -154,7 +185,12 @@ class _Forecast:
     """The timeline at one instant: of the running batches alone, and with a candidate beside them."""
 
     def __init__(
-        self, policy: Policy, running: Mapping[BatchKey, Running], colocation: Colocation, now_ns: int
+        self,
+        policy: Policy,
+        running: Mapping[BatchKey, Running],
+        colocation: Colocation,
+        now_ns: int,
+        contended: bool,
     ) -> None:
         self._policy, self._running, self.now_ns = policy, running, now_ns
         self._predictor, self._margin = policy.predictor, policy.bound.multiplier
@@ -163,12 +199,13 @@ class _Forecast:
         self._baseline: dict[BatchKey, float] | None = None
         self._with: tuple[Choice, dict[BatchKey, float]] | None = None
         self.idle = not running
+        self.contended = contended
 
     def choice(self, source: Source, requests: tuple[Request, ...], available: int | None = None) -> Choice:
         """A launch of these requests, with the execution predicted beside what runs now."""
         load = source.load(sum(r.rows for r in requests))
         split = available is not None and len(requests) < available
-        predicted_ns = round(load.solo_ns * self._slowdown(load))
+        predicted_ns = max(1, round(load.solo_ns * self._slowdown(load)))
         return Choice(source, requests, load, predicted_ns, "split" if split else "launch")
 
     def misses(self, source: Source, request: Request) -> bool:
@@ -276,10 +313,6 @@ def _head(source: Source) -> Request:
 def _oldest(sources: Iterable[Source]) -> Source | None:
     waiting = [(head.arrival_ns, s.id, s) for s in sources if (head := s.queue.head()) is not None]
     return min(waiting, key=lambda w: w[:2])[2] if waiting else None
-
-
-def _ranked(sources: Iterable[Source]) -> list[tuple[int, int]]:
-    return [(s.queue.rank(head), s.id) for s in sources if (head := s.queue.head()) is not None]
 
 
 def _tighter(a: int | None, b: int | None) -> int | None:

@@ -80,7 +80,8 @@ class SchedulerProcess:
             return
         try:
             self._handle(source, packet)
-        except (ProtocolError, msgspec.MsgspecError, ValueError) as error:
+        except (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+            # The last two: a message nested without end, numbers whose difference no message can carry.
             self._send(source, Refused(str(error)))
             self._drop(source, str(error))
 

@@ -1,0 +1,90 @@
+"""What tests do to a running server: load models, ask, read its metrics."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy.typing as npt
+import tritonclient.http as triton_http
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from backend.engines.onnx import OnnxEngine
+from backend.server.embedded import EmbeddedServer
+from predictor.workload import Load, ModelProfile
+from profiler.brief import SCHEMA, BriefProfile, Identity, ProfileFile
+from profiler.host import cpu_name
+from profiler.store import write_json
+
+EXPLICIT = ("--model-control-mode=explicit",)
+"""For tritonserver: it starts empty, and tests load what they need with `load`."""
+
+
+def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float, max_batch_size: int = 1) -> None:
+    """As if the model had been profiled on this server before: saves the measuring and makes the numbers known.
+
+    A batch of any size takes `solo_ms` alone. Call this before the model is loaded.
+    """
+    (file,) = model_folder.glob("*/model.onnx")
+    engine = OnnxEngine(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    identity = Identity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
+    engine.close()
+    sizes = tuple(sorted({1, identity.max_batch_size}))
+    load = Load(solo_ns=round(solo_ms * 1e6), compute=0.5, l2=0.1, dram=0.1)
+    profile = ProfileFile(SCHEMA, identity, BriefProfile(ModelProfile(sizes, (load,) * len(sizes))))
+    name = hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()
+    write_json(server.runtime_dir / "profiles" / f"{name}.json", profile)
+
+
+def load(server: EmbeddedServer, models: Iterable[str]) -> dict[str, str]:
+    """Load models of an EXPLICIT server side by side; returns the sentences of those that could not be."""
+
+    def one(model: str) -> tuple[str, str]:
+        with closing(triton_http.InferenceServerClient(server.http_url, network_timeout=120.0)) as client:
+            try:
+                client.load_model(model)
+            except InferenceServerException as error:
+                return model, str(error)
+        return model, ""
+
+    with ThreadPoolExecutor(4) as pool:
+        return {model: sentence for model, sentence in pool.map(one, models) if sentence}
+
+
+def request(module: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+    """Inputs for `infer`, for tritonclient.http or tritonclient.grpc as `module`."""
+    inputs = []
+    for name, array in arrays.items():
+        tensor = module.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs
+
+
+def metric(server: EmbeddedServer, name: str, **labels: str) -> float:
+    """The sum of a metric's lines that have these labels."""
+    found = [value for line, value in metrics(server).items() if line[0] == name and set(labels.items()) <= line[1]]
+    assert found, f"/metrics has no {name} with {labels}"
+    return sum(found)
+
+
+def metrics(server: EmbeddedServer) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """/metrics by name and labels."""
+    lines = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", server.metrics(), re.MULTILINE)
+    return {(name, frozenset(re.findall(r'(\w+)="([^"]*)"', labels))): float(value) for name, labels, value in lines}
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.005)

@@ -1,0 +1,24 @@
+"""A runtime folder of the module's own for real schedulers, none of which outlives it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.scheduler import spawn
+from backend.scheduler.runtime_dir import VARIABLE
+
+
+@pytest.fixture(scope="module")
+def runtime_dir() -> Iterator[Path]:
+    """Short enough for a socket's path; at the end every scheduler that was started from here is gone."""
+    with tempfile.TemporaryDirectory(prefix="iso-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, folder)
+        yield Path(folder)
+        for process in spawn._started:
+            process.kill()
+            process.wait()
+        spawn._started.clear()

@@ -1,0 +1,69 @@
+"""Requests become one batch of arrays, and each request gets its own rows back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from backend.batch import Batch, feeds, split, wanted
+from backend.engines.protocol import Array
+from backend.request import Pending
+
+Rows = NDArray[np.float32]
+
+
+def request(id_: int, rows: int, *names: str) -> Pending:
+    """Its inputs are its number, over and over."""
+    inputs: dict[str, Array] = {"x": np.full((rows, 2), id_, np.float32), "y": np.full((rows,), id_, np.int64)}
+    return Pending(id_, None, inputs, names or ("out",), rows, 0, 0, None, 1)
+
+
+def counted(rows: int) -> Rows:
+    return np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
+
+
+def test_inputs_follow_each_other_in_the_order_of_the_requests() -> None:
+    batch = feeds([request(1, 2), request(2, 1), request(3, 3)])
+    assert batch["x"][:, 0].tolist() == [1, 1, 2, 3, 3, 3] == batch["y"].tolist()
+    assert batch["x"].shape == (6, 2)
+
+
+def test_a_request_alone_is_not_copied() -> None:
+    alone = request(1, 2)
+    assert feeds([alone]) is alone.inputs
+
+
+def test_a_batch_counts_its_rows() -> None:
+    assert Batch(1, 0, [request(1, 2), request(2, 3)], None, 0).rows == 5
+
+
+def test_every_output_that_somebody_wants_is_asked_for_once() -> None:
+    assert wanted([request(1, 1, "b"), request(2, 1, "a", "b"), request(3, 1, "c")]) == ["b", "a", "c"]
+
+
+def test_each_request_gets_its_own_rows_of_what_it_asked_for() -> None:
+    requests = [request(1, 1, "a"), request(2, 2, "b", "a")]
+    parts = split(requests, ["a", "b"], [counted(3), counted(3) + 100])
+    assert [(name, rows.tolist()) for name, rows in parts[0]] == [("a", [[0, 1]])]
+    assert [name for name, _ in parts[1]] == ["b", "a"]
+    assert parts[1][1][1].tolist() == [[2, 3], [4, 5]]
+    assert parts[1][0][1].tolist() == [[102, 103], [104, 105]]
+
+
+def test_a_request_alone_gets_everything_whatever_its_shape() -> None:
+    ((only,),) = split([request(1, 4)], ["out"], [counted(7)])
+    assert only[1].shape == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (counted(4), "output 'out' has shape [4, 2] for a batch of 3 rows"),
+        (np.float32(1).reshape(()), "output 'out' has shape [] for a batch of 3 rows"),
+    ],
+)
+def test_an_output_that_has_not_one_row_per_row_cannot_be_split(output: Rows, sentence: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        split([request(1, 1), request(2, 2)], ["out"], [output])
+    assert str(refused.value) == sentence

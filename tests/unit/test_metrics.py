@@ -1,0 +1,123 @@
+"""Counts and histograms as /metrics shows them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from backend.batch import Batch
+from backend.metrics import METRICS, Metrics, Series
+from backend.scheduler.messages import Launch
+
+_CONTRACT = {
+    "isochrone_requests_total",
+    "isochrone_request_latency_us",
+    "isochrone_queue_us",
+    "isochrone_execution_us",
+    "isochrone_batches_total",
+    "isochrone_batch_size",
+    "isochrone_slowdown_ratio",
+    "isochrone_prediction_error_ratio",
+    "isochrone_bound_held_total",
+    "isochrone_decisions_total",
+    "isochrone_fail_open_total",
+    "isochrone_decision_us",
+}
+
+
+def shown(metrics: Metrics) -> dict[str, float]:
+    """By name{label=value}."""
+    return {s.name + "".join(f"{{{k}={v}}}" for k, v in s.labels): value for s, value in metrics.values()}
+
+
+def ended(metrics: Metrics, exec_ns: int, launch: Launch | None) -> None:
+    batch = Batch(1, 0, [], launch, 0)
+    batch.exec_ns, batch.rows = exec_ns, 3
+    metrics.batch_ended(batch)
+
+
+def test_the_metrics_are_the_documented_ones_and_all_are_there_from_the_start() -> None:
+    assert set(METRICS) == _CONTRACT
+    values = shown(Metrics())
+    assert set(values.values()) == {0}
+    for outcome in ("met", "missed", "rejected", "failed", "cancelled"):
+        assert f"isochrone_requests_total{{outcome={outcome}}}" in values
+    for decision in ("launch", "hold", "split", "reject"):
+        assert f"isochrone_decisions_total{{decision={decision}}}" in values
+    for held in ("true", "false"):
+        assert f"isochrone_bound_held_total{{held={held}}}" in values
+    assert "isochrone_batches_total" in values
+
+
+def test_a_counter_counts_at_its_label() -> None:
+    metrics = Metrics()
+    metrics.count("isochrone_decisions_total", "hold", 3)
+    metrics.count("isochrone_decisions_total", "hold")
+    metrics.count("isochrone_fail_open_total")
+    values = shown(metrics)
+    assert values["isochrone_decisions_total{decision=hold}"] == 4
+    assert values["isochrone_decisions_total{decision=launch}"] == 0
+    assert values["isochrone_fail_open_total"] == 1
+
+
+def test_a_label_that_is_none_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        Metrics().count("isochrone_requests_total", "lost")
+
+
+def test_buckets_are_cumulative_and_a_value_on_a_bound_is_within_it() -> None:
+    metrics = Metrics()
+    for value in (1.0, 2.0, 2.5, 1_000.0):
+        metrics.observe("isochrone_batch_size", value)
+    values = shown(metrics)
+    buckets = [values[f"isochrone_batch_size_bucket{{le={le}}}"] for le in (1, 2, 4, 8, 16, 32, 64, 128, "+Inf")]
+    assert buckets == [1, 2, 3, 3, 3, 3, 3, 3, 4]
+    assert (values["isochrone_batch_size_count"], values["isochrone_batch_size_sum"]) == (4, 1_005.5)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.buckets])
+def test_the_bounds_of_a_histogram_ascend_and_read_as_themselves(name: str) -> None:
+    bounds = [dict(s.labels)["le"] for s, _ in Metrics().values() if s.name == f"{name}_bucket"]
+    assert [float(b) for b in bounds] == [*sorted(METRICS[name].buckets), float("inf")]
+    assert len(set(bounds)) == len(bounds)
+    assert bounds[-1] == "+Inf"
+    assert not any("e" in b for b in bounds)
+
+
+def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
+    metrics = Metrics()
+    launch = Launch(1, 1, 0, (1,), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
+    ended(metrics, 15_000_000, launch)
+    ended(metrics, 15_000_001, launch)
+    values = shown(metrics)
+    assert values["isochrone_batches_total"] == 2
+    assert values["isochrone_batch_size_sum"] == 6
+    assert values["isochrone_execution_us_sum"] == pytest.approx(30_000, abs=0.01)
+    assert values["isochrone_slowdown_ratio_sum"] == pytest.approx(3.0)
+    assert values["isochrone_prediction_error_ratio_sum"] == pytest.approx(0.4)
+    assert values["isochrone_bound_held_total{held=true}"] == 1 == values["isochrone_bound_held_total{held=false}"]
+
+
+def test_a_batch_without_a_scheduler_has_no_prediction() -> None:
+    metrics = Metrics()
+    ended(metrics, 5_000_000, None)
+    values = shown(metrics)
+    assert (values["isochrone_batches_total"], values["isochrone_slowdown_ratio_count"]) == (1, 0)
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    metrics = Metrics()
+
+    def work() -> None:
+        for _ in range(500):
+            metrics.count("isochrone_batches_total")
+            metrics.observe("isochrone_queue_us", 3.0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    values = dict(metrics.values())
+    assert values[Series("isochrone_batches_total")] == values[Series("isochrone_queue_us_count")] == 2_000
