@@ -30,6 +30,11 @@ class Batch:
     def __post_init__(self) -> None:
         self.rows = sum(r.rows for r in self.requests)
 
+    def told_ns(self) -> int | None:
+        """What the scheduler learns: nothing of a batch that cancellations made smaller than it was planned."""
+        complete = self.launch is None or len(self.launch.requests) == len(self.requests)
+        return self.exec_ns if complete else None
+
 
 def feeds(requests: Sequence[Pending]) -> dict[str, Array]:
     """Inputs of all requests, one after the other along the batch dimension."""

@@ -199,7 +199,7 @@ class Dispatcher:
         with self._lock:
             del self._running[batch.id]
             if self._connected:
-                self._link.send(Finish(batch.id, None if isinstance(result, Exception) else batch.exec_ns))
+                self._link.send(Finish(batch.id, None if isinstance(result, Exception) else batch.told_ns()))
             else:
                 self._launch_in_order()
         self._handlers.done(batch, result)

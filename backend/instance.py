@@ -163,7 +163,8 @@ class Instance:
     # On the link's thread
 
     def _decided(self, decided: Decided) -> None:
-        self._metrics.observe("isochrone_decision_us", decided.took_ns / 1e3)
+        if decided.commands:
+            self._metrics.observe("isochrone_decision_us", decided.took_ns / 1e3)
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._metrics.count("isochrone_decisions_total", command.decision)

@@ -5,6 +5,7 @@ Knows nothing of requests or tensors. Callbacks run on the link's own thread.
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -35,6 +36,7 @@ ANSWER_S = 0.5
 """A scheduler that does not answer a question in this time is given up: the model launches by itself."""
 FIRST_CONNECT_S = 15.0
 _RECONNECT_S = 1.0
+_log = logging.getLogger("isochrone")
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,14 @@ class SchedulerLink:
             reply = decode_reply(packet)
         except msgspec.MsgspecError:
             return False
-        if isinstance(reply, Decided):
-            if reply.commands:
-                self._callbacks.decided(reply)
-            return True
-        return False
+        if not isinstance(reply, Decided):
+            return False
+        try:
+            self._callbacks.decided(reply)
+        except Exception:  # a bug of ours must not leave the model without a link: reconnecting tells all again
+            _log.exception("isochrone: a decision could not be carried out")
+            return False
+        return True
 
     def _reconnect(self) -> None:
         while not self._closing.is_set():

@@ -29,6 +29,8 @@ from predictor.rls import RlsPredictor
 
 _OVERHEAD_WEIGHT = 0.05
 """Of the newest batch in the moving average of the time around an execution."""
+_MAX_SLOWDOWN = 20.0
+"""What the predictor is taught at most."""
 _MAX_WAITING = 100_000
 """Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
 
@@ -146,7 +148,8 @@ class Scheduler:
 
     def _learn(self, batch: Running, neighbours: tuple[float, float, float], exec_ns: int, now_ns: int) -> None:
         policy = self.policy
-        policy.predictor.learn_one(batch.load, neighbours, exec_ns / batch.load.solo_ns)
+        # A process that was stopped for a while tells nothing about interference.
+        policy.predictor.learn_one(batch.load, neighbours, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN))
         policy.bound.learn_one(exec_ns / batch.predicted_ns)
         around = max(0, now_ns - batch.launched_ns - exec_ns)
         policy.overhead_ns += _OVERHEAD_WEIGHT * (around - policy.overhead_ns)
@@ -166,7 +169,7 @@ class Scheduler:
         return commands
 
     def _reject_certain_misses(self, source: Source, now_ns: int, commands: list[Command]) -> None:
-        while (head := source.queue.head()) is not None and is_late(source, head, now_ns):
+        while (head := source.queue.earliest_due()) is not None and is_late(source, head, now_ns):
             assert head.deadline_ns is not None
             source.queue.remove(head.id)
             waited_ns = now_ns - head.arrival_ns

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from backend.scheduler.forecast import Progress, forecast_finishes
 from backend.scheduler.messages import Request
 from backend.scheduler.state import BatchKey, Running, Source
+from backend.scheduler.waiting import CLASS_NS
 from predictor.bound import UpperBound
 from predictor.colocation import Colocation
 from predictor.rls import RlsPredictor
@@ -22,8 +23,10 @@ from predictor.workload import Load
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
 LATE_SHARE_MAX = 0.25
-"""Of the lanes' time that goes to requests which are late already while others can still make it; it grows with the
-wait of the oldest of them, so that none starves, up to a share that keeps a lasting overload from making all late."""
+"""Of the lanes' time that goes to requests which are late, or were held too long, while others can still make it; it
+grows with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
+OVERDUE_NS = CLASS_NS
+"""A request that waits so long beyond its rank may harm running batches, in that same share of the lanes' time."""
 NEARLY_BEST = 1.15
 """A batch grows only until its time per row is within this factor of the best that the profile promises."""
 MAX_LOOKED_AT = 256
@@ -62,7 +65,7 @@ class Policy:
         self.bound = bound
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself."""
-        self._late_credit_ns = 0.0
+        self._credit_ns = 0.0
 
     def choose(
         self,
@@ -77,27 +80,45 @@ class Policy:
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, doubtful = self._candidates(sources, forecast)
         late = self._late_source(sources)
-        choice = self._admit_late(late, forecast) if late is not None else None
         alone = not timely and in_order is None
-        if choice is not None and (alone or choice.load.solo_ns <= self._late_credit_ns):
-            self._late_credit_ns = max(0.0, self._late_credit_ns - choice.load.solo_ns)
+        if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
             return choice
-        choice = self._choose_timely(in_order, timely, doubtful, forecast)
-        if choice is not None and late is not None:
-            self._late_credit_ns += self._late_share(late, now_ns) * choice.load.solo_ns
-        return choice
+        return self._choose_timely(in_order, timely or doubtful, late, forecast)
 
     def _choose_timely(
-        self, in_order: Source | None, timely: list[_Candidate], doubtful: list[_Candidate], forecast: _Forecast
+        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: _Forecast
     ) -> Choice | None:
         """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
-        if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in timely[:1]):
-            return self._take_in_order(in_order, forecast)
-        for candidate in (timely or doubtful)[:MAX_CANDIDATES]:
+        owed = None if late is None else late.queue.late_head()
+        choice: Choice | None = None
+        if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in candidates[:1]):
+            choice = self._take_in_order(in_order, forecast)
+        for candidate in [] if choice else candidates[:MAX_CANDIDATES]:
             if (choice := self._admit(candidate.source, forecast)) is not None:
-                return choice
-            candidate.source.holds += 1
-        return self._take_in_order(in_order, forecast) if in_order is not None else None
+                break
+            if forecast.now_ns > candidate.rank + OVERDUE_NS:
+                owed = owed or candidate.head
+                if (choice := self._paid(forecast.choice(candidate.source, (candidate.head,)))) is not None:
+                    return choice
+            candidate.source.held(candidate.head)
+        if choice is None and in_order is not None:
+            choice = self._take_in_order(in_order, forecast)
+        if choice is not None and owed is not None:
+            self._save(owed, choice, forecast.now_ns)
+        return choice
+
+    def _save(self, owed: Request, choice: Choice, now_ns: int) -> None:
+        """A launch that passed over someone: a share of its time is theirs."""
+        waited_s = (now_ns - owed.arrival_ns) / 1e9
+        share = min(LATE_SHARE_MAX, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
+        self._credit_ns += share * choice.load.solo_ns
+
+    def _paid(self, choice: Choice) -> Choice | None:
+        """The launch, if what was saved suffices for it. Nothing saved outlives it: no burst follows a long hold."""
+        if choice.load.solo_ns > self._credit_ns:
+            return None
+        self._credit_ns = min(self._credit_ns - choice.load.solo_ns, choice.load.solo_ns)
+        return choice
 
     def _candidates(
         self, sources: Mapping[int, Source], forecast: _Forecast
@@ -123,17 +144,12 @@ class Policy:
 
     def _find_late(self, source: Source, now_ns: int) -> None:
         """Requests that would miss even alone on the device no longer stand before those that can make it."""
-        while (head := source.queue.head()) is not None and is_late(source, head, now_ns):
-            source.queue.give_up_head()
+        while (next_due := source.queue.earliest_due()) is not None and is_late(source, next_due, now_ns):
+            source.queue.give_up(next_due)
 
     def _late_source(self, sources: Mapping[int, Source]) -> Source | None:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
         return sources[min(late)[1]] if late else None
-
-    def _late_share(self, late: Source, now_ns: int) -> float:
-        head = late.queue.late_head()
-        waited_s = 0.0 if head is None else (now_ns - head.arrival_ns) / 1e9
-        return min(LATE_SHARE_MAX, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
 
     def _take_in_order(self, source: Source, forecast: _Forecast) -> Choice:
         """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
@@ -175,10 +191,16 @@ class Policy:
         between = range(sizes[i - 1] + 1 if i else 1, sizes[i])
         return between.start + bisect_left(between, True, key=lambda rows: per_row_ns(rows) <= good_enough)
 
-    def _admit_late(self, source: Source, forecast: _Forecast) -> Choice | None:
-        """Those that missed already, if no running batch suffers from it."""
+    def _admit_late(self, source: Source, alone: bool, forecast: _Forecast) -> Choice | None:
+        """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
+        head = source.queue.late_head()
+        assert head is not None
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
-        return choice if forecast.idle or not forecast.harms(choice) else None
+        harmless = forecast.idle or not forecast.harms(choice)
+        if harmless and alone:
+            return choice
+        overdue = forecast.now_ns > source.queue.rank(head) + OVERDUE_NS
+        return self._paid(choice) if harmless or overdue else None
 
 
 class _Forecast:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backend.scheduler.messages import Join
+from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.workload import Load
 
@@ -20,7 +20,13 @@ class Source:
     join: Join
     queue: WaitingQueue
     holds: int = 0
+    held_request: int | None = None
     loads: dict[int, Load] = field(default_factory=dict)
+
+    def held(self, head: Request) -> None:
+        """The next batch was held; looked at again and again, the same one counts once."""
+        self.holds += head.id != self.held_request
+        self.held_request = head.id
 
     def load(self, rows: int) -> Load:
         """The profiled load of a batch of `rows`, looked up once."""

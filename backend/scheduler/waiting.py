@@ -1,7 +1,7 @@
 """One model's waiting requests in the order in which they should be served. No clock, no decisions.
 
 Launch order is a single number, the rank: due time plus a fixed time per class, so that a low class yields to a
-higher one but, having waited that much longer, passes it: nothing starves.
+higher one but, having waited that much longer, passes it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class WaitingQueue:
     def __init__(self, *, in_order: bool = False) -> None:
         self._in_order = in_order
         self._ranked: list[_Ranked] = []
+        self._due: list[_Ranked] = []
         self._late: deque[int] = deque()
         self._requests: dict[int, Request] = {}
 
@@ -58,15 +59,13 @@ class WaitingQueue:
             raise ValueError(f"request {request.id} already waits")
         self._requests[request.id] = request
         insort(self._ranked, (self.rank(request), request.id))
+        if request.deadline_ns is not None:
+            insort(self._due, (request.deadline_ns, request.id))
 
     def remove(self, request_id: int) -> None:
         """Take out a request that waits."""
         request = self._requests.pop(request_id)
-        key = (self.rank(request), request_id)
-        i = bisect_left(self._ranked, key)
-        if i < len(self._ranked) and self._ranked[i] == key:
-            del self._ranked[i]
-        else:
+        if not self._unrank(request):
             self._late.remove(request_id)
 
     def head(self) -> Request | None:
@@ -87,14 +86,34 @@ class WaitingQueue:
         for request_id in self._late:
             yield self._requests[request_id]
 
-    def give_up_head(self) -> Request:
-        """The head can no longer make it: it joins the late ones."""
-        _, request_id = self._ranked.pop(0)
-        self._late.append(request_id)
-        return self._requests[request_id]
+    def earliest_due(self) -> Request | None:
+        """Of those that can still make it, the one with the earliest deadline, whatever its class."""
+        return self._requests[self._due[0][1]] if self._due else None
+
+    def give_up(self, request: Request) -> None:
+        """It can no longer make it: it joins the late ones."""
+        if self._unrank(request):
+            self._late.append(request.id)
+
+    def _unrank(self, request: Request) -> bool:
+        if not _discard(self._ranked, (self.rank(request), request.id)):
+            return False
+        if request.deadline_ns is not None:
+            _discard(self._due, (request.deadline_ns, request.id))
+        return True
 
     def check(self) -> None:
         """Every waiting request stands in exactly one of the two orders."""
         listed = [request_id for _, request_id in self._ranked] + list(self._late)
         assert sorted(listed) == sorted(self._requests), (listed, list(self._requests))
         assert self._ranked == sorted(self._ranked)
+        due = [(r.deadline_ns, r.id) for _, i in self._ranked if (r := self._requests[i]).deadline_ns is not None]
+        assert self._due == sorted(due)
+
+
+def _discard(ordered: list[_Ranked], key: _Ranked) -> bool:
+    i = bisect_left(ordered, key)
+    if i == len(ordered) or ordered[i] != key:
+        return False
+    del ordered[i]
+    return True

@@ -6,15 +6,12 @@ import os
 import re
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -22,7 +19,8 @@ import tritonclient.grpc as triton_grpc
 from backend.scheduler.spawn import LINGER_S
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import end, pids_with
-from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile, request
+from tests.server.burst import Burst
+from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
@@ -33,7 +31,7 @@ NOT_HEALTHY = "[StatusCode.INTERNAL] Stub process 'doomed_0' is not healthy."
 TIMED_OUT = "[StatusCode.DEADLINE_EXCEEDED] Deadline Exceeded"
 CANCELLED = "[StatusCode.CANCELLED] Locally cancelled by application!"
 SLOW_MS = 40.0
-SLOW = batchmates(SLOW_MS)
+SLOW, VERY_SLOW = batchmates(SLOW_MS), batchmates(10 * SLOW_MS)
 RATE_PER_S = 50.0
 EXPORTED_WITHIN_S = 3.0  # counts reach /metrics a few at a time
 
@@ -83,25 +81,28 @@ def test_a_hanging_scheduler_is_gone_round_until_it_answers_again(server: Embedd
 
 
 def test_a_killed_model_holds_up_no_other_and_can_be_loaded_again(tmp_path: Path) -> None:
-    models = {"doomed": SLOW, "other": SMALL["one"]}
+    """Killed while it computes. A process that dies while it holds one of the locks that Triton's Python backend shares
+    with it, to hand over an answer, takes tritonserver with it (boost lock_exception): no backend can help that.
+    """
+    models = {"doomed": VERY_SLOW, "one": SMALL["one"]}
     with serving(tmp_path, models, ONE_LANE, extra=["--exit-timeout-secs=2"]) as server:
         doomed = server.stub_pids()["doomed"]
-        with OpenLoop(server.grpc_url, "other", SMALL["one"], RATE_PER_S) as other:
+        with OpenLoop(server.grpc_url, "one", SMALL["one"], RATE_PER_S) as other:
             time.sleep(1.0)
-            lost = Burst(server, "doomed", 40, client_timeout_s=3.0)
-            lost.wait_for_answers(1)  # so the only lane runs its batches, one after the other
+            lost = Burst(server.grpc_url, "doomed", 24, client_timeout_s=3.0)
+            lost.wait_for_answers(8)
+            time.sleep(0.1)  # a batch runs on the only lane now, and no answer is being handed to Triton
             killed_s, killed_at = time.monotonic(), datetime.now()
             os.kill(doomed, signal.SIGKILL)
             eventually(lambda: bool(left(server, after=killed_at)))
             assert (left(server, after=killed_at)[0] - killed_at).total_seconds() < 1.0
-            assert Burst(server, "doomed", 1).outcomes() == {NOT_HEALTHY: 1}
+            assert Burst(server.grpc_url, "doomed", 1).outcomes() == {NOT_HEALTHY: 1}
             with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
                 client.unload_model("doomed")
             assert load(server, ["doomed"]) == {}
-            assert Burst(server, "doomed", 8).outcomes() == {"right": 8}
-        # Triton refuses what it had not handed over yet, a batch a second, and does not answer what was in flight in
-        # the killed process: only the client's timeout ends that.
-        assert {"right", TIMED_OUT} <= set(lost.outcomes()) <= {"right", TIMED_OUT, NOT_HEALTHY}
+            assert Burst(server.grpc_url, "doomed", 8).outcomes() == {"right": 8}
+        # Triton does not answer what was in flight in the killed process: only the client's timeout ends it.
+        assert set(lost.outcomes()) == {"right", TIMED_OUT}
         assert other.failures() == []
         assert longest_s(other.sent(killed_s - 0.5)) < longest_s(other.sent(before_s=killed_s - 0.5)) + 1.0
         stopping_s = time.monotonic()
@@ -115,7 +116,7 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path) -> None:
     runtime_dir = Path(tempfile.mkdtemp(prefix="run-"))
     try:
         with serving(tmp_path, {"slow": SLOW}, env={"ISOCHRONE_RUNTIME_DIR": str(runtime_dir)}) as server:
-            burst = Burst(server, "slow", 200)
+            burst = Burst(server.grpc_url, "slow", 200)
             burst.wait_for_answers(1)
             assert burst.in_flight() > 100
         assert server.stop() == 0
@@ -131,7 +132,7 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path) -> None:
 def test_requests_given_up_in_the_queue_leave_the_others_alone(tmp_path: Path) -> None:
     with serving(tmp_path, {"slow": SLOW}) as server:
         for _ in range(5):
-            burst = Burst(server, "slow", 250)
+            burst = Burst(server.grpc_url, "slow", 250)
             burst.wait_for_answers(1)
             # Not those that are about to be answered: Triton 2.51 may crash when a cancellation meets an answer.
             given_up = burst.cancel(range(100, 250, 2))
@@ -139,48 +140,6 @@ def test_requests_given_up_in_the_queue_leave_the_others_alone(tmp_path: Path) -
         eventually(lambda: metric(server, "isochrone_requests_total", outcome="cancelled") > 0)
         eventually(lambda: metric(server, "isochrone_requests_total", outcome="met") >= 5 * 100)
     assert server.stop() == 0
-
-
-class Burst:
-    """Requests to a model of `batchmates`, sent at once, and what became of each."""
-
-    def __init__(self, server: EmbeddedServer, name: str, requests: int, client_timeout_s: float = 60.0) -> None:
-        self._client = triton_grpc.InferenceServerClient(server.grpc_url)
-        self._changed = threading.Condition()
-        self._answers: dict[int, str] = {}
-        self._calls = [self._ask(name, number, client_timeout_s) for number in range(requests)]
-
-    def wait_for_answers(self, count: int) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self._answers) >= count, 30.0)
-
-    def in_flight(self) -> int:
-        with self._changed:
-            return len(self._calls) - len(self._answers)
-
-    def cancel(self, numbers: range) -> int:
-        """Give up those of them that wait still; returns how many that were."""
-        with self._changed:
-            waiting = [i for i in numbers if i not in self._answers]
-        for i in waiting:
-            self._calls[i].cancel()
-        return len(waiting)
-
-    def outcomes(self) -> dict[str, int]:
-        """Waits for all; "right" or the error, and how often."""
-        self.wait_for_answers(len(self._calls))
-        self._client.close()
-        return {outcome: list(self._answers.values()).count(outcome) for outcome in set(self._answers.values())}
-
-    def _ask(self, name: str, number: int, client_timeout_s: float) -> Any:
-        def told(result: Any, error: Exception | None) -> None:
-            outcome = str(error) if error else "right" if number in result.as_numpy("y")[0] else "wrong"
-            with self._changed:
-                self._answers[number] = outcome
-                self._changed.notify_all()
-
-        inputs = request(triton_grpc, {"x": np.full((1, 1), number, np.float32)})
-        return self._client.async_infer(name, inputs, told, client_timeout=client_timeout_s)
 
 
 @contextmanager
@@ -195,7 +154,7 @@ def serving(
     folders = [write_model(repository, name, model, config) for name, model in models.items()]
     with EmbeddedServer(repository, extra=[*EXPLICIT, *(extra or [])], env=env) as server:
         for folder in folders:
-            remember_profile(server, folder, solo_ms=SLOW_MS if models[folder.name] is SLOW else 1, max_batch_size=8)
+            remember_profile(server, folder, solo_ms=1 if folder.name in SMALL else SLOW_MS, max_batch_size=8)
         assert load(server, models) == {}
         yield server
 

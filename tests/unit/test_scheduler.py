@@ -170,6 +170,13 @@ def test_a_request_that_became_hopeless_is_rejected_at_the_next_event() -> None:
     assert (reject.predicted_ns, reject.allowed_ns) == (18 * MS, 15 * MS)
 
 
+def test_a_hopeless_low_class_is_rejected_though_a_higher_class_stands_before_it() -> None:
+    made, _ = busy()
+    made.join(3, join(LIGHT, rejects=True))
+    high, low = made.request(400.0, priority=1), made.request(5.0, priority=3)
+    assert only_reject(made.arrive(3, high, low)).request == low.id
+
+
 def test_best_effort_is_never_rejected_nor_anything_where_the_user_did_not_ask_for_it() -> None:
     made, _ = busy()
     made.join(3, join(LIGHT, rejects=True))
@@ -196,6 +203,35 @@ def test_a_launch_that_makes_a_running_batch_miss_is_held(running_class: int) ->
     first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
     held = only_launch(made.at(10).finish(first))
     assert (held.source, held.holds) == (2, 1)
+
+
+def test_a_batch_that_is_looked_at_again_and_again_was_held_once() -> None:
+    made, _ = beside(12.0, 1, 1)
+    for _ in range(5):
+        assert made.core.handle(1, Cancel((99,)), made.now_ns) == []
+    first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
+    assert only_launch(made.at(10).finish(first)).holds == 1
+
+
+def test_what_would_always_harm_somebody_is_launched_once_it_has_waited_long_enough() -> None:
+    made = device(lanes=2)
+    for source in (1, 2):
+        made.join(source, join(LIGHT, model=f"tight{source}", max_batch_size=1))
+    made.join(3, join(HEAVY, model="heavy"))
+    running = {1: only_launch(made.ask(1, 12.0))}
+    running[2] = only_launch(made.at(5).ask(2, 12.0))
+    made.ask(3)
+    for turn in range(2_000):  # one of the two always runs, and ends within 12 ms only if the heavy one is held
+        source = 1 + turn % 2
+        ended = running.pop(source)
+        made.at(made.now_ms + 5)
+        commands = made.arrive(source, made.request(12.0)) + made.finish(ended)
+        launched = {launch.source: launch for launch in commands if isinstance(launch, Launch)}
+        if 3 in launched:
+            assert made.now_ms > 1_000
+            return
+        running[source] = launched[source]
+    pytest.fail(f"starved for {made.now_ms:.0f} ms")
 
 
 def test_a_lower_class_is_not_spared() -> None:

@@ -45,11 +45,27 @@ def test_who_is_given_up_waits_behind_in_the_order_of_giving_up() -> None:
     queue = WaitingQueue()
     for r in (request(1, 0, 10), request(2, 0, 20), request(3, 0, 30)):
         queue.add(r)
-    assert (queue.give_up_head().id, queue.give_up_head().id) == (1, 2)
+    for id_ in (1, 2):
+        head = queue.head()
+        assert head is not None and head.id == id_
+        queue.give_up(head)
     assert (queue.head(), queue.late_head()) == (request(3, 0, 30), request(1, 0, 10))
     assert [r.id for r in queue.by_lateness()] == [1, 2]
     assert len(queue) == 3
     assert 2 in queue
+
+
+def test_the_earliest_deadline_is_known_whatever_its_class() -> None:
+    queue = WaitingQueue()
+    low = request(1, 0, 10, priority=3)
+    for r in (low, request(2, 0, 20), request(3, 0)):
+        queue.add(r)
+    assert queue.head() == request(2, 0, 20)
+    assert queue.earliest_due() == low
+    queue.give_up(low)
+    assert queue.earliest_due() == request(2, 0, 20)
+    queue.remove(2)
+    assert queue.earliest_due() is None
 
 
 def test_a_number_waits_once() -> None:
@@ -76,8 +92,8 @@ def test_whatever_is_done_each_request_waits_in_one_place(steps: list[tuple[str,
         elif step in "a+" and id_ not in waiting:
             waiting[id_] = request(id_, when, when if step == "a" else None)
             queue.add(waiting[id_])
-        elif step == "g" and queue.head() is not None:
-            queue.give_up_head()
+        elif step == "g" and (due := queue.earliest_due()) is not None:
+            queue.give_up(due)
         queue.check()
         found = {r.id: r for r in (*queue.by_rank(), *queue.by_lateness())}
         assert found == waiting
