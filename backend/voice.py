@@ -1,6 +1,7 @@
-"""Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled.
+"""Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One thread, nobody else.
 
-Answers may overlap; every other call goes alone. A metrics call beside an answer aborts tritonserver 2.51.
+tritonserver 2.51 does not stand two threads of a model's process that talk to it at once: a metrics call beside an
+answer aborts it, and answers beside each other, rarely, corrupt its heap and leave a request without its answer.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,8 +20,6 @@ from backend.engines.protocol import Array
 from backend.exporter import Exporter
 from backend.request import Pending
 
-ANSWERING_THREADS = 3
-"""An answer waits for the server to take it over, so one thread would bound the rate at some 2,000 a second."""
 _STEP_S = 0.05
 _METRIC_CALLS_PER_STEP = 4
 _log = logging.getLogger("isochrone")
@@ -39,48 +37,36 @@ class Answer:
 
 
 class Voice:
-    """A few threads that answer; the first of them also keeps the metrics and looks for cancellations.
+    """Answers in the order of `say`; in between it keeps the metrics and looks for cancellations.
 
-    idle_work: called alone, about every 50 ms, for whatever else must talk to Triton.
+    idle_work: called on the voice's thread, about every 50 ms, for whatever else must talk to Triton.
     """
 
     def __init__(self, exporter: Exporter, idle_work: Callable[[], None]) -> None:
         self._exporter, self._idle_work = exporter, idle_work
         self._queue: SimpleQueue[Answer | None] = SimpleQueue()
-        self._gate = _Gate()
-        self._closing = False
-        targets = [self._answer_and_keep, *[self._answer_only] * (ANSWERING_THREADS - 1)]
-        self._threads = [
-            threading.Thread(target=target, name=f"isochrone-voice-{i}", daemon=True)
-            for i, target in enumerate(targets)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="isochrone-voice", daemon=True)
+        self._thread.start()
 
     def say(self, answer: Answer) -> None:
-        """Send an answer soon, from one of the threads."""
+        """Send an answer soon."""
         self._queue.put(answer)
 
     def close(self) -> None:
-        """Send what is queued, export the last counts."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join(timeout=30.0)
+        """Send what is queued, export the last counts, let go of the metrics."""
+        self._queue.put(None)
+        self._thread.join(timeout=30.0)
         self._exporter.flush()
+        self._exporter.close()
 
-    def _answer_only(self) -> None:
-        while (answer := self._queue.get()) is not None:
-            self._send(answer)
-
-    def _answer_and_keep(self) -> None:
+    def _run(self) -> None:
         next_step = time.monotonic() + _STEP_S
         while True:
             try:
                 answer = self._queue.get(timeout=max(0.0, next_step - time.monotonic()))
                 if answer is None:
                     return
-                self._send(answer)
+                _send(answer)
             except Empty:
                 pass
             if time.monotonic() >= next_step:
@@ -88,21 +74,20 @@ class Voice:
                 next_step = time.monotonic() + _STEP_S
 
     def _keep(self) -> None:
-        with self._gate.alone():
-            try:
-                self._exporter.step(_METRIC_CALLS_PER_STEP)
-                self._idle_work()
-            except Exception:
-                _log.exception("isochrone: metrics or cancellations could not be kept")
-
-    def _send(self, answer: Answer) -> None:
         try:
-            with self._gate.beside_others():
-                answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
-            _log.warning("isochrone: an answer could not be sent: %s", error)
-        if answer.told is not None:
-            answer.told(time.monotonic_ns())
+            self._exporter.step(_METRIC_CALLS_PER_STEP)
+            self._idle_work()
+        except Exception:
+            _log.exception("isochrone: metrics or cancellations could not be kept")
+
+
+def _send(answer: Answer) -> None:
+    try:
+        answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
+        _log.warning("isochrone: an answer could not be sent: %s", error)
+    if answer.told is not None:
+        answer.told(time.monotonic_ns())
 
 
 def _response(answer: Answer) -> Any:
@@ -114,41 +99,3 @@ def _response(answer: Answer) -> Any:
 def cancelled(requests: Sequence[Pending]) -> list[Pending]:
     """Those whose clients gave up. About 34 µs each: not for the way to a launch."""
     return [r for r in requests if r.sender.is_cancelled()]
-
-
-class _Gate:
-    """Answers pass beside each other, everything else alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._answers = 0
-        self._alone = False
-
-    @contextmanager
-    def beside_others(self) -> Iterator[None]:
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._answers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._answers -= 1
-                if self._answers == 0:
-                    self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._alone = True  # no new answers, then wait for those on their way
-            while self._answers:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
