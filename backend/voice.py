@@ -53,11 +53,10 @@ class Voice:
         self._queue.put(answer)
 
     def close(self) -> None:
-        """Send what is queued, export the last counts, let go of the metrics."""
+        """Send what is queued, export the last counts."""
         self._queue.put(None)
         self._thread.join(timeout=30.0)
         self._exporter.flush()
-        self._exporter.close()
 
     def _run(self) -> None:
         next_step = time.monotonic() + _STEP_S

@@ -42,7 +42,6 @@ def test_each_request_is_answered_once_and_nothing_grows(repository: Path) -> No
         for name in MODELS:
             expect_counts(server, name, (FIRST + THEN) // len(MODELS))
     assert server.stop() == 0
-    print("SOAK", before, after)
     grown = {process: (kb, after[process]) for process, kb in before.items() if after[process] > kb * GROWTH_MAX}
     assert not grown, f"(kB after {FIRST}, after {FIRST + THEN} requests): {grown}"
 
