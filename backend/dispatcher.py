@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from backend.batch import Batch
 from backend.engines.protocol import Array
@@ -78,15 +79,11 @@ class Dispatcher:
             else:
                 self._launch_in_order()
 
-    def waiting_since(self, before_ns: int, limit: int) -> list[Pending]:
-        """Up to `limit` of the oldest waiting requests that arrived before `before_ns`."""
+    def waiting_since(self, before_ns: int, after: int, limit: int) -> list[Pending]:
+        """Up to `limit` requests that arrived before `before_ns` and still wait, of those numbered above `after`."""
         with self._lock:
-            old: list[Pending] = []
-            for r in self._waiting.values():
-                if r.arrival_ns >= before_ns or len(old) >= limit:
-                    break
-                old.append(r)
-            return old
+            old = (r for r in self._waiting.values() if r.id > after and r.arrival_ns < before_ns)
+            return list(islice(old, limit))
 
     def cancel(self, request: Pending) -> bool:
         """Take a request out; False where it is not waiting any more: its batch runs or it was answered."""

@@ -220,7 +220,7 @@ class EmbeddedServer:
             process.wait()
             processes.sweep(self._command.backends, self._regions)
             raise
-        if code < 0:
+        if code != 0:
             processes.sweep(self._command.backends, self._regions)
         return code
 

@@ -119,7 +119,7 @@ def _wait(process: subprocess.Popen[bytes], backends: Path) -> int:
         except subprocess.TimeoutExpired:
             regions |= processes.regions_mapped_by(process.pid)
             continue
-        if code < 0:
+        if code != 0:
             processes.sweep(backends, regions)
         return code
 

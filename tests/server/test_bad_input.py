@@ -275,6 +275,7 @@ def test_one_model_name_in_two_servers(tmp_path: Path, server: EmbeddedServer) -
     other = mlp(width=4, seed=1)
     write_model(tmp_path, "good", other, parameter("device_lanes", str(LANES)))
     environment = {"ISOCHRONE_RUNTIME_DIR": str(server.runtime_dir)}
+    remember_profile(server, tmp_path / "good", solo_ms=0.1, max_batch_size=8)
     with (
         EmbeddedServer(tmp_path, env=environment) as second,
         closing(Client(second, "http")) as theirs,

@@ -257,6 +257,7 @@ def test_versions_side_by_side(client: Client, server: EmbeddedServer) -> None:
         expected = mlp_answer(mlp(width=4, seed=version), x)
         answer = client.ask("versions", {"x": x}, model_version=str(version))
         np.testing.assert_allclose(answer["y"], expected, rtol=1e-5)
+        assert metric(server, "isochrone_requests_total", model="versions", version=str(version)) >= 0
     np.testing.assert_allclose(client.ask("versions", {"x": x})["y"], expected, rtol=1e-5)  # the newest
     assert len([stub for stub in server.stubs() if stub.model == "versions"]) == 2
 

@@ -141,9 +141,10 @@ def test_a_certain_miss_is_rejected_where_the_model_asks_for_it() -> None:
 def test_the_oldest_waiting_requests_are_told(model: FakeModel) -> None:
     model.fill()
     requests = model.submit(*[pending() for _ in range(5)])
-    told = model.dispatcher.waiting_since(requests[3].arrival_ns, 10)
+    told = model.dispatcher.waiting_since(requests[3].arrival_ns, 0, 10)
     assert told == [r for r in requests if r.arrival_ns < requests[3].arrival_ns]
-    assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, 2) == requests[:2]
+    assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, 0, 2) == requests[:2]
+    assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, requests[1].id, 2) == requests[2:4]
 
 
 def test_closing_returns_what_waits(model: FakeModel) -> None:
