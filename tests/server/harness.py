@@ -95,7 +95,7 @@ def graph(
 def batchmates(milliseconds: float) -> onnx.ModelProto:
     """`x` FP32 [batch, 1] → `y` [batch, batch]: every row gets the values of all rows that ran with it, in order.
 
-    A run takes about `milliseconds` on one core of a server, whatever the batch.
+    A run takes about `milliseconds` on a slow core, whatever the batch.
     """
     size = 192
     rounds = max(1, round(milliseconds * 3))  # 14 million operations each

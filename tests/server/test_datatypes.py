@@ -44,13 +44,14 @@ def sum_and_product(dims: tuple[int | str, ...], default: npt.ArrayLike | None =
     """`a` and `b` → `sum` and `product`. default: of `b`, which may then be left out."""
     return graph(
         [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Mul", ["a", "b"], ["product"])],
-        {"a": (np.float32, dims), "b": (np.float32, dims if default is None else np.shape(default))},
+        {"a": (np.float32, dims), "b": (np.float32, dims)},
         {"sum": (np.float32, dims), "product": (np.float32, dims)},
         None if default is None else {"b": np.asarray(default, np.float32)},
     )
 
 
 OPTIONAL = """
+max_batch_size: 4
 input [{ name: "a" data_type: TYPE_FP32 dims: [2] }, { name: "b" data_type: TYPE_FP32 dims: [2] optional: true }]
 """
 WARM = """
@@ -74,7 +75,7 @@ output [{ name: "sum" data_type: TYPE_FP32 dims: [-1, 1, 3] reshape { shape: [-1
 SCALARS = sum_and_product(("batch",))
 MODELS: Mapping[str, tuple[onnx.ModelProto, str]] = {
     "every_type": (every_type(), "max_batch_size: 4\n"),
-    "optional": (sum_and_product((2,), default=[10, 20]), OPTIONAL),
+    "optional": (sum_and_product(("batch", 2), default=[[10, 20]]), OPTIONAL),
     "fixed": (sum_and_product((2, 3)), ""),
     "reshaped": (sum_and_product(("batch", "n", 3)), RESHAPED),
     "scalars": (SCALARS, "max_batch_size: 4\n"),
@@ -222,12 +223,25 @@ def test_a_request_id_comes_back(client: Client) -> None:
 
 
 def test_an_optional_input(client: Client) -> None:
-    a = np.array([1, 2], np.float32)
+    a = np.array([[1, 2]], np.float32)
     for _ in range(2):
         answer = client.ask("optional", {"a": a})
-        np.testing.assert_array_equal(answer["sum"], np.array([11, 22], np.float32), strict=True)
-        answer = client.ask("optional", {"a": a, "b": np.array([3, 4], np.float32)})
-        np.testing.assert_array_equal(answer["product"], np.array([3, 8], np.float32), strict=True)
+        np.testing.assert_array_equal(answer["sum"], np.array([[11, 22]], np.float32), strict=True)
+        answer = client.ask("optional", {"a": a, "b": np.array([[3, 4]], np.float32)})
+        np.testing.assert_array_equal(answer["product"], np.array([[3, 8]], np.float32), strict=True)
+
+
+def test_an_optional_input_of_some_clients_at_once(server: EmbeddedServer) -> None:
+    def one_client(number: int) -> None:
+        a = np.full((1 + number % 2, 2), number, np.float32)
+        given = {"a": a} if number % 3 else {"a": a, "b": a}
+        with closing(Client(server, "grpc")) as client:
+            for _ in range(20):
+                expected = a + given.get("b", np.array([10, 20], np.float32))
+                np.testing.assert_array_equal(client.ask("optional", given)["sum"], expected, strict=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one_client, range(8)))
 
 
 def test_a_model_that_does_not_batch(client: Client) -> None:
