@@ -38,13 +38,16 @@ Outputs = list[list[tuple[str, Array]]]
 
 @dataclass(frozen=True)
 class Handlers:
-    """run: execute a batch, setting its `exec_ns`. done: it ended, with outputs or the error. rejected: answer so.
+    """run: execute a batch, setting its `exec_ns`. done: answer its requests, with outputs or the error.
+
+    ended: the scheduler knows of its end, whatever else is to be noted may be. rejected: answer so.
 
     decided: how long the scheduler took and what it said, for the metrics.
     """
 
     run: Callable[[Batch], Outputs]
     done: Callable[[Batch, Outputs | Exception], None]
+    ended: Callable[[Batch, Outputs | Exception], None]
     rejected: Callable[[Pending, Reject], None]
     decided: Callable[[Decided], None]
 
@@ -193,10 +196,12 @@ class Dispatcher:
             result = error
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             result = error
+        # Answers first: their thread gets going while this one is in the system call that tells the scheduler.
+        self._handlers.done(batch, result)
         with self._lock:
             del self._running[batch.id]
             if self._connected:
                 self._link.send(Finish(batch.id, None if isinstance(result, Exception) else batch.told_ns()))
             else:
                 self._launch_in_order()
-        self._handlers.done(batch, result)
+        self._handlers.ended(batch, result)

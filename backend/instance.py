@@ -30,6 +30,7 @@ from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
 from backend.voice import Answer, Voice, cancelled
 
 _log = logging.getLogger("isochrone")
+_GATHER_S = 0.001
 _ASK_CANCELLED_AFTER_NS = 100_000_000
 _ASK_CANCELLED_AT_ONCE = 16
 
@@ -58,7 +59,7 @@ class Instance:
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
         )
-        handlers = Handlers(self._run, self._done, self._rejected, self._decided)
+        handlers = Handlers(self._run, self._done, self._ended, self._rejected, self._decided)
         lanes = default_lanes(config)
         self._dispatcher = Dispatcher(config.device, lanes, join, handlers, pinned_cores(config))
         self._voice = Voice(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
@@ -79,6 +80,10 @@ class Instance:
                 self._refuse(sender, self._sentence(error), pb_utils.TritonError.INVALID_ARG, "failed")
         if accepted:
             self._dispatcher.submit(accepted)
+        if len(self._dispatcher) >= self._config.max_batch_size > 1:
+            # A full batch waits already. What arrives meanwhile comes with the next call, together: each call costs
+            # three processes more than the requests in it do.
+            time.sleep(_GATHER_S)
 
     def close(self) -> None:
         """Called once Triton has seen every answer; whatever still waits is answered all the same."""
@@ -98,7 +103,7 @@ class Instance:
         for name in self._required:
             if name not in inputs:
                 raise RequestError(f"input '{name}' is missing")
-        given = json.loads(request.parameters() or "{}")
+        given = json.loads(text) if (text := request.parameters()) else {}
         due = read_due(given, request.timeout(), self._config.parameters, arrival)
         rows = {a.shape[0] for a in inputs.values()} if batching else {1}
         if len(rows) != 1:
@@ -143,10 +148,6 @@ class Instance:
         return array.reshape((*array.shape[:lead], *(next(dynamic, -1) if d == -1 else d for d in dims)))
 
     def _done(self, batch: Batch, result: Outputs | Exception) -> None:
-        if batch.launch is None:
-            self._metrics.count("isochrone_fail_open_total")
-        for request in batch.requests:
-            self._metrics.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
         if isinstance(result, Exception):
             sentence = self._sentence(result)
             for request in batch.requests:
@@ -154,7 +155,14 @@ class Instance:
             return
         for request, outputs in zip(batch.requests, result, strict=True):
             self._voice.say(Answer(request.sender, outputs, told=partial(self._told, request)))
-        self._metrics.batch_ended(batch)
+
+    def _ended(self, batch: Batch, result: Outputs | Exception) -> None:
+        if batch.launch is None:
+            self._metrics.count("isochrone_fail_open_total")
+        for request in batch.requests:
+            self._metrics.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
+        if not isinstance(result, Exception):
+            self._metrics.batch_ended(batch)
 
     def _told(self, request: Pending, now_ns: int) -> None:
         met = request.deadline_ns is None or now_ns <= request.deadline_ns

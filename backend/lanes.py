@@ -10,6 +10,10 @@ from queue import SimpleQueue
 
 from backend.batch import Batch
 
+_NICENESS = 10
+"""Of a lane's thread: what hands requests in and answers out shares its core, needs it for microseconds, and would else
+wait for the rest of a time slice at each of the several steps of an answer."""
+
 
 def cores() -> list[int]:
     """The cores that this process may use, ascending."""
@@ -57,5 +61,6 @@ class Lanes:
     def _run(queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None) -> None:
         if core is not None:
             pin(core)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (batch := queue.get()) is not None:
             work(batch)

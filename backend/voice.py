@@ -1,7 +1,7 @@
 """Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One thread, nobody else.
 
-tritonserver 2.51 does not stand two threads of a model's process that talk to it at once: a metrics call beside an
-answer aborts it, and answers beside each other, rarely, corrupt its heap and leave a request without its answer.
+A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so whatever talks to
+Triton does so in turn. Each answer waits until the server has taken it over.
 """
 
 from __future__ import annotations

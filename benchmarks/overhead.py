@@ -19,12 +19,12 @@ from typing import Annotated
 
 import numpy as np
 import onnx
-import onnxruntime
 import typer
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
+from backend.engines.onnx import onnxruntime
 from backend.lanes import cores
 from backend.server.embedded import EmbeddedServer
 from benchmarks.perf_analyzer import Measured, measure

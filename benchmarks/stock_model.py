@@ -3,7 +3,10 @@
 Copied into a model repository as `model.py`; runs inside Triton's stub. Batches are those that Triton formed.
 """
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime

@@ -35,6 +35,7 @@ MAX_CANDIDATES = 3
 """Held candidates per decision before the lane is left free until the next event."""
 
 _CANDIDATE: BatchKey = (-1, 0)
+_NOBODY = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ class Policy:
         now_ns: int,
     ) -> Choice | None:
         """The next launch, for which a lane is free, or None: nothing waits, or what waits is held."""
-        contended = sum(1 for s in sources.values() if s.queue) > 1
+        waiting = [s for s in sources.values() if s.queue]
+        if not running and len(waiting) == 1 and len(waiting[0].queue) == 1:
+            return self._take_only(waiting[0])
+        contended = len(waiting) > 1
         forecast = _Forecast(self, running, colocation, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, doubtful = self._candidates(sources, forecast)
@@ -84,6 +88,14 @@ class Policy:
         if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
             return choice
         return self._choose_timely(in_order, timely or doubtful, late, forecast)
+
+    def _take_only(self, source: Source) -> Choice:
+        """One request on an idle device: whatever the forecast, it is launched."""
+        request = source.queue.head() or source.queue.late_head()
+        assert request is not None
+        load = source.load(request.rows)
+        predicted_ns = max(1, round(load.solo_ns * self.predictor.predict_one(load, _NOBODY)))
+        return Choice(source, (request,), load, predicted_ns)
 
     def _choose_timely(
         self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: _Forecast

@@ -53,7 +53,7 @@ class FakeModel:
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
-        handlers = Handlers(self._run, self._done, self._rejected, self._decided)
+        handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
         self.dispatcher = Dispatcher(device, 2, event, handlers, None)
 
     def __enter__(self) -> FakeModel:
