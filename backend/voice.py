@@ -1,7 +1,7 @@
 """Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One thread, nobody else.
 
-A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so whatever talks to
-Triton does so in turn. Each answer waits until the server has taken it over.
+A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so whatever talks
+to Triton does so in turn. Each answer waits until the server has taken it over.
 """
 
 from __future__ import annotations

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
 import onnx
+import onnxruntime
 import typer
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from backend.engines.onnx import onnxruntime
 from backend.lanes import cores
 from backend.server.embedded import EmbeddedServer
 from benchmarks.perf_analyzer import Measured, measure
