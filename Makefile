@@ -40,7 +40,7 @@ test: lint $(MODELS)
 	$(BIN)/python -m pytest
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

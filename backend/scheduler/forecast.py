@@ -27,24 +27,25 @@ many lanes a lane that falls free is taken again, so a timeline that empties the
 def forecast_finishes(batches: list[Progress]) -> dict[tuple[int, int], float]:
     """Nanoseconds from now to each batch's finish, by key."""
     finishes: dict[tuple[int, int], float] = {}
-    pressure = sum([b.pressure for b in batches])
-    active = [(b.remaining_ns, b.base - b.pressure, b) for b in batches]
+    keys = [b.key for b in batches]
+    pressures = [b.pressure for b in batches]
+    own = [b.base - b.pressure for b in batches]
+    remaining = [b.remaining_ns for b in batches]
+    pressure = sum(pressures)
     now = 0.0
     for _ in range(HORIZON):
-        if not active:
+        if not keys:
             return finishes
-        slowdowns = [s if (s := own + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for _, own, _ in active]
-        spans = [item[0] * s for item, s in zip(active, slowdowns, strict=True)]
+        slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
+        spans = [r * s for r, s in zip(remaining, slowdowns, strict=True)]
         step = min(spans)
         now += step
-        going = []
-        for (remaining, own, batch), slowdown, span in zip(active, slowdowns, spans, strict=True):
-            if span - step <= 1.0:  # within a nanosecond: this is the one, or a tie
-                finishes[batch.key] = now
-                pressure -= batch.pressure
-            else:
-                going.append((remaining - step / slowdown, own, batch))
-        active = going
-    for remaining, own, batch in active:
-        finishes[batch.key] = now + remaining * max(own + pressure, MIN_SLOWDOWN)
+        remaining = [r - step / s for r, s in zip(remaining, slowdowns, strict=True)]
+        while spans and (first := min(spans)) - step <= 1.0:  # within a nanosecond: this is the one, or a tie
+            i = spans.index(first)
+            finishes[keys.pop(i)] = now
+            pressure -= pressures.pop(i)
+            del spans[i], own[i], remaining[i]
+    for key, r, o in zip(keys, remaining, own, strict=True):
+        finishes[key] = now + r * max(o + pressure, MIN_SLOWDOWN)
     return finishes

@@ -31,7 +31,7 @@ NEARLY_BEST = 1.15
 """A batch grows only until its time per row is within this factor of the best that the profile promises."""
 MAX_LOOKED_AT = 256
 """Waiting requests that are considered for one batch: bounds a decision however long the queue."""
-MAX_CANDIDATES = 3
+MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
 
 _CANDIDATE: BatchKey = (-1, 0)
@@ -207,6 +207,8 @@ class Policy:
         """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
         head = source.queue.late_head()
         assert head is not None
+        if not alone and source.load(head.rows).solo_ns > self._credit_ns:
+            return None  # too little was saved for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
         harmless = forecast.idle or not forecast.harms(choice)
         if harmless and alone:
