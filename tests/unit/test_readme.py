@@ -28,7 +28,8 @@ def test_every_parameter_is_documented_with_its_default() -> None:
     defaults = Parameters()
     for name, key in KEYS.items():
         default = getattr(defaults, key.field)
-        shown = {None: ("none", "`auto`"), True: ("`true`",)}.get(default, (f"`{default}`",))
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = ("none", "`auto`") if default is None else (f"`{text}`",)
         assert documented[name] in shown, name
 
 
