@@ -265,15 +265,16 @@ class _Forecast:
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
         priority = min(r.priority for r in choice.requests)
-        threatened = [b for b in self._running.values() if b.deadline_ns is not None and b.priority <= priority]
+        threatened = [
+            (b.key, due)
+            for b in self._running.values()
+            if b.priority <= priority and (due := b.deadline_ns) is not None
+        ]
         if not threatened:
             return False
-        before, after = self._alone(), self._beside(choice)
-        return any(
-            self._ends_ns(before[b.key]) <= b.deadline_ns < self._ends_ns(after[b.key])
-            for b in threatened
-            if b.deadline_ns is not None
-        )
+        after = self._beside(choice)
+        missing = [(key, due) for key, due in threatened if self._ends_ns(after[key]) > due]
+        return bool(missing) and any(self._ends_ns(self._alone()[key]) <= due for key, due in missing)
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
