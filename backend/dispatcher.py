@@ -1,6 +1,6 @@
 """A model's queue and its running batches: asks the scheduler, does what it says, launches by itself while it is away.
 
-Knows neither Triton nor the engine: `run` executes a batch, `done`, `reject` and `drop` hand results on.
+Knows neither Triton nor the engine: a batch is executed, and its results handed on, by the `Handlers`.
 """
 
 from __future__ import annotations

@@ -150,10 +150,6 @@ class Policy:
                     doubtful.append(_Candidate(source.queue.rank(head), source.id, source, head))
         return sorted(timely), sorted(doubtful)
 
-    def slowdown(self, load: Load, neighbours: tuple[float, float, float]) -> float:
-        """Predicted mean slowdown of a batch beside neighbours with these summed shares."""
-        return self.predictor.predict_one(load, neighbours)
-
     def _find_late(self, source: Source, now_ns: int) -> None:
         """Requests that would miss even alone on the device no longer stand before those that can make it."""
         while (next_due := source.queue.earliest_due()) is not None and is_late(source, next_due, now_ns):
