@@ -30,6 +30,11 @@ class Batch:
     def __post_init__(self) -> None:
         self.rows = sum(r.rows for r in self.requests)
 
+    @property
+    def leased(self) -> bool:
+        """Launched without asking, by a lease: nothing else ran or waited then."""
+        return self.launch is not None and self.id < 0
+
     def told_ns(self) -> int | None:
         """What the scheduler learns: nothing of a batch that cancellations made smaller than it was planned."""
         complete = self.launch is None or len(self.launch.requests) == len(self.requests)

@@ -153,8 +153,9 @@ class Instance:
             for request in batch.requests:
                 self._refuse(request.sender, sentence, pb_utils.TritonError.INTERNAL, "failed")
             return
+        say = self._voice.say_now if batch.leased else self._voice.say
         for request, outputs in zip(batch.requests, result, strict=True):
-            self._voice.say(Answer(request.sender, outputs, told=partial(self._told, request)))
+            say(Answer(request.sender, outputs, told=partial(self._told, request)))
 
     def _ended(self, batch: Batch, result: Outputs | Exception) -> None:
         if batch.launch is None:

@@ -1,7 +1,8 @@
-"""Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One thread, nobody else.
+"""Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One at a time, nobody else.
 
 A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so whatever talks
-to Triton does so in turn. Each answer waits until the server has taken it over.
+to Triton does so in turn: its own thread, or, where that is idle, one with a single answer. Each answer waits until the
+server has taken it over.
 """
 
 from __future__ import annotations
@@ -45,12 +46,23 @@ class Voice:
     def __init__(self, exporter: Exporter, idle_work: Callable[[], None]) -> None:
         self._exporter, self._idle_work = exporter, idle_work
         self._queue: SimpleQueue[Answer | None] = SimpleQueue()
+        self._floor = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="isochrone-voice", daemon=True)
         self._thread.start()
 
     def say(self, answer: Answer) -> None:
         """Send an answer soon."""
         self._queue.put(answer)
+
+    def say_now(self, answer: Answer) -> None:
+        """Send an answer on the calling thread, which spares a change of threads; soon, where somebody speaks."""
+        if not self._queue.empty() or not self._floor.acquire(blocking=False):
+            self.say(answer)
+            return
+        try:
+            _send(answer)
+        finally:
+            self._floor.release()
 
     def close(self) -> None:
         """Send what is queued, export the last counts."""
@@ -65,11 +77,13 @@ class Voice:
                 answer = self._queue.get(timeout=max(0.0, next_step - time.monotonic()))
                 if answer is None:
                     return
-                _send(answer)
+                with self._floor:
+                    _send(answer)
             except Empty:
                 pass
             if time.monotonic() >= next_step:
-                self._keep()
+                with self._floor:
+                    self._keep()
                 next_step = time.monotonic() + _STEP_S
 
     def _keep(self) -> None:

@@ -6,6 +6,7 @@ Pure: no clock, thread, socket, Triton or device in here. Time is an argument; a
 
 from __future__ import annotations
 
+from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
     PROTOCOL,
     Adopt,
@@ -19,6 +20,8 @@ from backend.scheduler.messages import (
     Ping,
     Reject,
     Request,
+    Return,
+    Take,
 )
 from backend.scheduler.policy import Choice, Policy, is_late
 from backend.scheduler.state import BatchKey, Lanes, Running, Source
@@ -47,6 +50,7 @@ class Scheduler:
 
     def __init__(self, lanes: int) -> None:
         self.lanes = Lanes(lanes)
+        self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
@@ -58,6 +62,7 @@ class Scheduler:
         """Take one event of `source` and return what is to be done, in order."""
         if now_ns < self._now_ns:
             raise ProtocolError(f"time went back from {self._now_ns} to {now_ns} ns")
+        ended: Running | None = None
         match event:
             case Join():
                 self._join(source, event)
@@ -66,19 +71,24 @@ class Scheduler:
             case Cancel():
                 self._cancel(self._source(source), event.requests)
             case Finish():
-                self._finish(self._source(source), event, now_ns)
+                ended = self._finish(self._source(source), event, now_ns)
             case Adopt():
                 self._adopt(self._source(source), event, now_ns)
+            case Take():
+                self._take(self._source(source), event, now_ns)
+            case Return():
+                self._return(self._source(source), event)
             case Ping():
                 return []
         self._now_ns = now_ns
         self.colocation.advance(now_ns)
-        return self._decide(now_ns)
+        return self._decide(now_ns, ended)
 
     def leave(self, source: int, now_ns: int) -> list[Command]:
         """The process is gone: its requests and batches are forgotten, its lanes are free."""
         now_ns = max(now_ns, self._now_ns)
         self._now_ns = now_ns
+        self.leases.end(source)
         if self.sources.pop(source, None) is not None:
             for key in [k for k in self.running if k[0] == source]:
                 self._end(key, now_ns)
@@ -107,6 +117,15 @@ class Scheduler:
         self.sources[source] = Source(source, event, queue)
 
     def _arrive(self, source: Source, requests: tuple[Request, ...]) -> None:
+        self._check_new(source, requests)
+        if len(source.queue) + len(requests) > _MAX_WAITING:
+            raise ProtocolError(f"source {source.id} has more than {_MAX_WAITING} requests waiting")
+        self.leases.end(source.id)
+        source.arrivals += 1
+        for r in requests:
+            source.queue.add(r)
+
+    def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
         busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
         seen: set[int] = set()
         for r in requests:
@@ -115,25 +134,22 @@ class Scheduler:
             if r.rows < 1 or r.rows > max(1, source.join.max_batch_size) or r.priority < 1:
                 raise ProtocolError(f"request {r.id} has {r.rows} rows and class {r.priority}")
             seen.add(r.id)
-        if len(source.queue) + len(requests) > _MAX_WAITING:
-            raise ProtocolError(f"source {source.id} has more than {_MAX_WAITING} requests waiting")
-        for r in requests:
-            source.queue.add(r)
 
     def _cancel(self, source: Source, requests: tuple[int, ...]) -> None:
         for request in requests:
             if request in source.queue:  # launched meanwhile: too late
                 source.queue.remove(request)
 
-    def _finish(self, source: Source, event: Finish, now_ns: int) -> None:
+    def _finish(self, source: Source, event: Finish, now_ns: int) -> Running:
         key = (source.id, event.batch)
         if key not in self.running:
             raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
         if event.exec_ns is not None and event.exec_ns <= 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
         batch, neighbours = self._end(key, now_ns)
-        if event.exec_ns is not None and event.batch > 0:
+        if event.exec_ns is not None and batch.requests:  # what an adopted one suffered is not known
             self._learn(batch, neighbours, event.exec_ns, now_ns)
+        return batch
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
         seen: set[int] = set()
@@ -146,6 +162,33 @@ class Scheduler:
             key = (source.id, b.batch)
             self._start(Running(key, (), b.rows, b.lane, load, 1, None, now_ns, load.solo_ns))
 
+    def _take(self, source: Source, event: Take, now_ns: int) -> None:
+        self._check_new(source, (event.request,))
+        lease, request = self.leases.of(source.id), event.request
+        if lease is None or lease.rows != request.rows:
+            raise ProtocolError(f"source {source.id} has no lease for {request.rows} rows")
+        if event.batch >= 0 or source.queue or any(key[0] == source.id for key in self.running):
+            raise ProtocolError(f"batch {event.batch} of source {source.id} cannot be launched by its lease")
+        self._start(
+            Running(
+                (source.id, event.batch),
+                (request.id,),
+                request.rows,
+                lease.lane,
+                source.load(request.rows),
+                request.priority,
+                request.deadline_ns,
+                now_ns,
+                lease.predicted_ns,
+            )
+        )
+
+    def _return(self, source: Source, event: Return) -> None:
+        lease = self.leases.of(source.id)
+        if lease is None or lease.lease != event.lease:
+            raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
+        self.leases.end(source.id)
+
     def _learn(self, batch: Running, neighbours: tuple[float, float, float], exec_ns: int, now_ns: int) -> None:
         policy = self.policy
         # A process that was stopped for a while tells nothing about interference.
@@ -156,7 +199,7 @@ class Scheduler:
 
     # Launches
 
-    def _decide(self, now_ns: int) -> list[Command]:
+    def _decide(self, now_ns: int, ended: Running | None = None) -> list[Command]:
         commands: list[Command] = []
         for source in self.sources.values():
             if source.join.rejects and source.join.interference_aware:
@@ -166,7 +209,19 @@ class Scheduler:
             if choice is None:
                 break
             commands.append(self._launch(choice, lane, now_ns))
-        return commands
+        return commands + self._lease(ended)
+
+    def _lease(self, ended: Running | None) -> list[Command]:
+        """A lease is for a model that has the device to itself."""
+        lease = self.leases.current
+        if lease is not None and self._others_than(lease.source):
+            return self.leases.recall()
+        if ended is None or self.running or len(ended.requests) != 1:
+            return []
+        return self.leases.offer(self.sources[ended.key[0]], ended.rows, self.policy)
+
+    def _others_than(self, source: int) -> bool:
+        return any(key[0] != source for key in self.running) or any(s.queue for s in self.sources.values())
 
     def _reject_certain_misses(self, source: Source, now_ns: int, commands: list[Command]) -> None:
         while (head := source.queue.earliest_due()) is not None and is_late(source, head, now_ns):
@@ -228,8 +283,9 @@ class Scheduler:
             assert not any(request in queue for request in batch.requests), batch
             occupied[min(batch.lane, len(occupied) - 1)] += 1
         assert occupied == self.lanes.occupied
-        launched = [b for b in self.running.values() if b.key[1] > 0]
+        launched = [b for b in self.running.values() if b.requests]
         assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
+        self.leases.check()
         for source in self.sources.values():
             source.queue.check()
         waiting = sum(len(s.queue) for s in self.sources.values())

@@ -11,7 +11,7 @@ import msgspec
 
 from predictor.workload import ModelProfile
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
 
 
@@ -82,11 +82,24 @@ class Adopt(Message, frozen=True, tag="adopt"):
     batches: tuple[RunningBatch, ...]
 
 
+class Take(Message, frozen=True, tag="take"):
+    """The lease was used: this request runs alone in a batch that its process numbered, below 0 and anew each time."""
+
+    batch: int
+    request: Request
+
+
+class Return(Message, frozen=True, tag="return"):
+    """Answer to `Recall`, where the lease was still there."""
+
+    lease: int
+
+
 class Ping(Message, frozen=True, tag="ping"):
     """Are you there? Answered by `Decided` without commands."""
 
 
-Event = Join | Arrive | Cancel | Finish | Adopt | Ping
+Event = Join | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
 
 # Commands
 
@@ -118,7 +131,32 @@ class Reject(Message, frozen=True, tag="reject"):
     allowed_ns: int
 
 
-Command = Launch | Reject
+class Lease(Message, frozen=True, tag="lease"):
+    """Decided in advance, on an idle device: launch your next request on this lane without asking, and so each later
+    one that finds none of yours waiting or running, until recalled. `Arrive` gives it up; a later lease replaces it.
+
+    arrivals: `Arrive` events of yours that this was decided after; where you sent more, it was given up already.
+    rows: it is for requests of so many; the times are those of `Launch` for such a batch.
+    """
+
+    source: int
+    lease: int
+    arrivals: int
+    lane: int
+    rows: int
+    solo_ns: int
+    predicted_ns: int
+    bound_ns: int
+
+
+class Recall(Message, frozen=True, tag="recall"):
+    """Somebody else wants the device: use the lease no more, and say so (`Return`)."""
+
+    source: int
+    lease: int
+
+
+Command = Launch | Reject | Lease | Recall
 
 
 # Replies: what travels from the scheduler to a model's process

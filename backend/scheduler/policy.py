@@ -94,8 +94,11 @@ class Policy:
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
         load = source.load(request.rows)
-        predicted_ns = max(1, round(load.solo_ns * self.predictor.predict_one(load, _NOBODY)))
-        return Choice(source, (request,), load, predicted_ns)
+        return Choice(source, (request,), load, self.alone_ns(load))
+
+    def alone_ns(self, load: Load) -> int:
+        """The execution time predicted on an idle device."""
+        return max(1, round(load.solo_ns * self.predictor.predict_one(load, _NOBODY)))
 
     def _choose_timely(
         self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: _Forecast

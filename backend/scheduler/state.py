@@ -21,6 +21,7 @@ class Source:
     queue: WaitingQueue
     holds: int = 0
     held_request: int | None = None
+    arrivals: int = 0
     loads: dict[int, Load] = field(default_factory=dict)
 
     def held(self, head: Request) -> None:
@@ -58,11 +59,13 @@ class Lanes:
         if count < 1:
             raise ValueError(f"a device has at least one lane, got {count}")
         self.occupied = [0] * count
+        self.reserved: int | None = None
+        """The lane of the lease."""
 
     def free(self) -> int | None:
-        """A lane that nothing runs on."""
+        """A lane that nothing runs on and nobody may launch on by himself."""
         for lane, batches in enumerate(self.occupied):
-            if batches == 0:
+            if batches == 0 and lane != self.reserved:
                 return lane
         return None
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
+    PROTOCOL,
     Adopt,
     Arrive,
     Cancel,
@@ -24,10 +25,14 @@ from backend.scheduler.messages import (
     Finish,
     Join,
     Launch,
+    Lease,
     Ping,
+    Recall,
     Reject,
     Request,
+    Return,
     RunningBatch,
+    Take,
 )
 from predictor.colocation import SCALE, Vector, quantize
 from predictor.rls import RlsPredictor
@@ -85,6 +90,12 @@ class _Model:
     ended: list[int] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     """Requests that were launched, rejected or cancelled."""
+    arrivals: int = 0
+    lease: Lease | None = None
+    recalled: bool = False
+
+    def may_take(self) -> bool:
+        return self.lease is not None and not self.waiting and not self.running
 
 
 class _Listener(RlsPredictor):
@@ -104,6 +115,7 @@ class _World:
 
     def __init__(self, lanes: int) -> None:
         self.core = Scheduler(lanes)
+        self.core.leases.streak = 1
         self.listener = self.core.policy.predictor = _Listener()
         self.lanes = lanes
         self.now_ns = self.seen_ns = START_NS
@@ -111,6 +123,7 @@ class _World:
         self.log: list[_Interval] = []
         self.taught: list[_Interval] = []
         self.batches = 0
+        self.taken = 0
         self.commands: list[Command] = []
         self.events: list[tuple[int, int, Event | None]] = []
         """(time, source, event); None: the source left."""
@@ -125,17 +138,27 @@ class _World:
                 self.models[source] = _Model(event)
             case Arrive():
                 self.models[source].waiting.update((r.id, r) for r in event.requests)
+                self.models[source].arrivals += 1
+                self.models[source].lease = None
             case Cancel():
                 for request in event.requests:
                     if self.models[source].waiting.pop(request, None) is not None:
                         self.models[source].gone.append(request)
             case Finish():
                 batch = self._end(source, event.batch)
-                if event.exec_ns is not None and event.batch > 0:
+                if event.exec_ns is not None and batch.requests:
                     self.taught.append(batch.interval)
             case Adopt():
                 for b in event.batches:
                     self._start(source, b.batch, (), b.rows, b.lane)
+            case Take():
+                lease = self.models[source].lease
+                assert lease is not None
+                self.taken += 1
+                self.models[source].gone.append(event.request.id)
+                self._start(source, event.batch, (event.request.id,), event.request.rows, lease.lane)
+            case Return():
+                self.models[source].lease = None
         self._obey(commands)
 
     def leave(self, source: int) -> None:
@@ -170,16 +193,32 @@ class _World:
     def _obey(self, commands: list[Command]) -> None:
         self.commands += commands
         for command in commands:
-            if isinstance(command, Launch):
-                self._launch(command)
-            else:
-                self._reject(command)
+            match command:
+                case Launch():
+                    self._launch(command)
+                case Reject():
+                    self._reject(command)
+                case Lease():
+                    self._leased(command)
+                case Recall():
+                    model = self.models[command.source]
+                    assert model.lease is not None and model.lease.lease == command.lease and not model.recalled
+                    model.recalled = True
         self._check()
+
+    def _leased(self, lease: Lease) -> None:
+        assert not self.core.running, "a lease is for an idle device"
+        assert self.lanes > 1 and 0 <= lease.lane < self.lanes
+        model = self.models[lease.source]
+        assert lease.arrivals == model.arrivals
+        assert lease.solo_ns == model.join.profile.at(lease.rows).solo_ns
+        model.lease, model.recalled = lease, False
 
     def _launch(self, launch: Launch) -> None:
         model = self.models[launch.source]
         assert 0 <= launch.lane < self.lanes
         assert launch.lane not in self.occupied(), "two batches on a lane"
+        assert launch.lane not in self.leased(), "another one may launch there by itself"
         assert launch.batch > self.batches, "a batch number was used twice"
         self.batches = launch.batch
         assert launch.requests and len(set(launch.requests)) == len(launch.requests)
@@ -218,6 +257,9 @@ class _World:
     def occupied(self) -> set[int]:
         return {b.lane for model in self.models.values() for b in model.running.values()}
 
+    def leased(self) -> set[int]:
+        return {m.lease.lane for m in self.models.values() if m.lease is not None}
+
     def waiting(self) -> int:
         return sum(len(model.waiting) for model in self.models.values())
 
@@ -229,7 +271,9 @@ class _World:
             assert core.sources[i].queue.ids() == model.waiting.keys(), "a request was lost, or came from nowhere"
         assert core.running.keys() == {(i, b) for i, model in self.models.items() for b in model.running}
         assert core.running or not self.waiting(), "an idle device holds"
-        if len(self.occupied()) < self.lanes:
+        assert len(self.leased()) == sum(m.lease is not None for m in self.models.values()) <= 1
+        assert core.lanes.reserved == next(iter(self.leased()), None)
+        if len(self.occupied() | self.leased()) < self.lanes:
             assert all(m.join.interference_aware or not m.waiting for m in self.models.values()), "stock would launch"
 
     def check_integral(self) -> None:
@@ -307,7 +351,11 @@ class _Stream:
             self._join()
             return
         source = sources[self._byte() % len(sources)]
-        if kind < 110:
+        if kind < 60:  # whoever may launch by itself does so more often than chance would have it
+            source = next((i for i in sources if self.world.models[i].lease is not None), source)
+        if (lease := self.world.models[source].lease) is not None and self.world.models[source].recalled:
+            self.world.take(source, Return(lease.lease))
+        elif kind < 110:
             self._arrive(source)
         elif kind < 215:
             self._finish()
@@ -341,7 +389,14 @@ class _Stream:
         return Request(id_, 1 + rows % max_rows, arrival_ns, deadline_ns, 1 + what % 3, int(what % 7 == 0))
 
     def _arrive(self, source: int) -> None:
-        self.world.take(source, Arrive(self._requests(source)))
+        model = self.world.models[source]
+        requests = self._requests(source)
+        if (lease := model.lease) is not None and model.may_take() and len(requests) < 4:
+            r = requests[0]
+            request = Request(r.id, lease.rows, r.arrival_ns, r.deadline_ns, r.priority, r.group)
+            self.world.take(source, Take(min([0, *model.running, *model.ended]) - 1, request))
+        else:
+            self.world.take(source, Arrive(requests))
 
     def _finish(self) -> None:
         running = [(i, b) for i, model in self.world.models.items() for b in model.running]
@@ -385,7 +440,7 @@ class _Stream:
             (stranger, Finish(1, 1)),
             (stranger, Adopt((free,))),
             (source, model.join),
-            (stranger, join(_PROFILES[0], protocol=2)),
+            (stranger, join(_PROFILES[0], protocol=PROTOCOL + 1)),
             (stranger, join(_PROFILES[0], lanes=world.lanes + 1)),
             (source, Arrive((*good, old))),
             (source, Arrive((*good, waiting_again))),
@@ -393,6 +448,11 @@ class _Stream:
             (source, Arrive((*good, Request(0, 0, now_ns, None, 1)))),
             (source, Arrive((*good, Request(0, max_rows + 1, now_ns, None, 1)))),
             (source, Arrive((*good, Request(0, 1, now_ns, None, 0)))),
+            (stranger, Take(-1, old)),
+            (stranger, Return(1)),
+            (source, Take(1, old)),
+            (source, Take(-1, Request(old.id, 99, now_ns, None, 1))),
+            (source, Return(0)),
             (source, Finish(max(batches, default=0) + 1, 1)),
             (source, Finish(model.ended[-1] if model.ended else 0, None)),
             (source, Finish(1 if running is None else running, 0)),
@@ -437,6 +497,7 @@ def test_what_waits_is_served_once_arrivals_cease(seed: int) -> None:
 def test_the_same_events_give_the_same_commands(seed: int) -> None:
     first = _Stream(seed).run()
     again = Scheduler(first.lanes)
+    again.leases.streak = 1
     commands: list[Command] = []
     for at_ns, source, event in first.events:
         commands += again.leave(source, at_ns) if event is None else again.handle(source, event, at_ns)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.scheduler.core import ProtocolError
-from backend.scheduler.messages import Adopt, Arrive, Cancel, Command, Finish, Launch, Ping, RunningBatch
+from backend.scheduler.messages import PROTOCOL, Adopt, Arrive, Cancel, Command, Finish, Launch, Ping, RunningBatch
 from backend.scheduler.policy import LATE_SHARE, LATE_SHARE_MAX, NEARLY_BEST
 from predictor.workload import ModelProfile
 from tests.unit.builders import MS, START_NS, Device, join, load, only_launch, only_reject, profile
@@ -437,8 +437,8 @@ def test_models_that_disagree_on_the_lanes_are_refused() -> None:
 
 
 def test_another_protocol_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="protocol 2 is not spoken here, only 1"):
-        device().join(1, join(LIGHT, protocol=2))
+    with pytest.raises(ProtocolError, match="protocol 3 is not spoken here, only 2"):
+        device().join(1, join(LIGHT, protocol=PROTOCOL + 1))
 
 
 def test_an_adopted_batch_occupies_its_lane() -> None:
