@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from backend.errors import IsochroneError
+from backend.evaluation import run_evaluation
 from backend.server.launch import ServeOptions
 from backend.server.launch import serve as run_server
 
@@ -74,6 +75,38 @@ def serve(
         )
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def profile(
+    model_repository: Annotated[Path, typer.Option(help="Folder of models, laid out as Triton wants it.")],
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(help="Such as 1,2,4,8; default: powers of two up to max_batch_size.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything measured to this file, too.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what profile.json holds already.")] = False,
+    seconds: Annotated[float, typer.Option(help="At most this long per model and batch size.")] = 8.0,
+) -> None:
+    """Measure each model alone on its device and write profile.json beside the model."""
+    from backend.profiling.command import ProfileOptions  # noqa: PLC0415 - `serve` need not load ONNX Runtime
+    from backend.profiling.command import profile as run_profile  # noqa: PLC0415
+
+    options = ProfileOptions(model_repository, tuple(model or ()), batch_sizes, json, again, seconds)
+    raise typer.Exit(run_profile(options))
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[Path, typer.Argument(help="Recorded batches, one JSON object per line.")],
+    train_fraction: Annotated[
+        float | None, typer.Option(help="Train on this share of the batches, the first by start; 0..1.")
+    ] = None,
+    train_file: Annotated[Path | None, typer.Option(help="Train on the batches of this file.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
+) -> None:
+    """Test every learner on recorded batches, each predicted before it is learned."""
+    run_evaluation(samples, train_fraction, train_file, json_out)
 
 
 if __name__ == "__main__":

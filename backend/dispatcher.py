@@ -35,6 +35,9 @@ from backend.scheduler.messages import (
 )
 
 _MAX_REQUESTS_PER_MESSAGE = 512
+_LANE_FIRST_S = 0.0001
+"""Triton's thread keeps Python's lock for some 0.2 ms after it handed a request over, and a lane that was just woken
+would wait for it. Nothing else is due on that thread then."""
 
 Outputs = list[list[tuple[str, Array]]]
 """Per request of the batch: (output name, array)."""
@@ -114,6 +117,7 @@ class Dispatcher:
         batch = Batch(launch.batch, launch.lane, requests, launch, now_ns)
         self._running[batch.id] = batch
         self._lanes.submit(batch)
+        time.sleep(_LANE_FIRST_S)
         self._link.send(Take(batch.id, _told(r)))
         self._handlers.decided(Decided((launch,), took_ns))
         return True

@@ -173,14 +173,16 @@ class Instance:
     # On the link's thread
 
     def _decided(self, decided: Decided) -> None:
-        if decided.commands:
+        if decided.samples_lost:
+            self._metrics.count("isochrone_samples_lost_total", by=decided.samples_lost)
+        if any(isinstance(command, Launch | Reject) for command in decided.commands):
             self._metrics.observe("isochrone_decision_us", decided.took_ns / 1e3)
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._metrics.count("isochrone_decisions_total", command.decision)
                 if command.holds:
                     self._metrics.count("isochrone_decisions_total", "hold", command.holds)
-            else:
+            elif isinstance(command, Reject):
                 self._metrics.count("isochrone_decisions_total", "reject")
 
     def _rejected(self, request: Pending, reject: Reject) -> None:

@@ -1,11 +1,13 @@
-"""A model's profile at load: measured briefly on the lane's core, before the model takes traffic."""
+"""A model's profile at load: its `profile.json` where that holds here, else measured briefly on the lane's core."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from backend.model_config import ModelConfig
 from backend.scheduler.runtime_dir import runtime_dir
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
+from profiler.host import device_name, sha256_of
+from profiler.profile_file import NAME, Identity, ProfileFileError, mismatch, read_profile
 
 _log = logging.getLogger("isochrone")
 _UNKNOWN = Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2)
@@ -25,22 +29,44 @@ _UNKNOWN = Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2)
 
 def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile."""
-    names = [spec.name for spec in config.outputs]
+    return _stored_profile(config, engine) or _brief_profile(config, engine)
 
-    def run(batch_size: int) -> int:
-        feeds = made_up_inputs(config.inputs, batch_size if config.max_batch_size > 0 else None)
-        started_ns = time.perf_counter_ns()
-        engine.run(0, feeds, names)
-        return time.perf_counter_ns() - started_ns
 
-    allowed = os.sched_getaffinity(0)
-    cores = pinned_cores(config)
+def identity_of(config: ModelConfig, engine: Engine) -> Identity:
+    """What a profile of this model with this engine holds for. Raises OSError where the model file cannot be read."""
+    return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
+
+
+def _stored_profile(config: ModelConfig, engine: Engine) -> ModelProfile | None:
+    """From the version directory; where it cannot be used, the log says why."""
+    path = config.model_file.parent / NAME
     try:
-        if cores:
-            pin(cores[0])
-        brief = brief_profile(
-            config.model_file, run, config.max_batch_size, directory=runtime_dir(), engine=engine.identity
-        )
+        found = read_profile(path)
+        if found is None:
+            return None
+        ends = (1, max(1, config.max_batch_size))  # sizes between are interpolated
+        why = mismatch(path, found, identity_of(config, engine), ends)
+    except ProfileFileError as error:
+        why = str(error)
+    except OSError as error:
+        why = f"'{config.model_file}' cannot be read: {error.strerror}"
+    if why is None:
+        assert found is not None
+        return found.profile()
+    _log.warning("isochrone: model '%s': %s, so it is profiled briefly", config.name, why)
+    return None
+
+
+def _brief_profile(config: ModelConfig, engine: Engine) -> ModelProfile:
+    try:
+        with on_first_lane(config):
+            brief = brief_profile(
+                config.model_file,
+                partial(timed_run, config, engine),
+                config.max_batch_size,
+                directory=runtime_dir(),
+                engine=engine.identity,
+            )
     except EngineError as error:
         _log.warning(
             "isochrone: model '%s' does not run on made-up inputs (%s), so its solo latency is a guess",
@@ -48,11 +74,30 @@ def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
             error,
         )
         return ModelProfile((1,), (_UNKNOWN,))
-    finally:
-        os.sched_setaffinity(0, allowed)
     if brief.note:
         _log.warning("isochrone: model '%s': %s", config.name, brief.note)
     return brief.profile
+
+
+def timed_run(config: ModelConfig, engine: Engine, batch_size: int) -> int:
+    """Nanoseconds that the engine takes for one batch of made-up inputs. Raises EngineError."""
+    feeds = made_up_inputs(config.inputs, batch_size if config.max_batch_size > 0 else None)
+    names = [spec.name for spec in config.outputs]
+    started_ns = time.perf_counter_ns()
+    engine.run(0, feeds, names)
+    return time.perf_counter_ns() - started_ns
+
+
+@contextmanager
+def on_first_lane(config: ModelConfig) -> Iterator[None]:
+    """Keeps this thread on the core of lane 0, as in serving, where lanes are cores."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        if cores := pinned_cores(config):
+            pin(cores[0])
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def made_up_inputs(specs: Sequence[TensorSpec], batch_size: int | None) -> dict[str, Array]:

@@ -48,6 +48,7 @@ METRICS = {
         "Decisions of the scheduler", "decision", ("launch", "hold", "split", "reject")
     ),
     "isochrone_fail_open_total": Metric("Batches launched in order of arrival because no scheduler answered"),
+    "isochrone_samples_lost_total": Metric("Samples of finished batches that could not be written"),
     "isochrone_decision_us": Metric("Time that the scheduler took to decide", buckets=_DECISIONS_US),
 }
 

@@ -9,6 +9,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from math import inf
 
+import msgspec
+
 
 class UpperBound:
     """`multiplier` × predicted time is exceeded by a share of 1 − `coverage` of the batches in the long run.
@@ -43,3 +45,22 @@ class UpperBound:
         if n >= 20:  # fewer say too little about a tail of 5 %
             rank = min(n - 1, int(self._level * (n + 1)))
             self.multiplier = self._sorted[rank]
+
+    def state(self) -> dict[str, object]:
+        """Everything that it learned, in numbers and lists."""
+        return {"level": self._level, "multiplier": self.multiplier, "recent": list(self._recent)}
+
+    def restore(self, state: object) -> None:
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+        saved = msgspec.convert(state, _Saved)
+        values = (saved.multiplier, *saved.recent)
+        if not 0.5 <= saved.level < 1.0 or len(saved.recent) > self._window or not all(0.0 < v < inf for v in values):
+            raise ValueError("a level in 0.5..1 and at most a window of positive ratios are expected")
+        self._level, self.multiplier = saved.level, saved.multiplier
+        self._recent, self._sorted = deque(saved.recent), sorted(saved.recent)
+
+
+class _Saved(msgspec.Struct):
+    level: float
+    multiplier: float
+    recent: list[float]

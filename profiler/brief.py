@@ -13,7 +13,7 @@ import msgspec
 from predictor.workload import ModelProfile
 from profiler.child import ChildError
 from profiler.features import load_of, neutral_load
-from profiler.host import cpu_name, package_version
+from profiler.host import cpu_name, package_version, sha256_of
 from profiler.lock import exclusive
 from profiler.peaks import Peaks, load_or_measure
 from profiler.solo import Solo, measure_solo
@@ -24,7 +24,6 @@ SCHEMA = 1
 BUDGET_NS = 2_000_000_000
 LOCK_WAIT_S = 60.0
 FILES_MAX = 256
-_HASH_CHUNK_BYTES = 1 << 20
 
 
 class BriefProfile(msgspec.Struct, frozen=True):
@@ -69,7 +68,7 @@ def brief_profile(
     `directory` is shared; whoever waited `LOCK_WAIT_S` measures beside the others and says so.
     """
     identity = Identity(
-        _sha256(path),
+        sha256_of(path),
         device or cpu_name(),
         engine or f"onnxruntime {package_version('onnxruntime')}",
         max(1, max_batch_size),
@@ -144,14 +143,6 @@ def _remember(path: Path, identity: Identity, brief: BriefProfile) -> BriefProfi
     except OSError as error:
         return _also(brief, f"the profile is not remembered, since {path.parent} refused it: {error.strerror}")
     return brief
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sha256_of(identity: Identity) -> str:

@@ -1,12 +1,15 @@
-"""What this machine is: the names and sizes that a measurement depends on. Reads only, measures nothing."""
+"""What a measurement depends on: names and sizes of this machine, a file's hash. Reads only, measures nothing."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib import metadata
 from pathlib import Path
 
 _CPU0_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_HASH_CHUNK_BYTES = 1 << 20
 _LAST_LEVEL_BYTES_UNKNOWN = 16 << 20
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -19,6 +22,27 @@ def cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def device_name(device_id: int | None) -> str:
+    """What a profile names as its device: the processor, or the GPU `device_id` of this machine as its driver says."""
+    if device_id is None:
+        return cpu_name()
+    gpus = sorted(_NVIDIA_GPUS.glob("*/information"))
+    if device_id < len(gpus):
+        for line in gpus[device_id].read_text(errors="replace").splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return f"gpu-{device_id}"
 
 
 def package_version(name: str) -> str:

@@ -6,6 +6,8 @@ Pure: no clock, thread, socket, Triton or device in here. Time is an argument; a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
     PROTOCOL,
@@ -28,6 +30,8 @@ from backend.scheduler.state import BatchKey, Lanes, Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
 from predictor.colocation import Colocation
+from predictor.company import Company
+from predictor.features import Neighbour, Own
 from predictor.rls import RlsPredictor
 
 _OVERHEAD_WEIGHT = 0.05
@@ -42,19 +46,25 @@ class ProtocolError(Exception):
     """An event that cannot be: it names what was wrong. The state is as before."""
 
 
+Observer = Callable[[Source, Running, int, list[Neighbour]], None]
+"""Told of each batch that ended well: whose it was, the batch, its measured execution in ns, who ran beside it."""
+
+
 class Scheduler:
     """All state of one device. `lanes`: how many batches may run at once.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, observer: Observer | None = None) -> None:
         self.lanes = Lanes(lanes)
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
+        self.company = Company()
         self.policy = Policy(RlsPredictor(), UpperBound())
+        self._observer = observer
         self._now_ns = 0
         self._batches = 0
 
@@ -146,9 +156,11 @@ class Scheduler:
             raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
         if event.exec_ns is not None and event.exec_ns <= 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
-        batch, neighbours = self._end(key, now_ns)
+        batch, suffered, beside = self._end(key, now_ns)
         if event.exec_ns is not None and batch.requests:  # what an adopted one suffered is not known
-            self._learn(batch, neighbours, event.exec_ns, now_ns)
+            self._learn(batch, suffered, event.exec_ns, now_ns)
+            if self._observer is not None:
+                self._observer(source, batch, event.exec_ns, beside)
         return batch
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
@@ -267,11 +279,15 @@ class Scheduler:
         self.running[batch.key] = batch
         self.lanes.take(batch.lane)
         self.colocation.launch(batch.key, batch.load, batch.launched_ns)
+        if self._observer is not None:
+            model = self.sources[batch.key[0]].join.model
+            self.company.launch(batch.key, Own(model, batch.rows, batch.load), batch.launched_ns)
 
-    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, tuple[float, float, float]]:
+    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, tuple[float, float, float], list[Neighbour]]:
         batch = self.running.pop(key)
         self.lanes.release(batch.lane)
-        return batch, self.colocation.finish(key, now_ns)
+        beside = self.company.finish(key, now_ns) if self._observer is not None else []
+        return batch, self.colocation.finish(key, now_ns), beside
 
     def check_invariants(self) -> None:
         """What holds between any two events; called by every test's teardown."""
@@ -286,6 +302,7 @@ class Scheduler:
         launched = [b for b in self.running.values() if b.requests]
         assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
         self.leases.check()
+        assert len(self.company) == (len(self.running) if self._observer is not None else 0)
         for source in self.sources.values():
             source.queue.check()
         waiting = sum(len(s.queue) for s in self.sources.values())

@@ -176,10 +176,11 @@ class Refused(Message, frozen=True, tag="refused"):
 
 
 class Decided(Message, frozen=True, tag="decided"):
-    """Commands for one process and how long they took to decide."""
+    """Commands for one process and how long they took to decide; how many of its samples were lost since the last."""
 
     commands: tuple[Command, ...]
     took_ns: int
+    samples_lost: int = 0
 
 
 Reply = Welcome | Refused | Decided

@@ -21,6 +21,10 @@ import msgspec
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
 from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
+from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
+from backend.scheduler.state import Running, Source
+from predictor.features import Neighbour, Own
+from predictor.samples import sample_of
 
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
@@ -31,11 +35,15 @@ _log = logging.getLogger("isochrone.scheduler")
 class SchedulerProcess:
     """Serves one device on a listening SEQPACKET socket until nobody was connected for `linger_s`."""
 
-    def __init__(self, listener: socket.socket, lanes: int, linger_s: float | None) -> None:
+    def __init__(
+        self, device: str, listener: socket.socket, lanes: int, linger_s: float | None, samples: SampleLog | None
+    ) -> None:
+        self._device = device
         self._listener = listener
         self._linger_s = linger_s
         self._lanes = lanes
-        self._scheduler = Scheduler(lanes)
+        self._samples = samples
+        self._scheduler = Scheduler(lanes, None if samples is None else self._sample)
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._connections: dict[int, socket.socket] = {}
@@ -96,6 +104,8 @@ class SchedulerProcess:
         elif isinstance(event, Ping):
             self._send(source, Decided((), took_ns))
         self._deliver(commands, took_ns)
+        if self._samples is not None and (lost := self._samples.take_lost(source)):
+            self._send(source, Decided((), took_ns, lost))
 
     def _deliver(self, commands: list[Command], took_ns: int) -> None:
         by_source: dict[int, list[Command]] = {}
@@ -104,6 +114,13 @@ class SchedulerProcess:
         for source, own in by_source.items():
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
+
+    def _sample(self, source: Source, batch: Running, exec_ns: int, beside: list[Neighbour]) -> None:
+        assert self._samples is not None
+        own = Own(source.join.model, batch.rows, batch.load)
+        self._samples.put(
+            source.id, sample_of(own, beside, source.join.version, self._device, batch.launched_ns, exec_ns)
+        )
 
     def _send(self, source: int, reply: Reply) -> None:
         connection = self._connections.get(source)
@@ -150,10 +167,13 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         point.socket.chmod(0o600)
         listener.listen(128)
         listener.setblocking(False)
+        samples = sample_log_of_environment()
         try:
-            SchedulerProcess(listener, lanes, linger_s).run()
+            SchedulerProcess(point.lock.stem, listener, lanes, linger_s, samples).run()
         finally:
             point.socket.unlink(missing_ok=True)
+            if samples is not None:
+                samples.close()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from backend.errors import ConfigError
+from backend.scheduler.sample_log import VARIABLE as SAMPLES
 from backend.server import ports, processes
 from backend.server.assemble import assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
@@ -170,6 +171,8 @@ def _environment(server: TritonServer) -> dict[str, str]:
         libraries.append(str(libpython_dir(libpython.soname, server.library_dirs)))
     # After the user's own entries: a container's CUDA compatibility folder must stay first.
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (env.get("LD_LIBRARY_PATH"), *dict.fromkeys(libraries))))
+    if samples := env.get(SAMPLES):  # the server's processes run in folders of their own
+        env[SAMPLES] = str(Path(samples).expanduser().absolute())
     return env
 
 

@@ -1,0 +1,1 @@
+"""`isochrone profile`: measures the models of a repository thoroughly and keeps the result beside each."""

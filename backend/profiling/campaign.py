@@ -1,0 +1,156 @@
+"""Measures many jobs by turns: a round of every batch size that is not done, then the next, until all are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from backend.errors import IsochroneError
+from backend.load_profile import identity_of, on_first_lane, timed_run
+from backend.profiling.job import Job
+from profiler.feature_source import feature_source
+from profiler.lock import exclusive
+from profiler.peaks import load_or_measure
+from profiler.rounds import Rounds
+
+_LOCK_WAIT_S = 60.0
+_GIVE_WAY_S = 0.1
+"""Between two turns, so that a model that loads meanwhile gets the profiler's lock, which it asks for every 20 ms."""
+_OPEN_BYTES_MAX = 4 << 30
+"""Of model files open at a time; models beyond are measured after those before."""
+
+
+@dataclass
+class Task:
+    """One batch size of one job under way."""
+
+    job: Job
+    batch_size: int
+    rounds: Rounds
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Told as the work goes on. `entry`: one is done. `turn`: share of all work that is done. `say`: a sentence."""
+
+    entry: Callable[[Job, int], None]
+    turn: Callable[[float], None]
+    say: Callable[[str], None]
+
+
+def run_campaign(
+    jobs: Sequence[Job],
+    hooks: Hooks,
+    *,
+    directory: Path,
+    budget_ns: int,
+    again: bool = False,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Fill each job's file; a job that fails keeps its error and does not stop the others.
+
+    An interrupt passes through; what has rounds enough is kept before.
+    """
+    for job in jobs:  # children run here, before anything is timed
+        _begin(job, directory, again, hooks)
+    total = sum(len(job.missing) for job in jobs if job.error is None)
+    done = 0
+    for group in groups([job for job in jobs if job.missing and job.error is None], _OPEN_BYTES_MAX):
+        size = sum(len(job.missing) for job in group)
+        with ExitStack() as engines:
+            tasks = [task for job in group for task in _open(job, engines, budget_ns, clock)]
+            for now in _by_turns(tasks, hooks, directory, sleep):
+                hooks.turn((done + now * size) / total)
+        done += size
+
+
+def groups(jobs: Sequence[Job], bytes_max: int) -> Iterator[list[Job]]:
+    """In order, as many at a time as hold no more than `bytes_max`, at least one."""
+    group: list[Job] = []
+    held = 0
+    for job in jobs:
+        size = job.config.model_file.stat().st_size
+        if group and held + size > bytes_max:
+            yield group
+            group, held = [], 0
+        group.append(job)
+        held += size
+    if group:
+        yield group
+
+
+def _begin(job: Job, directory: Path, again: bool, hooks: Hooks) -> None:
+    try:
+        engine = job.open(job.config)
+        identity = identity_of(job.config, engine)
+        engine.close()
+    except (IsochroneError, OSError) as error:
+        job.error = str(error)
+        return
+    source = feature_source(
+        job.config.model_file,
+        job.batch_sizes,
+        on_cpu=job.config.device_id is None,
+        peaks=partial(load_or_measure, directory),
+    )
+    job.begin(identity, source, again=again)
+    for sentence in (job.redone and f"{job.redone}, so it is measured anew", source.note):
+        if sentence:
+            hooks.say(f"{job.name}: {sentence}")
+
+
+def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]) -> list[Task]:
+    try:
+        engine = job.open(job.config)
+    except IsochroneError as error:
+        job.error = str(error)
+        return []
+    engines.callback(engine.close)
+    return [
+        Task(job, size, Rounds(partial(timed_run, job.config, engine, size), budget_ns, clock=clock))
+        for size in job.missing
+    ]
+
+
+def _by_turns(tasks: list[Task], hooks: Hooks, directory: Path, sleep: Callable[[float], None]) -> Iterator[float]:
+    """Gives the share of the work that is done after each round."""
+    pending = tasks
+    told = False
+    try:
+        while pending:
+            with exclusive(directory / "profiling.lock", _LOCK_WAIT_S) as alone:
+                if not alone and not told:
+                    hooks.say("another profiling is under way on this machine, so times may be longer than alone")
+                    told = True
+                for task in pending:
+                    _round(task, hooks)
+                    yield sum(_progress(each) for each in tasks) / len(tasks)
+            pending = [task for task in pending if task.job.error is None and not task.rounds.done]
+            sleep(_GIVE_WAY_S)
+    except (KeyboardInterrupt, GeneratorExit):
+        for task in pending:
+            if task.job.error is None and task.rounds.usable and task.batch_size in task.job.missing:
+                task.job.keep(task.batch_size, task.rounds.result())
+        raise
+
+
+def _round(task: Task, hooks: Hooks) -> None:
+    if task.job.error is not None:
+        return
+    try:
+        with on_first_lane(task.job.config):
+            task.rounds.one()
+        if task.rounds.done:
+            task.job.keep(task.batch_size, task.rounds.result())
+            hooks.entry(task.job, task.batch_size)
+    except IsochroneError as error:
+        task.job.error = str(error)
+
+
+def _progress(task: Task) -> float:
+    return 1.0 if task.job.error is not None else task.rounds.progress

@@ -1,0 +1,102 @@
+"""Writes a sample per finished batch (`ISOCHRONE_SAMPLES=FILE`) on a thread of its own: no launch waits for a disk.
+
+What cannot be written is counted and given up. The size is bounded: a full file becomes FILE.1, in place of the last.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from queue import Full, Queue
+
+from predictor.samples import Sample, encode_sample
+
+VARIABLE = "ISOCHRONE_SAMPLES"
+MAX_BYTES = 64 << 20
+MAX_QUEUED = 4096
+_log = logging.getLogger("isochrone.scheduler")
+
+
+class SampleLog:
+    """Appends to `path`. A sample belongs to the source whose batch it is; so do the losses."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._path, self._max_bytes = path, max_bytes
+        self._queue: Queue[tuple[int, Sample] | None] = Queue(MAX_QUEUED)
+        self._lost: Counter[int] = Counter()
+        self._lock = threading.Lock()
+        self._said = False
+        self._thread = threading.Thread(target=self._run, name="isochrone-samples", daemon=True)
+        self._thread.start()
+
+    def put(self, source: int, sample: Sample) -> None:
+        """Write it soon, or count it as lost where the disk is too far behind."""
+        try:
+            self._queue.put_nowait((source, sample))
+        except Full:
+            self._lose(source)
+
+    def take_lost(self, source: int) -> int:
+        """Samples of this source that were lost since this was asked last."""
+        if not self._lost:
+            return 0
+        with self._lock:
+            return self._lost.pop(source, 0)
+
+    def close(self) -> None:
+        """Write what is queued."""
+        self._queue.put(None)
+        self._thread.join(timeout=5.0)
+
+    def _lose(self, source: int) -> None:
+        with self._lock:
+            self._lost[source] += 1
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            source, sample = item
+            try:
+                self._append(encode_sample(sample))
+                self._said = False
+            except OSError as error:
+                self._lose(source)
+                if not self._said:  # once per trouble, not per sample
+                    _log.warning("samples cannot be written to '%s': %s", self._path, error.strerror)
+                    self._said = True
+
+    def _append(self, line: bytes) -> None:
+        """All of the line or nothing of it. Opened anew each time: the file may be moved away at any moment."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and size + len(line) > self._max_bytes:
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+                os.close(descriptor)
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                size = 0
+            self._write(descriptor, line, size)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _write(descriptor: int, line: bytes, size: int) -> None:
+        written = 0
+        try:
+            written = os.write(descriptor, line)
+        finally:
+            if 0 < written < len(line):  # the disk is full: leave no broken line
+                with suppress(OSError):
+                    os.ftruncate(descriptor, size)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def sample_log_of_environment() -> SampleLog | None:
+    """Where the environment asks for one."""
+    path = os.environ.get(VARIABLE)
+    return SampleLog(Path(path).expanduser()) if path else None

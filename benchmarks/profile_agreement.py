@@ -1,0 +1,73 @@
+"""How well two runs of `isochrone profile` agree: p50 of each entry, measured twice into temporary repositories."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.progress import console
+from benchmarks.repository import link_models, write_configs
+from profiler.profile_file import NAME, Entry, read_profile
+
+AGREE = 0.10
+SHARE = 0.90
+
+
+def main(
+    repository: Annotated[Path, typer.Option(help="the models")] = Path("model_repository"),
+    seconds: Annotated[float, typer.Option(help="per entry at most, as of `isochrone profile`")] = 8.0,
+) -> None:
+    """Print the table and how many entries agree within 10 %; exit code 1 where fewer than 90 % do."""
+    out = console()
+    models = sorted(path.parent.parent.name for path in repository.glob("*/1/model.onnx"))
+    if not models:
+        raise SystemExit(f"no model files in '{repository}'; run `make models`")
+    runs = []
+    for number in (1, 2):
+        began_s = time.monotonic()
+        runs.append(_profiled(repository, models, seconds))
+        out.print(f"run {number}: {len(runs[-1])} entries in {time.monotonic() - began_s:.0f} s", highlight=False)
+    first, second = runs
+    table = Table("model", "batch", "p50 ms", "p50 ms again", "differ %", "p95 ms", "p95 ms again")
+    agreeing = 0
+    for key, a in first.items():
+        b = second[key]
+        difference = b.p50_ns / a.p50_ns - 1
+        agreeing += abs(difference) <= AGREE
+        times = (f"{ns / 1e6:.2f}" for ns in (a.p50_ns, b.p50_ns, a.p95_ns, b.p95_ns))
+        p50, p50_again, p95, p95_again = times
+        table.add_row(key[0], str(key[1]), p50, p50_again, f"{100 * difference:+.1f}", p95, p95_again)
+    out.print(table)
+    out.print(f"{agreeing} of {len(first)} entries agree within {AGREE:.0%} on p50", highlight=False)
+    raise typer.Exit(0 if agreeing >= SHARE * len(first) else 1)
+
+
+def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str, int], Entry]:
+    """Entries by model and batch size. Raises BenchmarkError."""
+    with tempfile.TemporaryDirectory(prefix="isochrone-profile-") as folder:
+        target = Path(folder)
+        link_models(source, target, models)
+        write_configs(target, {})
+        command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={target}"]
+        done = subprocess.run([*command, f"--seconds={seconds}"], stdout=subprocess.DEVNULL, check=False)
+        files = {model: read_profile(target / model / "1" / NAME) for model in models}
+        if done.returncode != 0 or None in files.values():
+            raise BenchmarkError(f"isochrone profile ended with exit code {done.returncode}")
+        return {
+            (model, entry.batch_size): entry
+            for model, file in files.items()
+            if file is not None
+            for entry in file.entries
+        }
+
+
+if __name__ == "__main__":
+    typer.run(main)

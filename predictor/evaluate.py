@@ -1,0 +1,153 @@
+"""Test-then-train over recorded samples with every learner: the paper's protocol, and ours.
+
+A prediction is made with the model as of the batch's start; its measurement is revealed once the batch has ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from predictor.bound import UpperBound
+from predictor.features import Exposure, Own, exposure
+from predictor.learners import LEARNERS, Learner
+from predictor.learners.isochrone import Isochrone
+from predictor.learners.linear import Offline, Rls, Sgd, fit
+from predictor.samples import Sample, Samples, neighbours_of, own_of
+
+SETTLED = 500
+"""`mape_after_500`: the error once so many batches were tested."""
+
+
+class Score(msgspec.Struct, frozen=True):
+    """One learner over one log. Errors are relative to the measured execution time; mse is of slowdown."""
+
+    mse: float
+    mape: float
+    mape_after_500: float | None
+    relative_error_p50: float
+    relative_error_p75: float
+    relative_error_p95: float
+    coverage: float
+    inflation: float
+    predict_us_p50: float
+    learn_us_p50: float | None
+    learn_us_mean: float | None
+    """Beside the median, for a learner that takes several batches at once."""
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """samples: how many were tested."""
+
+    samples: int
+    features: tuple[str, ...]
+    learners: dict[str, Score]
+
+
+class _Case(NamedTuple):
+    start_ns: int
+    end_ns: int
+    own: Own
+    seen: Exposure
+    slowdown: float
+
+
+class _Trace(NamedTuple):
+    """Per tested batch, in the order of their start."""
+
+    predicted: list[float]
+    multiplier: list[float]
+    predict_ns: list[int]
+    learn_ns: list[int]
+
+
+def evaluate(
+    tested: Sequence[Sample],
+    features: tuple[str, ...],
+    training: Sequence[Sample] = (),
+    learners: Sequence[str] = tuple(LEARNERS),
+) -> Evaluation:
+    """`training` comes first and is not scored. Raises ValueError where there is nothing to test."""
+    if not tested:
+        raise ValueError("no samples are left to test")
+    train, test = _cases(training, features), _cases(tested, features)
+    truth = np.array([c.slowdown for c in test])
+    scores = {name: _score(_run(LEARNERS[name](), train, test), truth) for name in learners}
+    return Evaluation(len(test), features, scores)
+
+
+def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """The first part by start, and the rest."""
+    at = int(len(samples.samples) * train_fraction)
+    return samples.samples[:at], samples.samples[at:]
+
+
+def _cases(samples: Sequence[Sample], features: tuple[str, ...]) -> list[_Case]:
+    cases = []
+    for s in sorted(samples, key=lambda s: s.start_ns):
+        own = own_of(s, features)
+        seen = exposure(own, neighbours_of(s, features))
+        cases.append(_Case(s.start_ns, s.end_ns, own, seen, s.slowdown))
+    return cases
+
+
+def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> _Trace:
+    _train(learner, train)
+    bound, trace = UpperBound(), _Trace([], [], [], [])
+    unseen: list[tuple[int, int]] = []
+    for i, case in enumerate(test):
+        while unseen and unseen[0][0] <= case.start_ns:
+            j = heapq.heappop(unseen)[1]
+            bound.learn_one(test[j].slowdown / trace.predicted[j])
+            trace.learn_ns.append(_learn(learner, test[j]))
+        began_ns = perf_counter_ns()
+        predicted = learner.predict_one(case.own, case.seen)
+        trace.predict_ns.append(perf_counter_ns() - began_ns)
+        trace.predicted.append(predicted)
+        trace.multiplier.append(bound.multiplier)
+        heapq.heappush(unseen, (case.end_ns, i))
+    return trace
+
+
+def _train(learner: Learner, train: Sequence[_Case]) -> None:
+    """The paper's three start from the same weights, fitted on the training set; the others learn it in order."""
+    if not train:
+        return
+    if isinstance(learner, Offline | Sgd | Rls):
+        learner.start(fit([(c.own, c.seen, c.slowdown) for c in train]))
+        return
+    for case in sorted(train, key=lambda c: c.end_ns):
+        _learn(learner, case)
+
+
+def _learn(learner: Learner, case: _Case) -> int:
+    began_ns = perf_counter_ns()
+    learner.learn_one(case.own, case.seen, case.slowdown)
+    spent_ns = perf_counter_ns() - began_ns
+    if isinstance(learner, Isochrone) and (job := learner.refit()) is not None:
+        learner.install(job())  # in serving: on another thread
+    return spent_ns
+
+
+def _score(trace: _Trace, truth: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:
+    predicted, multiplier = np.array(trace.predicted), np.array(trace.multiplier)
+    error = np.abs(predicted - truth) / truth
+    p50, p75, p95 = np.percentile(error, (50, 75, 95)).tolist()
+    return Score(
+        mse=float(np.mean((predicted - truth) ** 2)),
+        mape=float(error.mean()),
+        mape_after_500=float(error[SETTLED:].mean()) if len(error) > SETTLED else None,
+        relative_error_p50=p50,
+        relative_error_p75=p75,
+        relative_error_p95=p95,
+        coverage=float(np.mean(truth <= predicted * multiplier)),
+        inflation=float(multiplier.mean()),
+        predict_us_p50=float(np.median(trace.predict_ns)) / 1e3,
+        learn_us_p50=float(np.median(trace.learn_ns)) / 1e3 if trace.learn_ns else None,
+        learn_us_mean=float(np.mean(trace.learn_ns)) / 1e3 if trace.learn_ns else None,
+    )

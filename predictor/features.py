@@ -1,0 +1,150 @@
+"""What a batch is to a learner and what it suffered: the one place for serving, profiling and evaluation.
+
+Pure functions of loads and overlaps. What a learner makes of the numbers must not enter here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import pairwise
+from math import isfinite, log2
+from typing import NamedTuple
+
+from predictor.workload import Load
+
+CONTRIBUTION = ("count", "compute", "l2", "dram", "log2_solo_ms", "log2_batch")
+"""What one running batch adds to every other's exposure, in the order of `contribution`. Additive over batches."""
+WIDTH = len(CONTRIBUTION)
+
+Sums = tuple[float, float, float, float, float, float]
+Shares = tuple[float, float, float]
+
+NOBODY: Sums = (0.0,) * 6
+_NO_OVERDRAFT: Shares = (0.0, 0.0, 0.0)
+_OVERLAP_STEPS = 8
+"""Overlaps that round to the same eighth count as the same co-location in `Exposure.signature`."""
+
+
+class Own(NamedTuple):
+    """The batch itself. model: any name that stays the same from batch to batch; batch_size: rows."""
+
+    model: str
+    batch_size: int
+    load: Load
+
+
+class Neighbour(NamedTuple):
+    """A batch that ran beside another. begin, end: 0..1 of the *other* batch's execution."""
+
+    model: str
+    batch_size: int
+    load: Load
+    begin: float = 0.0
+    end: float = 1.0
+
+
+class Exposure(NamedTuple):
+    """What a batch suffers from its neighbours, averaged over its own execution."""
+
+    sums: Sums
+    """Time mean of the neighbours' summed `contribution`."""
+    overdraft: Shares
+    """Time mean of how far its own and its neighbours' shares together exceed the device: max(0, own + Σ − 1)."""
+    beside: tuple[tuple[str, float], ...] = ()
+    """(model, overlap 0..1 summed over its batches) of the neighbours, where known."""
+    signature: int | None = None
+    """Equal for equal co-locations: own model and size, neighbours' models, sizes and rounded overlaps; where known."""
+
+
+def contribution(batch_size: int, load: Load) -> Sums:
+    """What a running batch adds to every other's `Exposure.sums` while both run; `CONTRIBUTION` names the parts."""
+    return (1.0, load.compute, load.l2, load.dram, log2(max(load.solo_ns, 1) / 1e6), log2(max(batch_size, 1)))
+
+
+def overdraft(own: Load, sums: Sums) -> Shares:
+    """How far a set of batches asks for more than the device has, per share of `Load.features`."""
+    return (
+        max(0.0, own.compute + sums[1] - 1.0),
+        max(0.0, own.l2 + sums[2] - 1.0),
+        max(0.0, own.dram + sums[3] - 1.0),
+    )
+
+
+def exposure_of_sums(own: Own, sums: Sums) -> Exposure:
+    """From the running integrals alone, where who ran beside it is not known any more."""
+    return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
+
+
+def exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
+    """Exact time means over the batch's execution, for any number of partly overlapping neighbours."""
+    if not neighbours:
+        return Exposure(NOBODY, _NO_OVERDRAFT, (), _signature(own, []))
+    overlaps = [n.end - n.begin for n in neighbours]
+    parts = [contribution(n.batch_size, n.load) for n in neighbours]
+    sums = _weighted(parts, overlaps)
+    beside: dict[str, float] = {}
+    for neighbour, overlap in zip(neighbours, overlaps, strict=True):
+        beside[neighbour.model] = beside.get(neighbour.model, 0.0) + overlap
+    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, neighbours, parts)
+    signed = [
+        (n.model, n.batch_size, steps)
+        for n, overlap in zip(neighbours, overlaps, strict=True)
+        if (steps := round(overlap * _OVERLAP_STEPS))
+    ]
+    return Exposure(sums, excess, tuple(beside.items()), _signature(own, signed))
+
+
+def static_exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
+    """The paper's first baseline feature: those there at launch, as if nothing changed (arXiv 2512.18725, 4.2 (1))."""
+    return exposure(own, [n._replace(end=1.0) for n in neighbours if n.begin <= 0.0])
+
+
+def ewma_exposure(own: Own, neighbours: Sequence[Neighbour], alpha: float) -> Exposure:
+    """The paper's second: R ← α·X + (1 − α)·R at each arrival and departure, blind to durations (4.2 (2))."""
+    parts = [contribution(n.batch_size, n.load) for n in neighbours]
+    instants = sorted({t for n in neighbours for t in (n.begin, n.end) if 0.0 < t < 1.0})
+    smoothed = _present(neighbours, parts, 0.0)
+    for t in instants:
+        smoothed = _weighted([_present(neighbours, parts, t), smoothed], [alpha, 1.0 - alpha])
+    return exposure_of_sums(own, smoothed)
+
+
+def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
+    """Raises ValueError on anything that is no number; a slowdown must be positive too."""
+    features = (*own.load.features, *seen.sums, *seen.overdraft)
+    if not isfinite(sum(map(abs, features))):
+        raise ValueError(f"cannot learn from or predict with features that are no finite numbers: {features}")
+    if slowdown is not None and not (isfinite(slowdown) and slowdown > 0.0):
+        raise ValueError(f"cannot learn from slowdown {slowdown}")
+
+
+def _present(neighbours: Sequence[Neighbour], parts: Sequence[Sums], at: float) -> Sums:
+    return _weighted(parts, [1.0 if n.begin <= at < n.end else 0.0 for n in neighbours])
+
+
+def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
+    a = b = c = d = e = f = 0.0
+    for part, weight in zip(parts, weights, strict=True):
+        a += weight * part[0]
+        b += weight * part[1]
+        c += weight * part[2]
+        d += weight * part[3]
+        e += weight * part[4]
+        f += weight * part[5]
+    return (a, b, c, d, e, f)
+
+
+def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour], parts: Sequence[Sums]) -> Shares:
+    """Σ over the stretches between arrivals and departures."""
+    instants = sorted({0.0, 1.0, *(n.begin for n in neighbours), *(n.end for n in neighbours)})
+    total = [0.0, 0.0, 0.0]
+    for start, stop in pairwise(instants):
+        for k, excess in enumerate(overdraft(own, _present(neighbours, parts, start))):
+            total[k] += excess * (stop - start)
+    return (total[0], total[1], total[2])
+
+
+def _signature(own: Own, signed: list[tuple[str, int, int]]) -> int:
+    text = repr((own.model, own.batch_size, sorted(signed))).encode()
+    return int.from_bytes(blake2b(text, digest_size=7).digest(), "big")

@@ -1,0 +1,38 @@
+"""What every learner promises. No learner may import another."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from predictor.features import Exposure, Own
+
+State = dict[str, object]
+"""What a learner is, in numbers, strings, lists and dicts of them."""
+
+SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
+"""A prediction stays within these."""
+
+
+class Learner(Protocol):
+    """Slowdown (ratio) of a batch beside its neighbours. State constant in size; the same calls, the same answers."""
+
+    name: ClassVar[str]
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:
+        """Measured execution / solo execution, within `SLOWDOWN_MIN`..`SLOWDOWN_MAX`.
+
+        Raises ValueError on features that are no finite numbers.
+        """
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        """From a finished batch. Raises ValueError, unchanged, where anything is no finite number."""
+
+    def state(self) -> State:
+        """Everything that it learned."""
+
+    def restore(self, state: State) -> None:
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+
+
+def clipped(slowdown: float) -> float:
+    return min(SLOWDOWN_MAX, max(SLOWDOWN_MIN, slowdown))

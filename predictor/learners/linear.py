@@ -1,0 +1,130 @@
+"""The paper's three: ŷ = wᵀx + b on own and neighbours' compute, L2 and DRAM, offline, by SGD and by RLS.
+
+arXiv 2512.18725, section 4 (the linear form is gpulets', Choi et al., ATC'22). All three start from the same weights.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+
+from predictor.features import Exposure, Own, check
+from predictor.learners.contract import State, clipped
+from predictor.learners.regression import Regression, Vector, array_of
+
+PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
+"""b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
+_VARIANCE = np.ones(len(PRIOR))
+_FIRST = 200
+"""Without a training set, offline learning takes this many batches as one, and stays as it is then."""
+_HUGE = 64.0
+"""Summed shares beyond are taken as this: no device runs so much at once."""
+
+
+def inputs(own: Own, seen: Exposure) -> Vector:
+    """(7,) the paper's x with a 1 for the bias. Raises ValueError on what is no finite number."""
+    check(own, seen)
+    x = (1.0, *own.load.features, *seen.sums[1:4])
+    return np.array([min(_HUGE, max(-_HUGE, v)) for v in x])
+
+
+def fit(samples: list[tuple[Own, Exposure, float]]) -> Vector:
+    """(7,) least squares on a training set, with the prior's pull where it says nothing."""
+    regression = Regression(np.array(PRIOR), _VARIANCE, 1.0)
+    for own, seen, slowdown in samples:
+        regression.learn(inputs(own, seen), clipped(slowdown))
+    return regression.weights
+
+
+class _Linear:
+    def __init__(self) -> None:
+        self._weights: Vector = np.array(PRIOR)
+
+    def start(self, weights: Vector) -> None:
+        """From a training set: see `fit`."""
+        self._weights = weights.copy()
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:
+        return clipped(float(self._weights @ inputs(own, seen)))
+
+
+class Offline(_Linear):
+    """Fitted once, then static."""
+
+    name: ClassVar[str] = "offline"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._regression = Regression(self._weights, _VARIANCE, 1.0)
+        self._left = _FIRST
+
+    def start(self, weights: Vector) -> None:
+        super().start(weights)
+        self._left = 0
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        check(own, seen, slowdown)
+        if self._left:
+            self._left -= 1
+            self._regression.learn(inputs(own, seen), clipped(slowdown))
+            self._weights = self._regression.weights
+
+    def state(self) -> State:
+        return {"weights": self._weights.tolist(), "left": self._left, "regression": self._regression.state()}
+
+    def restore(self, state: State) -> None:
+        weights = array_of(state.get("weights"), self._weights.shape)
+        left = msgspec.convert(state.get("left"), int)
+        self._regression.restore(state.get("regression"))
+        self._weights, self._left = weights, left
+
+
+class Sgd(_Linear):
+    """Plain stochastic gradient descent; the step shrinks where the features are so large that it would overshoot."""
+
+    name: ClassVar[str] = "sgd"
+
+    def __init__(self, step: float = 0.05) -> None:
+        super().__init__()
+        self._step = step
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        check(own, seen, slowdown)
+        x = inputs(own, seen)
+        step = min(self._step, 0.5 / float(x @ x))
+        self._weights = self._weights + step * (clipped(slowdown) - float(self._weights @ x)) * x
+
+    def state(self) -> State:
+        return {"weights": self._weights.tolist()}
+
+    def restore(self, state: State) -> None:
+        self._weights = array_of(state.get("weights"), self._weights.shape)
+
+
+class Rls(_Linear):
+    """Recursive least squares. The paper names no forgetting factor: 1 by default."""
+
+    name: ClassVar[str] = "rls"
+
+    def __init__(self, forgetting: float = 1.0) -> None:
+        super().__init__()
+        self._forgetting = forgetting
+        self._regression = Regression(self._weights, _VARIANCE, forgetting)
+        self._weights = self._regression.weights
+
+    def start(self, weights: Vector) -> None:
+        self._regression = Regression(weights, _VARIANCE, self._forgetting)
+        self._weights = self._regression.weights
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        check(own, seen, slowdown)
+        self._regression.learn(inputs(own, seen), clipped(slowdown))
+
+    def state(self) -> State:
+        return {"regression": self._regression.state()}
+
+    def restore(self, state: State) -> None:
+        self._regression.restore(state.get("regression"))
+        self._weights = self._regression.weights

@@ -1,0 +1,169 @@
+"""Finished batches as JSON Lines: the contract's sample, written one at a time and read as a whole.
+
+Only the format and its checks; what is computed from a sample is in `predictor.features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+
+import msgspec
+
+from predictor.features import Neighbour, Own
+from predictor.workload import FEATURES, Load
+
+SCHEMA = 1
+
+
+class SamplesError(Exception):
+    """A samples file cannot be used; one sentence that names the file and, where one is at fault, the line."""
+
+
+class CoRunner(msgspec.Struct, frozen=True):
+    """A batch that ran beside a sample's. begin, end: 0..1 of the sample's own execution."""
+
+    model: str
+    batch_size: int
+    solo_ns: int
+    begin: float
+    end: float
+    features: dict[str, float] = {}
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`."""
+
+    schema: int
+    model: str
+    batch_size: int
+    start_ns: int
+    exec_ns: int
+    solo_ns: int
+    version: str = "1"
+    device: str = ""
+    features: dict[str, float] = {}
+    co_runners: tuple[CoRunner, ...] = ()
+
+    @property
+    def end_ns(self) -> int:
+        return self.start_ns + self.exec_ns
+
+    @property
+    def slowdown(self) -> float:
+        """Measured execution / solo execution."""
+        return self.exec_ns / self.solo_ns
+
+
+class Samples(msgspec.Struct, frozen=True):
+    """A file's samples in the order of their start, and the features that every one of them has."""
+
+    samples: tuple[Sample, ...]
+    features: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Features that not every sample has; they are not used."""
+        return tuple(name for name in FEATURES if name not in self.features)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Sample)
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+_version_decoder = msgspec.json.Decoder(_Version)
+
+
+def encode_sample(sample: Sample) -> bytes:
+    """One line, with its newline."""
+    return _encoder.encode(sample) + b"\n"
+
+
+def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, start_ns: int, exec_ns: int) -> Sample:
+    """The sample of a batch that ran for `exec_ns` from `start_ns` on beside these."""
+    return Sample(
+        SCHEMA,
+        own.model,
+        own.batch_size,
+        start_ns,
+        exec_ns,
+        own.load.solo_ns,
+        version,
+        device,
+        _shares(own.load),
+        tuple(CoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load)) for n in beside),
+    )
+
+
+def read_samples(path: Path) -> Samples:
+    """Raises SamplesError: unreadable, empty, or a line that is no sample."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise SamplesError(f"{path} cannot be read: {error.strerror}") from None
+    samples = [_decode(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not samples:
+        raise SamplesError(f"{path} has no samples: it is empty")
+    features = tuple(name for name in FEATURES if all(_has(s, name) for s in samples))
+    return Samples(tuple(sorted(samples, key=lambda s: s.start_ns)), features)
+
+
+def own_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Own:
+    """The batch itself, by the features to be used; the others are 0."""
+    return Own(sample.model, sample.batch_size, _load(sample.solo_ns, sample.features, features))
+
+
+def neighbours_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[Neighbour]:
+    """Its co-runners, by the features to be used."""
+    return [
+        Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end)
+        for c in sample.co_runners
+    ]
+
+
+def _decode(path: Path, number: int, line: bytes) -> Sample:
+    try:
+        schema = _version_decoder.decode(line).schema
+        if schema != SCHEMA:
+            raise SamplesError(f"{path}, line {number}: schema {schema} is not known, this version reads {SCHEMA}")
+        sample = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SamplesError(f"{path}, line {number} is not a sample: {error}") from None
+    if (wrong := _first_wrong(sample)) is not None:
+        raise SamplesError(f"{path}, line {number}: {wrong}")
+    return sample
+
+
+def _first_wrong(sample: Sample) -> str | None:
+    for name, value in (("exec_ns", sample.exec_ns), ("solo_ns", sample.solo_ns), ("batch_size", sample.batch_size)):
+        if value <= 0:
+            return f"{name} must be positive, got {value}"
+    if sample.start_ns < 0:
+        return f"start_ns must not be negative, got {sample.start_ns}"
+    for co_runner in sample.co_runners:
+        if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0:
+            return f"a co-runner's solo_ns and batch_size must be positive, got {co_runner}"
+        if not 0.0 <= co_runner.begin <= co_runner.end <= 1.0:
+            return f"begin and end must ascend within 0..1, got {co_runner.begin} and {co_runner.end}"
+    for shares in (sample.features, *(c.features for c in sample.co_runners)):
+        for name, share in shares.items():
+            if not (isfinite(share) and 0.0 <= share <= 1.0) and name in FEATURES:
+                return f"a share must lie in 0..1, got {name} {share}"
+    return None
+
+
+def _shares(load: Load) -> dict[str, float]:
+    return dict(zip(FEATURES, load.features, strict=True))
+
+
+def _load(solo_ns: int, shares: dict[str, float], features: tuple[str, ...]) -> Load:
+    return Load(solo_ns, *(shares.get(name, 0.0) if name in features else 0.0 for name in FEATURES))
+
+
+def _has(sample: Sample, name: str) -> bool:
+    return name in sample.features and all(name in c.features for c in sample.co_runners)

@@ -1,0 +1,78 @@
+"""What was learned, in a file that survives a restart: atomic, versioned, data only.
+
+A file that cannot be used is set aside beside itself, never trusted in part and never deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from predictor.bound import UpperBound
+from predictor.learners.isochrone import Isochrone
+
+VERSION = 1
+_FORMAT = "isochrone-predictor"
+_log = logging.getLogger("isochrone.predictor")
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    version: int
+    learner: dict[str, object]
+    bound: dict[str, object]
+
+
+class _Head(msgspec.Struct):
+    format: str
+    version: int
+
+
+def save(path: Path, learner: Isochrone, bound: UpperBound) -> None:
+    """Raises OSError where it cannot be written; the file that was there then stays as it was."""
+    data = msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner.state(), bound.state()))
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> tuple[Isochrone, UpperBound]:
+    """What was saved, or the prior: silently where there is no file, with a warning where it is of no use."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Isochrone(), UpperBound()
+    except OSError as error:
+        _log.warning("%s cannot be read (%s); the predictor starts from its prior", path, error.strerror)
+        return Isochrone(), UpperBound()
+    try:
+        return _decoded(data)
+    except ValueError as error:  # msgspec's errors are such too
+        aside = path.with_name(path.name + ".broken")
+        _log.warning("%s is set aside as %s (%s); the predictor starts from its prior", path, aside.name, error)
+        try:
+            path.replace(aside)
+        except OSError as failed:
+            _log.warning("%s cannot be renamed: %s", path, failed.strerror)
+        return Isochrone(), UpperBound()
+
+
+def _decoded(data: bytes) -> tuple[Isochrone, UpperBound]:
+    head = msgspec.msgpack.decode(data, type=_Head)
+    if (head.format, head.version) != (_FORMAT, VERSION):
+        raise ValueError(f"it is {head.format} version {head.version}, not {_FORMAT} version {VERSION}")
+    file = msgspec.msgpack.decode(data, type=_File)
+    learner, bound = Isochrone(), UpperBound()
+    learner.restore(file.learner)
+    bound.restore(file.bound)
+    return learner, bound

@@ -1,0 +1,154 @@
+"""`profile.json` in a model's version directory: its format, what makes it valid, and for whom it holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from predictor.workload import FEATURES, Load, ModelProfile
+from profiler.store import write_json
+
+SCHEMA = 1
+NAME = "profile.json"
+_BYTES_MAX = 1 << 20
+_NS_MAX = 10**15  # 11 days
+_Ns = Annotated[int, msgspec.Meta(ge=1, le=_NS_MAX)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class ProfileFileError(ValueError):
+    """A `profile.json` cannot be used; its text is one sentence that names the file and the field."""
+
+
+class Features(msgspec.Struct, frozen=True):
+    """Shares of the device's peak throughput, 0..1."""
+
+    compute: _Share
+    l2: _Share
+    dram: _Share
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One batch size alone on the device; intervals hold with 95 % confidence. See `profiler.rounds.Measured`."""
+
+    batch_size: _Count
+    p50_ns: _Ns
+    p50_interval_ns: tuple[_Ns, _Ns]
+    p95_ns: _Ns
+    p95_interval_ns: tuple[_Ns, _Ns]
+    rows_per_s: Annotated[float, msgspec.Meta(gt=0.0)]
+    features: Features
+    runs: _Count
+    rounds: _Count
+    dropped: Annotated[int, msgspec.Meta(ge=0)]
+    stable: bool
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the times of a profile hold for. `engine` names whatever they depend on, threads per batch too."""
+
+    device: str
+    engine: str
+    model_sha256: str
+
+
+class ProfileFile(msgspec.Struct, frozen=True):
+    """The whole file; entries ascend with the batch size. Fields that are not known are ignored."""
+
+    schema: int
+    model: str
+    version: str
+    device: str
+    engine: str
+    model_sha256: str
+    features_from: str
+    entries: tuple[Entry, ...]
+    note: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """The part that decides whether the rest may be used."""
+        return Identity(self.device, self.engine, self.model_sha256)
+
+    def profile(self) -> ModelProfile:
+        """What the scheduler works with; there is at least one entry."""
+        loads = (Load(e.p50_ns, e.features.compute, e.features.l2, e.features.dram) for e in self.entries)
+        return ModelProfile(tuple(e.batch_size for e in self.entries), tuple(loads))
+
+
+def read_profile(path: Path) -> ProfileFile | None:
+    """The file, None where there is none. Raises `ProfileFileError`."""
+    try:
+        if path.stat().st_size > _BYTES_MAX:
+            raise ProfileFileError(f"'{path}' is larger than {_BYTES_MAX} bytes")
+        raw = json.loads(path.read_bytes())  # which reads NaN, so that the checks below can name its field
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProfileFileError(f"'{path}' cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise (
+            error if isinstance(error, ProfileFileError) else ProfileFileError(f"'{path}' is not JSON: {error}")
+        ) from None
+    return _checked(path, raw)
+
+
+def write_profile(path: Path, profile: ProfileFile) -> None:
+    """Replace the file whole. Raises OSError."""
+    write_json(path, profile)
+
+
+def mismatch(path: Path, found: ProfileFile, wanted: Identity, batch_sizes: Iterable[int] = ()) -> str | None:
+    """Why a valid file does not hold here, in one sentence; None where it does and has all `batch_sizes`."""
+    if found.device != wanted.device:
+        return f"'{path}' was measured on another device ('{found.device}', this is '{wanted.device}')"
+    if found.engine != wanted.engine:
+        return f"'{path}' was measured with another engine ('{found.engine}', this is '{wanted.engine}')"
+    if found.model_sha256 != wanted.model_sha256:
+        return f"'{path}' was measured before the model file changed"
+    missing = sorted(set(batch_sizes) - {entry.batch_size for entry in found.entries})
+    return f"'{path}' has no entry for batch size {missing[0]}" if missing else None
+
+
+def _checked(path: Path, raw: Any) -> ProfileFile:
+    schema = raw.get("schema") if isinstance(raw, Mapping) else None
+    if schema != SCHEMA:
+        what = "has no field 'schema'" if schema is None else f"has schema {schema!r}"
+        raise ProfileFileError(f"'{path}' {what}, but this release reads schema {SCHEMA}")
+    try:
+        found = msgspec.convert(raw, ProfileFile)
+    except msgspec.ValidationError as error:
+        raise ProfileFileError(f"'{path}': {_plain(str(error))}") from None
+    previous = 0
+    for i, entry in enumerate(found.entries):
+        _check_entry(f"'{path}': entries[{i}]", entry, previous)
+        previous = entry.batch_size
+    return found
+
+
+def _check_entry(where: str, entry: Entry, previous: int) -> None:
+    if entry.batch_size <= previous:
+        raise ProfileFileError(f"{where}.batch_size is {entry.batch_size} after {previous}; sizes must ascend")
+    for name in FEATURES:  # msgspec lets NaN pass its bounds
+        if math.isnan(getattr(entry.features, name)):
+            raise ProfileFileError(f"{where}.features.{name} is nan; it must lie in 0..1")
+    if not math.isfinite(entry.rows_per_s):
+        raise ProfileFileError(f"{where}.rows_per_s is {entry.rows_per_s}; it must be a number")
+    if entry.p95_ns < entry.p50_ns:
+        raise ProfileFileError(f"{where}.p95_ns is {entry.p95_ns}, below p50_ns, which is {entry.p50_ns}")
+    for name in ("p50", "p95"):
+        low, high = getattr(entry, f"{name}_interval_ns")
+        if low > high:
+            raise ProfileFileError(f"{where}.{name}_interval_ns is [{low}, {high}]; its ends must ascend")
+
+
+def _plain(text: str) -> str:
+    """msgspec's "Expected `int` >= 1 - at `$.entries[0].p50_ns`", field first."""
+    what, at, where = text.rpartition(" - at ")
+    return f"{where.strip('`').removeprefix('$.')}: {what.replace('`', '')}" if at else text.replace("`", "'")

@@ -1,0 +1,83 @@
+"""Learned state in a file: whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from predictor.bound import UpperBound
+from predictor.learners.isochrone import Isochrone
+from predictor.state_file import load, save
+from tests.learning.test_learners import batches
+
+
+@pytest.fixture
+def learned() -> tuple[Isochrone, UpperBound]:
+    learner, bound = Isochrone(), UpperBound()
+    for own, seen, slowdown in batches(100):
+        bound.learn_one(slowdown / learner.predict_one(own, seen))
+        learner.learn_one(own, seen, slowdown)
+        if (job := learner.refit()) is not None:
+            learner.install(job())
+    return learner, bound
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path, learned: tuple[Isochrone, UpperBound]) -> None:
+    path = tmp_path / "state"
+    save(path, *learned)
+    learner, bound = load(path)
+    assert learner.state() == learned[0].state()
+    assert (bound.state(), bound.multiplier) == (learned[1].state(), learned[1].multiplier)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(tmp_path / "none")[0].state() == Isochrone().state()
+    assert not caplog.records
+
+
+def _broken(path: Path, learned: tuple[Isochrone, UpperBound]) -> dict[str, bytes]:
+    save(path, *learned)
+    data = path.read_bytes()
+    whole = msgspec.msgpack.decode(data)
+    return {
+        "empty": b"",
+        "cut": data[: len(data) // 2],
+        "foreign": b"\x80\x04]\x94.",
+        "text": b"hello",
+        "other version": msgspec.msgpack.encode({**whole, "version": 99}),
+        "other format": msgspec.msgpack.encode({**whole, "format": "x"}),
+        "a part missing": msgspec.msgpack.encode({**whole, "learner": {"bank": []}}),
+        "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "range": [1, "a", 2]}}),
+        "a bad bound": msgspec.msgpack.encode({**whole, "bound": {"level": 7, "multiplier": 1.0, "recent": []}}),
+    }
+
+
+def test_a_file_of_no_use_is_set_aside(
+    tmp_path: Path, learned: tuple[Isochrone, UpperBound], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state"
+    for kind, data in _broken(path, learned).items():
+        caplog.clear()
+        path.write_bytes(data)
+        with caplog.at_level(logging.WARNING):
+            learner, bound = load(path)
+        assert learner.state() == Isochrone().state(), kind
+        assert bound.state() == UpperBound().state()
+        assert "is set aside as state.broken" in caplog.text, kind
+        assert (tmp_path / "state.broken").read_bytes() == data
+        assert not path.exists()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: tuple[Isochrone, UpperBound]) -> None:
+    path = tmp_path / "folder" / "state"
+    with pytest.raises(OSError):
+        save(path, *learned)
+    path.parent.mkdir()
+    (path.parent / "state").mkdir()
+    with pytest.raises(OSError):
+        save(path, *learned)
+    assert [p.name for p in path.parent.iterdir()] == ["state"]

@@ -1,0 +1,92 @@
+"""What a batch suffers: exact time means, and the paper's two approximations of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictor.features import (
+    CONTRIBUTION,
+    NOBODY,
+    WIDTH,
+    Exposure,
+    Neighbour,
+    Own,
+    check,
+    contribution,
+    ewma_exposure,
+    exposure,
+    exposure_of_sums,
+    static_exposure,
+)
+from predictor.workload import Load
+
+MS = 1_000_000
+OWN = Own("a", 4, Load(2 * MS, 0.6, 0.5, 0.4))
+BIG = Load(8 * MS, 0.8, 0.2, 0.1)
+
+
+def test_a_contribution_has_its_named_parts() -> None:
+    assert len(CONTRIBUTION) == WIDTH == 6
+    assert contribution(4, BIG) == (1.0, 0.8, 0.2, 0.1, 3.0, 2.0)
+
+
+def test_alone_a_batch_suffers_nothing() -> None:
+    seen = exposure(OWN, [])
+    assert (seen.sums, seen.overdraft, seen.beside) == (NOBODY, (0.0, 0.0, 0.0), ())
+
+
+def test_exposure_is_the_time_mean_of_contributions() -> None:
+    seen = exposure(OWN, [Neighbour("b", 4, BIG, 0.0, 0.5), Neighbour("b", 1, BIG, 0.25, 1.0)])
+    assert seen.sums == pytest.approx((1.25, 1.0, 0.25, 0.125, 3.75, 1.0))
+    assert seen.beside == (("b", 1.25),)
+    # 0.6 + 0.8 − 1 = 0.4 for three quarters of the time, 0.6 + 1.6 − 1 = 1.2 for one.
+    assert seen.overdraft == pytest.approx((0.75 * 0.4 + 0.25 * 1.2, 0.0, 0.0))
+
+
+@given(st.lists(st.tuples(st.integers(1, 32), st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_exposure_is_additive_over_neighbours(drawn: list[tuple[int, float, float]]) -> None:
+    """What serving's running integrals rest on."""
+    neighbours = [Neighbour("b", size, BIG, min(a, b), max(a, b)) for size, a, b in drawn]
+    each = [exposure(OWN, [n]).sums for n in neighbours]
+    assert exposure(OWN, neighbours).sums == pytest.approx([sum(parts) for parts in zip(NOBODY, *each, strict=True)])
+
+
+def test_equal_co_locations_have_equal_signatures() -> None:
+    b, c = Neighbour("b", 4, BIG), Neighbour("c", 1, BIG, 0.0, 0.5)
+    same = exposure(OWN, [b, c]).signature
+    assert same == exposure(OWN, [c._replace(end=0.51), b]).signature
+    others = [[b], [b, b], [b._replace(batch_size=2), c], [b, c._replace(end=0.9)], [b._replace(model="d"), c]]
+    assert len({same, *(exposure(OWN, other).signature for other in others)}) == 6
+    assert exposure(OWN._replace(batch_size=1), [b, c]).signature != same
+
+
+def test_sums_alone_make_an_exposure() -> None:
+    whole = exposure(OWN, [Neighbour("b", 4, BIG)])
+    assert exposure_of_sums(OWN, whole.sums) == Exposure(whole.sums, whole.overdraft)
+
+
+def test_static_features_stay_as_at_launch() -> None:
+    seen = static_exposure(OWN, [Neighbour("b", 4, BIG, 0.0, 0.1), Neighbour("c", 1, BIG, 0.1, 1.0)])
+    assert seen.sums == contribution(4, BIG)
+
+
+@pytest.mark.parametrize("alpha", [1 / 3, 1 / 2, 2 / 3])
+def test_ewma_features_are_blind_to_durations(alpha: float) -> None:
+    neighbours = [Neighbour("b", 4, BIG, 0.0, 0.1), Neighbour("c", 4, BIG, 0.9, 1.0)]
+    first = 1.0  # one there at launch; it leaves; another comes
+    after = alpha * 1.0 + (1 - alpha) * (1 - alpha) * first
+    assert ewma_exposure(OWN, neighbours, alpha).sums[0] == pytest.approx(after)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    seen = exposure(OWN, [Neighbour("b", 4, BIG)])
+    check(OWN, seen, 1.5)
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match="no finite numbers"):
+            check(OWN._replace(load=Load(MS, bad, 0.1, 0.1)), seen)
+        with pytest.raises(ValueError, match="no finite numbers"):
+            check(OWN, seen._replace(sums=(1.0, bad, 0.0, 0.0, 0.0, 0.0)))
+        with pytest.raises(ValueError, match="cannot learn from slowdown"):
+            check(OWN, seen, bad)

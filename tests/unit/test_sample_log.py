@@ -1,0 +1,112 @@
+"""Samples of finished batches: what the scheduler's process writes, and that a disk's trouble reaches no launch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backend.scheduler.core import Scheduler
+from backend.scheduler.sample_log import VARIABLE, SampleLog
+from backend.scheduler.state import Running, Source
+from predictor.features import Neighbour, Own
+from predictor.samples import Sample, read_samples, sample_of
+from tests.unit.builders import MS, Device, join, load, only_launch, profile
+from tests.unit.fake_model import FakeModel, eventually, pending
+
+SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [Neighbour("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    log = SampleLog(tmp_path / "samples.jsonl")
+    for _ in range(3):
+        log.put(1, SAMPLE)
+    log.close()
+    assert read_samples(tmp_path / "samples.jsonl").samples == (SAMPLE,) * 3
+    assert log.take_lost(1) == 0
+
+
+def test_the_files_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    log = SampleLog(path, max_bytes=2_000)
+    for _ in range(200):
+        log.put(1, SAMPLE)
+    log.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"samples.jsonl", "samples.jsonl.1"}
+    for file in (path, path.with_name("samples.jsonl.1")):
+        assert file.stat().st_size <= 2_000
+        assert all(sample == SAMPLE for sample in read_samples(file).samples)
+
+
+def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "samples.jsonl"
+    log = SampleLog(path)
+    log.put(1, SAMPLE)
+    log.put(2, SAMPLE)
+    eventually(lambda: log._queue.empty() and sum(log._lost.values()) == 2)
+    path.parent.mkdir()
+    log.put(1, SAMPLE)
+    log.close()
+    assert (log.take_lost(1), log.take_lost(1), log.take_lost(2)) == (1, 0, 1)
+    assert len(read_samples(path).samples) == 1
+
+
+def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples.jsonl"
+    write = os.write
+    log = SampleLog(path)
+    log.put(1, SAMPLE)
+    eventually(lambda: path.exists() and path.stat().st_size)
+    monkeypatch.setattr("backend.scheduler.sample_log.os.write", lambda fd, data: write(fd, data[:20]))
+    log.put(1, SAMPLE)
+    eventually(lambda: log._lost)
+    monkeypatch.undo()
+    log.put(1, SAMPLE)
+    log.close()
+    assert len(read_samples(path).samples) == 2
+
+
+def test_a_disk_that_is_really_full_costs_samples_only() -> None:
+    full = Path("/dev/full")  # each write to it fails as on a full disk
+    log = SampleLog(full)
+    log.put(1, SAMPLE)
+    log.close()
+    assert log.take_lost(1) == 1
+
+
+def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
+    told: list[tuple[str, int, int, list[Neighbour]]] = []
+
+    def observe(source: Source, batch: Running, exec_ns: int, beside: list[Neighbour]) -> None:
+        told.append((source.join.model, batch.rows, exec_ns, beside))
+
+    device = Device(lanes=2)
+    device.core = Scheduler(2, observe)
+    for source, name in ((1, "a"), (2, "b")):
+        device.join(source, join(profile(), model=name))
+    first = only_launch(device.ask(1))
+    second = only_launch(device.at(4.0).ask(2))
+    device.at(10.0).finish(first, 9.0)
+    device.at(16.0).finish(second, 12.0)
+    device.core.check_invariants()
+    load_of_one = profile().at(1)
+    assert told == [
+        ("a", 1, 9 * MS, [Neighbour("b", 1, load_of_one, 0.4, 1.0)]),
+        ("b", 1, 12 * MS, [Neighbour("a", 1, load_of_one, 0.0, 0.5)]),
+    ]
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples.jsonl"
+    monkeypatch.setenv(VARIABLE, str(path))
+    with FakeModel("a") as model:
+        for _ in range(10):
+            model.wait_for(*model.submit(pending(5_000.0)))
+
+        def written() -> tuple[Sample, ...]:
+            return read_samples(path).samples if path.exists() and path.stat().st_size else ()
+
+        eventually(lambda: len(written()) == 10)
+        assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
