@@ -6,6 +6,7 @@ the arrival of as many requests as it took. Only the time inside `handle` counts
 
 from __future__ import annotations
 
+import heapq
 import random
 import time
 from typing import Annotated
@@ -22,6 +23,8 @@ from predictor.workload import Load, ModelProfile
 _MODELS = 12
 _MS = 1_000_000
 _SIZES = (1, 2, 4, 8)
+_PER_NEIGHBOUR = 0.05
+_AROUND_NS = 300_000
 
 
 def _profile(model: int, rng: random.Random) -> ModelProfile:
@@ -38,7 +41,8 @@ class Steady:
         self._scheduler = Scheduler(lanes)
         self._now_ns = 0
         self._requests = 0
-        self._running: list[Launch] = []
+        self._running: list[tuple[int, int, Launch]] = []
+        self._launched_ns: dict[int, int] = {}
         self._waiting_per_model = [0] * _MODELS
         self.arrive_ns: list[int] = []
         self.finish_ns: list[int] = []
@@ -49,17 +53,17 @@ class Steady:
         self._waiting = waiting
 
     def step(self) -> None:
-        """One batch ends; then requests arrive until as many wait as before."""
-        self._now_ns += round(self._rng.expovariate(1 / (2 * _MS)))
-        batch = self._running.pop(self._rng.randrange(len(self._running)))
-        exec_ns = round(batch.solo_ns * self._rng.uniform(1.0, 2.0))
-        self._take(batch.source, Finish(batch.batch, exec_ns), self.finish_ns)
+        """The next batch ends; then requests arrive until as many wait as before."""
+        end_ns, batch_id, batch = heapq.heappop(self._running)
+        self._now_ns = max(self._now_ns, end_ns)
+        exec_ns = self._now_ns - self._launched_ns.pop(batch_id) - _AROUND_NS
+        self._take(batch.source, Finish(batch.batch, max(1, exec_ns)), self.finish_ns)
         while sum(self._waiting_per_model) < self._waiting:
             self._arrive(self._rng.randrange(_MODELS))
 
     def _arrive(self, model: int) -> None:
         self._requests += 1
-        self._now_ns += round(self._rng.expovariate(1 / (0.2 * _MS)))
+        self._now_ns += round(self._rng.expovariate(1 / (0.02 * _MS)))
         due = self._now_ns + round(self._rng.uniform(20, 400) * _MS)
         request = Request(self._requests, 1, self._now_ns, due, self._rng.choice((1, 2)))
         self._waiting_per_model[model] += 1
@@ -71,7 +75,10 @@ class Steady:
         spent.append(time.perf_counter_ns() - started)
         for command in commands:
             assert isinstance(command, Launch)
-            self._running.append(command)
+            slowdown = (1.0 + _PER_NEIGHBOUR * len(self._running)) * self._rng.lognormvariate(0.0, 0.05)
+            end_ns = self._now_ns + round(command.solo_ns * slowdown) + _AROUND_NS
+            heapq.heappush(self._running, (end_ns, command.batch, command))
+            self._launched_ns[command.batch] = self._now_ns
             self._waiting_per_model[command.source] -= len(command.requests)
 
 

@@ -7,8 +7,7 @@ runs beside it; here the neighbours' shares are their exact time mean (predictor
 from __future__ import annotations
 
 from math import isfinite
-
-import numpy as np
+from operator import mul
 
 from predictor.workload import Load
 
@@ -33,25 +32,27 @@ class RlsPredictor:
         if not 0.9 <= forgetting <= 1.0:
             raise ValueError(f"the forgetting factor must lie in 0.9..1.0, got {forgetting}")
         self._forgetting = forgetting
-        self._weights = np.array(_PRIOR_WEIGHTS)
-        self._covariance = np.eye(len(_PRIOR_WEIGHTS)) * _PRIOR_VARIANCE
-        self._cached: tuple[float, ...] = _PRIOR_WEIGHTS
+        self._weights: tuple[float, ...] = _PRIOR_WEIGHTS
+        size = range(len(_PRIOR_WEIGHTS))
+        # Plain lists: at this size their arithmetic takes a third of the time of an array library's calls.
+        self._covariance = [[_PRIOR_VARIANCE if i == j else 0.0 for j in size] for i in size]
         self.samples = 0
 
     @property
     def weights(self) -> tuple[float, ...]:
         """Bias, own compute, l2, dram, neighbours' compute, l2, dram."""
-        return self._cached
+        return self._weights
 
     def base(self, own: Load) -> float:
         """Slowdown of a batch that runs alone by the model (1.0 where the profile is right)."""
-        w = self._cached
+        w = self._weights
         return w[0] + w[1] * own.compute + w[2] * own.l2 + w[3] * own.dram
 
     def pressure(self, shares: Shares) -> float:
-        """What neighbours with these summed shares add to a batch's slowdown."""
-        w = self._cached
-        return w[4] * shares[0] + w[5] * shares[1] + w[6] * shares[2]
+        """What neighbours with these summed shares add to a batch's slowdown: never less than nothing."""
+        w = self._weights
+        added = w[4] * shares[0] + w[5] * shares[1] + w[6] * shares[2]
+        return added if added > 0.0 else 0.0
 
     def predict_one(self, own: Load, neighbours: Shares) -> float:
         """Slowdown (ratio, at least 0.5) of a batch beside neighbours with these mean summed shares."""
@@ -62,13 +63,16 @@ class RlsPredictor:
         features = (1.0, *own.features, *neighbours)
         if not (all(map(isfinite, features)) and isfinite(slowdown) and slowdown > 0):
             raise ValueError(f"cannot learn from slowdown {slowdown} with features {features}")
-        x, covariance = np.array(features), self._covariance
-        gain = covariance @ x
-        forgetting = self._forgetting if covariance.trace() < _MAX_TRACE else 1.0
-        gain_scale = float(x @ gain) + forgetting
-        self._weights += gain * ((slowdown - float(self._weights @ x)) / gain_scale)
+        covariance = self._covariance
+        gain = [sum(map(mul, row, features)) for row in covariance]
+        trace = sum(row[i] for i, row in enumerate(covariance))
+        forgetting = self._forgetting if trace < _MAX_TRACE else 1.0
+        gain_scale = sum(map(mul, features, gain)) + forgetting
+        step = (slowdown - sum(map(mul, self._weights, features))) / gain_scale
+        self._weights = tuple([w + g * step for w, g in zip(self._weights, gain, strict=True)])
         # Symmetric to the last bit, as gain × gainᵀ is and each element takes the same steps as its mirror.
-        covariance -= gain[:, None] * gain / gain_scale
-        covariance /= forgetting
-        self._cached = tuple(self._weights.tolist())
+        self._covariance = [
+            [(p - g * h / gain_scale) / forgetting for p, h in zip(row, gain, strict=True)]
+            for row, g in zip(covariance, gain, strict=True)
+        ]
         self.samples += 1

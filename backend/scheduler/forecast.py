@@ -6,6 +6,7 @@ Pure arithmetic over additive slowdowns (predictor): between two finishes each b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
 
 
 @dataclass(slots=True)
@@ -37,15 +38,14 @@ def forecast_finishes(batches: list[Progress]) -> dict[tuple[int, int], float]:
         if not keys:
             return finishes
         slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
-        spans = [r * s for r, s in zip(remaining, slowdowns, strict=True)]
+        spans = list(map(mul, remaining, slowdowns))
         step = min(spans)
+        i = spans.index(step)
         now += step
+        finishes[keys.pop(i)] = now
+        pressure -= pressures.pop(i)
+        del own[i], remaining[i], slowdowns[i]
         remaining = [r - step / s for r, s in zip(remaining, slowdowns, strict=True)]
-        while spans and (first := min(spans)) - step <= 1.0:  # within a nanosecond: this is the one, or a tie
-            i = spans.index(first)
-            finishes[keys.pop(i)] = now
-            pressure -= pressures.pop(i)
-            del spans[i], own[i], remaining[i]
-    for key, r, o in zip(keys, remaining, own, strict=True):
-        finishes[key] = now + r * max(o + pressure, MIN_SLOWDOWN)
+    slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
+    finishes.update(zip(keys, [now + r * s for r, s in zip(remaining, slowdowns, strict=True)], strict=True))
     return finishes

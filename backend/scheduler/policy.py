@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from backend.scheduler.forecast import Progress, forecast_finishes
+from backend.scheduler.forecast import MIN_SLOWDOWN, Progress, forecast_finishes
 from backend.scheduler.messages import Request
 from backend.scheduler.state import BatchKey, Running, Source
 from backend.scheduler.waiting import CLASS_NS
@@ -33,6 +33,7 @@ MAX_LOOKED_AT = 256
 """Waiting requests that are considered for one batch: bounds a decision however long the queue."""
 MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
+_OVERHEAD_STEP_NS = 20_000
 
 _CANDIDATE: BatchKey = (-1, 0)
 _NOBODY = (0.0, 0.0, 0.0)
@@ -191,16 +192,11 @@ class Policy:
         most = source.join.max_batch_size
         if not forecast.contended or most < 2:
             return most
-
-        def per_row_ns(rows: int) -> float:
-            return (source.load(rows).solo_ns + self.overhead_ns) / rows
-
-        # Between two profiled sizes the time per row only falls or only rises, so that few sizes need a look.
-        sizes = [*(size for size in source.join.profile.batch_sizes if size < most), most]
-        good_enough = min(map(per_row_ns, sizes)) * NEARLY_BEST
-        i = next(i for i, size in enumerate(sizes) if per_row_ns(size) <= good_enough)
-        between = range(sizes[i - 1] + 1 if i else 1, sizes[i])
-        return between.start + bisect_left(between, True, key=lambda rows: per_row_ns(rows) <= good_enough)
+        # Looked up: the overhead moves little, so it is taken in steps.
+        step = round(self.overhead_ns / _OVERHEAD_STEP_NS)
+        if source.knee is None or source.knee[0] != step:
+            source.knee = (step, knee(source, step * _OVERHEAD_STEP_NS))
+        return source.knee[1]
 
     def _admit_late(self, source: Source, alone: bool, forecast: _Forecast) -> Choice | None:
         """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
@@ -229,8 +225,8 @@ class _Forecast:
     ) -> None:
         self._policy, self._running, self.now_ns = policy, running, now_ns
         self._predictor, self._margin = policy.predictor, policy.bound.multiplier
-        self._progress = [_progress(b, policy.predictor, colocation, now_ns) for b in running.values()]
-        self._pressure = sum(p.pressure for p in self._progress)
+        self._progress = _progress(running.values(), policy.predictor, colocation, now_ns)
+        self._pressure = sum([p.pressure for p in self._progress])
         self._baseline: dict[BatchKey, float] | None = None
         self._with: tuple[Choice, dict[BatchKey, float]] | None = None
         self.idle = not running
@@ -264,31 +260,44 @@ class _Forecast:
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
         priority = min(r.priority for r in choice.requests)
-        threatened = [
-            (b.key, due)
-            for b in self._running.values()
-            if b.priority <= priority and (due := b.deadline_ns) is not None
-        ]
+        threatened = self._threatened(priority, self._predictor.pressure(choice.load.features))
         if not threatened:
             return False
         after = self._beside(choice)
         missing = [(key, due) for key, due in threatened if self._ends_ns(after[key]) > due]
         return bool(missing) and any(self._ends_ns(self._alone()[key]) <= due for key, due in missing)
 
+    def _threatened(self, priority: int, pressure: float) -> list[tuple[BatchKey, int]]:
+        """The batches for which the timeline matters: they would make it alone, but not if nobody beside them finished.
+
+        A finish slows nobody down, since no pressure is below 0.
+        """
+        worst = self._pressure + pressure
+        return [
+            (b.key, due)
+            for b, p in zip(self._running.values(), self._progress, strict=True)
+            if b.priority <= priority
+            and (due := b.deadline_ns) is not None
+            and self._ends_ns(p.remaining_ns * max(MIN_SLOWDOWN, p.base)) <= due
+            and self._ends_ns(p.remaining_ns * max(MIN_SLOWDOWN, p.base - p.pressure + worst)) > due
+        ]
+
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
         deadline_ns = None
         for request in choice.requests:
             deadline_ns = _tighter(deadline_ns, request.deadline_ns)
-        if deadline_ns is None or self._ends_ns(self._beside(choice)[_CANDIDATE]) <= deadline_ns:
+        if deadline_ns is None or self._ends_ns(choice.predicted_ns) <= deadline_ns:
+            return False
+        if self._ends_ns(self._beside(choice)[_CANDIDATE]) <= deadline_ns:
             return False
         first, at_ns = min(self._alone().items(), key=lambda item: item[1])
         pressure = self._pressure - sum(p.pressure for p in self._progress if p.key == first)
-        exec_ns = choice.load.solo_ns * max(0.5, self._predictor.base(choice.load) + pressure)
+        exec_ns = choice.load.solo_ns * max(MIN_SLOWDOWN, self._predictor.base(choice.load) + pressure)
         return self._ends_ns(at_ns + exec_ns) <= deadline_ns
 
     def _slowdown(self, load: Load) -> float:
-        return max(0.5, self._predictor.base(load) + self._pressure)
+        return max(MIN_SLOWDOWN, self._predictor.base(load) + self._pressure)
 
     def _ends_ns(self, predicted_ns: float) -> float:
         """The instant that a span from now is over by, with the bound's margin and the cost around it."""
@@ -310,13 +319,36 @@ class _Forecast:
         return self._with[1]
 
 
-def _progress(batch: Running, predictor: RlsPredictor, colocation: Colocation, now_ns: int) -> Progress:
-    """How much of a batch's solo latency is left, by the slowdown it suffered so far."""
-    base = predictor.base(batch.load)
-    suffered = max(0.5, base + predictor.pressure(colocation.suffered(batch.key)))
-    left = batch.load.solo_ns - (now_ns - batch.launched_ns) / suffered
-    # A batch that outlives its prediction is taken to be nearly done: there is nothing better to go by.
-    return Progress(batch.key, max(left, batch.load.solo_ns * 0.05), base, predictor.pressure(batch.load.features))
+def _progress(
+    running: Iterable[Running], predictor: RlsPredictor, colocation: Colocation, now_ns: int
+) -> list[Progress]:
+    """How much of each batch's solo latency is left, by the slowdown it suffered so far."""
+    base_of, pressure_of, suffered_by = predictor.base, predictor.pressure, colocation.suffered
+    found = []
+    for batch in running:
+        load, solo_ns = batch.load, batch.load.solo_ns
+        base = base_of(load)
+        slowdown = base + pressure_of(suffered_by(batch.key))
+        left = solo_ns - (now_ns - batch.launched_ns) / (slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN)
+        # A batch that outlives its prediction is taken to be nearly done: there is nothing better to go by.
+        least = solo_ns * 0.05
+        found.append(Progress(batch.key, left if left > least else least, base, pressure_of(load.features)))
+    return found
+
+
+def knee(source: Source, overhead_ns: int) -> int:
+    """The smallest batch, in rows, whose time per row is within `NEARLY_BEST` of the best."""
+
+    def per_row_ns(rows: int) -> float:
+        return (source.load(rows).solo_ns + overhead_ns) / rows
+
+    # Between two profiled sizes the time per row only falls or only rises, so that few sizes need a look.
+    most = source.join.max_batch_size
+    sizes = [*(size for size in source.join.profile.batch_sizes if size < most), most]
+    good_enough = min(map(per_row_ns, sizes)) * NEARLY_BEST
+    i = next(i for i, size in enumerate(sizes) if per_row_ns(size) <= good_enough)
+    between = range(sizes[i - 1] + 1 if i else 1, sizes[i])
+    return between.start + bisect_left(between, True, key=lambda rows: per_row_ns(rows) <= good_enough)
 
 
 def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool = False) -> tuple[Request, ...]:

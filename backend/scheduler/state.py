@@ -22,6 +22,8 @@ class Source:
     holds: int = 0
     held_request: int | None = None
     arrivals: int = 0
+    knee: tuple[int, int] | None = None
+    """See `backend.scheduler.policy.knee`: (step of the overhead, rows)."""
     loads: dict[int, Load] = field(default_factory=dict)
 
     def held(self, head: Request) -> None:

@@ -28,7 +28,7 @@ def test_poor_excitation_winds_nothing_up(kind: str) -> None:
         neighbours = (float(x[3]), float(x[4]), float(x[5]))
         predictor.learn_one(own(x[:3]), neighbours, float(np.exp(0.3 * rng.standard_normal())))
     assert np.abs(predictor.weights).max() < 20
-    covariance = predictor._covariance
+    covariance = np.array(predictor._covariance)
     assert (covariance == covariance.T).all()
     assert np.linalg.eigvalsh(covariance).min() > -1e-9
     assert covariance.trace() < 1_500
