@@ -45,7 +45,8 @@ def forecast_finishes(batches: list[Progress]) -> dict[tuple[int, int], float]:
         finishes[keys.pop(i)] = now
         pressure -= pressures.pop(i)
         del own[i], remaining[i], slowdowns[i]
-        remaining = [r - step / s for r, s in zip(remaining, slowdowns, strict=True)]
+        # Of two that end together, rounding would leave the second a little less than nothing.
+        remaining = [left if (left := r - step / s) > 0.0 else 0.0 for r, s in zip(remaining, slowdowns, strict=True)]
     slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
     finishes.update(zip(keys, [now + r * s for r, s in zip(remaining, slowdowns, strict=True)], strict=True))
     return finishes

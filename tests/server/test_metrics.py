@@ -33,6 +33,7 @@ COUNTERS = {
     "isochrone_bound_held_total": ("held", {"true", "false"}),
     "isochrone_decisions_total": ("decision", {"launch", "hold", "split", "reject"}),
     "isochrone_fail_open_total": ("", {""}),
+    "isochrone_samples_lost_total": ("", {""}),
 }
 HISTOGRAMS = (
     "isochrone_request_latency_us",
