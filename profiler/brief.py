@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from predictor.workload import ModelProfile
-from profiler.child import ChildError
-from profiler.features import load_of, neutral_load
+from profiler.feature_source import feature_source
 from profiler.host import cpu_name, package_version, sha256_of
 from profiler.lock import exclusive
 from profiler.peaks import Peaks, load_or_measure
-from profiler.solo import Solo, measure_solo
+from profiler.solo import measure_solo
 from profiler.store import keep_newest, read_json, write_json
-from profiler.work import Work, work_in_child
 
 SCHEMA = 1
 BUDGET_NS = 2_000_000_000
@@ -81,46 +79,19 @@ def brief_profile(
             return known
         sizes = batch_sizes(identity.max_batch_size)
         # Before the timing, so that the children have ended by then.
-        work, peaks, fault = _work_and_peaks(path, sizes, lambda: measure_peaks(directory))
+        source = feature_source(path, sizes, on_cpu=True, peaks=lambda: measure_peaks(directory))
         solo = measure_solo(run, sizes, budget_ns=budget_ns)
-    brief = BriefProfile(_combine(solo, work, peaks), fault or _shortfall(path, work))
+    loads = tuple(source.load(size, times.p50_ns) for size, times in solo.items())
+    brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
     if not alone:
         return _also(brief, "latency may have been measured beside another model's measuring")
     # What failed now may succeed at the next load, so it is not remembered.
-    return brief if fault else _remember(stored, identity, brief)
+    return _remember(stored, identity, brief) if source.lasting else brief
 
 
 def batch_sizes(max_batch_size: int) -> list[int]:
     """Powers of two below `max_batch_size`, and itself."""
     return [*(1 << i for i in range((max_batch_size - 1).bit_length())), max_batch_size]
-
-
-def _work_and_peaks(
-    path: Path, sizes: list[int], measure_peaks: Callable[[], Peaks]
-) -> tuple[dict[int, Work], Peaks | None, str | None]:
-    """What the features need; without it, why not, where that may change."""
-    if path.suffix != ".onnx":
-        return {}, None, None
-    try:
-        return work_in_child(path, sizes), measure_peaks(), None
-    except ChildError as error:
-        return {}, None, f"features are neutral values, since {error}"
-
-
-def _combine(solo: Mapping[int, Solo], work: Mapping[int, Work], peaks: Peaks | None) -> ModelProfile:
-    loads = tuple(
-        neutral_load(times.p50_ns) if peaks is None else load_of(work[size], times.p50_ns, peaks)
-        for size, times in solo.items()
-    )
-    return ModelProfile(tuple(solo), loads)
-
-
-def _shortfall(path: Path, work: Mapping[int, Work]) -> str | None:
-    if not work:
-        return f"features are neutral values, since {path.name} is not an ONNX graph"
-    if not all(one.complete for one in work.values()):
-        return "features are lower bounds, since some operators' shapes are not known"
-    return None
 
 
 def _also(brief: BriefProfile, note: str) -> BriefProfile:

@@ -1,7 +1,7 @@
 """Where a profile's features come from. Each source says its name, which the profile keeps.
 
 The hardware's own counters (on NVIDIA: Nsight Compute's SM, L2 and DRAM throughput) are one more source: a class with
-the two members below, chosen in `feature_source`.
+the members below, chosen in `feature_source`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class FeatureSource(Protocol):
     def note(self) -> str | None:
         """One sentence about what is less than usual."""
 
+    @property
+    def lasting(self) -> bool:
+        """Whether another attempt would give no better features."""
+
     def load(self, batch_size: int, solo_ns: int) -> Load:
         """Shares of the device's peak over a run of `solo_ns` nanoseconds."""
 
@@ -36,6 +40,7 @@ class GraphFeatures:
     """Operations and bytes counted in the ONNX graph, over the measured peaks of one core."""
 
     name = "graph"
+    lasting = True
 
     def __init__(self, work: Mapping[int, Work], peaks: Peaks) -> None:
         self._work, self._peaks = work, peaks
@@ -52,8 +57,9 @@ class NeutralFeatures:
 
     name = "neutral"
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, lasting: bool = True) -> None:
         self.note: str | None = f"features are neutral values, since {why}"
+        self.lasting = lasting
 
     def load(self, batch_size: int, solo_ns: int) -> Load:  # noqa: ARG002
         """See `FeatureSource.load`."""
@@ -71,4 +77,4 @@ def feature_source(
     try:
         return GraphFeatures(work_in_child(path, batch_sizes), peaks())
     except ChildError as error:
-        return NeutralFeatures(str(error))
+        return NeutralFeatures(str(error), lasting=False)

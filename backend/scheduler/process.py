@@ -169,7 +169,7 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.setblocking(False)
         samples = sample_log_of_environment()
         try:
-            SchedulerProcess(point.lock.stem, listener, lanes, linger_s, samples).run()
+            SchedulerProcess(point.device, listener, lanes, linger_s, samples).run()
         finally:
             point.socket.unlink(missing_ok=True)
             if samples is not None:

@@ -17,6 +17,7 @@ _MAX_SOCKET_PATH = 107
 class MeetingPoint:
     """The files of one device's scheduler."""
 
+    device: str
     socket: Path
     lock: Path
     log: Path
@@ -49,7 +50,7 @@ def meeting_point(device: str) -> MeetingPoint:
             f"the scheduler's socket path '{socket}' is longer than {_MAX_SOCKET_PATH} bytes; "
             f"set {VARIABLE} to a shorter folder"
         )
-    return MeetingPoint(socket, directory / f"{device}.lock", directory / f"{device}.log")
+    return MeetingPoint(device, socket, directory / f"{device}.lock", directory / f"{device}.log")
 
 
 def _sentence(directory: Path, why: str) -> str:

@@ -71,29 +71,20 @@ class SampleLog:
 
     def _append(self, line: bytes) -> None:
         """All of the line or nothing of it. Opened anew each time: the file may be moved away at any moment."""
+        self._rotate(len(line))
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
-            if size and size + len(line) > self._max_bytes:
-                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-                os.close(descriptor)
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                size = 0
-            self._write(descriptor, line, size)
+            if os.write(descriptor, line) < len(line):  # the disk is full: leave no broken line
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 
-    @staticmethod
-    def _write(descriptor: int, line: bytes, size: int) -> None:
-        written = 0
-        try:
-            written = os.write(descriptor, line)
-        finally:
-            if 0 < written < len(line):  # the disk is full: leave no broken line
-                with suppress(OSError):
-                    os.ftruncate(descriptor, size)
-        if written < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _rotate(self, more: int) -> None:
+        with suppress(FileNotFoundError):
+            if (size := self._path.stat().st_size) > 0 and size + more > self._max_bytes:
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
 
 
 def sample_log_of_environment() -> SampleLog | None:

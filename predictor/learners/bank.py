@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.learners.regression import Vector, array_of
+from predictor.learners.regression import MAX_GROWTH, Vector, array_of
 
-_MAX_GROWTH = 100.0
-"""Forgetting inflates the covariance where samples say nothing; beyond this multiple of the prior's trace nothing more
-is forgotten until samples have brought it down."""
 _MIN_VARIANCE = 1e-12
 
 
@@ -21,7 +18,7 @@ class Bank:
         self._prior: Vector = np.stack([np.diag(v) for v in variance])
         self._covariance: Vector = self._prior.copy()
         self._forgetting = np.array(forgetting)
-        self._max_trace = _MAX_GROWTH * variance.sum(axis=1)
+        self._max_trace = MAX_GROWTH * variance.sum(axis=1)
 
     def learn(self, x: Vector, y: Vector) -> None:
         """x: (k, b, n), y: (k, b): b samples at once, forgetting before them as for each. O(k n² b)."""

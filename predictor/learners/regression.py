@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-_MAX_GROWTH = 100.0
+MAX_GROWTH = 100.0
 """Forgetting inflates the covariance where samples say nothing; beyond this multiple of the prior's trace nothing more
 is forgotten until samples have brought it down."""
 
@@ -21,7 +21,7 @@ class Regression:
         self._covariance = np.diag(variance)
         self._variance = variance
         self._forgetting = forgetting
-        self._max_trace = _MAX_GROWTH * float(variance.sum())
+        self._max_trace = MAX_GROWTH * float(variance.sum())
 
     def learn(self, x: Vector, y: float) -> None:
         """One step, O(n²)."""

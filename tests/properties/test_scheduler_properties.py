@@ -503,3 +503,9 @@ def test_the_same_events_give_the_same_commands(seed: int) -> None:
         commands += again.leave(source, at_ns) if event is None else again.handle(source, event, at_ns)
     assert commands == first.commands
     assert again.policy.predictor.weights == first.core.policy.predictor.weights
+
+
+def test_the_streams_use_leases_and_take_them_back() -> None:
+    worlds = [_Stream(seed).run() for seed in range(60)]
+    assert sum(world.taken for world in worlds) >= 10
+    assert sum(isinstance(command, Recall) for world in worlds for command in world.commands) >= 5
