@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MODELS := model_repository/.generated
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint serve models bench-overhead bench-decision clean
+.PHONY: demo test test-unit lint serve models study bench-overhead bench-decision clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint            ruff and mypy --strict"
 	@echo "make serve           serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models          generate model_repository/*/1/model.onnx"
+	@echo "make study           the paper's evaluation on this machine, into docs/study.md (about half an hour)"
 	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
 	@echo "make bench-decision  what one decision of the scheduler costs"
 
@@ -23,7 +24,7 @@ $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install python3.11-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[client,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench,client,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-server.txt
 	@touch $@
 
@@ -49,6 +50,9 @@ lint: $(READY)
 
 serve: $(MODELS)
 	$(BIN)/isochrone serve --model-repository model_repository
+
+study: $(MODELS)
+	$(BIN)/python -m benchmarks.study
 
 bench-overhead: $(MODELS)
 	$(BIN)/python -m benchmarks.overhead

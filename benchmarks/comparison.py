@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.load import LoadInterrupted, first_error, payload, run_load
 from benchmarks.outcomes import Outcome
 from benchmarks.prometheus import Counts, parse
-from benchmarks.repository import link_models, write_configs
+from benchmarks.repository import link_models, short_temporary_folder, write_configs
 
 Mode = Literal["off", "on"]
 MODES: tuple[Mode, Mode] = ("off", "on")
@@ -38,7 +37,6 @@ WARM_UP_S = 4.0
 READY_TIMEOUT_S = 90.0
 _IN_FLIGHT_PER_LANE = 4  # enough that no lane waits, and that batches form
 _SETTLED_S, _SETTLE_MAX_S = 0.7, 6.0  # a model's counts reach /metrics within half a second
-_TEMP_DIR_CHARS_MAX = 48  # leaves room for the scheduler's socket in the 107 bytes of its path
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Comparison:
 
     def run(self) -> None:
         """Raises IsochroneError or KeyboardInterrupt; nothing is left running or written either way."""
-        folder = _short_temporary_folder()
+        folder = short_temporary_folder()
         try:
             files = link_models(self.plan.source, folder / "models", self.plan.classes)
             self._payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
@@ -179,8 +177,3 @@ def _settled_counts(server: EmbeddedServer) -> Counts:
             break
         before = now
     return before
-
-
-def _short_temporary_folder() -> Path:
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from benchmarks.errors import BenchmarkError
+from benchmarks.profiles import profile_models
 from benchmarks.progress import console
 from benchmarks.repository import link_models, write_configs
 from profiler.profile_file import NAME, Entry, read_profile
@@ -56,11 +54,8 @@ def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str
         target = Path(folder)
         link_models(source, target, models)
         write_configs(target, {})
-        command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={target}"]
-        done = subprocess.run([*command, f"--seconds={seconds}"], stdout=subprocess.DEVNULL, check=False)
+        profile_models(target, seconds)
         files = {model: read_profile(target / model / "1" / NAME) for model in models}
-        if done.returncode != 0 or None in files.values():
-            raise BenchmarkError(f"isochrone profile ended with exit code {done.returncode}")
         return {
             (model, entry.batch_size): entry
             for model, file in files.items()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 
 MAX_BATCH_SIZE = 8
+_TEMP_DIR_CHARS_MAX = 48  # leaves room for the scheduler's socket in the 107 bytes of its path
 
 
 def link_models(source: Path, target: Path, models: Iterable[str]) -> dict[str, Path]:
-    """Model → its file. Raises BenchmarkError where one is missing."""
+    """Model → its file; links that are there already stay. Raises BenchmarkError where a model is missing."""
     files = {model: source / model / "1" / "model.onnx" for model in models}
     missing = [model for model, file in files.items() if not file.is_file()]
     if missing:
         raise BenchmarkError(f"no model file for {', '.join(missing)} in '{source}'; run `make models`")
     for model, file in files.items():
         version = target / model / "1"
-        version.mkdir(parents=True)
-        (version / "model.onnx").symlink_to(file.absolute())
+        version.mkdir(parents=True, exist_ok=True)
+        link = version / "model.onnx"
+        if not link.is_symlink():
+            link.symlink_to(file.absolute())
     return files
 
 
@@ -29,3 +33,9 @@ def write_configs(repository: Path, parameters: Mapping[str, str], *, backend: s
     lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
     for model in repository.iterdir():
         (model / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
+def short_temporary_folder() -> Path:
+    """A new one, where a runtime folder fits in; the caller removes it."""
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()

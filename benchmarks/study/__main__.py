@@ -1,0 +1,67 @@
+"""`python -m benchmarks.study`: record what is missing, compute, draw, write the report."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from backend.errors import IsochroneError
+from benchmarks.progress import Stages, console
+from benchmarks.study.collect import Collector
+from benchmarks.study.plan import plan
+from benchmarks.study.plots import draw
+from benchmarks.study.report import report
+from benchmarks.study.results import results
+
+_COMPUTING_S = 90.0
+_USAGE_ERROR, _INTERRUPTED = 2, 130
+
+
+def study(
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that it works, not what it finds.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
+    repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
+    folder: Annotated[Path, typer.Option(help="Of the records, which a later run takes up.")] = Path("results/study"),
+    out: Annotated[Path, typer.Option(help="Folder of study.md; plots go to its folder study/.")] = Path("docs"),
+) -> None:
+    """The paper's protocol on a stock tritonserver with this backend, and ours beside it."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    screen = console()
+    chosen = plan(quick=quick)
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        collector = Collector(
+            chosen, repository, folder, lambda what, s: stages.begin(what, s), lambda s: stages.advance(s)
+        )
+        collector.begin()
+        seconds = collector.seconds
+        screen.print(f"about {seconds / 60 + _COMPUTING_S / 60:.0f} minutes; interrupted, it goes on where it was")
+        with Stages(screen, seconds + _COMPUTING_S) as stages:
+            recorded = collector.run()
+            found = results(chosen, recorded, stages.begin)
+            stages.begin("drawing", 5.0)
+            out.mkdir(parents=True, exist_ok=True)
+            plots = draw(found, out / "study")
+            (out / "study.md").write_text(report(found, plots, out))
+    except (IsochroneError, OSError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        raise typer.Exit(_USAGE_ERROR) from None
+    except KeyboardInterrupt:
+        print("study: interrupted; what is recorded is kept, run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    screen.print(f"{out / 'study.md'} is written", highlight=False)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(study)

@@ -1,0 +1,153 @@
+"""The study's numbers from its logs: pure functions of samples and profiles.
+
+Slowdown is relative to the profiled p95 throughout, as in the paper (arXiv 2512.18725, section 3).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.evaluate import Score, evaluate
+from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
+from predictor.learners.linear import Offline, fit
+from predictor.samples import Sample, neighbours_of, own_of
+from predictor.workload import FEATURES, Load, ModelProfile
+from profiler.profile_file import ProfileFile
+
+Vector = NDArray[np.float64]
+
+LEARNERS = ("mean", "count", "offline", "sgd", "rls", "isochrone")
+TRAIN_SHARE = 0.75
+_SPLIT_SEED = 1
+_EXPLAINED = (("static", 0.0), ("EWMA 1/3", 1 / 3), ("EWMA 1/2", 1 / 2), ("EWMA 2/3", 2 / 3), ("integral", 0.0))
+
+
+def relative_to_p95(samples: Sequence[Sample], profiles: Mapping[str, ProfileFile]) -> list[Sample]:
+    """The same samples with the profiled p95 as the solo latency; sizes between profiled ones are interpolated."""
+    p95 = {model: _p95(file) for model, file in profiles.items()}
+    return [
+        msgspec.structs.replace(
+            s,
+            solo_ns=p95[s.model].at(s.batch_size).solo_ns,
+            co_runners=tuple(
+                msgspec.structs.replace(c, solo_ns=p95[c.model].at(c.batch_size).solo_ns) for c in s.co_runners
+            ),
+        )
+        for s in samples
+    ]
+
+
+def _p95(file: ProfileFile) -> ModelProfile:
+    loads = (Load(e.p95_ns, e.features.compute, e.features.l2, e.features.dram) for e in file.entries)
+    return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
+
+
+# Section 3: how large interference is
+
+
+def interference(samples: Sequence[Sample]) -> Vector:
+    """(samples,) measured execution / profiled p95, ascending."""
+    return np.sort([s.slowdown for s in samples])
+
+
+# Figure 5: what the features lose
+
+
+class Spread(NamedTuple):
+    """Relative errors of one kind of features on the test part: quantiles, and all of them."""
+
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    errors: Vector
+
+
+def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
+    """The linear model fitted on 75 % of the batches, tested on the rest, with each way to see its neighbours."""
+    owns = [own_of(s) for s in samples]
+    beside = [neighbours_of(s) for s in samples]
+    truth = np.array([s.slowdown for s in samples])
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(samples))
+    train, test = np.split(order, [int(TRAIN_SHARE * len(samples))])
+    found = {}
+    for name, alpha in _EXPLAINED:
+        seen = [_seen(name, alpha)(own, neighbours) for own, neighbours in zip(owns, beside, strict=True)]
+        predicted = _fitted(owns, seen, truth, train, test)
+        errors = np.abs(predicted - truth[test]) / truth[test]
+        found[name] = Spread(*np.percentile(errors, (25, 50, 75, 95)).tolist(), errors)
+    return found
+
+
+def _seen(name: str, alpha: float) -> Callable[[Own, Sequence[Neighbour]], Exposure]:
+    if name == "static":
+        return static_exposure
+    return exposure if alpha == 0.0 else lambda own, neighbours: ewma_exposure(own, neighbours, alpha)
+
+
+def _fitted(
+    owns: Sequence[Own], seen: Sequence[Exposure], truth: Vector, train: NDArray[np.int64], test: NDArray[np.int64]
+) -> Vector:
+    learner = Offline()
+    learner.start(fit([(owns[i], seen[i], float(truth[i])) for i in train]))
+    return np.array([learner.predict_one(owns[i], seen[i]) for i in test])
+
+
+# Table 1: what does not change with the workload
+
+
+class Floor(NamedTuple):
+    """How much identical co-locations differ: no predictor that sees only who ran beside whom gets below.
+
+    mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group.
+    """
+
+    mse: float
+    relative: float
+    share: float
+
+
+class Tested(NamedTuple):
+    """One set: scores by learner, and the floor."""
+
+    samples: int
+    scores: dict[str, Score]
+    floor: Floor
+
+
+def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
+    """Each test set after the training set, by name. The paper's three start from the same weights."""
+    return {
+        name: Tested(len(samples), evaluate(samples, FEATURES, training, LEARNERS).learners, noise_floor(samples))
+        for name, samples in tests.items()
+    }
+
+
+def training_errors(training: Sequence[Sample]) -> tuple[float, float]:
+    """MSE on the training set: of the weights that the paper's three start from, and of ours, test-then-train."""
+    owns = [own_of(s) for s in training]
+    seen = [exposure(own, neighbours_of(s)) for own, s in zip(owns, training, strict=True)]
+    truth = np.array([s.slowdown for s in training])
+    every = np.arange(len(training))
+    linear = float(np.mean((_fitted(owns, seen, truth, every, every) - truth) ** 2))
+    return linear, evaluate(training, FEATURES, (), ("isochrone",)).learners["isochrone"].mse
+
+
+def noise_floor(samples: Sequence[Sample]) -> Floor:
+    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal."""
+    groups: dict[int | None, list[float]] = defaultdict(list)
+    for s in samples:
+        groups[exposure(own_of(s), neighbours_of(s)).signature].append(s.slowdown)
+    repeated = [np.array(group) for group in groups.values() if len(group) > 1]
+    if not repeated:
+        return Floor(0.0, 0.0, 0.0)
+    squares = sum(float(np.sum((g - g.mean()) ** 2)) for g in repeated)
+    freedom = sum(len(g) - 1 for g in repeated)
+    relative = np.concatenate([np.abs(g - np.median(g)) / g for g in repeated])
+    return Floor(squares / freedom, float(np.median(relative)), sum(map(len, repeated)) / len(samples))

@@ -1,0 +1,78 @@
+"""What the study runs: which models, at which loads, on how many lanes, for how long. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from benchmarks.arrivals import Traffic
+
+TRAINED = ("resnet50", "roberta_base", "vgg19")
+"""Models of the training set."""
+OTHERS = ("yolov8n", "vit_b16", "convnext_base")
+"""Of test set 2: none of them is in the training set."""
+COPIED = "resnet50"
+"""The model of the paper's figure 3."""
+TRAINING, TEST_SETS = "training set", ("test set 1", "test set 2", "test set 3")
+_SLO_MS = 10_000.0
+
+
+class Log(msgspec.Struct, frozen=True):
+    """One set of models under Poisson load. weights: of each model's rate; loads: one after the other.
+
+    A load of 1 asks for as much work as would keep every core busy with batches of one at their profiled latency.
+    """
+
+    name: str
+    weights: dict[str, float]
+    loads: tuple[float, ...]
+    seconds: float
+    seed: int
+
+    def traffic(self, load: float, solo_s: Mapping[str, float], cores: int) -> tuple[Traffic, ...]:
+        """solo_s: latency of a batch of one, by model."""
+        work = sum(weight * solo_s[model] for model, weight in self.weights.items())
+        rate = load * cores / work
+        return tuple(Traffic(model, rate * weight, _SLO_MS) for model, weight in self.weights.items())
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """lanes: each log is recorded with each. tasks: numbers of copies of `COPIED` that share the load.
+
+    task_load: as in `Log`, of one core, which is what sequential execution has. profile_seconds: per entry at most.
+    """
+
+    lanes: tuple[int, ...]
+    logs: tuple[Log, ...]
+    batch_sizes: tuple[int, ...]
+    profile_seconds: float
+    tasks: tuple[int, ...]
+    task_load: float
+    task_seconds: float
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(model for log in self.logs for model in log.weights))
+
+
+def plan(*, quick: bool) -> Plan:
+    """The study in full, or in a form that only shows that all of it works."""
+    if quick:
+        return Plan((2, 4), _logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5)
+    return Plan((2, 4), _logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0)
+
+
+def _logs(loads: tuple[float, ...], seconds: float) -> tuple[Log, ...]:
+    def equal(models: Sequence[str]) -> dict[str, float]:
+        return dict.fromkeys(models, 1.0)
+
+    shifted = dict(zip(TRAINED, (0.3, 1.0, 3.0), strict=True))
+    other_loads = tuple(load + 0.1 for load in reversed(loads))
+    sets = (
+        (TRAINING, equal(TRAINED), loads),
+        (TEST_SETS[0], shifted, other_loads),
+        (TEST_SETS[1], equal(OTHERS), loads),
+        (TEST_SETS[2], equal(TRAINED + OTHERS), loads),
+    )
+    return tuple(Log(name, weights, own, seconds, 10 * i + 1) for i, (name, weights, own) in enumerate(sets))

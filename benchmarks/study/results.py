@@ -1,0 +1,64 @@
+"""Everything that the report shows, computed once from what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.study.collect import Recorded, Run, Tasks
+from benchmarks.study.numbers import (
+    Spread,
+    Tested,
+    Vector,
+    feature_errors,
+    interference,
+    relative_to_p95,
+    table_one,
+    training_errors,
+)
+from benchmarks.study.plan import TEST_SETS, TRAINING, Plan
+from predictor.samples import read_samples
+from profiler.profile_file import ProfileFile
+
+
+@dataclass(frozen=True)
+class OfLanes:
+    """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set."""
+
+    batches: dict[str, int]
+    runs: dict[str, Run]
+    interference: Vector
+    features: dict[str, Spread]
+    training: tuple[float, float]
+    tested: dict[str, Tested]
+
+
+@dataclass(frozen=True)
+class Results:
+    """lanes: by number of lanes."""
+
+    plan: Plan
+    profiles: dict[str, ProfileFile]
+    tasks: list[Tasks]
+    lanes: dict[int, OfLanes]
+
+
+def results(plan: Plan, recorded: Recorded, on_stage: Callable[[str, float], None]) -> Results:
+    """Takes some seconds per thousand batches."""
+    found = {}
+    for lanes in plan.lanes:
+        on_stage(f"learning from the logs of {lanes} lanes", 30.0)
+        logs = {
+            log.name: relative_to_p95(read_samples(recorded.logs[lanes, log.name]).samples, recorded.profiles)
+            for log in plan.logs
+        }
+        every = [s for samples in logs.values() for s in samples]
+        found[lanes] = OfLanes(
+            {name: len(samples) for name, samples in logs.items()},
+            {log.name: recorded.runs[lanes, log.name] for log in plan.logs},
+            interference(every),
+            feature_errors(every),
+            training_errors(logs[TRAINING]),
+            table_one(logs[TRAINING], {name: logs[name] for name in TEST_SETS}),
+        )
+    return Results(plan, recorded.profiles, recorded.tasks, found)

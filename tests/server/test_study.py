@@ -1,0 +1,68 @@
+"""The study in its quick form on a real server: interrupted once, taken up again, and what it wrote."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.study.plan import TEST_SETS, TRAINING
+from predictor.samples import read_samples
+
+ROOT = Path(__file__).resolve().parents[2]
+PLOTS = {"throughput", "tasks", "interference", "features", "learners"}
+
+
+def begin(tmp_path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.study", "--quick", f"--folder={tmp_path / 'records'}"]
+    return subprocess.Popen(
+        [*command, f"--out={tmp_path / 'out'}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str], within_s: float) -> str:
+    try:
+        return process.communicate(timeout=within_s)[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_runs_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    logs = tmp_path / "records" / "logs"
+    process = begin(tmp_path)
+    deadline = time.monotonic() + 120.0
+    while not list(logs.glob("*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = finish(process, 60.0)
+    assert process.returncode == 130, said
+    assert "interrupted; what is recorded is kept" in said
+    first = {path.name: path.stat().st_mtime_ns for path in logs.iterdir()}
+    assert first
+    assert not (tmp_path / "out").exists()
+
+    said = finish(process := begin(tmp_path), 300.0)
+    assert process.returncode == 0, said
+    assert first.items() <= {path.name: path.stat().st_mtime_ns for path in logs.iterdir()}.items()
+    for lanes in (2, 4):
+        for name in (TRAINING, *TEST_SETS):
+            assert len(read_samples(logs / f"{name.replace(' ', '-')}-{lanes}-lanes.jsonl").samples) > 30
+    report = (tmp_path / "out" / "study.md").read_text()
+    linked = re.findall(r"!\[\w+\]\((study/\w+\.png)\)", report)
+    assert {Path(link).stem for link in linked} == PLOTS
+    for link in linked:
+        assert (tmp_path / "out" / link).read_bytes().startswith(b"\x89PNG")
+    assert "nan" not in report
+    for what in (*TEST_SETS, "noise floor", "EWMA 1/3", "integral", "failed"):
+        assert what in report
+
+    other = subprocess.run(
+        [sys.executable, "-m", "benchmarks.study", f"--folder={tmp_path / 'records'}", f"--out={tmp_path / 'out'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False,
+    )  # fmt: skip
+    assert other.returncode == 2
+    assert "holds records of another plan" in other.stderr

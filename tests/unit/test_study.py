@@ -1,0 +1,107 @@
+"""The study's arithmetic on logs whose answer is known; that it runs on a server is tested beside the servers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.study.numbers import feature_errors, noise_floor, relative_to_p95, table_one, training_errors
+from benchmarks.study.plan import TEST_SETS, TRAINING, plan
+from predictor.samples import SCHEMA, CoRunner, Sample
+from profiler.profile_file import Entry, Features, ProfileFile
+
+MS = 1_000_000
+
+
+def sample(start_ms: float, slowdown: float, *beside: CoRunner, model: str = "a", batch_size: int = 1) -> Sample:
+    shares = {"compute": 0.5, "l2": 0.2, "dram": 0.3}
+    exec_ns = round(10 * MS * slowdown)
+    return Sample(SCHEMA, model, batch_size, round(start_ms * MS), exec_ns, 10 * MS, features=shares, co_runners=beside)
+
+
+def neighbour(begin: float, end: float, dram: float = 0.4) -> CoRunner:
+    return CoRunner("b", 1, 20 * MS, begin, end, {"compute": 0.3, "l2": 0.1, "dram": dram})
+
+
+def profile(model: str, *entries: tuple[int, float, float]) -> ProfileFile:
+    """entries: (batch size, p50 ms, p95 ms)."""
+    shares = Features(0.5, 0.2, 0.3)
+    found = []
+    for size, p50, p95 in entries:
+        low, high = round(p50 * MS), round(p95 * MS)
+        found.append(Entry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
+    return ProfileFile(1, model, "1", "cpu", "onnx", "0" * 64, "graph", tuple(found))
+
+
+def test_slowdown_is_relative_to_the_profiled_p95() -> None:
+    profiles = {"a": profile("a", (1, 10, 12), (3, 30, 40)), "b": profile("b", (1, 20, 25))}
+    alone, pair = relative_to_p95([sample(0, 1.5), sample(20, 3.0, neighbour(0, 1), batch_size=2)], profiles)
+    assert alone.slowdown == pytest.approx(15 / 12)
+    assert pair.slowdown == pytest.approx(30 / 26)  # half way between 12 and 40
+    assert pair.co_runners[0].solo_ns == 25 * MS
+
+
+def test_the_noise_floor_is_what_equal_co_locations_differ_by() -> None:
+    rng = np.random.default_rng(0)
+    alone = [sample(10 * i, float(rng.normal(1.2, 0.05))) for i in range(2_000)]
+    beside = [sample(10 * i, float(rng.normal(2.0, 0.10)), neighbour(0, 1)) for i in range(2_000)]
+    unique = [sample(10 * i, 9.0, neighbour(0, 1), batch_size=i + 2) for i in range(1_000)]
+    floor = noise_floor(alone + beside + unique)
+    assert floor.mse == pytest.approx((0.05**2 + 0.10**2) / 2, rel=0.1)
+    assert floor.share == pytest.approx(0.8)
+    assert 0.02 < floor.relative < 0.05
+
+
+def test_nothing_repeats_and_there_is_no_floor() -> None:
+    assert noise_floor([sample(0, 1.0), sample(10, 1.0, neighbour(0, 1))]) == (0.0, 0.0, 0.0)
+
+
+def test_only_the_integral_sees_how_long_a_neighbour_stayed() -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(600):
+        dram, end = rng.uniform(0.1, 0.9), rng.uniform(0.05, 1.0)
+        samples.append(sample(30 * i, 1.0 + dram * end, neighbour(0.0, end, dram)))
+    errors = feature_errors(samples)
+    assert list(errors) == ["static", "EWMA 1/3", "EWMA 1/2", "EWMA 2/3", "integral"]
+    assert errors["integral"].p95 < 0.01
+    assert all(errors[name].p50 > 0.03 for name in errors if name != "integral")
+    assert len(errors["static"].errors) == 150
+
+
+def test_the_papers_three_start_from_the_training_set() -> None:
+    rng = np.random.default_rng(0)
+
+    def log(count: int, slope: float) -> list[Sample]:
+        drams = rng.uniform(0.1, 0.9, count)
+        return [sample(50 * i, 1.0 + slope * d, neighbour(0, 1, d)) for i, d in enumerate(drams)]
+
+    training = log(400, 1.0)
+    linear, ours = training_errors(training)
+    assert linear < 1e-3
+    assert ours < 0.05
+    tested = table_one(training, {TEST_SETS[0]: log(300, 1.0), TEST_SETS[1]: log(300, 3.0)})
+    same, steeper = tested.values()
+    assert max(same.scores[name].mse for name in ("offline", "sgd", "rls", "isochrone")) < 0.02
+    assert steeper.scores["rls"].mse < steeper.scores["offline"].mse
+    assert steeper.scores["isochrone"].mse < steeper.scores["rls"].mse
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_plan_is_the_papers(quick: bool) -> None:
+    logs = {log.name: log for log in plan(quick=quick).logs}
+    trained, other_load, others, every = (set(logs[name].weights) for name in (TRAINING, *TEST_SETS))
+    assert trained == other_load
+    assert logs[TRAINING].weights != logs[TEST_SETS[0]].weights
+    assert trained.isdisjoint(others)
+    assert every == trained | others
+    assert min(plan(quick=quick).lanes) == 2 < max(plan(quick=quick).lanes)
+
+
+def test_a_load_of_one_keeps_every_core_busy() -> None:
+    log = plan(quick=False).logs[1]
+    solo_s = {model: 0.01 * i for i, model in enumerate(log.weights, 1)}
+    traffic = log.traffic(1.0, solo_s, cores=4)
+    assert sum(t.rate_per_s * solo_s[t.model] for t in traffic) == pytest.approx(4.0)
+    rates = {t.model: t.rate_per_s for t in traffic}
+    assert rates["vgg19"] == pytest.approx(10 * rates["resnet50"])
