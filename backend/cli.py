@@ -109,5 +109,24 @@ def evaluate(
     run_evaluation(samples, train_fraction, train_file, json_out)
 
 
+@app.command()
+def simulate(
+    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    model_repository: Annotated[Path, typer.Option(help="Folder of the models and their profile.json.")],
+    samples: Annotated[
+        Path | None, typer.Option(help="Recorded batches to learn the interference from; without: none.")
+    ] = None,
+    lanes: Annotated[str, typer.Option(help="Such as 2 or 2,3,4.")] = "2",
+    load: Annotated[str, typer.Option(help="Factors on all rates, such as 0.5,1,1.5.")] = "1",
+    seed: Annotated[int, typer.Option(min=0, help="Of the arrivals and of how batches differ.")] = 1,
+    overhead_ms: Annotated[float, typer.Option(help="Around each execution on its lane.")] = 0.0,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers to this file too.")] = None,
+) -> None:
+    """Ask in virtual time what share of deadlines the scheduler keeps."""
+    from backend.simulation.command import SimulateOptions, run_simulation  # noqa: PLC0415 - `serve` needs none of it
+
+    run_simulation(SimulateOptions(workload, model_repository, samples, lanes, load, seed, overhead_ms, json))
+
+
 if __name__ == "__main__":
     main()

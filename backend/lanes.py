@@ -1,4 +1,7 @@
-"""A thread per lane of the device, on CPU pinned to a core of its own: unpinned batches disturb each other more."""
+"""A thread per lane of the device, on CPU pinned to a core of its own: unpinned batches disturb each other more.
+
+More lanes than cores are left to the operating system: pinned, two batches would share a core beside an idle one.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,16 @@ def pin(core: int) -> None:
 
 
 class Lanes:
-    """Runs each batch given to a lane, in the order given. `work` must not raise."""
+    """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU."""
 
     def __init__(self, count: int, work: Callable[[Batch], None], pinned_to: Sequence[int] | None) -> None:
         self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in range(count)]
+        niceness = None if pinned_to is None else _NICENESS
+        own: list[int | None] = list(pinned_to) if pinned_to is not None and count <= len(pinned_to) else [None] * count
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(queue, work, pinned_to[i % len(pinned_to)] if pinned_to else None),
+                args=(queue, work, own[i], niceness),
                 name=f"isochrone-lane-{i}",
                 daemon=True,
             )
@@ -58,9 +63,12 @@ class Lanes:
             thread.join(timeout=30.0)
 
     @staticmethod
-    def _run(queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None) -> None:
+    def _run(
+        queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None, niceness: int | None
+    ) -> None:
         if core is not None:
             pin(core)
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        if niceness is not None:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         while (batch := queue.get()) is not None:
             work(batch)

@@ -20,7 +20,7 @@ from typing import Literal
 from backend.lanes import cores
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.arrivals import Traffic, poisson
+from backend.simulation.arrivals import Traffic, poisson
 from benchmarks.calibrate import capacity_per_s, solo_latency_ms
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import LoadInterrupted, first_error, payload, run_load
@@ -120,6 +120,7 @@ class Comparison:
                 yield server
         finally:  # the scheduler would wait a few seconds for models to come back, and go on from what it learned
             processes.end(lambda: processes.pids_with("ISOCHRONE_RUNTIME_DIR", runtime_dir))
+            (folder / "run" / "cpu.state").unlink(missing_ok=True)
 
     def _calibrate(self, server: EmbeddedServer) -> None:
         self._on_stage("measuring each model alone", 1.0 * len(self._payloads))

@@ -17,7 +17,7 @@ import numpy as np
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from benchmarks.arrivals import Arrival
+from backend.simulation.arrivals import Arrival
 from benchmarks.outcomes import Outcome, Status
 from zoo.inputs import random_inputs
 

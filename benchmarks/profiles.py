@@ -12,7 +12,8 @@ from benchmarks.errors import BenchmarkError
 
 def profile_models(repository: Path, seconds: float, batch_sizes: Sequence[int] = ()) -> None:
     """Write each model's profile.json; what is there and holds stays. Raises BenchmarkError."""
-    command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={repository}", f"--seconds={seconds}"]
+    command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={repository}"]
+    command.append(f"--seconds={seconds}")
     if batch_sizes:
         command.append(f"--batch-sizes={','.join(map(str, batch_sizes))}")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)

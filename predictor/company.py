@@ -1,32 +1,48 @@
-"""Who ran beside whom and when: of each running batch, every neighbour with the instants it came and went.
+"""Who ran beside whom and when: of each batch, every neighbour with the instants it came and went.
 
-What `predictor.colocation` sums up, one by one: for samples, and for learners that know their neighbours by name.
+What `predictor.colocation` sums up, one by one: for samples, and for learners that know their neighbours by name. A
+launch and a finish cost next to nothing; the neighbours are worked out when they are asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
+from itertools import takewhile
 
 from predictor.features import Neighbour, Own
 
 NEIGHBOURS_MAX = 256
-"""Of one batch; a batch so long that more come and go beside it loses the later ones."""
+"""Of one batch; one so long that more come and go beside it knows the latest."""
 
 
-@dataclass(slots=True)
-class _Stay:
-    """A neighbour's time beside a batch; `until_ns` None: it is there still."""
+@dataclass(slots=True, eq=False)
+class _Guest:
+    """until_ns None: it runs."""
 
-    who: Own
+    own: Own
     since_ns: int
     until_ns: int | None = None
 
 
-@dataclass(slots=True)
-class _Guest:
-    own: Own
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A batch's time on the device, over."""
+
     since_ns: int
-    beside: dict[object, _Stay] = field(default_factory=dict)
+    until_ns: int
+    others: tuple[_Guest, ...]
+
+    def neighbours(self) -> list[Neighbour]:
+        """Each with its overlap as fractions of this batch's time, those that left first in front."""
+        since_ns, whole_ns = self.since_ns, max(1, self.until_ns - self.since_ns)
+        found = []
+        for guest in self.others:
+            own, until_ns = guest.own, guest.until_ns
+            begin = max(0, guest.since_ns - since_ns) / whole_ns
+            end = 1.0 if until_ns is None or until_ns >= self.until_ns else (until_ns - since_ns) / whole_ns
+            found.append(Neighbour(own.model, own.batch_size, own.load, begin, end))
+        return found
 
 
 class Company:
@@ -34,31 +50,24 @@ class Company:
 
     def __init__(self) -> None:
         self._here: dict[object, _Guest] = {}
+        self._gone: deque[_Guest] = deque(maxlen=NEIGHBOURS_MAX)
+        """Those that ended last, in that order."""
 
     def __len__(self) -> int:
         return len(self._here)
 
     def launch(self, key: object, own: Own, now_ns: int) -> None:
         """A batch starts beside whatever runs."""
-        new = _Guest(own, now_ns)
-        for other, guest in self._here.items():
-            new.beside[other] = _Stay(guest.own, now_ns)
-            if len(guest.beside) < NEIGHBOURS_MAX:
-                guest.beside[key] = _Stay(own, now_ns)
-        self._here[key] = new
+        if not self._here:
+            self._gone.clear()  # they were nobody's neighbours
+        self._here[key] = _Guest(own, now_ns)
 
-    def finish(self, key: object, now_ns: int) -> list[Neighbour]:
-        """The batch ends; returns its neighbours with their overlap as fractions of its time."""
-        ended = self._here.pop(key)
-        for guest in self._here.values():
-            if (stay := guest.beside.get(key)) is not None:
-                stay.until_ns = now_ns
-        whole_ns = max(1, now_ns - ended.since_ns)
-        return [_neighbour(stay, ended.since_ns, now_ns, whole_ns) for stay in ended.beside.values()]
-
-
-def _neighbour(stay: _Stay, start_ns: int, now_ns: int, whole_ns: int) -> Neighbour:
-    until_ns = now_ns if stay.until_ns is None else stay.until_ns
-    who = stay.who
-    begin, end = (stay.since_ns - start_ns) / whole_ns, (until_ns - start_ns) / whole_ns
-    return Neighbour(who.model, who.batch_size, who.load, begin, end)
+    def finish(self, key: object, now_ns: int) -> Stay:
+        """The batch ends."""
+        guest = self._here.pop(key)
+        guest.until_ns = now_ns
+        since_ns = guest.since_ns
+        met = list(takewhile(lambda other: (other.until_ns or 0) > since_ns, reversed(self._gone)))
+        room = NEIGHBOURS_MAX - len(met)
+        self._gone.append(guest)
+        return Stay(since_ns, now_ns, (*reversed(met), *list(self._here.values())[: max(0, room)]))

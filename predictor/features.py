@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import pairwise
 from math import isfinite, log2
 from typing import NamedTuple
 
@@ -86,7 +85,7 @@ def exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
     beside: dict[str, float] = {}
     for neighbour, overlap in zip(neighbours, overlaps, strict=True):
         beside[neighbour.model] = beside.get(neighbour.model, 0.0) + overlap
-    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, neighbours, parts)
+    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, neighbours)
     signed = [
         (n.model, n.batch_size, steps)
         for n, overlap in zip(neighbours, overlaps, strict=True)
@@ -135,14 +134,23 @@ def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
     return (a, b, c, d, e, f)
 
 
-def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour], parts: Sequence[Sums]) -> Shares:
+def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
     """Σ over the stretches between arrivals and departures."""
-    instants = sorted({0.0, 1.0, *(n.begin for n in neighbours), *(n.end for n in neighbours)})
-    total = [0.0, 0.0, 0.0]
-    for start, stop in pairwise(instants):
-        for k, excess in enumerate(overdraft(own, _present(neighbours, parts, start))):
-            total[k] += excess * (stop - start)
-    return (total[0], total[1], total[2])
+    events = [(n.begin, n.load.compute, n.load.l2, n.load.dram) for n in neighbours]
+    events += [(n.end, -n.load.compute, -n.load.l2, -n.load.dram) for n in neighbours]
+    events.sort()
+    compute, l2, dram = own.compute - 1.0, own.l2 - 1.0, own.dram - 1.0
+    a = b = c = at = 0.0
+    for instant, more_compute, more_l2, more_dram in events:
+        if (span := instant - at) > 0.0:
+            a += span * compute if compute > 0.0 else 0.0
+            b += span * l2 if l2 > 0.0 else 0.0
+            c += span * dram if dram > 0.0 else 0.0
+            at = instant
+        compute += more_compute
+        l2 += more_l2
+        dram += more_dram
+    return (a, b, c)  # after the last departure nobody asks for more than there is
 
 
 def _signature(own: Own, signed: list[tuple[str, int, int]]) -> int:

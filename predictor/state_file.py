@@ -5,6 +5,7 @@ A file that cannot be used is set aside beside itself, never trusted in part and
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -49,6 +50,8 @@ def save(path: Path, learner: Isochrone, bound: UpperBound) -> None:
 def load(path: Path) -> tuple[Isochrone, UpperBound]:
     """What was saved, or the prior: silently where there is no file, with a warning where it is of no use."""
     try:
+        if path.exists() and not path.is_file():  # a device or a folder must not be set aside
+            raise OSError(errno.EINVAL, "it is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
         return Isochrone(), UpperBound()

@@ -7,6 +7,7 @@ Pure: no clock, thread, socket, Triton or device in here. Time is an argument; a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
@@ -26,13 +27,15 @@ from backend.scheduler.messages import (
     Take,
 )
 from backend.scheduler.policy import Choice, Policy, is_late
+from backend.scheduler.progress import Progress
 from backend.scheduler.state import BatchKey, Lanes, Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
 from predictor.colocation import Colocation
-from predictor.company import Company
-from predictor.features import Neighbour, Own
-from predictor.rls import RlsPredictor
+from predictor.company import Company, Stay
+from predictor.features import Neighbour, Own, Sums, exposure
+from predictor.learners.contract import Forecaster
+from predictor.learners.isochrone import Isochrone
 
 _OVERHEAD_WEIGHT = 0.05
 """Of the newest batch in the moving average of the time around an execution."""
@@ -50,21 +53,39 @@ Observer = Callable[[Source, Running, int, list[Neighbour]], None]
 """Told of each batch that ended well: whose it was, the batch, its measured execution in ns, who ran beside it."""
 
 
+class _Ended(NamedTuple):
+    """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly."""
+
+    own: Own
+    stay: Stay
+    sums: Sums
+    slowdown: float
+
+
 class Scheduler:
-    """All state of one device. `lanes`: how many batches may run at once.
+    """All state of one device. `lanes`: how many batches may run at once; predictor, bound: what is known already.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
 
-    def __init__(self, lanes: int, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        observer: Observer | None = None,
+        predictor: Forecaster | None = None,
+        bound: UpperBound | None = None,
+    ) -> None:
         self.lanes = Lanes(lanes)
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
         self.company = Company()
-        self.policy = Policy(RlsPredictor(), UpperBound())
+        self.policy = Policy(predictor or Isochrone(), bound or UpperBound())
         self._observer = observer
+        self.progress = Progress()
+        self._ended: list[_Ended] = []
+        self._revision = self.policy.predictor.revision
         self._now_ns = 0
         self._batches = 0
 
@@ -104,6 +125,21 @@ class Scheduler:
                 self._end(key, now_ns)
         self.colocation.advance(now_ns)
         return self._decide(now_ns)
+
+    def learn(self) -> int:
+        """Teach the predictor what ended since the last call, and how many batches that were.
+
+        Apart from `handle`, so that no launch waits for it.
+        """
+        ended, self._ended = self._ended, []
+        predictor = self.policy.predictor
+        for own, stay, sums, slowdown in ended:
+            predictor.learn_one(own, exposure(own, stay.neighbours())._replace(sums=sums), slowdown)
+        if predictor.revision != self._revision:
+            self._revision = predictor.revision
+            self.policy.renew()
+            self.progress.renew(lambda key: self.policy.response(key[0], self.running[key].own))
+        return len(ended)
 
     # Events
 
@@ -156,11 +192,11 @@ class Scheduler:
             raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
         if event.exec_ns is not None and event.exec_ns <= 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
-        batch, suffered, beside = self._end(key, now_ns)
+        batch, stay, sums = self._end(key, now_ns)
         if event.exec_ns is not None and batch.requests:  # what an adopted one suffered is not known
-            self._learn(batch, suffered, event.exec_ns, now_ns)
+            self._note(batch, stay, sums, event.exec_ns, now_ns)
             if self._observer is not None:
-                self._observer(source, batch, event.exec_ns, beside)
+                self._observer(source, batch, event.exec_ns, stay.neighbours())
         return batch
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
@@ -170,9 +206,8 @@ class Scheduler:
                 raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
             seen.add(b.batch)
         for b in event.batches:
-            load = source.load(b.rows)
-            key = (source.id, b.batch)
-            self._start(Running(key, (), b.rows, b.lane, load, 1, None, now_ns, load.solo_ns))
+            own = source.own(b.rows)
+            self._start(Running((source.id, b.batch), (), own, b.lane, 1, None, now_ns, own.load.solo_ns))
 
     def _take(self, source: Source, event: Take, now_ns: int) -> None:
         self._check_new(source, (event.request,))
@@ -185,9 +220,8 @@ class Scheduler:
             Running(
                 (source.id, event.batch),
                 (request.id,),
-                request.rows,
+                source.own(request.rows),
                 lease.lane,
-                source.load(request.rows),
                 request.priority,
                 request.deadline_ns,
                 now_ns,
@@ -201,10 +235,10 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
         self.leases.end(source.id)
 
-    def _learn(self, batch: Running, neighbours: tuple[float, float, float], exec_ns: int, now_ns: int) -> None:
+    def _note(self, batch: Running, stay: Stay, sums: Sums, exec_ns: int, now_ns: int) -> None:
         policy = self.policy
         # A process that was stopped for a while tells nothing about interference.
-        policy.predictor.learn_one(batch.load, neighbours, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN))
+        self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
         policy.bound.learn_one(exec_ns / batch.predicted_ns)
         around = max(0, now_ns - batch.launched_ns - exec_ns)
         policy.overhead_ns += _OVERHEAD_WEIGHT * (around - policy.overhead_ns)
@@ -217,7 +251,8 @@ class Scheduler:
             if source.join.rejects and source.join.interference_aware:
                 self._reject_certain_misses(source, now_ns, commands)
         while (lane := self.lanes.free()) is not None and any(s.queue for s in self.sources.values()):
-            choice = self.policy.choose(self.sources, self.running, self.colocation, now_ns)
+            self.progress.advance(now_ns)
+            choice = self.policy.choose(self.sources, self.progress, self.colocation.running(), now_ns)
             if choice is None:
                 break
             commands.append(self._launch(choice, lane, now_ns))
@@ -252,9 +287,8 @@ class Scheduler:
         batch = Running(
             key=(source.id, self._batches),
             requests=tuple(r.id for r in requests),
-            rows=sum(r.rows for r in requests),
+            own=choice.own,
             lane=lane,
-            load=choice.load,
             priority=min(r.priority for r in requests),
             deadline_ns=min(deadlines, default=None),
             launched_ns=now_ns,
@@ -278,16 +312,18 @@ class Scheduler:
     def _start(self, batch: Running) -> None:
         self.running[batch.key] = batch
         self.lanes.take(batch.lane)
-        self.colocation.launch(batch.key, batch.load, batch.launched_ns)
-        if self._observer is not None:
-            model = self.sources[batch.key[0]].join.model
-            self.company.launch(batch.key, Own(model, batch.rows, batch.load), batch.launched_ns)
+        self.colocation.launch(batch.key, batch.own, batch.launched_ns)
+        self.company.launch(batch.key, batch.own, batch.launched_ns)
+        self.progress.launch(batch, self.policy.response(batch.key[0], batch.own), batch.launched_ns)
 
-    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, tuple[float, float, float], list[Neighbour]]:
+    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, Stay, Sums]:
         batch = self.running.pop(key)
         self.lanes.release(batch.lane)
-        beside = self.company.finish(key, now_ns) if self._observer is not None else []
-        return batch, self.colocation.finish(key, now_ns), beside
+        self.colocation.advance(now_ns)
+        sums = self.colocation.suffered(key)
+        self.colocation.finish(key, now_ns)
+        self.progress.finish(key, now_ns)
+        return batch, self.company.finish(key, now_ns), sums
 
     def check_invariants(self) -> None:
         """What holds between any two events; called by every test's teardown."""
@@ -302,7 +338,8 @@ class Scheduler:
         launched = [b for b in self.running.values() if b.requests]
         assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
         self.leases.check()
-        assert len(self.company) == (len(self.running) if self._observer is not None else 0)
+        assert len(self.company) == len(self.running)
+        self.progress.check(self.running)
         for source in self.sources.values():
             source.queue.check()
         waiting = sum(len(s.queue) for s in self.sources.values())

@@ -1,52 +1,44 @@
 """When each running batch will finish: a timeline from finish to finish under mutual slowdown.
 
-Pure arithmetic over additive slowdowns (predictor): between two finishes each batch progresses at 1 / slowdown.
+Pure arithmetic over `predictor.response`: between two finishes each batch progresses at 1 / slowdown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from operator import mul
+import numpy as np
 
+from backend.scheduler.progress import slowdowns
+from predictor.response import Matrix, Responses, Vector
 
-@dataclass(slots=True)
-class Progress:
-    """One batch in a forecast. remaining_ns: of its solo latency; base, pressure: see `predictor.rls`."""
-
-    key: tuple[int, int]
-    remaining_ns: float
-    base: float
-    pressure: float
-
-
-MIN_SLOWDOWN = 0.5
 HORIZON = 4
-"""Finishes that the timeline follows one by one. Later it keeps the pressure as it is then: on a device with that
+"""Finishes that the timeline follows one by one. Later it keeps the neighbours as they are then: on a device with that
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
 
 
-def forecast_finishes(batches: list[Progress]) -> dict[tuple[int, int], float]:
-    """Nanoseconds from now to each batch's finish, by key."""
-    finishes: dict[tuple[int, int], float] = {}
-    keys = [b.key for b in batches]
-    pressures = [b.pressure for b in batches]
-    own = [b.base - b.pressure for b in batches]
-    remaining = [b.remaining_ns for b in batches]
-    pressure = sum(pressures)
+def forecast_finishes(remaining_ns: Vector, contributions: Matrix, responses: Responses) -> Vector:
+    """(n,) nanoseconds from now to each batch's finish.
+
+    remaining_ns: (n,) of its solo latency; contributions: (n, 6) to its neighbours.
+    """
+    count = len(remaining_ns)
+    remaining, finishes = remaining_ns.copy(), np.empty(count)
+    contributions, sums = contributions.copy(), contributions.sum(axis=0)
+    gone = np.zeros(count)
     now = 0.0
-    for _ in range(HORIZON):
-        if not keys:
-            return finishes
-        slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
-        spans = list(map(mul, remaining, slowdowns))
-        step = min(spans)
-        i = spans.index(step)
+    for _ in range(min(count, HORIZON)):
+        slow = slowdowns(responses, sums - contributions)
+        spans = remaining * slow + gone
+        i = int(spans.argmin())
+        step = float(spans[i])
         now += step
-        finishes[keys.pop(i)] = now
-        pressure -= pressures.pop(i)
-        del own[i], remaining[i], slowdowns[i]
+        finishes[i] = now
+        gone[i] = np.inf
+        sums -= contributions[i]
+        contributions[i] = 0.0
         # Of two that end together, rounding would leave the second a little less than nothing.
-        remaining = [left if (left := r - step / s) > 0.0 else 0.0 for r, s in zip(remaining, slowdowns, strict=True)]
-    slowdowns = [s if (s := o + pressure) > MIN_SLOWDOWN else MIN_SLOWDOWN for o in own]
-    finishes.update(zip(keys, [now + r * s for r, s in zip(remaining, slowdowns, strict=True)], strict=True))
+        remaining -= step / slow
+        np.maximum(remaining, 0.0, out=remaining)
+    if count > HORIZON:
+        there = gone == 0.0
+        finishes[there] = now + (remaining * slowdowns(responses, sums - contributions))[there]
     return finishes

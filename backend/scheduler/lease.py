@@ -52,15 +52,16 @@ class LeaseDesk:
         self._last = source.id
         if self._in_a_row < self.streak or len(self._lanes.occupied) < 2 or self._recalled:
             return []
-        load = source.load(rows)
-        predicted_ns = policy.alone_ns(load)
+        own = source.own(rows)
+        predicted_ns = policy.alone_ns(source, own)
         if self.current is not None and abs(predicted_ns - self.current.predicted_ns) <= _NEWS * predicted_ns:
             return []
         lane = self._lanes.free() if self.current is None else self.current.lane
         assert lane is not None
         self._issued += 1
         bound_ns = round(predicted_ns * policy.bound.multiplier)
-        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, load.solo_ns, predicted_ns, bound_ns)
+        solo_ns = own.load.solo_ns
+        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, solo_ns, predicted_ns, bound_ns)
         self._lanes.reserved = lane
         return [self.current]
 

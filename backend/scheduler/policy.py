@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from backend.scheduler.forecast import MIN_SLOWDOWN, Progress, forecast_finishes
+import numpy as np
+
+from backend.scheduler.forecast import forecast_finishes
 from backend.scheduler.messages import Request
-from backend.scheduler.state import BatchKey, Running, Source
+from backend.scheduler.progress import MIN_SLOWDOWN, Progress, slowdowns
+from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
 from predictor.bound import UpperBound
-from predictor.colocation import Colocation
-from predictor.rls import RlsPredictor
+from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.learners.contract import Forecaster
+from predictor.response import Mask, Response, Vector, shared
 from predictor.workload import Load
 
 LATE_SHARE = 0.05
@@ -35,9 +39,6 @@ MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
 
-_CANDIDATE: BatchKey = (-1, 0)
-_NOBODY = (0.0, 0.0, 0.0)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -45,9 +46,13 @@ class Choice:
 
     source: Source
     requests: tuple[Request, ...]
-    load: Load
+    own: Own
     predicted_ns: int
     decision: Literal["launch", "split"] = "launch"
+
+    @property
+    def load(self) -> Load:
+        return self.own.load
 
 
 class _Candidate(NamedTuple):
@@ -62,26 +67,36 @@ class _Candidate(NamedTuple):
 class Policy:
     """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
 
-    def __init__(self, predictor: RlsPredictor, bound: UpperBound) -> None:
+    def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
         self.predictor = predictor
         self.bound = bound
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself."""
         self._credit_ns = 0.0
+        self._responses: dict[tuple[int, int], Response] = {}
 
-    def choose(
-        self,
-        sources: Mapping[int, Source],
-        running: Mapping[BatchKey, Running],
-        colocation: Colocation,
-        now_ns: int,
-    ) -> Choice | None:
-        """The next launch, for which a lane is free, or None: nothing waits, or what waits is held."""
+    def response(self, source: int, own: Own) -> Response:
+        """The predictor's of a batch of this source, looked up once until `renew`."""
+        key = (source, own.batch_size)
+        known = self._responses.get(key)
+        if known is None:
+            known = self._responses[key] = self.predictor.response(own)
+        return known
+
+    def renew(self) -> None:
+        """The predictor has learned."""
+        self._responses.clear()
+
+    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
+        """The next launch, for which a lane is free, or None: nothing waits, or what waits is held.
+
+        progress: what runs, as of `now_ns`; sums: what all of it contributes.
+        """
         waiting = [s for s in sources.values() if s.queue]
-        if not running and len(waiting) == 1 and len(waiting[0].queue) == 1:
+        if not len(progress) and len(waiting) == 1 and len(waiting[0].queue) == 1:
             return self._take_only(waiting[0])
         contended = len(waiting) > 1
-        forecast = _Forecast(self, running, colocation, now_ns, contended)
+        forecast = _Forecast(self, progress, sums, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, doubtful = self._candidates(sources, forecast)
         late = self._late_source(sources)
@@ -94,12 +109,13 @@ class Policy:
         """One request on an idle device: whatever the forecast, it is launched."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
-        load = source.load(request.rows)
-        return Choice(source, (request,), load, self.alone_ns(load))
+        own = source.own(request.rows)
+        return Choice(source, (request,), own, self.alone_ns(source, own))
 
-    def alone_ns(self, load: Load) -> int:
+    def alone_ns(self, source: Source, own: Own) -> int:
         """The execution time predicted on an idle device."""
-        return max(1, round(load.solo_ns * self.predictor.predict_one(load, _NOBODY)))
+        slowdown = max(MIN_SLOWDOWN, self.response(source.id, own).slowdown(NOBODY))
+        return max(1, round(own.load.solo_ns * slowdown))
 
     def _choose_timely(
         self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: _Forecast
@@ -213,38 +229,32 @@ class Policy:
 
 
 class _Forecast:
-    """The timeline at one instant: of the running batches alone, and with a candidate beside them."""
+    """What is to be expected at one instant: of the running batches alone, and with a candidate beside them."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        running: Mapping[BatchKey, Running],
-        colocation: Colocation,
-        now_ns: int,
-        contended: bool,
-    ) -> None:
-        self._policy, self._running, self.now_ns = policy, running, now_ns
-        self._predictor, self._margin = policy.predictor, policy.bound.multiplier
-        self._progress = _progress(running.values(), policy.predictor, colocation, now_ns)
-        self._pressure = sum([p.pressure for p in self._progress])
-        self._baseline: dict[BatchKey, float] | None = None
-        self._with: tuple[Choice, dict[BatchKey, float]] | None = None
-        self.idle = not running
+    def __init__(self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool) -> None:
+        self._policy, self._progress, self._sums, self.now_ns = policy, progress, sums, now_ns
+        self._margin = policy.bound.multiplier
+        self._shared = shared(sums)
+        self._slowdowns: dict[tuple[int, int], float] = {}
+        self._could: Mask | None = None
+        self._baseline: Vector | None = None
+        self._with: tuple[Choice, Vector] | None = None
+        self.idle = not len(progress)
         self.contended = contended
 
     def choice(self, source: Source, requests: tuple[Request, ...], available: int | None = None) -> Choice:
         """A launch of these requests, with the execution predicted beside what runs now."""
-        load = source.load(sum(r.rows for r in requests))
+        rows = sum(r.rows for r in requests)
         split = available is not None and len(requests) < available
-        predicted_ns = max(1, round(load.solo_ns * self._slowdown(load)))
-        return Choice(source, requests, load, predicted_ns, "split" if split else "launch")
+        predicted_ns = max(1, round(self._predicted_ns(source, rows)))
+        return Choice(source, requests, source.own(rows), predicted_ns, "split" if split else "launch")
 
     def misses(self, source: Source, request: Request) -> bool:
         """Whether the request is predicted to miss its deadline if it is launched now, in a batch of its own."""
         if request.deadline_ns is None:
             return False
-        load = source.load(request.rows)
-        return self._expected_ns(load.solo_ns * self._slowdown(load)) > request.deadline_ns
+        expected_ns = self.now_ns + self._predicted_ns(source, request.rows) + self._policy.overhead_ns
+        return expected_ns > request.deadline_ns
 
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
         """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
@@ -252,35 +262,33 @@ class _Forecast:
         for i, request in enumerate(members):
             rows += request.rows
             tightest = _tighter(tightest, request.deadline_ns)
-            load = source.load(rows)
-            if tightest is None or self._ends_ns(load.solo_ns * self._slowdown(load)) <= tightest:
+            if tightest is None or self._ends_ns(self._predicted_ns(source, rows)) <= tightest:
                 fits = i + 1
         return fits
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
-        priority = min(r.priority for r in choice.requests)
-        threatened = self._threatened(priority, self._predictor.pressure(choice.load.features))
-        if not threatened:
+        threatened = self._threatened(choice)
+        if not threatened.any():
             return False
-        after = self._beside(choice)
-        missing = [(key, due) for key, due in threatened if self._ends_ns(after[key]) > due]
-        return bool(missing) and any(self._ends_ns(self._alone()[key]) <= due for key, due in missing)
+        due_ns = self._progress.due_ns
+        missing = threatened & (self._end_of(self._beside(choice)[:-1]) > due_ns)
+        return bool(missing.any()) and bool((self._end_of(self._alone())[missing] <= due_ns[missing]).any())
 
-    def _threatened(self, priority: int, pressure: float) -> list[tuple[BatchKey, int]]:
-        """The batches for which the timeline matters: they would make it alone, but not if nobody beside them finished.
+    def _threatened(self, choice: Choice) -> Mask:
+        """(n,) true where the timeline matters: it would make it alone, but not if nobody beside it finished.
 
-        A finish slows nobody down, since no pressure is below 0.
+        A finish is taken to slow nobody down.
         """
-        worst = self._pressure + pressure
-        return [
-            (b.key, due)
-            for b, p in zip(self._running.values(), self._progress, strict=True)
-            if b.priority <= priority
-            and (due := b.deadline_ns) is not None
-            and self._ends_ns(p.remaining_ns * max(MIN_SLOWDOWN, p.base)) <= due
-            and self._ends_ns(p.remaining_ns * max(MIN_SLOWDOWN, p.base - p.pressure + worst)) > due
-        ]
+        progress = self._progress
+        if self._could is None:
+            self._could = self._end_of(progress.remaining_ns * progress.alone) <= progress.due_ns
+        could: Mask = self._could & (progress.priorities <= min(r.priority for r in choice.requests))
+        if not could.any():
+            return could
+        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load)) - progress.adds
+        worst_ns = progress.remaining_ns * slowdowns(progress.responses, sums)
+        return np.logical_and(could, self._end_of(worst_ns) > progress.due_ns)
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
@@ -289,51 +297,47 @@ class _Forecast:
             deadline_ns = _tighter(deadline_ns, request.deadline_ns)
         if deadline_ns is None or self._ends_ns(choice.predicted_ns) <= deadline_ns:
             return False
-        if self._ends_ns(self._beside(choice)[_CANDIDATE]) <= deadline_ns:
+        if self._ends_ns(float(self._beside(choice)[-1])) <= deadline_ns:
             return False
-        first, at_ns = min(self._alone().items(), key=lambda item: item[1])
-        pressure = self._pressure - sum(p.pressure for p in self._progress if p.key == first)
-        exec_ns = choice.load.solo_ns * max(MIN_SLOWDOWN, self._predictor.base(choice.load) + pressure)
-        return self._ends_ns(at_ns + exec_ns) <= deadline_ns
+        alone = self._alone()
+        first = int(alone.argmin())
+        left = np.subtract(self._sums, self._progress.adds[first]).tolist()
+        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(left))
+        return self._ends_ns(float(alone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
 
-    def _slowdown(self, load: Load) -> float:
-        return max(MIN_SLOWDOWN, self._predictor.base(load) + self._pressure)
+    def _predicted_ns(self, source: Source, rows: int) -> float:
+        """A batch of so many rows beside what runs now."""
+        own = source.own(rows)
+        slowdown = self._slowdowns.get((source.id, rows))
+        if slowdown is None:
+            slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums)
+            slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
+            self._slowdowns[source.id, rows] = slowdown
+        return own.load.solo_ns * slowdown
 
     def _ends_ns(self, predicted_ns: float) -> float:
         """The instant that a span from now is over by, with the bound's margin and the cost around it."""
         return self.now_ns + predicted_ns * self._margin + self._policy.overhead_ns
 
-    def _expected_ns(self, predicted_ns: float) -> float:
-        return self.now_ns + predicted_ns + self._policy.overhead_ns
+    def _end_of(self, spans_ns: Vector) -> Vector:
+        """`_ends_ns` of many, from now on: a nanosecond of a clock that far from 0 is beyond a float's digits."""
+        return spans_ns * self._margin + self._policy.overhead_ns
 
-    def _alone(self) -> dict[BatchKey, float]:
+    def _alone(self) -> Vector:
         if self._baseline is None:
-            self._baseline = forecast_finishes(self._progress)
+            progress = self._progress
+            self._baseline = forecast_finishes(progress.remaining_ns, progress.adds, progress.responses)
         return self._baseline
 
-    def _beside(self, choice: Choice) -> dict[BatchKey, float]:
+    def _beside(self, choice: Choice) -> Vector:
+        """The running batches' finishes, then the candidate's."""
         if self._with is None or self._with[0] is not choice:
-            base, pressure = self._predictor.base(choice.load), self._predictor.pressure(choice.load.features)
-            candidate = Progress(_CANDIDATE, choice.load.solo_ns, base, pressure)
-            self._with = (choice, forecast_finishes([*self._progress, candidate]))
+            rows = self._progress.beside(choice.own, self._response(choice))
+            self._with = (choice, forecast_finishes(*rows))
         return self._with[1]
 
-
-def _progress(
-    running: Iterable[Running], predictor: RlsPredictor, colocation: Colocation, now_ns: int
-) -> list[Progress]:
-    """How much of each batch's solo latency is left, by the slowdown it suffered so far."""
-    base_of, pressure_of, suffered_by = predictor.base, predictor.pressure, colocation.suffered
-    found = []
-    for batch in running:
-        load, solo_ns = batch.load, batch.load.solo_ns
-        base = base_of(load)
-        slowdown = base + pressure_of(suffered_by(batch.key))
-        left = solo_ns - (now_ns - batch.launched_ns) / (slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN)
-        # A batch that outlives its prediction is taken to be nearly done: there is nothing better to go by.
-        least = solo_ns * 0.05
-        found.append(Progress(batch.key, left if left > least else least, base, pressure_of(load.features)))
-    return found
+    def _response(self, choice: Choice) -> Response:
+        return self._policy.response(choice.source.id, choice.own)
 
 
 def knee(source: Source, overhead_ns: int) -> int:

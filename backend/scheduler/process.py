@@ -23,6 +23,7 @@ from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Re
 from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
 from backend.scheduler.state import Running, Source
+from backend.scheduler.tutor import Tutor
 from predictor.features import Neighbour, Own
 from predictor.samples import sample_of
 
@@ -36,14 +37,22 @@ class SchedulerProcess:
     """Serves one device on a listening SEQPACKET socket until nobody was connected for `linger_s`."""
 
     def __init__(
-        self, device: str, listener: socket.socket, lanes: int, linger_s: float | None, samples: SampleLog | None
+        self,
+        point: MeetingPoint,
+        listener: socket.socket,
+        lanes: int,
+        linger_s: float | None,
+        samples: SampleLog | None,
     ) -> None:
-        self._device = device
+        self._device = point.device
         self._listener = listener
         self._linger_s = linger_s
         self._lanes = lanes
         self._samples = samples
-        self._scheduler = Scheduler(lanes, None if samples is None else self._sample)
+        self._tutor = Tutor(point.state)
+        self._scheduler = Scheduler(
+            lanes, None if samples is None else self._sample, self._tutor.predictor, self._tutor.bound
+        )
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._connections: dict[int, socket.socket] = {}
@@ -58,6 +67,11 @@ class SchedulerProcess:
                     self._accept()
                 else:
                     self._receive(key.data)
+                    self._tutor.teach(self._scheduler)
+
+    def close(self) -> None:
+        """Keep what was learned."""
+        self._tutor.save()
 
     def _expired(self) -> bool:
         if self._connections:
@@ -140,6 +154,8 @@ class SchedulerProcess:
         connection.close()
         now_ns = time.monotonic_ns()
         self._deliver(self._scheduler.leave(source, now_ns), time.monotonic_ns() - now_ns)
+        if not self._connections:
+            self._tutor.save()
 
 
 def _only_one(lock: Path) -> int | None:
@@ -168,9 +184,11 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.listen(128)
         listener.setblocking(False)
         samples = sample_log_of_environment()
+        process = SchedulerProcess(point, listener, lanes, linger_s, samples)
         try:
-            SchedulerProcess(point.device, listener, lanes, linger_s, samples).run()
+            process.run()
         finally:
+            process.close()
             point.socket.unlink(missing_ok=True)
             if samples is not None:
                 samples.close()

@@ -21,6 +21,8 @@ class MeetingPoint:
     socket: Path
     lock: Path
     log: Path
+    state: Path
+    """What its predictor learned."""
 
 
 def runtime_dir() -> Path:
@@ -50,7 +52,8 @@ def meeting_point(device: str) -> MeetingPoint:
             f"the scheduler's socket path '{socket}' is longer than {_MAX_SOCKET_PATH} bytes; "
             f"set {VARIABLE} to a shorter folder"
         )
-    return MeetingPoint(device, socket, directory / f"{device}.lock", directory / f"{device}.log")
+    lock, log, state = (directory / f"{device}.{suffix}" for suffix in ("lock", "log", "state"))
+    return MeetingPoint(device, socket, lock, log, state)
 
 
 def _sentence(directory: Path, why: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
+from predictor.features import Own
 from predictor.workload import Load
 
 BatchKey = tuple[int, int]
@@ -24,19 +25,23 @@ class Source:
     arrivals: int = 0
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows)."""
-    loads: dict[int, Load] = field(default_factory=dict)
+    owns: dict[int, Own] = field(default_factory=dict)
 
     def held(self, head: Request) -> None:
         """The next batch was held; looked at again and again, the same one counts once."""
         self.holds += head.id != self.held_request
         self.held_request = head.id
 
+    def own(self, rows: int) -> Own:
+        """What the predictor knows of a batch of `rows`, looked up once."""
+        own = self.owns.get(rows)
+        if own is None:
+            own = self.owns[rows] = Own(self.join.model, rows, self.join.profile.at(rows))
+        return own
+
     def load(self, rows: int) -> Load:
-        """The profiled load of a batch of `rows`, looked up once."""
-        load = self.loads.get(rows)
-        if load is None:
-            load = self.loads[rows] = self.join.profile.at(rows)
-        return load
+        """The profiled load of a batch of `rows`."""
+        return self.own(rows).load
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,20 @@ class Running:
 
     key: BatchKey
     requests: tuple[int, ...]
-    rows: int
+    own: Own
     lane: int
-    load: Load
     priority: int
     deadline_ns: int | None
     launched_ns: int
     predicted_ns: int
+
+    @property
+    def rows(self) -> int:
+        return self.own.batch_size
+
+    @property
+    def load(self) -> Load:
+        return self.own.load
 
 
 class Lanes:

@@ -37,14 +37,12 @@ def study(
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        collector = Collector(
-            chosen, repository, folder, lambda what, s: stages.begin(what, s), lambda s: stages.advance(s)
-        )
+        collector = Collector(chosen, repository, folder)
         collector.begin()
         seconds = collector.seconds
         screen.print(f"about {seconds / 60 + _COMPUTING_S / 60:.0f} minutes; interrupted, it goes on where it was")
         with Stages(screen, seconds + _COMPUTING_S) as stages:
-            recorded = collector.run()
+            recorded = collector.run(stages.begin, stages.advance)
             found = results(chosen, recorded, stages.begin)
             stages.begin("drawing", 5.0)
             out.mkdir(parents=True, exist_ok=True)

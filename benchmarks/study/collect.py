@@ -9,34 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from backend.lanes import cores
 from backend.scheduler.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.arrivals import Traffic, poisson
+from backend.simulation.arrivals import Traffic, poisson
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Payloads, first_error, payload, run_load
 from benchmarks.outcomes import summarise
 from benchmarks.profiles import profile_models
 from benchmarks.prometheus import parse
 from benchmarks.repository import link_models, short_temporary_folder, write_configs
+from benchmarks.steal import Steal, StealWatch
 from benchmarks.study.plan import COPIED, Log, Plan
 from profiler.host import cpu_name, sha256_of
 from profiler.profile_file import NAME, ProfileFile, read_profile
 
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
 _WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
+_STEAL_MAX = 0.03
+"""Share of the CPU that the host may take during a log."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Beside a log's samples: what was asked for, what came of it, and what share of the CPU the host took away."""
+    """Beside a log's samples: what was asked for, what came of it, and when the host took CPU away."""
 
     rates_per_s: list[dict[str, float]]
     requests: int
     failed: int
-    steal: float
+    steal: Steal
 
 
 class Tasks(msgspec.Struct, frozen=True):
@@ -69,21 +71,10 @@ class _Stamp(msgspec.Struct, frozen=True):
 
 
 class Collector:
-    """Runs what is missing in `folder`. Raises IsochroneError; an interrupt leaves nothing half-written.
+    """Runs what is missing in `folder`. Raises IsochroneError; an interrupt leaves nothing half-written."""
 
-    `on_stage` is told what begins and about how many seconds it takes; `on_progress` the seconds into it.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        source: Path,
-        folder: Path,
-        on_stage: Callable[[str, float], None],
-        on_progress: Callable[[float], None],
-    ) -> None:
+    def __init__(self, plan: Plan, source: Path, folder: Path) -> None:
         self._plan, self._source, self._folder = plan, source, folder
-        self._on_stage, self._on_progress = on_stage, on_progress
         self._cores = len(cores())
 
     @property
@@ -113,8 +104,12 @@ class Collector:
         self._folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(stamp))
 
-    def run(self) -> Recorded:
-        """All of it."""
+    def run(self, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]) -> Recorded:
+        """All of it.
+
+        `on_stage` is told what begins and about how many seconds it takes; `on_progress` the seconds into it.
+        """
+        self._on_stage, self._on_progress = on_stage, on_progress
         self._profile()
         profiles = self._profiles()
         for lanes in self._plan.lanes:
@@ -187,18 +182,45 @@ class Collector:
         payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         with self._server(self._models, lanes) as (server, samples):
             for log in logs:
-                self._warm_up(server, payloads, log.traffic(0.4, solo_s, self._cores), samples)
-                run = self._record(server, lanes, log, solo_s, payloads)
-                _settle(samples)
-                self._check(server)
+                best = self._least_disturbed(server, lanes, log, solo_s, payloads, samples)
+                self._run_path(lanes, log).write_bytes(msgspec.json.encode(best))
+
+    def _least_disturbed(
+        self,
+        server: EmbeddedServer,
+        lanes: int,
+        log: Log,
+        solo_s: Mapping[str, float],
+        payloads: Payloads,
+        samples: Path,
+    ) -> Run:
+        """Again where the host took much of the CPU; of several, the one with the least of that."""
+        best: Run | None = None
+        for _ in range(self._plan.attempts):
+            self._warm_up(server, payloads, log.traffic(0.4, solo_s, self._cores), samples)
+            with StealWatch() as watch:
+                run = self._record(server, lanes, log, solo_s, payloads, watch)
+            _settle(samples)
+            self._check(server)
+            if best is None or run.steal.share < best.steal.share:
+                best = run
                 self._log_path(lanes, log).parent.mkdir(exist_ok=True)
                 shutil.move(samples, self._log_path(lanes, log))  # the writer opens the file anew for each sample
-                self._run_path(lanes, log).write_bytes(msgspec.json.encode(run))
+            if run.steal.share <= _STEAL_MAX:
+                break
+        assert best is not None
+        return best
 
     def _record(
-        self, server: EmbeddedServer, lanes: int, log: Log, solo_s: Mapping[str, float], payloads: Payloads
+        self,
+        server: EmbeddedServer,
+        lanes: int,
+        log: Log,
+        solo_s: Mapping[str, float],
+        payloads: Payloads,
+        watch: StealWatch,
     ) -> Run:
-        before, rates, requests, failed = psutil.cpu_times(), [], 0, 0
+        rates, requests, failed = [], 0, 0
         for i, load in enumerate(log.loads):
             traffic = log.traffic(load, solo_s, self._cores)
             rates.append({t.model: round(t.rate_per_s, 2) for t in traffic})
@@ -209,8 +231,7 @@ class Collector:
             if summary.failed == len(outcomes):
                 raise BenchmarkError(f"every request failed; the first was told: {first_error(outcomes)}")
             requests, failed = requests + summary.requests, failed + summary.failed
-        after = psutil.cpu_times()
-        return Run(rates, requests, failed, (after.steal - before.steal) / (sum(after) - sum(before)))
+        return Run(rates, requests, failed, watch.found)
 
     def _warm_up(
         self, server: EmbeddedServer, payloads: Payloads, traffic: Sequence[Traffic], samples: Path | None = None
@@ -292,4 +313,3 @@ def _settle(samples: Path) -> None:
             return
         size = now
         time.sleep(_SETTLED_S)
-

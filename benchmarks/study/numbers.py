@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.steal import Steal
 from predictor.evaluate import Score, evaluate
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
@@ -48,6 +49,11 @@ def _p95(file: ProfileFile) -> ModelProfile:
     return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
 
 
+def undisturbed(samples: Sequence[Sample], steal: Steal) -> list[Sample]:
+    """Those during which the host took no CPU."""
+    return [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
+
+
 # Section 3: how large interference is
 
 
@@ -81,7 +87,8 @@ def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
         seen = [_seen(name, alpha)(own, neighbours) for own, neighbours in zip(owns, beside, strict=True)]
         predicted = _fitted(owns, seen, truth, train, test)
         errors = np.abs(predicted - truth[test]) / truth[test]
-        found[name] = Spread(*np.percentile(errors, (25, 50, 75, 95)).tolist(), errors)
+        p25, p50, p75, p95 = np.percentile(errors, (25, 50, 75, 95)).tolist()
+        found[name] = Spread(p25, p50, p75, p95, errors)
     return found
 
 

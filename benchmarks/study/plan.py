@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from benchmarks.arrivals import Traffic
+from backend.simulation.arrivals import Traffic
 
 TRAINED = ("resnet50", "roberta_base", "vgg19")
 """Models of the training set."""
@@ -40,6 +40,8 @@ class Log(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """lanes: each log is recorded with each. tasks: numbers of copies of `COPIED` that share the load.
 
+    attempts: at a log that the host disturbs.
+
     task_load: as in `Log`, of one core, which is what sequential execution has. profile_seconds: per entry at most.
     """
 
@@ -50,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     tasks: tuple[int, ...]
     task_load: float
     task_seconds: float
+    attempts: int
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -59,8 +62,10 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(*, quick: bool) -> Plan:
     """The study in full, or in a form that only shows that all of it works."""
     if quick:
-        return Plan((2, 4), _logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5)
-    return Plan((2, 4), _logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0)
+        return Plan((2, 4), _logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5, 1)
+    return Plan(
+        (2, 4), _logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 3
+    )
 
 
 def _logs(loads: tuple[float, ...], seconds: float) -> tuple[Log, ...]:

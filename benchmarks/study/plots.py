@@ -29,7 +29,7 @@ LEARNER_COLOURS = {"offline": "#9c6b4e", "sgd": "#efb118", "rls": "#4269d0", "is
 def draw(results: Results, folder: Path) -> dict[str, Path]:
     """Name of the plot → its file."""
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context(_STYLE):
         return {
             name: _save(figure, folder / f"{name}.png")
             for name, figure in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.study.collect import Recorded, Run, Tasks
 from benchmarks.study.numbers import (
     Spread,
@@ -15,6 +16,7 @@ from benchmarks.study.numbers import (
     relative_to_p95,
     table_one,
     training_errors,
+    undisturbed,
 )
 from benchmarks.study.plan import TEST_SETS, TRAINING, Plan
 from predictor.samples import read_samples
@@ -23,14 +25,19 @@ from profiler.profile_file import ProfileFile
 
 @dataclass(frozen=True)
 class OfLanes:
-    """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set."""
+    """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set.
 
+    batches: undisturbed ones, of which all the rest is; every: table one over the disturbed ones too.
+    """
+
+    recorded: dict[str, int]
     batches: dict[str, int]
     runs: dict[str, Run]
     interference: Vector
     features: dict[str, Spread]
     training: tuple[float, float]
     tested: dict[str, Tested]
+    every: dict[str, Tested]
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,22 @@ def results(plan: Plan, recorded: Recorded, on_stage: Callable[[str, float], Non
     found = {}
     for lanes in plan.lanes:
         on_stage(f"learning from the logs of {lanes} lanes", 30.0)
-        logs = {
+        whole = {
             log.name: relative_to_p95(read_samples(recorded.logs[lanes, log.name]).samples, recorded.profiles)
             for log in plan.logs
         }
+        logs = {name: undisturbed(samples, recorded.runs[lanes, name].steal) for name, samples in whole.items()}
+        if not all(logs.values()):
+            raise BenchmarkError("the host took CPU all the time: no undisturbed batch is left; try again later")
         every = [s for samples in logs.values() for s in samples]
         found[lanes] = OfLanes(
+            {name: len(samples) for name, samples in whole.items()},
             {name: len(samples) for name, samples in logs.items()},
             {log.name: recorded.runs[lanes, log.name] for log in plan.logs},
             interference(every),
             feature_errors(every),
             training_errors(logs[TRAINING]),
             table_one(logs[TRAINING], {name: logs[name] for name in TEST_SETS}),
+            table_one(whole[TRAINING], {name: whole[name] for name in TEST_SETS}),
         )
     return Results(plan, recorded.profiles, recorded.tasks, found)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from predictor.features import Exposure, Own
+from predictor.response import SLOWDOWN_MAX, SLOWDOWN_MIN, Response
 
 State = dict[str, object]
 """What a learner is, in numbers, strings, lists and dicts of them."""
-
-SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
-"""A prediction stays within these."""
 
 
 class Learner(Protocol):
@@ -32,6 +30,16 @@ class Learner(Protocol):
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+
+
+class Forecaster(Learner, Protocol):
+    """A learner that a scheduler can forecast with."""
+
+    revision: int
+    """Goes up whenever responses change."""
+
+    def response(self, own: Own) -> Response:
+        """This batch's slowdown over its neighbours' contributions, as of the present revision."""
 
 
 def clipped(slowdown: float) -> float:

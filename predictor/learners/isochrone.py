@@ -20,13 +20,13 @@ from predictor.learners.hedge import Hedge
 from predictor.learners.kernel import VECTOR, Fit, Kernel
 from predictor.learners.memory import Memory
 from predictor.learners.regression import Vector
-from predictor.learners.response import LOG_MAX, LOG_MIN, PAPER, WIDTH, Response, inputs, prior, rate_prior, response
+from predictor.learners.response import PAPER, WIDTH, inputs, prior, rate_prior, response
+from predictor.response import LOG_MAX, LOG_MIN, Response
 
 _FORGETTING = 0.985
 _STEADY, _RECENT, _RATE, _PAPER = range(4)
 """Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
 _EXPERTS = 7
-_CACHED = 256
 _BLOCK, _EARLY = 8, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
@@ -58,7 +58,7 @@ class Isochrone:
         self._samples, self._lowest, self._highest = 0, 0.0, 0.0
         self._bound()
         self._waiting: list[tuple[Own, Exposure, float]] = []
-        self._responses: dict[Own, Response] = {}
+        self.revision = 0
         self._gather()
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
@@ -107,26 +107,21 @@ class Isochrone:
         """All linear weights in one matrix; what followed from the old ones is void."""
         fit = self._kernel.fit
         self._weights = np.vstack([self._bank.weights, self._bank.weights[_STEADY] if fit is None else fit.weights])
-        self._responses.clear()
+        a, b = self._first.weights[2:4]
+        share = a / (a + b) if a + b > 0.0 else 0.5
+        fast = share * self._bank.weights[_STEADY] + (1.0 - share) * self._bank.weights[_RECENT]
+        self._fast: list[float] = fast.tolist()
+        self.revision += 1
 
     def response(self, own: Own) -> Response:
-        """The fast form for a batch, for as long as nothing is learned; cached."""
-        known = self._responses.get(own)
-        if known is None:
-            if len(self._responses) >= _CACHED:
-                self._responses.clear()
-            a, b = self._first.weights[2:4]
-            share = a / (a + b) if a + b > 0.0 else 0.5
-            weights = share * self._bank.weights[_STEADY] + (1.0 - share) * self._bank.weights[_RECENT]
-            known = self._responses[own] = response(own, weights, self._own_rest(own))
-        return known
+        """The fast form for a batch."""
+        return response(own, self._fast, self._own_rest(own))
 
     def refit(self) -> Callable[[], Fit] | None:
         """Work of some 0.1 s for another thread, if it is due; what it returns goes to `install`."""
         if not self._kernel.due:
             return None
-        weights = self._bank.weights[_STEADY].copy()
-        return lambda: self._kernel.refit(weights)
+        return self._kernel.refit(self._bank.weights[_STEADY])
 
     def install(self, fit: Fit) -> None:
         self._kernel.install(fit)
@@ -203,6 +198,7 @@ class Isochrone:
             part.restore(state.get(name))
         fresh._samples, fresh._lowest, fresh._highest = msgspec.convert(state.get("range"), tuple[int, float, float])
         fresh._bound()
+        fresh.revision = self.revision
         fresh._gather()
         self.__dict__.update(fresh.__dict__)
 

@@ -5,6 +5,7 @@ Rasmussen & Williams (2006), algorithm 2.1; scales by leave-one-out error, equat
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -120,19 +121,13 @@ class Kernel:
     def due(self) -> bool:
         return self._filled >= _FEW and self._since >= max(16, min(200, self._filled // 4))
 
-    def refit(self, weights: Vector) -> Fit:
-        """The window's best of three: the present scales and two beside them. Some 0.1 s; reads, changes nothing."""
+    def refit(self, weights: Vector) -> Callable[[], Fit]:
+        """Work of some 0.1 s, on copies: the window's best of three, the present scales and two beside them."""
         n = self._filled
-        vectors, y = self._vectors[:n].copy(), self._y[:n].copy()
-        rows, rest = vectors[:, PLAIN:-1], y - vectors[:, :WIDTH] @ weights
+        vectors, y, weights = self._vectors[:n].copy(), self._y[:n].copy(), weights.copy()
         now = self.fit.scales if self.fit else Scales()
-        tried = [_fitted(scales, rows, rest) for scales in (now, *now.neighbours(self._turn))]
-        _, scales, alpha = min(tried, key=lambda t: t[0])
-        scaled = (rows * scales.factors()).T
-        full = np.vstack([scaled, -0.5 * (scaled * scaled).sum(axis=0)])
-        return Fit(
-            scales, weights.copy(), *(np.ascontiguousarray(a, np.float32) for a in (full, alpha, scales.padded()))
-        )
+        candidates = (now, *now.neighbours(self._turn))
+        return lambda: _best(candidates, vectors, y, weights)
 
     def install(self, fit: Fit) -> None:
         self.fit, self._since, self._turn = fit, 0, self._turn + 1
@@ -170,6 +165,14 @@ class Kernel:
         self._filled, self._since, self._turn, self._random = n, since, turn, random
         self._slots, self.fit = slots, fit
         self._vectors[:n], self._y[:n] = samples[:, :-1], samples[:, -1]
+
+
+def _best(candidates: Sequence[Scales], vectors: Vector, y: Vector, weights: Vector) -> Fit:
+    rows, rest = vectors[:, PLAIN:-1], y - vectors[:, :WIDTH] @ weights
+    _, scales, alpha = min((_fitted(scales, rows, rest) for scales in candidates), key=lambda t: t[0])
+    scaled = (rows * scales.factors()).T
+    full = np.vstack([scaled, -0.5 * (scaled * scaled).sum(axis=0)])
+    return Fit(scales, weights, *(np.ascontiguousarray(a, np.float32) for a in (full, alpha, scales.padded())))
 
 
 def _fitted(scales: Scales, rows: Vector, y: Vector) -> tuple[float, Scales, Vector]:

@@ -13,12 +13,15 @@ import numpy as np
 from predictor.features import Exposure, Own, check
 from predictor.learners.contract import State, clipped
 from predictor.learners.regression import Regression, Vector, array_of
+from predictor.response import Response
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
 """b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
 _VARIANCE = np.ones(len(PRIOR))
 _FIRST = 200
 """Without a training set, offline learning takes this many batches as one, and stays as it is then."""
+_NO_MORE = (0.0,) * 6
+"""Of the terms of a `Response`, the linear form has the neighbours' shares only."""
 _HUGE = 64.0
 """Summed shares beyond are taken as this: no device runs so much at once."""
 
@@ -41,13 +44,20 @@ def fit(samples: list[tuple[Own, Exposure, float]]) -> Vector:
 class _Linear:
     def __init__(self) -> None:
         self._weights: Vector = np.array(PRIOR)
+        self.revision = 0
 
     def start(self, weights: Vector) -> None:
         """From a training set: see `fit`."""
         self._weights = weights.copy()
+        self.revision += 1
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
         return clipped(float(self._weights @ inputs(own, seen)))
+
+    def response(self, own: Own) -> Response:
+        b, c, l2, dram, *neighbours = self._weights.tolist()
+        base = b + c * own.load.compute + l2 * own.load.l2 + dram * own.load.dram
+        return Response(own.load, base, (0.0, *neighbours, *_NO_MORE), logarithmic=False)
 
 
 class Offline(_Linear):
@@ -70,6 +80,7 @@ class Offline(_Linear):
             self._left -= 1
             self._regression.learn(inputs(own, seen), clipped(slowdown))
             self._weights = self._regression.weights
+            self.revision += 1
 
     def state(self) -> State:
         return {"weights": self._weights.tolist(), "left": self._left, "regression": self._regression.state()}
@@ -95,6 +106,7 @@ class Sgd(_Linear):
         x = inputs(own, seen)
         step = min(self._step, 0.5 / float(x @ x))
         self._weights = self._weights + step * (clipped(slowdown) - float(self._weights @ x)) * x
+        self.revision += 1
 
     def state(self) -> State:
         return {"weights": self._weights.tolist()}
@@ -117,10 +129,12 @@ class Rls(_Linear):
     def start(self, weights: Vector) -> None:
         self._regression = Regression(weights, _VARIANCE, self._forgetting)
         self._weights = self._regression.weights
+        self.revision += 1
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         check(own, seen, slowdown)
         self._regression.learn(inputs(own, seen), clipped(slowdown))
+        self.revision += 1
 
     def state(self) -> State:
         return {"regression": self._regression.state()}

@@ -34,8 +34,9 @@ from backend.scheduler.messages import (
     RunningBatch,
     Take,
 )
-from predictor.colocation import SCALE, Vector, quantize
-from predictor.rls import RlsPredictor
+from predictor.colocation import SCALE, Parts, quantize
+from predictor.features import Exposure, Own, Sums
+from predictor.learners.isochrone import Isochrone
 from predictor.workload import Load, ModelProfile
 from tests.unit.builders import MS, START_NS, join, profile
 
@@ -63,7 +64,7 @@ _JOINS = tuple(
 class _Interval:
     """A batch's time on the device; `end_ns` None: it runs."""
 
-    own: Vector
+    own: Parts
     start_ns: int
     end_ns: int | None = None
 
@@ -98,25 +99,25 @@ class _Model:
         return self.lease is not None and not self.waiting and not self.running
 
 
-class _Listener(RlsPredictor):
+class _Listener(Isochrone):
     """Remembers what it was taught about neighbours."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.taught: list[tuple[float, float, float]] = []
+        self.taught: list[Sums] = []
 
-    def learn_one(self, own: Load, neighbours: tuple[float, float, float], slowdown: float) -> None:
-        self.taught.append(neighbours)
-        super().learn_one(own, neighbours, slowdown)
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        self.taught.append(seen.sums)
+        super().learn_one(own, seen, slowdown)
 
 
 class _World:
     """The account: takes the same events as the scheduler, and its commands, and knows what must hold."""
 
     def __init__(self, lanes: int) -> None:
-        self.core = Scheduler(lanes)
+        self.listener = _Listener()
+        self.core = Scheduler(lanes, predictor=self.listener)
         self.core.leases.streak = 1
-        self.listener = self.core.policy.predictor = _Listener()
         self.lanes = lanes
         self.now_ns = self.seen_ns = START_NS
         self.models: dict[int, _Model] = {}
@@ -130,6 +131,7 @@ class _World:
 
     def take(self, source: int, event: Event) -> None:
         commands = self.core.handle(source, event, self.now_ns)
+        self.core.learn()
         self.events.append((self.now_ns, source, event))
         if not isinstance(event, Ping):  # which changes nothing, not even what time it is
             self.seen_ns = self.now_ns
@@ -179,8 +181,9 @@ class _World:
         assert pickle.dumps(self.core) == before
 
     def _start(self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int) -> None:
-        load = self.models[source].join.profile.at(rows)
-        interval = _Interval(quantize(load), self.now_ns)
+        join = self.models[source].join
+        load = join.profile.at(rows)
+        interval = _Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         self.log.append(interval)
         self.models[source].running[batch] = _Batch(requests, min(lane, self.lanes - 1), interval, load)
 
@@ -289,21 +292,21 @@ class _World:
         assert len(self.listener.taught) == len(self.taught)
         for neighbours, interval in list(zip(self.listener.taught, self.taught, strict=True))[-4:]:
             if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
-                assert neighbours == self._suffered(interval)
+                assert neighbours == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
 
-    def _suffered(self, interval: _Interval) -> tuple[float, float, float]:
+    def _suffered(self, interval: _Interval) -> Sums:
         start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns
         others = [i for i in self.log if i is not interval]
         if start_ns == end_ns:
-            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(3)]
+            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(6)]
         else:
             now = [whole / ((end_ns - start_ns) * SCALE) for whole in self._integrated(others, start_ns, end_ns)]
-        return now[0], now[1], now[2]
+        return now[0], now[1], now[2], now[3], now[4], now[5]
 
     @staticmethod
     def _integrated(intervals: list[_Interval], start_ns: int, end_ns: int) -> list[int]:
         overlaps = [(ns, i.own) for i in intervals if (ns := i.overlap_ns(start_ns, end_ns))]
-        return [sum(ns * own[f] for ns, own in overlaps) for f in range(3)]
+        return [sum(ns * own[f] for ns, own in overlaps) for f in range(6)]
 
     def drain(self) -> None:
         """Every batch ends, nothing arrives: whatever waits must be served."""
@@ -500,9 +503,13 @@ def test_the_same_events_give_the_same_commands(seed: int) -> None:
     again.leases.streak = 1
     commands: list[Command] = []
     for at_ns, source, event in first.events:
-        commands += again.leave(source, at_ns) if event is None else again.handle(source, event, at_ns)
+        if event is None:
+            commands += again.leave(source, at_ns)
+        else:
+            commands += again.handle(source, event, at_ns)
+            again.learn()
     assert commands == first.commands
-    assert again.policy.predictor.weights == first.core.policy.predictor.weights
+    assert again.policy.predictor.state() == first.core.policy.predictor.state()
 
 
 def test_the_streams_use_leases_and_take_them_back() -> None:

@@ -60,6 +60,29 @@ def decided_by_a_scheduler(model: FakeModel) -> bool:
     return batch.launch is not None
 
 
+def test_a_scheduler_that_is_stopped_keeps_what_it_learned(model: FakeModel) -> None:
+    for _ in range(20):
+        model.wait_for(*model.submit(pending(5_000.0)))
+    first = scheduler_pid()
+    kill(signal.SIGTERM)
+    eventually(lambda: not model.dispatcher._connected or scheduler_pid() != first)
+    until_connected(model)
+    assert decided_by_a_scheduler(model)
+    assert meeting_point("cpu").state.stat().st_size > 1_000
+
+
+def test_a_scheduler_whose_saved_state_is_broken_says_so_and_serves(model: FakeModel) -> None:
+    point = meeting_point("cpu")
+    first = scheduler_pid()
+    kill(signal.SIGKILL)
+    point.state.write_bytes(b"not a state")
+    eventually(lambda: not model.dispatcher._connected or scheduler_pid() != first)
+    until_connected(model)
+    assert decided_by_a_scheduler(model)
+    assert point.state.with_name("cpu.state.broken").read_bytes() == b"not a state"
+    assert "is set aside" in point.log.read_text()
+
+
 # A request's way
 
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.scheduler.forecast import HORIZON, MIN_SLOWDOWN, Progress, forecast_finishes
+from backend.scheduler import forecast
+from backend.scheduler.forecast import HORIZON
+from backend.scheduler.progress import MIN_SLOWDOWN
+from predictor.response import Response, Responses
+from tests.unit.builders import load
 
-A, B, C = (1, 1), (1, 2), (2, 1)
+A, B, C = "A", "B", "C"
 
 
-def test_nothing_runs() -> None:
-    assert forecast_finishes([]) == {}
+@dataclass(frozen=True)
+class Progress:
+    """A batch whose slowdown is `base` + the `pressure` of all others: what the linear form makes of one share."""
+
+    key: object
+    remaining_ns: float
+    base: float
+    pressure: float
+
+
+def forecast_finishes(batches: list[Progress]) -> dict[object, float]:
+    """By key, in order of their finish."""
+    alike = (0.0, 1.0, *[0.0] * 8)
+    responses = Responses(np.array([Response(load(1), b.base, alike, logarithmic=False).row for b in batches]))
+    contributions = np.array([(1.0, b.pressure, 0.0, 0.0, 0.0, 0.0) for b in batches])
+    finishes = forecast.forecast_finishes(np.array([b.remaining_ns for b in batches]), contributions, responses)
+    found = dict(zip([b.key for b in batches], finishes.tolist(), strict=True))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def test_a_batch_alone_takes_its_base() -> None:
@@ -81,7 +103,6 @@ def test_one_more_batch_never_speeds_the_others_up(drawn: list[tuple[float, floa
 @given(batches)
 def test_the_timeline_is_that_of_small_steps(drawn: list[tuple[float, float, float]]) -> None:
     finishes = forecast_finishes([Progress((1, i), *values) for i, values in enumerate(drawn)])
-    assert sorted(finishes.values()) == list(finishes.values())
     stepped = in_small_steps(drawn, max(finishes.values()) / 1_000)
     for i, at in enumerate(stepped):
         assert finishes[(1, i)] == pytest.approx(at, abs=max(finishes.values()) / 1_000 * (len(drawn) + 1))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from backend.simulation.arrivals import Arrival, Traffic, poisson
 from benchmarks import load
-from benchmarks.arrivals import Arrival, Traffic, poisson
 from benchmarks.comparison import Mode, Segment
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import LoadInterrupted, first_error, is_rejection, run_load

@@ -1,9 +1,8 @@
-"""What the predictor and its upper bound promise: they learn what is linear, hold their share, and stay bounded."""
+"""What the upper bound and a profile promise: it holds its share, and stays bounded."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,107 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
-from predictor.rls import RlsPredictor
 from predictor.workload import FEATURES, Load, ModelProfile
 from tests.unit.builders import MS, load
 
-Sample = tuple[Load, tuple[float, float, float], float]
 Vector = NDArray[np.float64]
-NOBODY = (0.0, 0.0, 0.0)
-TRUTH = np.array((1.05, -0.1, 0.2, 0.05, 0.6, 0.25, 0.9))
-"""Bias, own features, neighbours' features."""
-
-
-def own(features: Vector) -> Load:
-    return Load(MS, *features.tolist())
-
-
-def linear_samples(count: int, noise: float = 0.0) -> Iterator[Sample]:
-    """Contention that is just as the model supposes."""
-    rng = np.random.default_rng(1)
-    for _ in range(count):
-        mine, neighbours = rng.uniform(0, 1, 3), rng.uniform(0, 2, 3)
-        slowdown = TRUTH @ (1.0, *mine, *neighbours) + noise * rng.standard_normal()
-        yield own(mine), tuple(neighbours.tolist()), float(slowdown)
-
-
-# RlsPredictor
-
-
-def test_before_any_sample_a_batch_alone_takes_its_solo_time() -> None:
-    predictor = RlsPredictor()
-    assert predictor.predict_one(load(1, 0.9, 0.9, 0.9), NOBODY) == 1.0
-    assert predictor.predict_one(load(1), (1.0, 0.5, 1.0)) == pytest.approx(1.65)
-
-
-def test_linear_contention_is_learned() -> None:
-    predictor = RlsPredictor()
-    for sample in linear_samples(2_000):
-        predictor.learn_one(*sample)
-    assert predictor.weights == pytest.approx(TRUTH.tolist(), abs=1e-3)
-    for mine, neighbours, slowdown in linear_samples(20):
-        assert predictor.predict_one(mine, neighbours) == pytest.approx(slowdown, abs=1e-3)
-        assert predictor.base(mine) + predictor.pressure(neighbours) == predictor.predict_one(mine, neighbours)
-
-
-def test_noise_is_averaged_out() -> None:
-    predictor = RlsPredictor(forgetting=1.0)
-    for sample in linear_samples(3_000, noise=0.1):
-        predictor.learn_one(*sample)
-    assert predictor.weights == pytest.approx(TRUTH.tolist(), abs=0.03)
-
-
-def test_a_change_is_followed() -> None:
-    predictor = RlsPredictor()
-    for mine, neighbours, slowdown in linear_samples(1_000):
-        predictor.learn_one(mine, neighbours, slowdown)
-    for mine, neighbours, slowdown in linear_samples(2_000):
-        predictor.learn_one(mine, neighbours, slowdown + 0.5)
-    assert predictor.weights[0] == pytest.approx(TRUTH[0] + 0.5, abs=1e-2)
-
-
-def test_a_prediction_is_never_below_half_the_solo_time() -> None:
-    predictor = RlsPredictor()
-    for _ in range(50):
-        predictor.learn_one(load(1), NOBODY, 0.01)
-    assert predictor.base(load(1)) < 0.5
-    assert predictor.predict_one(load(1), NOBODY) == 0.5
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 0.0, -1.0])
-def test_a_slowdown_that_is_no_positive_number_is_refused(bad: float) -> None:
-    predictor = RlsPredictor()
-    before = pickle.dumps(predictor)
-    with pytest.raises(ValueError, match="cannot learn from slowdown"):
-        predictor.learn_one(load(1), NOBODY, bad)
-    assert pickle.dumps(predictor) == before
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("mine", [True, False])
-def test_features_that_are_no_numbers_are_refused(bad: float, mine: bool) -> None:
-    predictor = RlsPredictor()
-    with pytest.raises(ValueError, match="with features"):
-        predictor.learn_one(load(1, l2=bad if mine else 0.0), NOBODY if mine else (0.0, bad, 0.0), 1.0)
-    assert predictor.samples == 0
-    assert predictor.weights == RlsPredictor().weights
-
-
-@pytest.mark.parametrize("forgetting", [0.89, 1.01, float("nan")])
-def test_a_forgetting_factor_out_of_range_is_refused(forgetting: float) -> None:
-    with pytest.raises(ValueError, match=r"the forgetting factor must lie in 0\.9\.\.1\.0"):
-        RlsPredictor(forgetting)
-
-
-def test_its_state_is_constant_in_size() -> None:
-    predictor = RlsPredictor()
-    sizes = []
-    for i, sample in enumerate(linear_samples(2_000)):
-        predictor.learn_one(*sample)
-        if i % 500 == 99:
-            sizes.append(len(pickle.dumps(predictor)))
-    assert max(sizes) - min(sizes) <= 8  # the count of samples takes more digits
-
 
 # UpperBound
 

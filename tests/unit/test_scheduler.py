@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.messages import PROTOCOL, Adopt, Arrive, Cancel, Command, Finish, Launch, Ping, RunningBatch
 from backend.scheduler.policy import LATE_SHARE, LATE_SHARE_MAX, NEARLY_BEST
+from predictor.features import Exposure, Own
+from predictor.learners.linear import Rls
 from predictor.workload import ModelProfile
 from tests.unit.builders import MS, START_NS, Device, join, load, only_launch, only_reject, profile
 
@@ -261,7 +264,9 @@ def test_a_held_candidate_leaves_the_lane_to_the_next_one() -> None:
 def test_a_batch_waits_for_the_next_finish_where_only_that_meets_its_deadline(slo_ms: float, held: bool) -> None:
     """Beside each other both take thrice as long, so launched now it ends at 20 ms, at the next finish at 15 ms."""
     made = device(lanes=2)
-    made.core.policy.predictor._weights = (1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0)
+    predictor = made.core.policy.predictor
+    assert isinstance(predictor, Rls)
+    predictor.start(np.array([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
     made.join(1, join(profile(5.0, compute=1.0)))
     made.join(2, join(profile(10.0, compute=1.0)))
     made.ask(1)
@@ -408,10 +413,13 @@ def test_a_finished_batch_teaches_what_it_suffered() -> None:
     made.join(2, join(HEAVY))
     first = only_launch(made.ask(1))
     made.at(5).ask(2)
-    taught = []
+    taught: list[tuple[Own, Exposure, float]] = []
     made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     made.at(10).finish(first, exec_ms=9.5)
-    assert taught == [(load(10.0), (0.5, 0.0, 0.5), 0.95)]
+    ((own, seen, slowdown),) = taught
+    assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
+    assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
+    assert seen.beside == (("m", 0.5),)
     assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
@@ -419,7 +427,8 @@ def test_a_failed_batch_teaches_nothing() -> None:
     made, blocker = busy()
     made.at(5).finish(blocker, exec_ms=None)
     policy = made.core.policy
-    assert (policy.predictor.samples, policy.overhead_ns, policy.bound.multiplier) == (0, 0.0, 1.0)
+    assert policy.predictor.state() == Rls().state()
+    assert (policy.overhead_ns, policy.bound.multiplier) == (0.0, 1.0)
 
 
 # Sources that come and go
@@ -450,7 +459,8 @@ def test_an_adopted_batch_occupies_its_lane() -> None:
     assert core.handle(1, Finish(-2, MS), START_NS + MS) == []  # another one is still there
     made.at(2)
     assert only_launch(core.handle(1, Finish(-1, None), made.now_ns)).lane == 0
-    assert core.policy.predictor.samples == 0  # nobody knows when it was launched
+    core.learn()
+    assert core.policy.predictor.state() == Rls().state()  # nobody knows when it was launched
 
 
 def test_an_adopted_batch_on_a_lane_that_is_not_here_takes_the_last() -> None:

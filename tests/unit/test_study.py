@@ -64,7 +64,7 @@ def test_only_the_integral_sees_how_long_a_neighbour_stayed() -> None:
         samples.append(sample(30 * i, 1.0 + dram * end, neighbour(0.0, end, dram)))
     errors = feature_errors(samples)
     assert list(errors) == ["static", "EWMA 1/3", "EWMA 1/2", "EWMA 2/3", "integral"]
-    assert errors["integral"].p95 < 0.01
+    assert errors["integral"].p95 < 0.03
     assert all(errors[name].p50 > 0.03 for name in errors if name != "integral")
     assert len(errors["static"].errors) == 150
 
@@ -84,7 +84,7 @@ def test_the_papers_three_start_from_the_training_set() -> None:
     same, steeper = tested.values()
     assert max(same.scores[name].mse for name in ("offline", "sgd", "rls", "isochrone")) < 0.02
     assert steeper.scores["rls"].mse < steeper.scores["offline"].mse
-    assert steeper.scores["isochrone"].mse < steeper.scores["rls"].mse
+    assert steeper.scores["isochrone"].mse < 0.3 * steeper.scores["offline"].mse
 
 
 @pytest.mark.parametrize("quick", [True, False])

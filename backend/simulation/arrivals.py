@@ -1,0 +1,145 @@
+"""When requests leave, decided before the first does: from a seed, equal for whatever is compared."""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from backend.errors import ConfigError
+
+Times = Callable[[float, float, np.random.Generator], Sequence[float]]
+"""(rate per second, seconds, stream) → arrivals in 0..seconds."""
+
+_BURST_S, _QUIET_SHARE = 1.0, 0.2
+_TIME_COLUMN = "TIMESTAMP"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one model is asked for. priority: 1 is the highest class; slo_ms: None where there is no deadline."""
+
+    model: str
+    rate_per_s: float
+    slo_ms: float
+    priority: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request to be. at_s: from the start of the load."""
+
+    at_s: float
+    model: str
+    slo_ms: float
+    priority: int = 1
+
+
+def poisson(traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
+    """Each model's own Poisson process; see `arrivals`."""
+    return arrivals(traffic, seconds, seed, "poisson")
+
+
+def arrivals(traffic: Iterable[Traffic], seconds: float, seed: int, process: str) -> tuple[Arrival, ...]:
+    """Merged in order of time; a model's times depend on its place and the seed. process: of `PROCESSES`."""
+    times = PROCESSES[process]
+    merged = [
+        Arrival(at_s, t.model, t.slo_ms, t.priority)
+        for i, t in enumerate(traffic)
+        for at_s in times(t.rate_per_s, seconds, np.random.default_rng((seed, i)))
+    ]
+    return tuple(sorted(merged, key=lambda a: a.at_s))
+
+
+def along(trace: Sequence[float], traffic: Sequence[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
+    """A recorded stream of requests, its time stretched or squeezed to the traffic's whole rate, repeated if too short.
+
+    trace: seconds from its start, ascending. Which model a request is for is drawn in proportion to the rates.
+    """
+    rates = np.array([t.rate_per_s for t in traffic])
+    count = round(float(rates.sum()) * seconds)
+    length = trace[-1] + trace[-1] / len(trace)  # and the gap to the next round
+    whole = np.array(trace)
+    times = np.concatenate([whole + i * length for i in range(count // len(trace) + 1)])[: count + 1]
+    at = times[:-1] * (seconds / times[-1]) if len(times) > count else times * (seconds / (times[-1] or 1.0))
+    drawn = np.random.default_rng(seed).choice(len(traffic), size=len(at), p=rates / rates.sum())
+    return tuple(
+        Arrival(t, traffic[i].model, traffic[i].slo_ms, traffic[i].priority)
+        for t, i in zip(at.tolist(), drawn.tolist(), strict=True)
+    )
+
+
+def read_trace(path: Path) -> list[float]:
+    """Seconds from the first: of a CSV with a column TIMESTAMP, or a number per line. Raises ConfigError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the trace '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    column = 0
+    first = 1
+    if lines and _TIME_COLUMN in (names := next(csv.reader(lines[:1]))):
+        column, first = names.index(_TIME_COLUMN), 2
+    times: list[float] = []
+    for number, row in enumerate(csv.reader(lines[first - 1 :]), first):
+        if not row:
+            continue
+        at_s = _seconds(row[column] if column < len(row) else "")
+        if at_s is None or at_s < 0.0:
+            raise ConfigError(f"the trace '{path}', line {number}: a time of 0 s or later is expected, got {row}")
+        if times and at_s < times[-1]:
+            raise ConfigError(f"the trace '{path}', line {number}: times must ascend, got {row[column]}")
+        times.append(at_s)
+    if len(times) < 2:
+        raise ConfigError(f"the trace '{path}' holds {len(times)} times; at least 2 are needed")
+    if times[-1] == times[0]:
+        raise ConfigError(f"the trace '{path}' spans no time: all its times are equal")
+    return [at_s - times[0] for at_s in times]
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        at_s = float(text)
+    except ValueError:
+        whole, _, fraction = text.strip().partition(".")
+        try:  # seven digits of a second are more than `datetime` reads
+            at_s = datetime.fromisoformat(whole).timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+        except ValueError:
+            return None
+    return at_s if isfinite(at_s) else None
+
+
+def _poisson(rate_per_s: float, seconds: float, stream: np.random.Generator) -> Sequence[float]:
+    """Given their number, the arrivals of a Poisson process lie uniformly."""
+    times: list[float] = stream.uniform(0.0, seconds, stream.poisson(rate_per_s * seconds)).tolist()
+    return times
+
+
+def _uniform(rate_per_s: float, seconds: float, stream: np.random.Generator) -> Sequence[float]:
+    """One every 1 / rate, from a random instant on."""
+    gap_s = 1.0 / rate_per_s
+    times: list[float] = np.arange(stream.uniform(0.0, gap_s), seconds, gap_s).tolist()
+    return times
+
+
+def _bursty(rate_per_s: float, seconds: float, stream: np.random.Generator) -> Sequence[float]:
+    """Poisson by turns at a fifth of the rate and at as much more, each for a second on average."""
+    turns: list[float] = [0.0]
+    while turns[-1] < seconds:
+        turns.append(turns[-1] + stream.exponential(_BURST_S))
+    busy_first = int(stream.integers(2))
+    most = rate_per_s * (2.0 - _QUIET_SHARE)
+    times = []
+    for at_s in sorted(_poisson(most, seconds, stream)):
+        busy = (bisect_left(turns, at_s) + busy_first) % 2
+        if busy or stream.uniform() < _QUIET_SHARE / (2.0 - _QUIET_SHARE):
+            times.append(at_s)
+    return times
+
+
+PROCESSES: dict[str, Times] = {"poisson": _poisson, "uniform": _uniform, "bursty": _bursty}

@@ -1,0 +1,189 @@
+"""Runs the production scheduler over planned arrivals in virtual time. No clock, no thread, no device."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backend.scheduler.core import Scheduler
+from backend.scheduler.messages import (
+    PROTOCOL,
+    Arrive,
+    Command,
+    Finish,
+    Join,
+    Launch,
+    Recall,
+    Request,
+    Return,
+)
+from backend.simulation.arrivals import Arrival
+from backend.simulation.contention import Truth
+from backend.simulation.device import Key, VirtualDevice
+from backend.simulation.workload import NO_DEADLINE_MS
+from predictor.features import Own
+from predictor.learners.contract import Forecaster
+from predictor.learners.isochrone import Isochrone
+from predictor.workload import ModelProfile
+
+_REFIT_NS = 200_000_000
+"""How long after it was due a refit's result is there: on a thread of its own beside busy lanes."""
+
+
+@dataclass(frozen=True)
+class SimulatedModel:
+    """As its config.pbtxt has it."""
+
+    name: str
+    profile: ModelProfile
+    max_batch_size: int = 8
+    interference_aware: bool = True
+    rejects: bool = False
+
+
+@dataclass(slots=True)
+class Served:
+    """One request. answered_s: from the start of the load; None where it was rejected."""
+
+    arrival: Arrival
+    answered_s: float | None = None
+
+    @property
+    def met(self) -> bool:
+        answered_s, arrival = self.answered_s, self.arrival
+        return answered_s is not None and answered_s - arrival.at_s <= arrival.slo_ms / 1e3
+
+
+@dataclass
+class Ran:
+    """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns."""
+
+    requests: list[Served]
+    seconds: float = 0.0
+    busy_s: float = 0.0
+    batches: int = 0
+    predicted: list[tuple[int, int]] = field(default_factory=list)
+
+
+def simulate(
+    models: Sequence[SimulatedModel],
+    plan: Iterable[Arrival],
+    lanes: int,
+    truth: Truth,
+    *,
+    seed: int = 0,
+    overhead_ns: int = 0,
+    predictor: Forecaster | None = None,
+) -> Ran:
+    """The whole plan, and until the last answer.
+
+    overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
+    """
+    run = _Run(models, lanes, truth, seed, overhead_ns, predictor or Isochrone())
+    for arrival in plan:
+        run.until(round(arrival.at_s * 1e9))
+        run.arrive(arrival)
+    run.until(None)
+    return run.ran
+
+
+class _Run:
+    def __init__(
+        self,
+        models: Sequence[SimulatedModel],
+        lanes: int,
+        truth: Truth,
+        seed: int,
+        overhead_ns: int,
+        predictor: Forecaster,
+    ) -> None:
+        self.ran = Ran([])
+        self._scheduler = Scheduler(lanes, predictor=predictor)
+        self._device = VirtualDevice(truth, seed)
+        self._overhead_ns = overhead_ns
+        self._predictor = predictor
+        self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
+        self._names = dict(self._models.values())
+        self._owns: dict[tuple[int, int], Own] = {}
+        self._launches: dict[Key, Launch] = {}
+        self._reports: list[tuple[int, Key, int]] = []
+        """Executions that ended: when the scheduler hears of it, which, what it took."""
+        self._refit_at_ns: int | None = None
+        for source, model in self._models.values():
+            event = Join(
+                PROTOCOL,
+                model.name,
+                "1",
+                model.max_batch_size,
+                None,
+                model.profile,
+                model.interference_aware,
+                model.rejects,
+            )
+            self._scheduler.handle(source, event, 0)
+
+    def arrive(self, arrival: Arrival) -> None:
+        source, _ = self._models[arrival.model]
+        number, now_ns = len(self.ran.requests), round(arrival.at_s * 1e9)
+        self.ran.requests.append(Served(arrival))
+        due_ns = None if arrival.slo_ms >= NO_DEADLINE_MS else now_ns + round(arrival.slo_ms * 1e6)
+        request = Request(number, 1, now_ns, due_ns, arrival.priority)
+        self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)
+
+    def until(self, end_ns: int | None) -> None:
+        """Let batches finish up to that instant; None: all of them."""
+        while True:
+            following = self._device.next
+            report_ns = self._reports[0][0] if self._reports else None
+            execution_ns = None if following is None else following[0]
+            if report_ns is not None and (execution_ns is None or report_ns <= execution_ns):
+                if end_ns is not None and report_ns > end_ns:
+                    return
+                self._report(*heapq.heappop(self._reports))
+            elif execution_ns is not None:
+                if end_ns is not None and execution_ns > end_ns:
+                    return
+                key, exec_ns = self._device.finish()
+                heapq.heappush(self._reports, (round(execution_ns) + self._overhead_ns, key, exec_ns))
+            else:
+                return
+
+    def _report(self, now_ns: int, key: Key, exec_ns: int) -> None:
+        launch, ran = self._launches.pop(key), self.ran
+        for number in launch.requests:
+            ran.requests[number].answered_s = now_ns / 1e9
+        ran.batches += 1
+        ran.busy_s += (exec_ns + self._overhead_ns) / 1e9
+        ran.seconds = now_ns / 1e9
+        ran.predicted.append((launch.predicted_ns, exec_ns))
+        commands = self._scheduler.handle(key[0], Finish(key[1], exec_ns), now_ns)
+        self._learn(now_ns)
+        self._obey(commands, now_ns)
+
+    def _learn(self, now_ns: int) -> None:
+        self._scheduler.learn()
+        predictor = self._predictor
+        if not isinstance(predictor, Isochrone) or (job := predictor.refit()) is None:
+            return
+        if self._refit_at_ns is None:
+            self._refit_at_ns = now_ns + _REFIT_NS
+        elif now_ns >= self._refit_at_ns:
+            predictor.install(job())
+            self._refit_at_ns = None
+
+    def _obey(self, commands: list[Command], now_ns: int) -> None:
+        for command in commands:
+            if isinstance(command, Launch):
+                self._launch(command, now_ns)
+            elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
+                self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
+
+    def _launch(self, launch: Launch, now_ns: int) -> None:
+        key, rows = (launch.source, launch.batch), len(launch.requests)
+        own = self._owns.get((launch.source, rows))
+        if own is None:
+            model = self._names[launch.source]
+            own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
+        self._launches[key] = launch
+        self._device.start(key, own, now_ns)

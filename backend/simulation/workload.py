@@ -1,0 +1,105 @@
+"""What a simulation is asked, a JSON file: which models at which rates and deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from math import isfinite
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import ConfigError
+from backend.simulation.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
+from predictor.workload import ModelProfile
+
+NO_DEADLINE_MS = 1e12
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model. slo_ms: from arrival to answer; none: no deadline. priority_class: 1 is the highest."""
+
+    model: str
+    rate_per_s: float
+    slo_ms: float | None = None
+    priority_class: int = 1
+
+
+class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """arrivals: of `PROCESSES`, or "trace" with `trace`, a path relative to the file. Loads scale all rates."""
+
+    models: tuple[Asked, ...]
+    seconds: float = 60.0
+    arrivals: str = "poisson"
+    trace: str | None = None
+
+    def planned(self, load: float, seed: int, trace: list[float] | None) -> tuple[Arrival, ...]:
+        """Every request of this workload, its rates multiplied by `load`."""
+        traffic = [
+            Traffic(a.model, a.rate_per_s * load, a.slo_ms or NO_DEADLINE_MS, a.priority_class) for a in self.models
+        ]
+        if trace is not None:
+            return along(trace, traffic, self.seconds, seed)
+        return arrivals(traffic, self.seconds, seed, self.arrivals)
+
+
+def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
+    """And its trace, if it has one. Raises ConfigError, one sentence."""
+    try:
+        workload = msgspec.json.decode(path.read_bytes(), type=Workload)
+    except OSError as error:
+        raise ConfigError(f"the workload '{path}' cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the workload '{path}' is not one: {error}") from None
+    if (wrong := _first_wrong(workload)) is not None:
+        raise ConfigError(f"the workload '{path}': {wrong}")
+    if workload.arrivals != "trace":
+        return workload, None
+    assert workload.trace is not None
+    return workload, read_trace(path.parent / workload.trace)
+
+
+def check_models(workload: Workload, known: Collection[str]) -> None:
+    """Raises ConfigError where a model is not there."""
+    for asked in workload.models:
+        if asked.model not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"the workload names model '{asked.model}', which the repository has not; it has {names}")
+
+
+def check_deadlines(workload: Workload, profiles: Mapping[str, ModelProfile]) -> None:
+    """Raises ConfigError where a model can never answer in time."""
+    for asked in workload.models:
+        solo_ms = profiles[asked.model].at(1).solo_ns / 1e6
+        if asked.slo_ms is not None and asked.slo_ms < solo_ms:
+            raise ConfigError(
+                f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes {solo_ms:.1f} ms"
+            )
+
+
+def _first_wrong(workload: Workload) -> str | None:
+    return _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None)
+
+
+def _wrong_in_all(workload: Workload) -> str | None:
+    if not workload.models:
+        return "it names no model"
+    if not (isfinite(workload.seconds) and 0.0 < workload.seconds <= 1e7):
+        return f"seconds must lie above 0 and be at most 1e7, got {workload.seconds:g}"
+    allowed = (*PROCESSES, "trace")
+    if workload.arrivals not in allowed:
+        return f"arrivals must be one of {', '.join(allowed)}, got '{workload.arrivals}'"
+    if (workload.arrivals == "trace") != (workload.trace is not None):
+        return 'arrivals "trace" and a path as trace belong together'
+    names = [asked.model for asked in workload.models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return None if twice is None else f"model '{twice}' is named twice"
+
+
+def _wrong_in_one(asked: Asked) -> str | None:
+    if not (isfinite(asked.rate_per_s) and asked.rate_per_s > 0.0):
+        return f"model '{asked.model}': rate_per_s must be above 0, got {asked.rate_per_s:g}"
+    if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):
+        return f"model '{asked.model}': slo_ms must be above 0, got {asked.slo_ms:g}"
+    if asked.priority_class < 1:
+        return f"model '{asked.model}': priority_class must be 1 or more, got {asked.priority_class}"
+    return None

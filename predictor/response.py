@@ -1,0 +1,121 @@
+"""A batch's slowdown as a function of what runs beside it: what a forecast evaluates at each of its steps.
+
+One form for every learner, linear or log-linear in g(S) and in the overdraft, where S are the neighbours' summed
+contributions: y = base + c·g(S) + e·max(0, own + S − 1), and the slowdown is y or exp(y). Base, c and e follow from the
+learner's weights and the batch once; S changes from step to step. No learning here.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.features import WIDTH, Shares, Sums
+from predictor.workload import Load
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
+"""A prediction stays within these."""
+LOG_MIN, LOG_MAX = log(SLOWDOWN_MIN), log(SLOWDOWN_MAX)
+LOG_SCALE = 0.1
+"""Of logarithms, so that they stand beside shares."""
+HUGE = 64.0
+"""What lies beyond is taken as this: no device runs so much at once."""
+HUGE_LOG = 1024.0
+"""The same of summed logarithms."""
+HALF = 0.5
+"""Where a saturating term reaches half of what it can."""
+
+Shared = tuple[float, float, float, float, float, float, float, float, float, float]
+_SATURATING = 4
+_TERMS = WIDTH + _SATURATING
+
+
+def shared(sums: Sums) -> Shared:
+    """g(S): linear and saturating in what the neighbours use. The same for every batch beside the same neighbours."""
+    n, c, l2, d, solo, size = sums
+    if n > HUGE or not 0.0 <= c + l2 + d <= HUGE or not -HUGE_LOG < solo < HUGE_LOG or size > HUGE_LOG:
+        n, c, l2, d, solo, size = map(bounded, sums)
+    return (
+        n, c, l2, d, LOG_SCALE * solo, LOG_SCALE * size,
+        n / (HALF + n), c / (HALF + c), l2 / (HALF + l2), d / (HALF + d),
+    )  # fmt: skip
+
+
+def bounded(value: float) -> float:
+    """For sums of shares, which are not negative, and for logarithms."""
+    return HUGE if value > HUGE else max(value, 0.0)
+
+
+class Response(NamedTuple):
+    """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y)."""
+
+    load: Load
+    base: float
+    shared: tuple[float, ...]
+    overdraft: Shares = (0.0, 0.0, 0.0)
+    logarithmic: bool = True
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        """(ROW,) for `Responses`."""
+        load = self.load
+        rooms = (load.compute - 1.0, load.l2 - 1.0, load.dram - 1.0)
+        return (float(self.logarithmic), self.base, *rooms, *self.shared, *self.overdraft)
+
+    def slowdown(self, sums: Sums) -> float:
+        """Beside neighbours with these summed contributions."""
+        return self.slowdown_at(shared(sums), sums)
+
+    def slowdown_at(self, g: Shared, sums: Sums) -> float:
+        """The same for a g(S) that is known, as where many are asked of beside the same neighbours."""
+        c, e, load = self.shared, self.overdraft, self.load
+        y = self.base + (
+            c[0] * g[0] + c[1] * g[1] + c[2] * g[2] + c[3] * g[3] + c[4] * g[4]
+            + c[5] * g[5] + c[6] * g[6] + c[7] * g[7] + c[8] * g[8] + c[9] * g[9]
+        )  # fmt: skip
+        if (x := load.compute + sums[1] - 1.0) > 0.0:
+            y += e[0] * x
+        if (x := load.l2 + sums[2] - 1.0) > 0.0:
+            y += e[1] * x
+        if (x := load.dram + sums[3] - 1.0) > 0.0:
+            y += e[2] * x
+        if self.logarithmic:
+            return exp(LOG_MAX if y > LOG_MAX else y if y > LOG_MIN else LOG_MIN)
+        return SLOWDOWN_MAX if y > SLOWDOWN_MAX else y if y > SLOWDOWN_MIN else SLOWDOWN_MIN
+
+
+ROW = 2 + 3 + _TERMS + 3
+"""Of one batch among many: `Response.row`."""
+
+
+class Responses:
+    """Those of several batches, evaluated together; all of one learner. rows: (n, ROW), read anew at each call."""
+
+    def __init__(self, rows: Matrix) -> None:
+        self._rows = rows
+
+    def slowdowns(self, sums: Matrix) -> Vector:
+        """(n,) for (n, 6) summed contributions of each one's neighbours, in the order of the rows."""
+        rows = self._rows
+        terms = np.empty((len(rows), _TERMS + 3))
+        sums = np.minimum(sums, HUGE_LOG, out=terms[:, :WIDTH])
+        uses = sums[:, :_SATURATING]
+        np.divide(uses, uses + HALF, out=terms[:, WIDTH:_TERMS])
+        excess = terms[:, _TERMS:]
+        np.add(sums[:, 1:4], rows[:, 2:5], out=excess)
+        np.maximum(excess, 0.0, out=excess)
+        terms[:, 4:WIDTH] *= LOG_SCALE
+        terms *= rows[:, 5:]
+        y: Vector = terms.sum(axis=1)
+        y += rows[:, 1]
+        logarithmic = len(rows) > 0 and bool(rows[0, 0])
+        np.maximum(y, LOG_MIN if logarithmic else SLOWDOWN_MIN, out=y)
+        np.minimum(y, LOG_MAX if logarithmic else SLOWDOWN_MAX, out=y)
+        return np.exp(y, out=y) if logarithmic else y

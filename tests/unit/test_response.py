@@ -1,0 +1,55 @@
+"""The form that forecasts evaluate: many batches at once as each by itself, and as the learner that it comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from predictor.features import NOBODY, Own, Sums, contribution, exposure_of_sums
+from predictor.learners.linear import Rls
+from predictor.response import SLOWDOWN_MAX, SLOWDOWN_MIN, Response, Responses
+from tests.unit.builders import load
+
+
+def drawn(rng: np.random.Generator, logarithmic: bool) -> Response:
+    shares = rng.uniform(0, 1, 3).tolist()
+    weights = rng.normal(0, 0.3, 14).tolist()
+    return Response(load(5, *shares), weights[0], tuple(weights[1:11]), tuple(weights[11:]), logarithmic)
+
+
+def neighbours(rng: np.random.Generator, count: int) -> Sums:
+    sums = np.zeros(6)
+    for _ in range(count):
+        own = Own("m", int(rng.integers(1, 32)), load(float(rng.uniform(0.1, 300)), *rng.uniform(0, 1, 3).tolist()))
+        sums += contribution(own.batch_size, own.load)
+    n, c, l2, d, solo, size = sums.tolist()
+    return (n, c, l2, d, solo, size)
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_many_at_once_are_each_by_itself(logarithmic: bool) -> None:
+    rng = np.random.default_rng(0)
+    each = [drawn(rng, logarithmic) for _ in range(40)]
+    beside = [neighbours(rng, i % 9) for i in range(40)]
+    together = Responses(np.array([r.row for r in each])).slowdowns(np.array(beside))
+    assert together.tolist() == pytest.approx([r.slowdown(s) for r, s in zip(each, beside, strict=True)])
+    assert NOBODY in beside
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_a_slowdown_stays_within_what_can_be(logarithmic: bool) -> None:
+    low, high = (Response(load(1), base, (0.0,) * 10, logarithmic=logarithmic) for base in (-1e6, 1e6))
+    assert low.slowdown(NOBODY) == pytest.approx(SLOWDOWN_MIN)
+    assert Responses(np.array([high.row])).slowdowns(np.array([NOBODY])).tolist() == pytest.approx([SLOWDOWN_MAX])
+
+
+def test_the_papers_form_is_what_rls_predicts() -> None:
+    rng = np.random.default_rng(1)
+    learner = Rls()
+    for _ in range(200):
+        own = Own("m", 1, load(5, *rng.uniform(0, 1, 3).tolist()))
+        learner.learn_one(own, exposure_of_sums(own, neighbours(rng, 3)), float(rng.uniform(1, 3)))
+    for count in range(6):
+        own, sums = Own("m", 1, load(5, 0.2, 0.4, 0.6)), neighbours(rng, count)
+        predicted = learner.predict_one(own, exposure_of_sums(own, sums))
+        assert learner.response(own).slowdown(sums) == pytest.approx(predicted)

@@ -1,0 +1,97 @@
+"""What was learned outlives the scheduler's process; refits go on beside it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from backend.scheduler.core import Scheduler
+from backend.scheduler.messages import Arrive, Finish, Launch, Request
+from backend.scheduler.tutor import Tutor
+from predictor.features import NOBODY, Own
+from tests.unit.builders import MS, join, load, profile
+from tests.unit.fake_model import eventually
+
+OWN = Own("m", 1, load(10.0))
+
+
+def scheduler(tutor: Tutor) -> Scheduler:
+    made = Scheduler(1, None, tutor.predictor, tutor.bound)
+    made.handle(1, join(profile(10.0)), 0)
+    return made
+
+
+def run(tutor: Tutor, made: Scheduler, batches: int, exec_ms: float) -> None:
+    """Batches of one, each alone on the device."""
+    begun_ns = made._now_ns
+    for i in range(batches):
+        at_ns = begun_ns + (i + 1) * 100 * MS
+        (launch,) = made.handle(1, Arrive((Request(at_ns, 1, at_ns, None, 1),)), at_ns)
+        assert isinstance(launch, Launch)
+        made.handle(1, Finish(launch.batch, round(exec_ms * MS)), at_ns + round(exec_ms * MS))
+        tutor.teach(made)
+
+
+def alone(tutor: Tutor) -> float:
+    return tutor.predictor.response(OWN).slowdown(NOBODY)
+
+
+def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
+    tutor = Tutor(tmp_path / "cpu.state")
+    assert alone(tutor) == pytest.approx(1.0, abs=0.05)
+    run(tutor, scheduler(tutor), 60, exec_ms=15.0)
+    assert alone(tutor) == pytest.approx(1.5, abs=0.05)
+    tutor.save()
+    successor = Tutor(tmp_path / "cpu.state")
+    assert alone(successor) == alone(tutor)
+    assert successor.bound.multiplier == tutor.bound.multiplier
+
+
+def test_nothing_learned_is_nothing_written(tmp_path: Path) -> None:
+    tutor = Tutor(tmp_path / "cpu.state")
+    tutor.teach(scheduler(tutor))
+    tutor.save()
+    assert not (tmp_path / "cpu.state").exists()
+
+
+def test_a_disk_that_takes_nothing_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tutor = Tutor(tmp_path / "missing" / "cpu.state")
+    run(tutor, scheduler(tutor), 1, exec_ms=15.0)
+    with caplog.at_level(logging.WARNING):
+        tutor.save()
+    assert "cannot be saved to" in caplog.text
+    (tmp_path / "missing").mkdir()
+    tutor.save()
+    assert (tmp_path / "missing" / "cpu.state").exists()
+
+
+def test_a_refit_runs_beside_and_is_installed_by_a_later_call(tmp_path: Path) -> None:
+    tutor = Tutor(tmp_path / "cpu.state")
+    made = scheduler(tutor)
+    run(tutor, made, 40, exec_ms=15.0)
+
+    def fitted() -> bool:
+        tutor.teach(made)
+        return tutor.predictor._kernel.fit is not None
+
+    eventually(fitted)
+
+
+def test_a_refit_that_fails_is_logged_and_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tutor = Tutor(tmp_path / "cpu.state")
+    made = scheduler(tutor)
+
+    def broken() -> None:
+        raise ArithmeticError("singular")
+
+    monkeypatch.setattr(tutor.predictor, "refit", lambda: broken)
+    tutor.teach(made)
+    eventually(lambda: tutor._fitted)
+    assert "could not be refitted" in caplog.text
+    monkeypatch.undo()
+    run(tutor, made, 40, exec_ms=15.0)
+    eventually(lambda: tutor.teach(made) or tutor.predictor._kernel.fit is not None)  # type: ignore[func-returns-value]
