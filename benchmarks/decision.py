@@ -2,18 +2,14 @@
 
 The production object in virtual time, kept at that state: every finish launches a batch, every launch is followed by
 the arrival of as many requests as it took. Only the time inside `handle` counts; what the predictor is taught between
-two decisions is shown by itself. The last rows are the same with refits on their thread, as the scheduler's process has
-them.
+two decisions is shown by itself.
 """
 
 from __future__ import annotations
 
 import heapq
-import os
 import random
-import tempfile
 import time
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,7 +19,6 @@ from rich.table import Table
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
-from backend.scheduler.tutor import Tutor
 from predictor.workload import Load, ModelProfile
 
 _MODELS = 12
@@ -42,10 +37,9 @@ def _profile(model: int, rng: random.Random) -> ModelProfile:
 class Steady:
     """A scheduler held at `lanes` running batches and `waiting` requests, each event timed."""
 
-    def __init__(self, lanes: int, waiting: int, seed: int, *, refits: bool) -> None:
+    def __init__(self, lanes: int, waiting: int, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._tutor = Tutor(Path(tempfile.gettempdir()) / f"isochrone-bench-{os.getpid()}.state") if refits else None
-        self._scheduler = Scheduler(lanes, predictor=self._tutor.predictor if self._tutor else None)
+        self._scheduler = Scheduler(lanes)
         self._now_ns = 0
         self._requests = 0
         self._running: list[tuple[int, int, Launch]] = []
@@ -82,9 +76,7 @@ class Steady:
         commands: list[Command] = self._scheduler.handle(source, event, self._now_ns)
         decided = time.perf_counter_ns()
         spent.append(decided - started)
-        if self._tutor is not None:
-            self._tutor.teach(self._scheduler)
-        elif self._scheduler.learn():
+        if self._scheduler.learn():
             self.learn_ns.append(time.perf_counter_ns() - decided)
         for command in commands:
             assert isinstance(command, Launch)
@@ -101,19 +93,16 @@ def main(
 ) -> None:
     """Print p50 and p99 of `handle()` for both kinds of event."""
     table = Table("running", "waiting", "event", "p50 us", "p99 us", "mean us", "events")
-    for running, waiting, refits in ((2, 16, False), (16, 64, False), (16, 256, False), (16, 64, True)):
-        steady = Steady(running, waiting, seed, refits=refits)
+    for running, waiting in ((2, 16), (16, 64), (16, 256)):
+        steady = Steady(running, waiting, seed)
         for _ in range(events):
             steady.step()
         everything = steady.arrive_ns + steady.finish_ns
-        kinds = [("arrive", steady.arrive_ns), ("finish", steady.finish_ns), ("all", everything)]
-        if steady.learn_ns:
-            kinds.append(("learn", steady.learn_ns))
-        for name, spent in kinds:
+        kinds = {"arrive": steady.arrive_ns, "finish": steady.finish_ns, "all": everything, "learn": steady.learn_ns}
+        for name, spent in kinds.items():
             p50, p99 = np.percentile(np.array(spent) / 1e3, (50, 99))
             mean = np.mean(spent) / 1e3
-            what = f"{name}, with refits" if refits else name
-            table.add_row(str(running), str(waiting), what, f"{p50:.0f}", f"{p99:.0f}", f"{mean:.0f}", str(len(spent)))
+            table.add_row(str(running), str(waiting), name, f"{p50:.0f}", f"{p99:.0f}", f"{mean:.0f}", str(len(spent)))
     console = Console()
     console.print(table)
     console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")

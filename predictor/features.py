@@ -6,6 +6,7 @@ Pure functions of loads and overlaps. What a learner makes of the numbers must n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from math import isfinite, log2
 from typing import NamedTuple
@@ -56,6 +57,7 @@ class Exposure(NamedTuple):
     """Equal for equal co-locations: own model and size, neighbours' models, sizes and rounded overlaps; where known."""
 
 
+@lru_cache(4096)
 def contribution(batch_size: int, load: Load) -> Sums:
     """What a running batch adds to every other's `Exposure.sums` while both run; `CONTRIBUTION` names the parts."""
     return (1.0, load.compute, load.l2, load.dram, log2(max(load.solo_ns, 1) / 1e6), log2(max(batch_size, 1)))

@@ -8,6 +8,7 @@ learner's weights and the batch once; S changes from step to step. No learning h
 from __future__ import annotations
 
 from math import exp, log
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +34,8 @@ HALF = 0.5
 """Where a saturating term reaches half of what it can."""
 
 Shared = tuple[float, float, float, float, float, float, float, float, float, float]
-_SATURATING = 4
-_TERMS = WIDTH + _SATURATING
+_USED = np.array([0, 1, 2, 3, 1, 2, 3])
+"""Of a contribution: what saturates, then what may be overdrawn."""
 
 
 def shared(sums: Sums) -> Shared:
@@ -62,12 +63,14 @@ class Response(NamedTuple):
     overdraft: Shares = (0.0, 0.0, 0.0)
     logarithmic: bool = True
 
-    @property
-    def row(self) -> tuple[float, ...]:
-        """(ROW,) for `Responses`."""
-        load = self.load
-        rooms = (load.compute - 1.0, load.l2 - 1.0, load.dram - 1.0)
-        return (float(self.logarithmic), self.base, *rooms, *self.shared, *self.overdraft)
+    def row(self, adds: Sums) -> tuple[float, ...]:
+        """(ROW,) for `Responses`, of a batch that itself adds this to what runs."""
+        c, load = self.shared, self.load
+        linear = (c[0], c[1], c[2], c[3], LOG_SCALE * c[4], LOG_SCALE * c[5])
+        rest = self.base - sum(map(mul, linear, adds))
+        n, compute, l2, dram, _, _ = adds
+        room = (load.compute - compute - 1.0, load.l2 - l2 - 1.0, load.dram - dram - 1.0)
+        return (float(self.logarithmic), rest, *linear, -n, -compute, -l2, -dram, *room, *c[6:], *self.overdraft)
 
     def slowdown(self, sums: Sums) -> float:
         """Beside neighbours with these summed contributions."""
@@ -91,31 +94,28 @@ class Response(NamedTuple):
         return SLOWDOWN_MAX if y > SLOWDOWN_MAX else y if y > SLOWDOWN_MIN else SLOWDOWN_MIN
 
 
-ROW = 2 + 3 + _TERMS + 3
+_TERMS = 4 + 3
+ROW = 2 + WIDTH + 2 * _TERMS
 """Of one batch among many: `Response.row`."""
 
 
 class Responses:
-    """Those of several batches, evaluated together; all of one learner. rows: (n, ROW), read anew at each call."""
+    """Those of several batches that run together; all of one learner. rows: (n, ROW), read anew at each call."""
 
     def __init__(self, rows: Matrix) -> None:
         self._rows = rows
 
-    def slowdowns(self, sums: Matrix) -> Vector:
-        """(n,) for (n, 6) summed contributions of each one's neighbours, in the order of the rows."""
+    def slowdowns(self, sums: Vector) -> Vector:
+        """(n,) where all that runs, each row's own batch included, contributes `sums`, (6,). Bounded from above only."""
         rows = self._rows
-        terms = np.empty((len(rows), _TERMS + 3))
-        sums = np.minimum(sums, HUGE_LOG, out=terms[:, :WIDTH])
-        uses = sums[:, :_SATURATING]
-        np.divide(uses, uses + HALF, out=terms[:, WIDTH:_TERMS])
-        excess = terms[:, _TERMS:]
-        np.add(sums[:, 1:4], rows[:, 2:5], out=excess)
-        np.maximum(excess, 0.0, out=excess)
-        terms[:, 4:WIDTH] *= LOG_SCALE
-        terms *= rows[:, 5:]
-        y: Vector = terms.sum(axis=1)
+        terms = rows[:, 2 + WIDTH : 2 + WIDTH + _TERMS] + sums[_USED]
+        np.maximum(terms, 0.0, out=terms)
+        uses = terms[:, :4]
+        uses /= uses + HALF
+        terms *= rows[:, 2 + WIDTH + _TERMS :]
+        y: Vector = rows[:, 2 : 2 + WIDTH] @ sums
+        y += terms.sum(axis=1)
         y += rows[:, 1]
         logarithmic = len(rows) > 0 and bool(rows[0, 0])
-        np.maximum(y, LOG_MIN if logarithmic else SLOWDOWN_MIN, out=y)
         np.minimum(y, LOG_MAX if logarithmic else SLOWDOWN_MAX, out=y)
         return np.exp(y, out=y) if logarithmic else y

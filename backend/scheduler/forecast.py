@@ -10,7 +10,7 @@ import numpy as np
 from backend.scheduler.progress import slowdowns
 from predictor.response import Matrix, Responses, Vector
 
-HORIZON = 4
+HORIZON = 2
 """Finishes that the timeline follows one by one. Later it keeps the neighbours as they are then: on a device with that
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
 
@@ -22,23 +22,21 @@ def forecast_finishes(remaining_ns: Vector, contributions: Matrix, responses: Re
     """
     count = len(remaining_ns)
     remaining, finishes = remaining_ns.copy(), np.empty(count)
-    contributions, sums = contributions.copy(), contributions.sum(axis=0)
-    gone = np.zeros(count)
+    sums = contributions.sum(axis=0)
     now = 0.0
     for _ in range(min(count, HORIZON)):
-        slow = slowdowns(responses, sums - contributions)
-        spans = remaining * slow + gone
+        slow = slowdowns(responses, sums)
+        spans = remaining * slow
         i = int(spans.argmin())
         step = float(spans[i])
         now += step
         finishes[i] = now
-        gone[i] = np.inf
         sums -= contributions[i]
-        contributions[i] = 0.0
         # Of two that end together, rounding would leave the second a little less than nothing.
         remaining -= step / slow
         np.maximum(remaining, 0.0, out=remaining)
+        remaining[i] = np.inf
     if count > HORIZON:
-        there = gone == 0.0
-        finishes[there] = now + (remaining * slowdowns(responses, sums - contributions))[there]
+        there = remaining < np.inf
+        finishes[there] = now + (remaining * slowdowns(responses, sums))[there]
     return finishes

@@ -192,13 +192,23 @@ class Policy:
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
             return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
+        choice = self._largest_harmless(source, members, forecast)
+        return None if choice is None or forecast.better_later(choice) else choice
+
+    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: _Forecast) -> Choice | None:
+        """Half as many again and again; the least first, since where that harms a larger one does too."""
         count = forecast.fitting(source, members)
-        while count > 0:
+        choice = forecast.choice(source, members[:count], len(members))
+        if not forecast.harms(choice):
+            return choice
+        least = forecast.choice(source, members[:1], len(members))
+        if count == 1 or forecast.harms(least):
+            return None
+        while (count := count // 2) > 1:
             choice = forecast.choice(source, members[:count], len(members))
             if not forecast.harms(choice):
-                return None if forecast.better_later(choice) else choice
-            count //= 2
-        return None
+                return choice
+        return least
 
     def _rows(self, source: Source, forecast: _Forecast) -> int:
         """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
@@ -286,7 +296,7 @@ class _Forecast:
         could: Mask = self._could & (progress.priorities <= min(r.priority for r in choice.requests))
         if not could.any():
             return could
-        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load)) - progress.adds
+        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
         worst_ns = progress.remaining_ns * slowdowns(progress.responses, sums)
         return np.logical_and(could, self._end_of(worst_ns) > progress.due_ns)
 

@@ -65,15 +65,14 @@ class Progress:
         """The predictor has learned: from here on the batches go by these."""
         for i, key in enumerate(self._keys):
             response = response_of(key)
-            self._table[i, :ROW] = response.row
+            self._table[i, :ROW] = response.row(self._table[i, _ADDS].tolist())
             self._table[i, _ALONE] = response.slowdown(NOBODY)
         self._pace = None
 
     def pace(self) -> Vector:
         """(n,) slowdown of each beside the others."""
         if self._pace is None:
-            adds = self.adds
-            self._pace = slowdowns(self.responses, adds.sum(axis=0) - adds)
+            self._pace = slowdowns(self.responses, self.adds.sum(axis=0))
         return self._pace
 
     @property
@@ -112,10 +111,10 @@ class Progress:
         return np.maximum(table[:, _REMAINING], table[:, _LEAST]), table[:, _ADDS], Responses(table[:, :ROW])
 
     def _fill(self, i: int, response: Response, own: Own, deadline_ns: float, priority: int) -> None:
-        load = own.load
+        load, adds = own.load, contribution(own.batch_size, own.load)
         self._table[i] = (
-            *response.row,
-            *contribution(own.batch_size, load),
+            *response.row(adds),
+            *adds,
             load.solo_ns,
             _NEARLY_DONE * load.solo_ns,
             deadline_ns,
@@ -134,7 +133,7 @@ class Progress:
             assert tuple(adds) == contribution(running[key].rows, running[key].load)
 
 
-def slowdowns(responses: Responses, sums: Matrix) -> Vector:
-    """(n,) for (n, 6) neighbours' contributions."""
+def slowdowns(responses: Responses, sums: Vector) -> Vector:
+    """(n,) where all that runs contributes `sums`."""
     found = responses.slowdowns(sums)
     return np.maximum(found, MIN_SLOWDOWN, out=found)

@@ -27,9 +27,6 @@ from predictor.learners.contract import Forecaster
 from predictor.learners.isochrone import Isochrone
 from predictor.workload import ModelProfile
 
-_REFIT_NS = 200_000_000
-"""How long after it was due a refit's result is there: on a thread of its own beside busy lanes."""
-
 
 @dataclass(frozen=True)
 class SimulatedModel:
@@ -102,14 +99,12 @@ class _Run:
         self._scheduler = Scheduler(lanes, predictor=predictor)
         self._device = VirtualDevice(truth, seed)
         self._overhead_ns = overhead_ns
-        self._predictor = predictor
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
         self._names = dict(self._models.values())
         self._owns: dict[tuple[int, int], Own] = {}
         self._launches: dict[Key, Launch] = {}
         self._reports: list[tuple[int, Key, int]] = []
         """Executions that ended: when the scheduler hears of it, which, what it took."""
-        self._refit_at_ns: int | None = None
         for source, model in self._models.values():
             event = Join(
                 PROTOCOL,
@@ -158,19 +153,8 @@ class _Run:
         ran.seconds = now_ns / 1e9
         ran.predicted.append((launch.predicted_ns, exec_ns))
         commands = self._scheduler.handle(key[0], Finish(key[1], exec_ns), now_ns)
-        self._learn(now_ns)
-        self._obey(commands, now_ns)
-
-    def _learn(self, now_ns: int) -> None:
         self._scheduler.learn()
-        predictor = self._predictor
-        if not isinstance(predictor, Isochrone) or (job := predictor.refit()) is None:
-            return
-        if self._refit_at_ns is None:
-            self._refit_at_ns = now_ns + _REFIT_NS
-        elif now_ns >= self._refit_at_ns:
-            predictor.install(job())
-            self._refit_at_ns = None
+        self._obey(commands, now_ns)
 
     def _obey(self, commands: list[Command], now_ns: int) -> None:
         for command in commands:

@@ -1,4 +1,4 @@
-"""What was learned outlives the scheduler's process; refits go on beside it."""
+"""What was learned outlives the scheduler's process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from backend.scheduler.messages import Arrive, Finish, Launch, Request
 from backend.scheduler.tutor import Tutor
 from predictor.features import NOBODY, Own
 from tests.unit.builders import MS, join, load, profile
-from tests.unit.fake_model import eventually
 
 OWN = Own("m", 1, load(10.0))
 
@@ -65,33 +64,3 @@ def test_a_disk_that_takes_nothing_costs_a_warning(tmp_path: Path, caplog: pytes
     (tmp_path / "missing").mkdir()
     tutor.save()
     assert (tmp_path / "missing" / "cpu.state").exists()
-
-
-def test_a_refit_runs_beside_and_is_installed_by_a_later_call(tmp_path: Path) -> None:
-    tutor = Tutor(tmp_path / "cpu.state")
-    made = scheduler(tutor)
-    run(tutor, made, 40, exec_ms=15.0)
-
-    def fitted() -> bool:
-        tutor.teach(made)
-        return tutor.predictor._kernel.fit is not None
-
-    eventually(fitted)
-
-
-def test_a_refit_that_fails_is_logged_and_not_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    tutor = Tutor(tmp_path / "cpu.state")
-    made = scheduler(tutor)
-
-    def broken() -> None:
-        raise ArithmeticError("singular")
-
-    monkeypatch.setattr(tutor.predictor, "refit", lambda: broken)
-    tutor.teach(made)
-    eventually(lambda: tutor._fitted)
-    assert "could not be refitted" in caplog.text
-    monkeypatch.undo()
-    run(tutor, made, 40, exec_ms=15.0)
-    eventually(lambda: tutor.teach(made) or tutor.predictor._kernel.fit is not None)  # type: ignore[func-returns-value]
