@@ -106,7 +106,7 @@ class Responses:
         self._rows = rows
 
     def slowdowns(self, sums: Vector) -> Vector:
-        """(n,) where all that runs, each row's own batch included, contributes `sums`, (6,). Bounded from above only."""
+        """(n,) where all that runs, its own batch included, contributes `sums`, (6,). Not bounded from below."""
         rows = self._rows
         terms = rows[:, 2 + WIDTH : 2 + WIDTH + _TERMS] + sums[_USED]
         np.maximum(terms, 0.0, out=terms)
