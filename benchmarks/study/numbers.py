@@ -25,6 +25,7 @@ Vector = NDArray[np.float64]
 
 LEARNERS = ("mean", "count", "offline", "sgd", "rls", "isochrone")
 TRAIN_SHARE = 0.75
+FEWEST = 20
 _SPLIT_SEED = 1
 _EXPLAINED = (("static", 0.0), ("EWMA 1/3", 1 / 3), ("EWMA 1/2", 1 / 2), ("EWMA 2/3", 2 / 3), ("integral", 0.0))
 
@@ -50,8 +51,9 @@ def _p95(file: ProfileFile) -> ModelProfile:
 
 
 def undisturbed(samples: Sequence[Sample], steal: Steal) -> list[Sample]:
-    """Those during which the host took no CPU."""
-    return [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
+    """Those during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
+    left = [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
+    return left if len(left) >= FEWEST else list(samples)
 
 
 # Section 3: how large interference is

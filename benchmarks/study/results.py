@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.study.collect import Recorded, Run, Tasks
 from benchmarks.study.numbers import (
     Spread,
@@ -60,8 +59,6 @@ def results(plan: Plan, recorded: Recorded, on_stage: Callable[[str, float], Non
             for log in plan.logs
         }
         logs = {name: undisturbed(samples, recorded.runs[lanes, name].steal) for name, samples in whole.items()}
-        if not all(logs.values()):
-            raise BenchmarkError("the host took CPU all the time: no undisturbed batch is left; try again later")
         every = [s for samples in logs.values() for s in samples]
         found[lanes] = OfLanes(
             {name: len(samples) for name, samples in whole.items()},

@@ -50,7 +50,7 @@ def test_it_runs_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     assert first.items() <= {path.name: path.stat().st_mtime_ns for path in logs.iterdir()}.items()
     for lanes in (2, 4):
         for name in (TRAINING, *TEST_SETS):
-            assert len(read_samples(logs / f"{name.replace(' ', '-')}-{lanes}-lanes.jsonl").samples) > 30
+            assert len(read_samples(logs / f"{name.replace(' ', '-')}-{lanes}-lanes.jsonl").samples) > 5
     report = (tmp_path / "out" / "study.md").read_text()
     linked = re.findall(r"!\[\w+\]\((study/\w+\.png)\)", report)
     assert {Path(link).stem for link in linked} == PLOTS
