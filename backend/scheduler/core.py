@@ -74,6 +74,7 @@ class Scheduler:
         observer: Observer | None = None,
         predictor: Forecaster | None = None,
         bound: UpperBound | None = None,
+        policy: type[Policy] = Policy,
     ) -> None:
         self.lanes = Lanes(lanes)
         self.leases = LeaseDesk(self.lanes)
@@ -81,7 +82,7 @@ class Scheduler:
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
         self.company = Company()
-        self.policy = Policy(predictor or Isochrone(), bound or UpperBound())
+        self.policy = policy(predictor or Isochrone(), bound or UpperBound())
         self._observer = observer
         self.progress = Progress()
         self._ended: list[_Ended] = []

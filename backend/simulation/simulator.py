@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.scheduler.core import Scheduler
+from backend.scheduler.policy import Policy
 from backend.scheduler.messages import (
     PROTOCOL,
     Arrive,
@@ -22,9 +23,9 @@ from backend.simulation.arrivals import Arrival
 from backend.simulation.contention import Truth
 from backend.simulation.device import Key, VirtualDevice
 from backend.simulation.workload import NO_DEADLINE_MS
+from predictor.bound import UpperBound
 from predictor.features import Own
 from predictor.learners.contract import Forecaster
-from predictor.learners.isochrone import Isochrone
 from predictor.workload import ModelProfile
 
 
@@ -72,12 +73,16 @@ def simulate(
     seed: int = 0,
     overhead_ns: int = 0,
     predictor: Forecaster | None = None,
+    policy: type[Policy] = Policy,
+    bound: UpperBound | None = None,
 ) -> Ran:
     """The whole plan, and until the last answer.
 
-    overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
+    overhead_ns: on a lane beside each execution, which neither slows nor is slowed. predictor, policy, bound: others
+    than the scheduler's own.
     """
-    run = _Run(models, lanes, truth, seed, overhead_ns, predictor or Isochrone())
+    scheduler = Scheduler(lanes, predictor=predictor, bound=bound, policy=policy)
+    run = _Run(models, scheduler, VirtualDevice(truth, seed), overhead_ns)
     for arrival in plan:
         run.until(round(arrival.at_s * 1e9))
         run.arrive(arrival)
@@ -89,15 +94,12 @@ class _Run:
     def __init__(
         self,
         models: Sequence[SimulatedModel],
-        lanes: int,
-        truth: Truth,
-        seed: int,
+        scheduler: Scheduler,
+        device: VirtualDevice,
         overhead_ns: int,
-        predictor: Forecaster,
     ) -> None:
         self.ran = Ran([])
-        self._scheduler = Scheduler(lanes, predictor=predictor)
-        self._device = VirtualDevice(truth, seed)
+        self._scheduler, self._device = scheduler, device
         self._overhead_ns = overhead_ns
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
         self._names = dict(self._models.values())

@@ -1,0 +1,213 @@
+"""What a user would run instead, and ours with a part taken out, by name: policies and predictors for one scheduler.
+
+Each is the production scheduler with another policy or predictor, so that what is compared is the idea and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from backend.scheduler.messages import Request
+from backend.scheduler.policy import MAX_LOOKED_AT, Choice, Policy, is_late
+from backend.scheduler.progress import Progress
+from backend.scheduler.state import Source
+from backend.simulation.arrivals import Arrival
+from backend.simulation.contention import Truth
+from backend.simulation.simulator import SimulatedModel
+from predictor.bound import UpperBound
+from predictor.features import Exposure, Own, Sums, exposure
+from predictor.learners.contract import Forecaster, State
+from predictor.learners.isochrone import Isochrone
+from predictor.learners.linear import Offline, Rls, fit
+from predictor.response import Response
+from predictor.samples import Sample, neighbours_of, own_of
+
+_NO_NEIGHBOURS = (0.0,) * 10
+_AVERAGE_WEIGHT = 0.1
+
+
+class Unaware:
+    """No interference: every batch takes its profiled latency."""
+
+    name = "none"
+    revision = 0
+
+    def response(self, own: Own) -> Response:
+        return Response(own.load, 1.0, _NO_NEIGHBOURS, logarithmic=False)
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
+        return 1.0
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        pass
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None:
+        pass
+
+
+class MovingAverage(Unaware):
+    """Of each model and batch size by itself, whoever ran beside it."""
+
+    name = "moving average"
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, int], float] = {}
+        self.revision = 0
+
+    def response(self, own: Own) -> Response:
+        mean = self._means.get((own.model, own.batch_size), 1.0)
+        return Response(own.load, mean, _NO_NEIGHBOURS, logarithmic=False)
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
+        return self._means.get((own.model, own.batch_size), 1.0)
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:  # noqa: ARG002 - the contract's call
+        key = (own.model, own.batch_size)
+        mean = self._means.get(key, slowdown)
+        self._means[key] = mean + _AVERAGE_WEIGHT * (slowdown - mean)
+        self.revision += 1
+
+
+class Oracle(Unaware):
+    """Knows the simulated device."""
+
+    name = "oracle"
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+
+    def response(self, own: Own) -> Response:
+        return self._truth.response(own)
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:
+        return self._truth.response(own).slowdown(seen.sums)
+
+
+class EarliestDeadline(Policy):
+    """The earliest deadline first, as large a batch as makes it, at once; requests that are late come last."""
+
+    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:  # noqa: ARG002 - who runs does not matter here
+        for source in sources.values():
+            while (due := source.queue.earliest_due()) is not None and is_late(source, due, now_ns):
+                source.queue.give_up(due)
+        heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
+        if heads:
+            _, _, source, head = min(heads, key=lambda h: h[:2])
+            return self._batch(source, list(source.queue.by_rank()), head, sums, now_ns)
+        late = [(r.arrival_ns, s.id, s, r) for s in sources.values() if (r := s.queue.late_head()) is not None]
+        if not late:
+            return None
+        _, _, source, head = min(late, key=lambda h: h[:2])
+        return self._batch(source, list(source.queue.by_lateness()), head, sums, now_ns)
+
+    def _key(self, request: Request, source: Source, now_ns: int) -> tuple[float, ...]:  # noqa: ARG002 - of rivals
+        return (float("inf") if request.deadline_ns is None else request.deadline_ns,)
+
+    def _batch(self, source: Source, waiting: Sequence[Request], head: Request, sums: Sums, now_ns: int) -> Choice:
+        most = max(1, source.join.max_batch_size)
+        members, rows, due_ns = [head], head.rows, head.deadline_ns
+        for request in waiting[:MAX_LOOKED_AT]:
+            if request is head or request.group != head.group or rows + request.rows > most:
+                continue
+            if due_ns is not None and now_ns + self._takes_ns(source, rows + request.rows, sums) > due_ns:
+                break
+            members.append(request)
+            rows += request.rows
+        predicted_ns = max(1, round(self._takes_ns(source, rows, sums)))
+        return Choice(source, tuple(members), source.own(rows), predicted_ns)
+
+    def _takes_ns(self, source: Source, rows: int, sums: Sums) -> float:
+        own = source.own(rows)
+        return own.load.solo_ns * self.response(source.id, own).slowdown(sums) + self.overhead_ns
+
+
+class LeastSlack(EarliestDeadline):
+    """The highest class first, then the least slack."""
+
+    def _key(self, request: Request, source: Source, now_ns: int) -> tuple[float, ...]:
+        due = float("inf") if request.deadline_ns is None else request.deadline_ns
+        return (request.priority, due - now_ns - source.load(request.rows).solo_ns)
+
+
+class NoHold(Policy):
+    """Ours, but whatever it would hold is launched."""
+
+    def _largest_harmless(self, source, members, forecast):  # type: ignore[no-untyped-def]
+        found = super()._largest_harmless(source, members, forecast)
+        return found or forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
+
+
+class NoSplit(Policy):
+    """Ours, but a batch is launched whole or not at all."""
+
+    def _largest_harmless(self, source, members, forecast):  # type: ignore[no-untyped-def]
+        choice = forecast.choice(source, members, len(members))
+        return None if forecast.harms(choice) else choice
+
+
+class OneByOne(Policy):
+    """Ours without batches."""
+
+    def _rows(self, source, forecast):  # type: ignore[no-untyped-def]  # noqa: ARG002 - ours' call
+        return 1
+
+
+class Mean(UpperBound):
+    """The prediction itself."""
+
+    def learn_one(self, ratio: float) -> None:
+        super().learn_one(ratio)
+        self.multiplier = 1.0
+
+
+@dataclass(frozen=True)
+class Rival:
+    """predictor: from the truth and earlier samples. in_order: as stock Triton launches. lanes: None: all of them."""
+
+    what: str
+    predictor: Callable[[Truth, Sequence[Sample]], Forecaster] = lambda _truth, _samples: Isochrone()
+    policy: type[Policy] = Policy
+    bound: type[UpperBound] = UpperBound
+    in_order: bool = False
+    lanes: int | None = None
+    classes: bool = True
+
+    def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
+        """As they are configured under this rival."""
+        return [replace(m, interference_aware=not self.in_order, rejects=m.rejects and not self.in_order) for m in models]
+
+    def plan(self, plan: Sequence[Arrival]) -> Sequence[Arrival]:
+        """The same requests, of one class where this rival knows of none."""
+        return plan if self.classes else [replace(a, priority=1) for a in plan]
+
+
+def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
+    learner = Offline()
+    owns = [own_of(s) for s in samples]
+    seen = [exposure(own, neighbours_of(s)) for own, s in zip(owns, samples, strict=True)]
+    learner.start(fit([(o, e, s.slowdown) for o, e, s in zip(owns, seen, samples, strict=True)]))
+    return learner
+
+
+RIVALS: dict[str, Rival] = {
+    "stock": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
+    "one at a time": Rival(
+        "Clockwork's way: no two batches at once, early rejection", lambda *_: Unaware(), LeastSlack, lanes=1
+    ),
+    "edf": Rival("earliest deadline first, profiled latencies", lambda *_: Unaware(), EarliestDeadline),
+    "naive": Rival("class, then slack; a moving average per batch size", lambda *_: MovingAverage(), LeastSlack),
+    "ours, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
+    "ours, gpulets": Rival("our policy, the linear model fitted once", _static),
+    "ours, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
+    "ours": Rival("this scheduler"),
+    "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth)),
+    "no hold": Rival("ours without holding", policy=NoHold),
+    "no split": Rival("ours without splitting", policy=NoSplit),
+    "no batches": Rival("ours one by one", policy=OneByOne),
+    "mean, not bound": Rival("ours by the mean", bound=Mean),
+    "no classes": Rival("ours blind to classes", classes=False),
+}

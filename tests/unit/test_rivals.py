@@ -1,0 +1,103 @@
+"""Each rival is what its name says, on requests whose best order is known; and the comparison's command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from backend.simulation.arrivals import Arrival, Traffic, arrivals
+from backend.simulation.contention import Linear
+from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.simulation.summary import summarise
+from benchmarks import policies
+from benchmarks.contention import Workload, generate
+from benchmarks.rivals import RIVALS
+from predictor.samples import encode_sample
+from profiler.profile_file import write_profile
+from tests.unit.builders import profile
+from tests.unit.test_study import profile as profile_file
+
+SAMPLES = generate(Workload("additive", lanes=2, count=200))
+TRUTH = Linear((0.4, 0.1, 0.4))
+
+
+def models(max_batch_size: int = 8) -> list[SimulatedModel]:
+    return [
+        SimulatedModel("a", profile(10.0, 0.5, 0.2, 0.4), max_batch_size, rejects=True),
+        SimulatedModel("b", profile(20.0, 0.9, 0.1, 0.6), max_batch_size, rejects=True),
+    ]
+
+
+def run(name: str, plan: tuple[Arrival, ...] | list[Arrival], lanes: int = 2, most: int = 8) -> Ran:
+    rival = RIVALS[name]
+    return simulate(
+        rival.models(models(most)),
+        rival.plan(plan),
+        rival.lanes or lanes,
+        TRUTH,
+        predictor=rival.predictor(TRUTH, SAMPLES),
+        policy=rival.policy,
+        bound=rival.bound(),
+    )
+
+
+def busy(load: float, seconds: float = 8.0) -> tuple[Arrival, ...]:
+    traffic = [Traffic("a", 70.0 * load, 60.0, 1), Traffic("b", 35.0 * load, 120.0, 2)]
+    return arrivals(traffic, seconds, 5, "poisson")
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_request_is_answered_or_rejected(name: str) -> None:
+    plan = busy(1.5, 3.0)
+    ran = run(name, plan)
+    assert len(ran.requests) == len(plan)
+    if RIVALS[name].in_order:
+        assert all(r.answered_s is not None for r in ran.requests)
+    assert sum(r.answered_s is not None for r in ran.requests) > 0.2 * len(plan)
+
+
+@pytest.mark.parametrize("name", ["edf", "naive", "one at a time"])
+def test_a_deadline_first_rival_takes_the_tightest_first(name: str) -> None:
+    """On one lane, while the first runs, three more wait."""
+    plan = [Arrival(0.0, "b", 500.0), Arrival(0.001, "a", 400.0), Arrival(0.002, "b", 90.0), Arrival(0.003, "a", 200.0)]
+    ran = run(name, plan, lanes=1, most=1)
+    order = sorted(range(4), key=lambda i: ran.requests[i].answered_s or 9.0)
+    assert order == [0, 2, 3, 1]
+
+
+def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:
+    plan = [Arrival(0.0, "b", 500.0), Arrival(0.001, "a", 100.0, 2), Arrival(0.002, "b", 300.0, 1)]
+    second = {name: run(name, plan, lanes=1, most=1).requests[2].answered_s or 9.0 for name in ("naive", "edf")}
+    assert second["naive"] < second["edf"]
+
+
+def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
+    plan = busy(1.5)
+    met = {name: summarise(run(name, plan).requests, 8.0).met_share for name in ("stock", "ours", "oracle")}
+    assert met["stock"] < 0.5 * met["ours"]
+    assert met["ours"] > 0.8 * met["oracle"]
+
+
+def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "l.jsonl").write_bytes(b"".join(map(encode_sample, SAMPLES)))
+    for name in ("m0", "m1", "m2"):
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        write_profile(tmp_path / "models" / name / "1" / "profile.json", profile_file(name, (1, 10, 11), (8, 40, 41)))
+    app = typer.Typer()
+    app.command()(policies.main)
+    out = tmp_path / "out.json"
+    options = ["--records", str(tmp_path), "--log", "l", "--load", "1.2", "--seconds", "2", "--seeds", "1"]
+    result = CliRunner().invoke(app, [*options, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(out.read_text())
+    assert [row["rival"] for row in rows] == list(RIVALS)
+    assert "from stock to the oracle" in result.output.replace("\n", " ")
+    wrong = CliRunner().invoke(app, [*options, "--rival", "luck"])
+    assert wrong.exit_code == 1
+    missing = CliRunner().invoke(app, ["--records", str(tmp_path / "nowhere"), "--log", "l"])
+    assert missing.exit_code == 1
