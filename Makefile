@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MODELS := model_repository/.generated
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint serve models study bench-overhead bench-decision clean
+.PHONY: demo test test-unit lint serve models study bench-overhead bench-decision bench-policies clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make study           the paper's evaluation on this machine, into docs/study.md (about half an hour)"
 	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
 	@echo "make bench-decision  what one decision of the scheduler costs"
+	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded"
 
 $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
@@ -59,6 +60,9 @@ bench-overhead: $(MODELS)
 
 bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
+
+bench-policies: $(READY)
+	$(BIN)/python -m benchmarks.policies
 
 clean:
 	rm -rf $(VENV) $(MODELS) model_repository/*/1/model.onnx build *.egg-info

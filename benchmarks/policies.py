@@ -1,4 +1,4 @@
-"""Ours against its rivals in virtual time: the same requests on the same simulated device. `python -m benchmarks.policies`
+"""Ours against its rivals in virtual time, the same requests on the same device. `python -m benchmarks.policies`
 
 The device's interference is learned from batches that a real server recorded (`make study`), so nothing here depends on
 how busy this machine is: the same records and seed give the same table.
@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from backend.simulation.arrivals import Arrival, Traffic, arrivals
+from backend.simulation.arrivals import Arrival, Traffic, poisson
 from backend.simulation.contention import learned
+from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from backend.simulation.summary import Summary, summarise
 from benchmarks.errors import BenchmarkError
@@ -47,7 +48,6 @@ def main(
     rival: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(RIVALS)}.")] = None,
     seconds: Annotated[float, typer.Option(help="Of virtual time, per seed.")] = 60.0,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
-    process: Annotated[str, typer.Option(help="poisson, uniform or bursty.")] = "poisson",
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Print what share of deadlines each keeps at each load."""
@@ -57,13 +57,13 @@ def main(
         raise SystemExit(f"--rival {unknown[0]} is not one of {', '.join(RIVALS)}")
     rows = []
     for at in track(load or [0.5, 0.7, 0.9, 1.1, 1.5], "loads", transient=True):
-        plans = [_plan(profiles, at, lanes, seconds, process, seed) for seed in range(seeds)]
+        plans = [_plan(profiles, at, lanes, seconds, seed) for seed in range(seeds)]
         rows += [_run(name, at, lanes, plans, samples, profiles, seconds) for name in names]
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
     _show(rows, names)
     Console().print(
-        f"{len(profiles)} models, deadlines of 2, 4 and 8 × p95, classes 1 and 2 by turns, {process}, {seconds:g} s × "
+        f"{len(profiles)} models, deadlines of 2, 4 and 8 × p95, classes 1 and 2 by turns, Poisson, {seconds:g} s × "
         f"{seeds} seeds, {lanes} lanes; interference learned from {len(samples):,} batches ({log})",
         soft_wrap=True,
     )
@@ -81,16 +81,14 @@ def _records(folder: Path, log: str) -> tuple[tuple[Sample, ...], dict[str, Prof
     return samples, profiles
 
 
-def _plan(
-    profiles: dict[str, ProfileFile], load: float, lanes: int, seconds: float, process: str, seed: int
-) -> tuple[Arrival, ...]:
+def _plan(profiles: dict[str, ProfileFile], load: float, lanes: int, seconds: float, seed: int) -> tuple[Arrival, ...]:
     """Every model at the same rate."""
     rate = load * lanes / sum(file.profile().at(1).solo_ns / 1e9 for file in profiles.values())
     traffic = [
         Traffic(model, rate, SLO_FACTORS[i % 3] * file.entries[0].p95_ns / 1e6, CLASSES[i // 3 % 2])
         for i, (model, file) in enumerate(profiles.items())
     ]
-    return arrivals(traffic, seconds, seed, process)
+    return poisson(traffic, seconds, seed)
 
 
 def _run(
@@ -107,16 +105,8 @@ def _run(
     truth = learned(samples)
     served = []
     for seed, plan in enumerate(plans):
-        ran = simulate(
-            models,
-            rival.plan(plan),
-            rival.lanes or lanes,
-            truth,
-            seed=seed,
-            predictor=rival.predictor(truth, samples),
-            policy=rival.policy,
-            bound=rival.bound(),
-        )
+        scheduler = rival.scheduler(lanes, truth, samples)
+        ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(truth, seed))
         served += [(original, r) for original, r in zip(plan, ran.requests, strict=True)]
     whole = seconds * len(plans)
     by_class = {c: [r for a, r in served if a.priority == c] for c in CLASSES}
@@ -143,7 +133,9 @@ def _show(rows: list[Row], names: list[str]) -> None:
         parts = []
         for load in loads:
             stock, ours, oracle = (by[name, load].all.met_share for name in ("stock", "ours", "oracle"))
-            parts.append(f"load {load:g}: {(ours - stock) / (oracle - stock):.0%}" if oracle > stock else f"load {load:g}: –")
+            parts.append(
+                f"load {load:g}: {(ours - stock) / (oracle - stock):.0%}" if oracle > stock else f"load {load:g}: –"
+            )
         console.print(f"of the way from stock to the oracle ours goes {', '.join(parts)}", soft_wrap=True)
 
 

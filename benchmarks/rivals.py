@@ -1,15 +1,17 @@
 """What a user would run instead, and ours with a part taken out, by name: policies and predictors for one scheduler.
 
-Each is the production scheduler with another policy or predictor, so that what is compared is the idea and nothing else.
+Each is the production scheduler with another policy or predictor, so that the idea is all that differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Request
-from backend.scheduler.policy import MAX_LOOKED_AT, Choice, Policy, is_late
+from backend.scheduler.policy import MAX_LOOKED_AT, Choice, Forecast, Policy, is_late
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import Source
 from backend.simulation.arrivals import Arrival
@@ -30,8 +32,10 @@ _AVERAGE_WEIGHT = 0.1
 class Unaware:
     """No interference: every batch takes its profiled latency."""
 
-    name = "none"
-    revision = 0
+    name: ClassVar[str] = "none"
+
+    def __init__(self) -> None:
+        self.revision = 0
 
     def response(self, own: Own) -> Response:
         return Response(own.load, 1.0, _NO_NEIGHBOURS, logarithmic=False)
@@ -52,11 +56,11 @@ class Unaware:
 class MovingAverage(Unaware):
     """Of each model and batch size by itself, whoever ran beside it."""
 
-    name = "moving average"
+    name: ClassVar[str] = "moving average"
 
     def __init__(self) -> None:
+        super().__init__()
         self._means: dict[tuple[str, int], float] = {}
-        self.revision = 0
 
     def response(self, own: Own) -> Response:
         mean = self._means.get((own.model, own.batch_size), 1.0)
@@ -75,9 +79,10 @@ class MovingAverage(Unaware):
 class Oracle(Unaware):
     """Knows the simulated device."""
 
-    name = "oracle"
+    name: ClassVar[str] = "oracle"
 
     def __init__(self, truth: Truth) -> None:
+        super().__init__()
         self._truth = truth
 
     def response(self, own: Own) -> Response:
@@ -136,7 +141,7 @@ class LeastSlack(EarliestDeadline):
 class NoHold(Policy):
     """Ours, but whatever it would hold is launched."""
 
-    def _largest_harmless(self, source, members, forecast):  # type: ignore[no-untyped-def]
+    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
         found = super()._largest_harmless(source, members, forecast)
         return found or forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
 
@@ -144,7 +149,7 @@ class NoHold(Policy):
 class NoSplit(Policy):
     """Ours, but a batch is launched whole or not at all."""
 
-    def _largest_harmless(self, source, members, forecast):  # type: ignore[no-untyped-def]
+    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
         choice = forecast.choice(source, members, len(members))
         return None if forecast.harms(choice) else choice
 
@@ -152,7 +157,7 @@ class NoSplit(Policy):
 class OneByOne(Policy):
     """Ours without batches."""
 
-    def _rows(self, source, forecast):  # type: ignore[no-untyped-def]  # noqa: ARG002 - ours' call
+    def _rows(self, source: Source, forecast: Forecast) -> int:  # noqa: ARG002 - ours' call
         return 1
 
 
@@ -176,9 +181,16 @@ class Rival:
     lanes: int | None = None
     classes: bool = True
 
+    def scheduler(self, lanes: int, truth: Truth, samples: Sequence[Sample]) -> Scheduler:
+        """A new one, on a device with so many lanes."""
+        predictor = self.predictor(truth, samples)
+        return Scheduler(self.lanes or lanes, None, predictor, self.bound(), self.policy)
+
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
         """As they are configured under this rival."""
-        return [replace(m, interference_aware=not self.in_order, rejects=m.rejects and not self.in_order) for m in models]
+        return [
+            replace(m, interference_aware=not self.in_order, rejects=m.rejects and not self.in_order) for m in models
+        ]
 
     def plan(self, plan: Sequence[Arrival]) -> Sequence[Arrival]:
         """The same requests, of one class where this rival knows of none."""

@@ -96,7 +96,7 @@ class Policy:
         if not len(progress) and len(waiting) == 1 and len(waiting[0].queue) == 1:
             return self._take_only(waiting[0])
         contended = len(waiting) > 1
-        forecast = _Forecast(self, progress, sums, now_ns, contended)
+        forecast = Forecast(self, progress, sums, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, doubtful = self._candidates(sources, forecast)
         late = self._late_source(sources)
@@ -118,7 +118,7 @@ class Policy:
         return max(1, round(own.load.solo_ns * slowdown))
 
     def _choose_timely(
-        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: _Forecast
+        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: Forecast
     ) -> Choice | None:
         """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
         owed = None if late is None else late.queue.late_head()
@@ -153,7 +153,7 @@ class Policy:
         return choice
 
     def _candidates(
-        self, sources: Mapping[int, Source], forecast: _Forecast
+        self, sources: Mapping[int, Source], forecast: Forecast
     ) -> tuple[list[_Candidate], list[_Candidate]]:
         """Each model's first request that can make it if launched now, by rank; and where none can, its first."""
         timely, doubtful = [], []
@@ -179,12 +179,12 @@ class Policy:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
         return sources[min(late)[1]] if late else None
 
-    def _take_in_order(self, source: Source, forecast: _Forecast) -> Choice:
+    def _take_in_order(self, source: Source, forecast: Forecast) -> Choice:
         """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
         requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
         return forecast.choice(source, requests)
 
-    def _admit(self, source: Source, forecast: _Forecast) -> Choice | None:
+    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
         """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
         rows = self._rows(source, forecast)
         looked_at = islice(source.queue.by_rank(), MAX_LOOKED_AT)
@@ -195,7 +195,7 @@ class Policy:
         choice = self._largest_harmless(source, members, forecast)
         return None if choice is None or forecast.better_later(choice) else choice
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: _Forecast) -> Choice | None:
+    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
         """Half as many again and again; the least first, since where that harms a larger one does too."""
         count = forecast.fitting(source, members)
         choice = forecast.choice(source, members[:count], len(members))
@@ -210,7 +210,7 @@ class Policy:
                 return choice
         return least
 
-    def _rows(self, source: Source, forecast: _Forecast) -> int:
+    def _rows(self, source: Source, forecast: Forecast) -> int:
         """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
 
         It pays up to the smallest batch whose time per row comes close to the best: beyond it others wait for nothing.
@@ -224,7 +224,7 @@ class Policy:
             source.knee = (step, knee(source, step * _OVERHEAD_STEP_NS))
         return source.knee[1]
 
-    def _admit_late(self, source: Source, alone: bool, forecast: _Forecast) -> Choice | None:
+    def _admit_late(self, source: Source, alone: bool, forecast: Forecast) -> Choice | None:
         """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
         head = source.queue.late_head()
         assert head is not None
@@ -238,7 +238,7 @@ class Policy:
         return self._paid(choice) if harmless or overdue else None
 
 
-class _Forecast:
+class Forecast:
     """What is to be expected at one instant: of the running batches alone, and with a candidate beside them."""
 
     def __init__(self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool) -> None:

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from backend.errors import ConfigError
 from backend.profiling.repository import find_versions, served_config
+from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
 from backend.simulation.summary import Summary, summarise
 from backend.simulation.workload import Workload, check_deadlines, check_models, read_workload
@@ -68,9 +70,8 @@ def run_simulation(options: SimulateOptions) -> None:
         if not plan:
             raise ConfigError(f"no request arrives in {workload.seconds:g} s at load {load:g}; ask for more of either")
         for n in lanes:
-            truth = _truth(options.samples)
-            overhead_ns = round(options.overhead_ms * 1e6)
-            ran = simulate(models, plan, n, truth, seed=options.seed, overhead_ns=overhead_ns)
+            device = VirtualDevice(_truth(options.samples), options.seed)
+            ran = simulate(models, plan, Scheduler(n), device, round(options.overhead_ms * 1e6))
             points.append(_point(load, n, ran, workload.seconds))
     if options.json is not None:
         _write(options.json, points)

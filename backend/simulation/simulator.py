@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.scheduler.core import Scheduler
-from backend.scheduler.policy import Policy
 from backend.scheduler.messages import (
     PROTOCOL,
     Arrive,
@@ -20,12 +19,9 @@ from backend.scheduler.messages import (
     Return,
 )
 from backend.simulation.arrivals import Arrival
-from backend.simulation.contention import Truth
 from backend.simulation.device import Key, VirtualDevice
 from backend.simulation.workload import NO_DEADLINE_MS
-from predictor.bound import UpperBound
 from predictor.features import Own
-from predictor.learners.contract import Forecaster
 from predictor.workload import ModelProfile
 
 
@@ -67,22 +63,15 @@ class Ran:
 def simulate(
     models: Sequence[SimulatedModel],
     plan: Iterable[Arrival],
-    lanes: int,
-    truth: Truth,
-    *,
-    seed: int = 0,
+    scheduler: Scheduler,
+    device: VirtualDevice,
     overhead_ns: int = 0,
-    predictor: Forecaster | None = None,
-    policy: type[Policy] = Policy,
-    bound: UpperBound | None = None,
 ) -> Ran:
-    """The whole plan, and until the last answer.
+    """The whole plan, and until the last answer; `scheduler` and `device` are new ones.
 
-    overhead_ns: on a lane beside each execution, which neither slows nor is slowed. predictor, policy, bound: others
-    than the scheduler's own.
+    overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
     """
-    scheduler = Scheduler(lanes, predictor=predictor, bound=bound, policy=policy)
-    run = _Run(models, scheduler, VirtualDevice(truth, seed), overhead_ns)
+    run = _Run(models, scheduler, device, overhead_ns)
     for arrival in plan:
         run.until(round(arrival.at_s * 1e9))
         run.arrive(arrival)

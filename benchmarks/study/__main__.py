@@ -13,9 +13,10 @@ import typer
 
 from backend.errors import IsochroneError
 from benchmarks.progress import Stages, console
-from benchmarks.study.collect import Collector
+from benchmarks.study.collect import Collector, missing_s
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw
+from benchmarks.study.records import Records
 from benchmarks.study.report import report
 from benchmarks.study.results import results
 
@@ -33,17 +34,16 @@ def study(
     """The paper's protocol on a stock tritonserver with this backend, and ours beside it."""
     signal.signal(signal.SIGTERM, _interrupt)
     screen = console()
-    chosen = plan(quick=quick)
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        collector = Collector(chosen, repository, folder)
-        collector.begin()
-        seconds = collector.seconds
+        records = Records(plan(quick=quick), repository, folder)
+        records.begin()
+        seconds = missing_s(records)
         screen.print(f"about {seconds / 60 + _COMPUTING_S / 60:.0f} minutes; interrupted, it goes on where it was")
         with Stages(screen, seconds + _COMPUTING_S) as stages:
-            recorded = collector.run(stages.begin, stages.advance)
-            found = results(chosen, recorded, stages.begin)
+            Collector(records, stages.begin, stages.advance).run()
+            found = results(records, stages.begin)
             stages.begin("drawing", 5.0)
             out.mkdir(parents=True, exist_ok=True)
             plots = draw(found, out / "study")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.study.collect import Recorded, Run, Tasks
 from benchmarks.study.numbers import (
     Spread,
     Tested,
@@ -18,6 +17,7 @@ from benchmarks.study.numbers import (
     undisturbed,
 )
 from benchmarks.study.plan import TEST_SETS, TRAINING, Plan
+from benchmarks.study.records import Records, Run, Tasks
 from predictor.samples import read_samples
 from profiler.profile_file import ProfileFile
 
@@ -49,25 +49,25 @@ class Results:
     lanes: dict[int, OfLanes]
 
 
-def results(plan: Plan, recorded: Recorded, on_stage: Callable[[str, float], None]) -> Results:
+def results(records: Records, on_stage: Callable[[str, float], None]) -> Results:
     """Takes some seconds per thousand batches."""
-    found = {}
+    plan, profiles, found = records.plan, records.profiles(), {}
     for lanes in plan.lanes:
         on_stage(f"learning from the logs of {lanes} lanes", 30.0)
         whole = {
-            log.name: relative_to_p95(read_samples(recorded.logs[lanes, log.name]).samples, recorded.profiles)
-            for log in plan.logs
+            log.name: relative_to_p95(read_samples(records.samples(lanes, log)).samples, profiles) for log in plan.logs
         }
-        logs = {name: undisturbed(samples, recorded.runs[lanes, name].steal) for name, samples in whole.items()}
+        runs = {log.name: records.run(lanes, log) for log in plan.logs}
+        logs = {name: undisturbed(samples, runs[name].steal) for name, samples in whole.items()}
         every = [s for samples in logs.values() for s in samples]
         found[lanes] = OfLanes(
             {name: len(samples) for name, samples in whole.items()},
             {name: len(samples) for name, samples in logs.items()},
-            {log.name: recorded.runs[lanes, log.name] for log in plan.logs},
+            runs,
             interference(every),
             feature_errors(every),
             training_errors(logs[TRAINING]),
             table_one(logs[TRAINING], {name: logs[name] for name in TEST_SETS}),
             table_one(whole[TRAINING], {name: whole[name] for name in TEST_SETS}),
         )
-    return Results(plan, recorded.profiles, recorded.tasks, found)
+    return Results(plan, profiles, records.tasks(), found)

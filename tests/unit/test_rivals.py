@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from backend.simulation.arrivals import Arrival, Traffic, arrivals
 from backend.simulation.contention import Linear
+from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
 from backend.simulation.summary import summarise
 from benchmarks import policies
@@ -34,15 +35,8 @@ def models(max_batch_size: int = 8) -> list[SimulatedModel]:
 
 def run(name: str, plan: tuple[Arrival, ...] | list[Arrival], lanes: int = 2, most: int = 8) -> Ran:
     rival = RIVALS[name]
-    return simulate(
-        rival.models(models(most)),
-        rival.plan(plan),
-        rival.lanes or lanes,
-        TRUTH,
-        predictor=rival.predictor(TRUTH, SAMPLES),
-        policy=rival.policy,
-        bound=rival.bound(),
-    )
+    scheduler = rival.scheduler(lanes, TRUTH, SAMPLES)
+    return simulate(rival.models(models(most)), rival.plan(plan), scheduler, VirtualDevice(TRUTH, 0))
 
 
 def busy(load: float, seconds: float = 8.0) -> tuple[Arrival, ...]:

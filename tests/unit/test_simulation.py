@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 from backend import cli
+from backend.scheduler.core import Scheduler
 from backend.simulation.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
-from backend.simulation.contention import Linear, learned
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.device import VirtualDevice
+from backend.simulation.simulator import Ran, SimulatedModel
+from backend.simulation.simulator import simulate as run_simulation
 from backend.simulation.summary import summarise
 from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY
@@ -24,6 +28,18 @@ from tests.unit.test_study import profile as profile_file
 
 PLAIN = SimulatedModel("m", profile(10.0, 0.5, 0.2, 0.4), max_batch_size=1)
 NO_SLO = 1e12
+
+
+def simulate(
+    models: list[SimulatedModel],
+    plan: Sequence[Arrival],
+    lanes: int,
+    truth: Truth,
+    *,
+    seed: int = 0,
+    overhead_ns: int = 0,
+) -> Ran:
+    return run_simulation(models, plan, Scheduler(lanes), VirtualDevice(truth, seed), overhead_ns)
 
 
 def at(*seconds: float, model: str = "m", slo_ms: float = NO_SLO) -> list[Arrival]:
