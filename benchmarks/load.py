@@ -18,6 +18,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from backend.simulation.arrivals import Arrival
+from benchmarks.errors import BenchmarkError
 from benchmarks.outcomes import Outcome, Status
 from zoo.inputs import random_inputs
 
@@ -63,10 +64,14 @@ def run_load(
     """Send the plan and wait for what comes back: an outcome per arrival, in the plan's order.
 
     Deadline and class go along as request parameters; the deadline counts from the planned instant.
-    `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted.
+    `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
+    BenchmarkError where no server answers.
     """
     with triton.InferenceServerClient(url) as client:
-        client.is_server_live()  # opens the connection
+        try:
+            client.is_server_live()  # opens the connection
+        except InferenceServerException as error:
+            raise BenchmarkError(f"the server at {url} is gone: {error.message()}") from None
         run = _Run(client, plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
         try:
             run.send()

@@ -12,10 +12,10 @@ from backend.lanes import cores
 from backend.scheduler.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from backend.simulation.arrivals import Traffic, poisson
+from backend.simulation.arrivals import Arrival, Traffic, poisson
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Payloads, first_error, payload, run_load
-from benchmarks.outcomes import summarise
+from benchmarks.outcomes import Outcome, summarise
 from benchmarks.profiles import profile_models
 from benchmarks.prometheus import parse
 from benchmarks.repository import link_models, short_temporary_folder, write_configs
@@ -26,6 +26,7 @@ from profiler.profile_file import NAME, ProfileFile
 
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
 _WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
+_PATIENCE_S = 120.0
 _STEAL_MAX = 0.03
 """Share of the CPU that the host may take during a log."""
 
@@ -112,7 +113,7 @@ class Collector:
             rates.append({t.model: round(t.rate_per_s, 2) for t in traffic})
             self._on_stage(f"{log.name}, {lanes} lanes, load {load:.1f}", log.seconds + _REST_S)
             arrivals = poisson(traffic, log.seconds, log.seed + i)
-            outcomes = run_load(server.grpc_url, arrivals, payloads, on_progress=self._on_progress)
+            outcomes = self._load(server, arrivals, payloads)
             summary = summarise(outcomes, log.seconds)
             if summary.failed == len(outcomes):
                 raise BenchmarkError(f"every request failed; the first was told: {first_error(outcomes)}")
@@ -123,10 +124,14 @@ class Collector:
         self, server: EmbeddedServer, payloads: Payloads, traffic: Sequence[Traffic], samples: Path | None = None
     ) -> None:
         self._on_stage("warm-up", _WARM_UP_S)
-        run_load(server.grpc_url, poisson(traffic, _WARM_UP_S, 0), payloads, on_progress=self._on_progress)
+        self._load(server, poisson(traffic, _WARM_UP_S, 0), payloads)
         if samples is not None:
             _settle(samples)
             samples.unlink(missing_ok=True)
+
+    def _load(self, server: EmbeddedServer, plan: Sequence[Arrival], payloads: Payloads) -> list[Outcome]:
+        """No client gives up while a queue is long: a cancellation that meets its answer can end tritonserver 2.51."""
+        return run_load(server.grpc_url, plan, payloads, timeout_s=_PATIENCE_S, on_progress=self._on_progress)
 
     def _check(self, server: EmbeddedServer) -> None:
         if lost := parse(server.metrics()).total("isochrone_samples_lost_total"):
@@ -145,7 +150,7 @@ class Collector:
                 self._on_stage(f"{n} × {COPIED}, {lanes} lanes", self._plan.task_seconds + _REST_S)
                 traffic = [Traffic(copy, rate / n, 1e4) for copy in copies[:n]]
                 arrivals = poisson(traffic, self._plan.task_seconds, n)
-                outcomes = run_load(server.grpc_url, arrivals, payloads, on_progress=self._on_progress)
+                outcomes = self._load(server, arrivals, payloads)
                 s = summarise(outcomes, self._plan.task_seconds)
                 self._records.keep_tasks(Tasks(lanes, n, s.requests, s.failed, s.p50_ms, s.p99_ms))
 
