@@ -27,7 +27,7 @@ from profiler.profile_file import NAME, ProfileFile
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
 _WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
 _PATIENCE_S = 120.0
-_STEAL_MAX = 0.03
+_STEAL_MAX = 0.1
 """Share of the CPU that the host may take during a log."""
 
 

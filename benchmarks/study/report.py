@@ -90,7 +90,7 @@ def _conditions(results: Results) -> str:
         f"{plan.logs[0].seconds:g} s at each load, one after the other. The machine is a virtual one, and when its "
         "host takes CPU away a batch takes up to a hundred times as long, which says nothing of its neighbours. So "
         "batches during which the kernel saw that (/proc/stat, looked at every 20 ms) are left out, and a log that "
-        "loses more than 3 % of the CPU is recorded a second time, of which the better one counts. A log with fewer "
+        "loses more than 10 % of the CPU is recorded a second time, of which the better one counts. A log with fewer "
         f"than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all batches too.\n\n"
         + _table(
             (
