@@ -16,7 +16,7 @@ help:
 	@echo "make lint            ruff and mypy --strict"
 	@echo "make serve           serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models          generate model_repository/*/1/model.onnx"
-	@echo "make study           the paper's evaluation on this machine, into docs/study.md (about half an hour)"
+	@echo "make study           the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
 	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
 	@echo "make bench-decision  what one decision of the scheduler costs"
 	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded"
