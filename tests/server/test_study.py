@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from backend.scheduler.runtime_dir import VARIABLE
 from benchmarks.study.plan import TEST_SETS, TRAINING
 from predictor.samples import read_samples
 
@@ -18,8 +20,14 @@ PLOTS = {"throughput", "tasks", "interference", "features", "learners"}
 
 def begin(tmp_path: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.study", "--quick", f"--folder={tmp_path / 'records'}"]
+    environment = {**os.environ, VARIABLE: str(tmp_path / "run")}  # of the profiler; servers have their own
     return subprocess.Popen(
-        [*command, f"--out={tmp_path / 'out'}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, f"--out={tmp_path / 'out'}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
