@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from backend.simulation.arrivals import Arrival, Traffic, poisson
-from backend.simulation.contention import learned
+from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from backend.simulation.summary import Summary, summarise
@@ -55,10 +55,10 @@ def main(
     names = rival or list(RIVALS)
     if unknown := [name for name in names if name not in RIVALS]:
         raise SystemExit(f"--rival {unknown[0]} is not one of {', '.join(RIVALS)}")
-    rows = []
+    truth, rows = learned(samples), []
     for at in track(load or [0.5, 0.7, 0.9, 1.1, 1.5], "loads", transient=True):
         plans = [_plan(profiles, at, lanes, seconds, seed) for seed in range(seeds)]
-        rows += [_run(name, at, lanes, plans, samples, profiles, seconds) for name in names]
+        rows += [_run(name, at, lanes, plans, samples, profiles, truth, seconds) for name in names]
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
     _show(rows, names)
@@ -98,11 +98,11 @@ def _run(
     plans: list[tuple[Arrival, ...]],
     samples: tuple[Sample, ...],
     profiles: dict[str, ProfileFile],
+    truth: Truth,
     seconds: float,
 ) -> Row:
     rival = RIVALS[name]
     models = rival.models([SimulatedModel(model, file.profile(), rejects=True) for model, file in profiles.items()])
-    truth = learned(samples)
     served = []
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(lanes, truth, samples)

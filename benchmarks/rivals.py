@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Request
-from backend.scheduler.policy import MAX_LOOKED_AT, Choice, Forecast, Policy, is_late
+from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.policy import MAX_LOOKED_AT, Policy, is_late
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import Source
 from backend.simulation.arrivals import Arrival

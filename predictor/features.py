@@ -77,13 +77,16 @@ def exposure_of_sums(own: Own, sums: Sums) -> Exposure:
     return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
 
 
-def exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
-    """Exact time means over the batch's execution, for any number of partly overlapping neighbours."""
+def exposure(own: Own, neighbours: Sequence[Neighbour], sums: Sums | None = None) -> Exposure:
+    """Exact time means over the batch's execution, for any number of partly overlapping neighbours.
+
+    sums: of the neighbours' contributions, where a running integral knows them already.
+    """
     if not neighbours:
         return Exposure(NOBODY, _NO_OVERDRAFT, (), _signature(own, []))
     overlaps = [n.end - n.begin for n in neighbours]
-    parts = [contribution(n.batch_size, n.load) for n in neighbours]
-    sums = _weighted(parts, overlaps)
+    if sums is None:
+        sums = _weighted([contribution(n.batch_size, n.load) for n in neighbours], overlaps)
     beside: dict[str, float] = {}
     for neighbour, overlap in zip(neighbours, overlaps, strict=True):
         beside[neighbour.model] = beside.get(neighbour.model, 0.0) + overlap

@@ -26,7 +26,8 @@ from backend.scheduler.messages import (
     Return,
     Take,
 )
-from backend.scheduler.policy import Choice, Policy, is_late
+from backend.scheduler.outlook import Choice
+from backend.scheduler.policy import Policy, is_late
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import BatchKey, Lanes, Running, Source
 from backend.scheduler.waiting import WaitingQueue
@@ -135,7 +136,7 @@ class Scheduler:
         ended, self._ended = self._ended, []
         predictor = self.policy.predictor
         for own, stay, sums, slowdown in ended:
-            predictor.learn_one(own, exposure(own, stay.neighbours())._replace(sums=sums), slowdown)
+            predictor.learn_one(own, exposure(own, stay.neighbours(), sums), slowdown)
         if predictor.revision != self._revision:
             self._revision = predictor.revision
             self.policy.renew()

@@ -64,13 +64,13 @@ def run_simulation(options: SimulateOptions) -> None:
         raise ConfigError(f"--overhead-ms must lie in 0..1e6, got {options.overhead_ms:g}")
     models = _models(options.model_repository, workload)
     check_deadlines(workload, {model.name: model.profile for model in models})
-    points = []
+    truth, points = _truth(options.samples), []
     for load in loads:
         plan = workload.planned(load, options.seed, trace)
         if not plan:
             raise ConfigError(f"no request arrives in {workload.seconds:g} s at load {load:g}; ask for more of either")
         for n in lanes:
-            device = VirtualDevice(_truth(options.samples), options.seed)
+            device = VirtualDevice(truth, options.seed)
             ran = simulate(models, plan, Scheduler(n), device, round(options.overhead_ms * 1e6))
             points.append(_point(load, n, ran, workload.seconds))
     if options.json is not None:

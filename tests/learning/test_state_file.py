@@ -81,3 +81,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: tuple[Isochr
     with pytest.raises(OSError):
         save(path, *learned)
     assert [p.name for p in path.parent.iterdir()] == ["state"]
+
+
+def test_a_device_is_not_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    link = tmp_path / "cpu.state"
+    link.symlink_to("/dev/null")
+    load(link)
+    assert "cannot be read" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["cpu.state"]

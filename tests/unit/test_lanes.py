@@ -1,0 +1,40 @@
+"""Where a lane's thread may run: a core of its own while there are enough."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from backend.batch import Batch
+from backend.lanes import Lanes, cores
+
+
+def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
+    """Of each lane's thread, as the batch that runs on it sees them."""
+    found: dict[int, set[int]] = {}
+    done = threading.Semaphore(0)
+
+    def work(batch: Batch) -> None:
+        found[batch.lane] = os.sched_getaffinity(0)
+        done.release()
+
+    lanes = Lanes(count, work, pinned_to)
+    for lane in range(count):
+        lanes.submit(Batch(lane, lane, (), None, 0))
+    for _ in range(count):
+        assert done.acquire(timeout=10.0)
+    lanes.close()
+    return [found[lane] for lane in range(count)]
+
+
+def test_a_lane_has_a_core_of_its_own_while_there_are_enough() -> None:
+    assert affinities(len(cores()), cores()) == [{core} for core in cores()]
+    assert affinities(1, cores()) == [{cores()[0]}]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_more_lanes_than_cores_and_lanes_that_are_no_cores_go_where_they_like(pinned: bool) -> None:
+    count = len(cores()) + 1
+    assert affinities(count, cores() if pinned else None) == [set(cores())] * count
