@@ -167,7 +167,8 @@ def _tasks(results: Results, image: str) -> str:
         + f"\n\nCopies of {COPIED} share a load of {results.plan.task_load:g} of one core, "
         f"{results.plan.task_seconds:g} s each, the same arrivals for both. In the paper concurrency keeps the tail "
         f"lower at every number of tasks, here at {lower} of {len(rows)}. "
-        "Unlike on a GPU, where sequential execution has the whole device, one lane here has one core, so part of the gain is the second core."
+        "Unlike on a GPU, where sequential execution has the whole device, one lane here has one core, so "
+        "part of the gain is the second core."
     )
 
 
