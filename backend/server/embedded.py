@@ -186,13 +186,13 @@ class EmbeddedServer:
         process = self._running()
         deadline = time.monotonic() + self._ready_timeout_s
         while time.monotonic() < deadline:
+            self._regions |= processes.regions_mapped_by(process.pid)  # while it lives: it may be killed at any time
             code = process.poll()
             if _PORT_TAKEN in self.log_text():
                 return False
             if code is not None:
                 raise ServerError(f"tritonserver ended with exit code {code}: {_reason(self.log_text())}")
             if self._is_up():
-                self._regions |= processes.regions_mapped_by(process.pid)
                 return True
             time.sleep(_POLL_S)
         raise ServerError(

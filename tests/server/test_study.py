@@ -1,4 +1,4 @@
-"""The study in its quick form on a real server: interrupted once, taken up again, and what it wrote."""
+"""The study in its quick form on a real server: interrupted, taken up again, its server killed, and what it wrote."""
 
 from __future__ import annotations
 
@@ -39,7 +39,37 @@ def finish(process: subprocess.Popen[str], within_s: float) -> str:
         process.wait()
 
 
-def test_it_runs_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+def server_of(study: subprocess.Popen[str], within_s: float) -> int:
+    """The tritonserver that it measures, once that answers."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline and study.poll() is None:
+        for pid in descendants(study.pid):
+            if comm(pid) == "tritonserver" and any(
+                comm(child).startswith("triton_python") for child in descendants(pid)
+            ):
+                return pid
+        time.sleep(0.1)
+    raise AssertionError(f"no server after {within_s:.0f} s: {finish(study, 10.0)}")
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [
+            int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+        ]
+    except OSError:
+        return []
+    return [found for child in children for found in (child, *descendants(child))]
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def test_it_runs_is_interrupted_loses_a_server_and_goes_on(tmp_path: Path) -> None:
     logs = tmp_path / "records" / "logs"
     process = begin(tmp_path)
     deadline = time.monotonic() + 120.0
@@ -53,8 +83,11 @@ def test_it_runs_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     assert first
     assert not (tmp_path / "out").exists()
 
-    said = finish(process := begin(tmp_path), 300.0)
+    process = begin(tmp_path)
+    os.kill(server_of(process, within_s=120.0), signal.SIGKILL)
+    said = finish(process, 300.0)
     assert process.returncode == 0, said
+    assert "once more, since" in said
     assert first.items() <= {path.name: path.stat().st_mtime_ns for path in logs.iterdir()}.items()
     for lanes in (2, 4):
         for name in (TRAINING, *TEST_SETS):
