@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MODELS := model_repository/.generated
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint serve models study bench-overhead bench-decision bench-policies clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-decision bench-policies clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make serve           serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models          generate model_repository/*/1/model.onnx"
 	@echo "make study           the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
+	@echo "make bench           stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
 	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
 	@echo "make bench-decision  what one decision of the scheduler costs"
 	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded"
@@ -54,6 +55,9 @@ serve: $(MODELS)
 
 study: $(MODELS)
 	$(BIN)/python -m benchmarks.study
+
+bench: $(MODELS)
+	$(BIN)/python -m benchmarks.compare
 
 bench-overhead: $(MODELS)
 	$(BIN)/python -m benchmarks.overhead

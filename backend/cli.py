@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from backend.errors import IsochroneError
+from backend.errors import ConfigError, IsochroneError
 from backend.evaluation import run_evaluation
 from backend.server.launch import ServeOptions
 from backend.server.launch import serve as run_server
@@ -126,6 +126,36 @@ def simulate(
     from backend.simulation.command import SimulateOptions, run_simulation  # noqa: PLC0415 - `serve` needs none of it
 
     run_simulation(SimulateOptions(workload, model_repository, samples, lanes, load, seed, overhead_ms, json))
+
+
+@app.command()
+def bench(
+    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    server: Annotated[list[str], typer.Option(help="gRPC address, HOST:PORT or NAME=HOST:PORT; several take turns.")],
+    load: Annotated[str, typer.Option(help="Factors on all rates, such as 0.5,1,1.5.")] = "1",
+    repeats: Annotated[int, typer.Option(help="Of everything, each with arrivals of its own.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the arrivals.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures, every request, and plots.")] = None,
+) -> None:
+    """Send an open-loop load to running servers and show what share of deadlines each keeps."""
+    try:
+        from backend.load.command import BenchOptions, run_bench  # noqa: PLC0415 - needs tritonclient, an extra
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`isochrone bench` needs the module {error.name}, which is missing: pip install 'isochrone[client]'"
+        ) from None
+    raise typer.Exit(run_bench(BenchOptions(workload, server or ["127.0.0.1:8001"], load, repeats, seed, out)))
+
+
+@app.command()
+def trace(
+    samples: Annotated[Path, typer.Argument(help="Batches recorded with ISOCHRONE_SAMPLES.")],
+    out: Annotated[Path, typer.Argument(help="JSON for ui.perfetto.dev or chrome://tracing.")],
+) -> None:
+    """Show what ran when, on which lane, predicted and measured."""
+    from backend.trace import run_trace  # noqa: PLC0415 - `serve` needs none of it
+
+    typer.echo(f"{run_trace(samples, out)} batches in {out}; open it at ui.perfetto.dev")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from tritonclient import grpc as triton
 
-from benchmarks.load import TIMEOUT_S, Payloads
+from backend.load.generator import TIMEOUT_S, Payloads
 
 _WARM_UP_CALLS = 5
 

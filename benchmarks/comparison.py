@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from backend.lanes import cores
+from backend.load.arrivals import Traffic, poisson
+from backend.load.generator import LoadInterrupted, first_error, run_load
+from backend.load.outcomes import Outcome
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from backend.simulation.arrivals import Traffic, poisson
 from benchmarks.calibrate import capacity_per_s, solo_latency_ms
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import LoadInterrupted, first_error, payload, run_load
-from benchmarks.outcomes import Outcome
+from benchmarks.payloads import payload
 from benchmarks.prometheus import Counts, parse
 from benchmarks.repository import link_models, short_temporary_folder, write_configs
 

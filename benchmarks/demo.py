@@ -18,9 +18,9 @@ from rich.console import Console
 
 from backend.errors import IsochroneError
 from backend.lanes import cores
+from backend.load.generator import first_error
+from backend.stages import Stages, console
 from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, Plan
-from benchmarks.load import first_error
-from benchmarks.progress import Stages, console
 from benchmarks.report import as_data, details, table, verdict
 from profiler.host import cpu_name, package_version
 

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from backend.simulation.arrivals import Arrival, Traffic, poisson
+from backend.load.arrivals import Arrival, Traffic, poisson
+from backend.load.outcomes import Summary, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from backend.simulation.summary import Summary, summarise
 from benchmarks.errors import BenchmarkError
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
@@ -107,7 +107,7 @@ def _run(
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(lanes, truth, samples)
         ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(truth, seed))
-        served += [(original, r) for original, r in zip(plan, ran.requests, strict=True)]
+        served += [(original, r) for original, r in zip(plan, ran.outcomes(), strict=True)]
     whole = seconds * len(plans)
     by_class = {c: [r for a, r in served if a.priority == c] for c in CLASSES}
     classes = {str(c): summarise(found, whole) for c, found in by_class.items()}

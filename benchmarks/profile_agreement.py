@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from backend.stages import console
 from benchmarks.profiles import profile_models
-from benchmarks.progress import console
 from benchmarks.repository import link_models, write_configs
 from profiler.profile_file import NAME, Entry, read_profile
 

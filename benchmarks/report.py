@@ -10,8 +10,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.load.outcomes import Outcome, Summary, lateness_ms, summarise
 from benchmarks.comparison import MODES, SLO_FACTOR, Comparison, Mode, Segment
-from benchmarks.outcomes import Outcome, Summary, lateness_ms, summarise
 from benchmarks.prometheus import Counts
 
 _COUNTS = ("requests", "met", "missed", "rejected", "failed")

@@ -5,18 +5,20 @@ Each is the production scheduler with another policy or predictor, so that the i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
-from backend.scheduler.core import Scheduler
+from backend.load.arrivals import Arrival
+from backend.scheduler.core import Observer, Scheduler
 from backend.scheduler.messages import Request
 from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy, is_late
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import Source
-from backend.simulation.arrivals import Arrival
-from backend.simulation.contention import Truth
+from backend.simulation.contention import Linear, Truth
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own, Sums, exposure
@@ -24,7 +26,7 @@ from predictor.learners.contract import Forecaster, State
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.response import Response
-from predictor.samples import Sample, neighbours_of, own_of
+from predictor.samples import Sample, neighbours_of, own_of, read_samples
 
 _NO_NEIGHBOURS = (0.0,) * 10
 _AVERAGE_WEIGHT = 0.1
@@ -181,11 +183,15 @@ class Rival:
     in_order: bool = False
     lanes: int | None = None
     classes: bool = True
+    virtual: bool = False
+    """Whether only a simulated device can run it."""
 
-    def scheduler(self, lanes: int, truth: Truth, samples: Sequence[Sample]) -> Scheduler:
+    def scheduler(
+        self, lanes: int, truth: Truth, samples: Sequence[Sample], observer: Observer | None = None
+    ) -> Scheduler:
         """A new one, on a device with so many lanes."""
         predictor = self.predictor(truth, samples)
-        return Scheduler(self.lanes or lanes, None, predictor, self.bound(), self.policy)
+        return Scheduler(self.lanes or lanes, observer, predictor, self.bound(), self.policy)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
         """As they are configured under this rival."""
@@ -217,10 +223,25 @@ RIVALS: dict[str, Rival] = {
     "ours, gpulets": Rival("our policy, the linear model fitted once", _static),
     "ours, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
     "ours": Rival("this scheduler"),
-    "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth)),
+    "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
     "no hold": Rival("ours without holding", policy=NoHold),
     "no split": Rival("ours without splitting", policy=NoSplit),
     "no batches": Rival("ours one by one", policy=OneByOne),
     "mean, not bound": Rival("ours by the mean", bound=Mean),
     "no classes": Rival("ours blind to classes", classes=False),
 }
+
+
+NAME_VARIABLE, SAMPLES_VARIABLE = "ISOCHRONE_RIVAL", "ISOCHRONE_RIVAL_SAMPLES"
+
+
+def scheduler_by_name(
+    lanes: int,
+    observer: Observer | None,
+    predictor: Forecaster,  # noqa: ARG001 - a rival has its own
+    bound: UpperBound,  # noqa: ARG001
+) -> Scheduler:
+    """For ISOCHRONE_SCHEDULER: the rival that the environment names, taught by the samples that it names."""
+    path = os.environ.get(SAMPLES_VARIABLE)
+    samples = read_samples(Path(path)).samples if path else ()
+    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer)

@@ -19,6 +19,7 @@ from predictor.workload import Load
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Tensor = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
@@ -95,27 +96,33 @@ class Response(NamedTuple):
 
 
 _TERMS = 4 + 3
+_ONES = np.ones(_TERMS)
 ROW = 2 + WIDTH + 2 * _TERMS
 """Of one batch among many: `Response.row`."""
 
 
 class Responses:
-    """Those of several batches that run together; all of one learner. rows: (n, ROW), read anew at each call."""
+    """Those of batches that run together, in one or many cases at once; all of one learner.
+
+    rows: (..., ROW, n), a column per batch, which is the order that numpy is fast in; read anew at each call.
+    """
 
     def __init__(self, rows: Matrix) -> None:
-        self._rows = rows
+        self._linear = rows[..., 2 : 2 + WIDTH, :]
+        self._offsets = rows[..., 2 + WIDTH : 2 + WIDTH + _TERMS, :]
+        self._factors = rows[..., 2 + WIDTH + _TERMS :, :]
+        self._rest = rows[..., 1, :]
+        self._logarithmic = rows.size > 0 and bool(rows.item(0))
 
     def slowdowns(self, sums: Vector) -> Vector:
-        """(n,) where all that runs, its own batch included, contributes `sums`, (6,). Not bounded from below."""
-        rows = self._rows
-        terms = rows[:, 2 + WIDTH : 2 + WIDTH + _TERMS] + sums[_USED]
+        """(..., n) where all that runs, its own batch included, contributes `sums`, (..., 6). Not bounded below."""
+        terms = self._offsets + sums.take(_USED, axis=-1)[..., None]
         np.maximum(terms, 0.0, out=terms)
-        uses = terms[:, :4]
+        uses = terms[..., :4, :]
         uses /= uses + HALF
-        terms *= rows[:, 2 + WIDTH + _TERMS :]
-        y: Vector = rows[:, 2 : 2 + WIDTH] @ sums
-        y += terms.sum(axis=1)
-        y += rows[:, 1]
-        logarithmic = len(rows) > 0 and bool(rows[0, 0])
-        np.minimum(y, LOG_MAX if logarithmic else SLOWDOWN_MAX, out=y)
-        return np.exp(y, out=y) if logarithmic else y
+        terms *= self._factors
+        y: Vector = (sums[..., None, :] @ self._linear)[..., 0, :]
+        y += _ONES @ terms
+        y += self._rest
+        np.minimum(y, LOG_MAX if self._logarithmic else SLOWDOWN_MAX, out=y)
+        return np.exp(y, out=y) if self._logarithmic else y

@@ -33,7 +33,10 @@ class CoRunner(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`."""
+    """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`.
+
+    lane, predicted_ns, decision: what the scheduler knew at the launch; no learner looks at them.
+    """
 
     schema: int
     model: str
@@ -45,6 +48,9 @@ class Sample(msgspec.Struct, frozen=True):
     device: str = ""
     features: dict[str, float] = {}
     co_runners: tuple[CoRunner, ...] = ()
+    lane: int | None = None
+    predicted_ns: int | None = None
+    decision: str | None = None
 
     @property
     def end_ns(self) -> int:

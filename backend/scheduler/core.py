@@ -228,6 +228,7 @@ class Scheduler:
                 request.deadline_ns,
                 now_ns,
                 lease.predicted_ns,
+                "lease",
             )
         )
 
@@ -295,6 +296,7 @@ class Scheduler:
             deadline_ns=min(deadlines, default=None),
             launched_ns=now_ns,
             predicted_ns=choice.predicted_ns,
+            decision=choice.decision,
         )
         self._start(batch)
         holds, source.holds = source.holds, 0

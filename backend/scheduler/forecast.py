@@ -8,35 +8,37 @@ from __future__ import annotations
 import numpy as np
 
 from backend.scheduler.progress import slowdowns
-from predictor.response import Matrix, Responses, Vector
+from predictor.response import Matrix, Responses, Tensor
 
 HORIZON = 2
 """Finishes that the timeline follows one by one. Later it keeps the neighbours as they are then: on a device with that
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
 
 
-def forecast_finishes(remaining_ns: Vector, contributions: Matrix, responses: Responses) -> Vector:
-    """(n,) nanoseconds from now to each batch's finish.
+def forecast_finishes(remaining_ns: Matrix, contributions: Tensor, responses: Responses) -> Matrix:
+    """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
-    remaining_ns: (n,) of its solo latency; contributions: (n, 6) to its neighbours.
+    remaining_ns: (k, n) of its solo latency; contributions: (k, 6, n) to its neighbours.
     """
-    count = len(remaining_ns)
-    remaining, finishes = remaining_ns.copy(), np.empty(count)
-    sums = contributions.sum(axis=0)
-    now = 0.0
+    cases, count = remaining_ns.shape
+    case = np.arange(cases)
+    remaining, finishes = remaining_ns.copy(), np.empty((cases, count))
+    sums = contributions.sum(axis=2)
+    now = np.zeros(cases)
     for _ in range(min(count, HORIZON)):
         slow = slowdowns(responses, sums)
         spans = remaining * slow
-        i = int(spans.argmin())
-        step = float(spans[i])
+        column = spans.argmin(axis=1)
+        first = case, column
+        step = spans[first]
         now += step
-        finishes[i] = now
-        sums -= contributions[i]
+        finishes[first] = now
+        sums -= contributions[case, :, column]
         # Of two that end together, rounding would leave the second a little less than nothing.
-        remaining -= step / slow
+        remaining -= step[:, None] / slow
         np.maximum(remaining, 0.0, out=remaining)
-        remaining[i] = np.inf
+        remaining[first] = np.inf
     if count > HORIZON:
-        there = remaining < np.inf
-        finishes[there] = now + (remaining * slowdowns(responses, sums))[there]
+        later = now[:, None] + remaining * slowdowns(responses, sums)
+        np.copyto(finishes, later, where=remaining < np.inf)
     return finishes

@@ -5,6 +5,7 @@ The questions that `backend.scheduler.policy` asks before it decides. Nothing is
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from backend.scheduler.forecast import forecast_finishes
 from backend.scheduler.messages import Request
-from backend.scheduler.progress import MIN_SLOWDOWN, Progress, slowdowns
+from backend.scheduler.progress import MIN_SLOWDOWN, Progress, column, slowdowns
 from backend.scheduler.state import Source
 from predictor.features import Own, Sums, contribution
 from predictor.response import Mask, Response, Vector, shared
@@ -45,9 +46,9 @@ class Forecast:
         self._margin = policy.bound.multiplier
         self._shared = shared(sums)
         self._slowdowns: dict[tuple[int, int], float] = {}
-        self._could: Mask | None = None
-        self._baseline: Vector | None = None
-        self._with: tuple[Choice, Vector] | None = None
+        self._could: dict[int, Mask] = {}
+        self._alone: Vector | None = None
+        self._timelines: dict[tuple[int, int], Vector] = {}
         self.idle = not len(progress)
         self.contended = contended
 
@@ -58,12 +59,17 @@ class Forecast:
         predicted_ns = max(1, round(self._predicted_ns(source, rows)))
         return Choice(source, requests, source.own(rows), predicted_ns, "split" if split else "launch")
 
-    def misses(self, source: Source, request: Request) -> bool:
-        """Whether the request is predicted to miss its deadline if it is launched now, in a batch of its own."""
-        if request.deadline_ns is None:
-            return False
-        expected_ns = self.now_ns + self._predicted_ns(source, request.rows) + self._policy.overhead_ns
-        return expected_ns > request.deadline_ns
+    def timely(self, source: Source, requests: Iterable[Request]) -> Iterator[Request]:
+        """Those predicted to make their deadline if launched now, each in a batch of its own."""
+        ends_ns: dict[int, float] = {}
+        for request in requests:
+            if request.deadline_ns is not None:
+                rows = request.rows
+                if rows not in ends_ns:
+                    ends_ns[rows] = self.now_ns + self._predicted_ns(source, rows) + self._policy.overhead_ns
+                if ends_ns[rows] > request.deadline_ns:
+                    continue
+            yield request
 
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
         """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
@@ -75,29 +81,50 @@ class Forecast:
                 fits = i + 1
         return fits
 
-    def harms(self, choice: Choice) -> bool:
-        """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
+    def may_harm(self, choice: Choice) -> bool:
+        """Whether a running batch would newly miss its deadline if nobody beside it finished.
+
+        A finish is taken to slow nobody down: what is harmless so needs no timeline.
+        """
         threatened = self._threatened(choice)
         if not threatened.any():
             return False
-        due_ns = self._progress.due_ns
-        missing = threatened & (self._end_of(self._beside(choice)[:-1]) > due_ns)
-        return bool(missing.any()) and bool((self._end_of(self._alone())[missing] <= due_ns[missing]).any())
+        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
+        worst_ns = self._progress.remaining_ns * slowdowns(self._progress.responses, sums)
+        return bool((self._end_of(worst_ns) > self._progress.due_ns)[threatened].any())
+
+    def harms(self, choice: Choice) -> bool:
+        """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
+        if _kind(choice) not in self._timelines and not self.may_harm(choice):
+            return False
+        self.follow((choice,))
+        assert self._alone is not None
+        due_ns, beside = self._progress.due_ns, self._timelines[_kind(choice)][:-1]
+        missing = self._threatened(choice) & (self._end_of(beside) > due_ns)
+        return bool((self._end_of(self._alone) <= due_ns)[missing].any())
+
+    def follow(self, choices: Sequence[Choice]) -> None:
+        """The timelines with each of them, and the one with none, all at once."""
+        kinds = {_kind(choice): choice for choice in choices if _kind(choice) not in self._timelines}
+        columns = [column(choice.own, self._response(choice)) for choice in kinds.values()]
+        if not columns:
+            return
+        if self._alone is not None:
+            self._timelines.update(zip(kinds, forecast_finishes(*self._progress.beside(columns)), strict=True))
+            return
+        first, *others = forecast_finishes(*self._progress.beside([None, *columns]))
+        self._alone = first[:-1]
+        self._timelines.update(zip(kinds, others, strict=True))
 
     def _threatened(self, choice: Choice) -> Mask:
-        """(n,) true where the timeline matters: it would make it alone, but not if nobody beside it finished.
-
-        A finish is taken to slow nobody down.
-        """
-        progress = self._progress
-        if self._could is None:
-            self._could = self._end_of(progress.remaining_ns * progress.alone) <= progress.due_ns
-        could: Mask = self._could & (progress.priorities <= min(r.priority for r in choice.requests))
-        if not could.any():
-            return could
-        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
-        worst_ns = progress.remaining_ns * slowdowns(progress.responses, sums)
-        return np.logical_and(could, self._end_of(worst_ns) > progress.due_ns)
+        """(n,) true where a batch of the same or a higher class would make its deadline without any neighbour."""
+        priority = min(r.priority for r in choice.requests)
+        found = self._could.get(priority)
+        if found is None:
+            progress = self._progress
+            could = self._end_of(progress.remaining_ns * progress.alone) <= progress.due_ns
+            found = self._could[priority] = could & (progress.priorities <= priority)
+        return found
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
@@ -106,13 +133,14 @@ class Forecast:
             deadline_ns = _tighter(deadline_ns, request.deadline_ns)
         if deadline_ns is None or self._ends_ns(choice.predicted_ns) <= deadline_ns:
             return False
-        if self._ends_ns(float(self._beside(choice)[-1])) <= deadline_ns:
+        self.follow((choice,))
+        assert self._alone is not None
+        if self._ends_ns(float(self._timelines[_kind(choice)][-1])) <= deadline_ns:
             return False
-        alone = self._alone()
-        first = int(alone.argmin())
-        left = np.subtract(self._sums, self._progress.adds[first]).tolist()
+        first = int(self._alone.argmin())
+        left = np.subtract(self._sums, self._progress.adds[:, first]).tolist()
         slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(left))
-        return self._ends_ns(float(alone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
+        return self._ends_ns(float(self._alone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
 
     def _predicted_ns(self, source: Source, rows: int) -> float:
         """A batch of so many rows beside what runs now."""
@@ -132,21 +160,13 @@ class Forecast:
         """`_ends_ns` of many, from now on: a nanosecond of a clock that far from 0 is beyond a float's digits."""
         return spans_ns * self._margin + self._policy.overhead_ns
 
-    def _alone(self) -> Vector:
-        if self._baseline is None:
-            progress = self._progress
-            self._baseline = forecast_finishes(progress.remaining_ns, progress.adds, progress.responses)
-        return self._baseline
-
-    def _beside(self, choice: Choice) -> Vector:
-        """The running batches' finishes, then the candidate's."""
-        if self._with is None or self._with[0] is not choice:
-            rows = self._progress.beside(choice.own, self._response(choice))
-            self._with = (choice, forecast_finishes(*rows))
-        return self._with[1]
-
     def _response(self, choice: Choice) -> Response:
         return self._policy.response(choice.source.id, choice.own)
+
+
+def _kind(choice: Choice) -> tuple[int, int]:
+    """Of choices that differ in nothing else a timeline is one."""
+    return choice.source.id, choice.own.batch_size
 
 
 def _tighter(a: int | None, b: int | None) -> int | None:

@@ -142,13 +142,11 @@ class Policy:
             if not source.join.interference_aware:
                 continue
             self._find_late(source, forecast.now_ns)
-            for request in islice(source.queue.by_rank(), MAX_LOOKED_AT):
-                if not forecast.misses(source, request):
-                    timely.append(_Candidate(source.queue.rank(request), source.id, source, request))
-                    break
-            else:
-                if (head := source.queue.head()) is not None:
-                    doubtful.append(_Candidate(source.queue.rank(head), source.id, source, head))
+            first = next(forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT)), None)
+            if first is not None:
+                timely.append(_Candidate(source.queue.rank(first), source.id, source, first))
+            elif (head := source.queue.head()) is not None:
+                doubtful.append(_Candidate(source.queue.rank(head), source.id, source, head))
         return sorted(timely), sorted(doubtful)
 
     def _find_late(self, source: Source, now_ns: int) -> None:
@@ -168,8 +166,7 @@ class Policy:
     def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
         """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
         rows = self._rows(source, forecast)
-        looked_at = islice(source.queue.by_rank(), MAX_LOOKED_AT)
-        timely = (r for r in looked_at if not forecast.misses(source, r))
+        timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
             return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
@@ -177,19 +174,18 @@ class Policy:
         return None if choice is None or forecast.better_later(choice) else choice
 
     def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
-        """Half as many again and again; the least first, since where that harms a larger one does too."""
+        """Half as many again and again; where the least harms, a larger one does too."""
         count = forecast.fitting(source, members)
-        choice = forecast.choice(source, members[:count], len(members))
-        if not forecast.harms(choice):
-            return choice
-        least = forecast.choice(source, members[:1], len(members))
-        if count == 1 or forecast.harms(least):
+        largest = forecast.choice(source, members[:count], len(members))
+        if not forecast.may_harm(largest):
+            return largest
+        choices = [largest]
+        while (count := count // 2) > 0:
+            choices.append(forecast.choice(source, members[:count], len(members)))
+        forecast.follow(choices)
+        if forecast.harms(choices[-1]):
             return None
-        while (count := count // 2) > 1:
-            choice = forecast.choice(source, members[:count], len(members))
-            if not forecast.harms(choice):
-                return choice
-        return least
+        return next(choice for choice in choices if not forecast.harms(choice))
 
     def _rows(self, source: Source, forecast: Forecast) -> int:
         """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
@@ -212,6 +208,8 @@ class Policy:
         if not alone and source.load(head.rows).solo_ns > self._credit_ns:
             return None  # too little was saved for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
+        if not alone and choice.load.solo_ns > self._credit_ns:
+            return None
         harmless = forecast.idle or not forecast.harms(choice)
         if harmless and alone:
             return choice

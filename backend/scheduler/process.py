@@ -17,14 +17,17 @@ import time
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from backend.errors import ConfigError
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
 from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
 from backend.scheduler.state import Running, Source
 from backend.scheduler.tutor import Tutor
-from predictor.features import Neighbour, Own
+from backend.scheduler.variant import MakeScheduler, scheduler_of_environment
+from predictor.features import Neighbour
 from predictor.samples import sample_of
 
 MAX_MESSAGE_BYTES = 1 << 17
@@ -43,6 +46,7 @@ class SchedulerProcess:
         lanes: int,
         linger_s: float | None,
         samples: SampleLog | None,
+        make_scheduler: MakeScheduler = Scheduler,
     ) -> None:
         self._device = point.device
         self._listener = listener
@@ -50,7 +54,7 @@ class SchedulerProcess:
         self._lanes = lanes
         self._samples = samples
         self._tutor = Tutor(point.state)
-        self._scheduler = Scheduler(
+        self._scheduler = make_scheduler(
             lanes, None if samples is None else self._sample, self._tutor.predictor, self._tutor.bound
         )
         self._selector = selectors.DefaultSelector()
@@ -131,10 +135,9 @@ class SchedulerProcess:
 
     def _sample(self, source: Source, batch: Running, exec_ns: int, beside: list[Neighbour]) -> None:
         assert self._samples is not None
-        own = Own(source.join.model, batch.rows, batch.load)
-        self._samples.put(
-            source.id, sample_of(own, beside, source.join.version, self._device, batch.launched_ns, exec_ns)
-        )
+        ran = sample_of(batch.own, beside, source.join.version, self._device, batch.launched_ns, exec_ns)
+        sample = replace(ran, lane=batch.lane, predicted_ns=batch.predicted_ns, decision=batch.decision)
+        self._samples.put(source.id, sample)
 
     def _send(self, source: int, reply: Reply) -> None:
         connection = self._connections.get(source)
@@ -172,7 +175,8 @@ def _only_one(lock: Path) -> int | None:
 
 
 def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
-    """Run the device's scheduler here; returns at once where one runs already."""
+    """Run the device's scheduler here; returns at once where one runs already. Raises ConfigError."""
+    make_scheduler = scheduler_of_environment()
     lock = _only_one(point.lock)
     if lock is None:
         return
@@ -184,7 +188,7 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.listen(128)
         listener.setblocking(False)
         samples = sample_log_of_environment()
-        process = SchedulerProcess(point, listener, lanes, linger_s, samples)
+        process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
         try:
             process.run()
         finally:
@@ -204,7 +208,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    serve(meeting_point(options.device), options.lanes, options.linger_s)
+    try:
+        serve(meeting_point(options.device), options.lanes, options.linger_s)
+    except ConfigError as error:
+        _log.error("%s", error)
+        return 2
     return 0
 
 

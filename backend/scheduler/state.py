@@ -56,6 +56,7 @@ class Running:
     deadline_ns: int | None
     launched_ns: int
     predicted_ns: int
+    decision: str = "launch"
 
     @property
     def rows(self) -> int:

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.errors import ConfigError
+from backend.load.options import numbers
+from backend.load.outcomes import Summary, summarise
+from backend.load.workload import Workload, check_deadlines, check_models, read_workload
 from backend.profiling.repository import find_versions, served_config
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from backend.simulation.summary import Summary, summarise
-from backend.simulation.workload import Workload, check_deadlines, check_models, read_workload
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
 
@@ -58,12 +59,12 @@ class Point(msgspec.Struct, frozen=True):
 def run_simulation(options: SimulateOptions) -> None:
     """Raises ConfigError for what the user wrote wrong."""
     workload, trace = read_workload(options.workload)
-    lanes = [round(n) for n in _numbers("--lanes", options.lanes, 1, _LANES_MAX, whole=True)]
-    loads = _numbers("--load", options.loads, 0.0, _LOAD_MAX)
+    lanes = [round(n) for n in numbers("--lanes", options.lanes, 1, _LANES_MAX, whole=True)]
+    loads = numbers("--load", options.loads, 0.0, _LOAD_MAX)
     if not (isfinite(options.overhead_ms) and 0.0 <= options.overhead_ms <= 1e6):
         raise ConfigError(f"--overhead-ms must lie in 0..1e6, got {options.overhead_ms:g}")
     models = _models(options.model_repository, workload)
-    check_deadlines(workload, {model.name: model.profile for model in models})
+    check_deadlines(workload, {model.name: model.profile.at(1).solo_ns / 1e6 for model in models})
     truth, points = _truth(options.samples), []
     for load in loads:
         plan = workload.planned(load, options.seed, trace)
@@ -76,21 +77,6 @@ def run_simulation(options: SimulateOptions) -> None:
     if options.json is not None:
         _write(options.json, points)
     _show(workload, options, points)
-
-
-def _numbers(name: str, text: str, low: float, high: float, *, whole: bool = False) -> list[float]:
-    found = []
-    for part in text.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = float("nan")
-        above = value >= low if whole else value > low
-        if not (isfinite(value) and above and value <= high) or (whole and value != round(value)):
-            kind = f"whole numbers from {low:g}" if whole else f"numbers above {low:g}"
-            raise ConfigError(f"{name} must be {kind} to {high:g} with commas between, got {text!r}")
-        found.append(value)
-    return found
 
 
 def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
@@ -133,14 +119,15 @@ def _truth(samples: Path | None) -> Truth:
 
 
 def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
-    classes = sorted({r.arrival.priority for r in ran.requests})
-    models = sorted({r.arrival.model for r in ran.requests})
+    outcomes = ran.outcomes()
+    classes = sorted({o.priority for o in outcomes})
+    models = sorted({o.model for o in outcomes})
     return Point(
         load,
         lanes,
-        summarise(ran.requests, seconds),
-        {str(c): summarise([r for r in ran.requests if r.arrival.priority == c], seconds) for c in classes},
-        {m: summarise([r for r in ran.requests if r.arrival.model == m], seconds) for m in models},
+        summarise(outcomes, seconds),
+        {str(c): summarise([o for o in outcomes if o.priority == c], seconds) for c in classes},
+        {model: summarise([o for o in outcomes if o.model == model], seconds) for model in models},
         ran.busy_s / (lanes * max(ran.seconds, seconds)),
         ran.batches,
     )

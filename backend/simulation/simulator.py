@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from backend.load.arrivals import NO_DEADLINE_MS, Arrival
+from backend.load.outcomes import Outcome
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import (
     PROTOCOL,
@@ -18,9 +20,7 @@ from backend.scheduler.messages import (
     Request,
     Return,
 )
-from backend.simulation.arrivals import Arrival
 from backend.simulation.device import Key, VirtualDevice
-from backend.simulation.workload import NO_DEADLINE_MS
 from predictor.features import Own
 from predictor.workload import ModelProfile
 
@@ -44,9 +44,12 @@ class Served:
     answered_s: float | None = None
 
     @property
-    def met(self) -> bool:
-        answered_s, arrival = self.answered_s, self.arrival
-        return answered_s is not None and answered_s - arrival.at_s <= arrival.slo_ms / 1e3
+    def outcome(self) -> Outcome:
+        """As a client sees it; a rejection comes at once."""
+        a, answered_s = self.arrival, self.answered_s
+        if answered_s is None:
+            return Outcome(a.model, a.at_s, a.at_s, a.at_s, a.slo_ms, a.priority, "rejected")
+        return Outcome(a.model, a.at_s, a.at_s, answered_s, a.slo_ms, a.priority, "ok")
 
 
 @dataclass
@@ -58,6 +61,9 @@ class Ran:
     busy_s: float = 0.0
     batches: int = 0
     predicted: list[tuple[int, int]] = field(default_factory=list)
+
+    def outcomes(self) -> list[Outcome]:
+        return [request.outcome for request in self.requests]
 
 
 def simulate(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from backend.errors import IsochroneError
-from benchmarks.progress import Stages, console
+from backend.stages import Stages, console
 from benchmarks.study.collect import Collector, missing_s
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from backend.errors import ServerError
 from backend.lanes import cores
+from backend.load.arrivals import Arrival, Traffic, poisson
+from backend.load.generator import Payloads, first_error, run_load
+from backend.load.outcomes import Outcome, summarise
 from backend.scheduler.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from backend.simulation.arrivals import Arrival, Traffic, poisson
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import Payloads, first_error, payload, run_load
-from benchmarks.outcomes import Outcome, summarise
+from benchmarks.payloads import payload
 from benchmarks.profiles import profile_models
 from benchmarks.prometheus import parse
 from benchmarks.repository import link_models, short_temporary_folder, write_configs

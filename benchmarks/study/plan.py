@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from backend.simulation.arrivals import Traffic
+from backend.load.arrivals import Traffic
 
 TRAINED = ("resnet50", "roberta_base", "vgg19")
 """Models of the training set."""

@@ -9,19 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from backend.load.plots import STYLE, save
 from benchmarks.study.plan import COPIED
 from benchmarks.study.results import OfLanes, Results
 
-mpl.use("Agg")
-_STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "figure.dpi": 130,
-    "savefig.bbox": "tight",
-}
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#97bbf5")
 LEARNER_COLOURS = {"offline": "#9c6b4e", "sgd": "#efb118", "rls": "#4269d0", "isochrone": "#ff725c"}
 
@@ -29,9 +20,9 @@ LEARNER_COLOURS = {"offline": "#9c6b4e", "sgd": "#efb118", "rls": "#4269d0", "is
 def draw(results: Results, folder: Path) -> dict[str, Path]:
     """Name of the plot → its file."""
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return {
-            name: _save(figure, folder / f"{name}.png")
+            name: save(figure, folder / f"{name}.png")
             for name, figure in (
                 ("throughput", _throughput(results)),
                 ("tasks", _tasks(results)),
@@ -40,11 +31,6 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
                 ("learners", _learners(results)),
             )
         }
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, metadata={"Software": None})
-    return path
 
 
 def _throughput(results: Results) -> Figure:

@@ -34,9 +34,10 @@ def forecast_finishes(batches: list[Progress]) -> dict[object, float]:
     alike = (0.0, 1.0, *[0.0] * 8)
     adds = [(1.0, b.pressure, 0.0, 0.0, 0.0, 0.0) for b in batches]
     each = [Response(load(1), b.base, alike, logarithmic=False) for b in batches]
-    responses = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]))
-    contributions = np.array(adds)
-    finishes = forecast.forecast_finishes(np.array([b.remaining_ns for b in batches]), contributions, responses)
+    responses = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
+    contributions = np.array(adds).T
+    remaining_ns = np.array([[b.remaining_ns for b in batches]])
+    finishes = forecast.forecast_finishes(remaining_ns, contributions[None], responses)[0]
     found = dict(zip([b.key for b in batches], finishes.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from backend.simulation.arrivals import Arrival, Traffic, poisson
-from benchmarks import load
+from backend.load import generator as load
+from backend.load.arrivals import Arrival, Traffic, poisson
+from backend.load.generator import LoadInterrupted, first_error, is_rejection, run_load
+from backend.load.outcomes import Outcome, Status, lateness_ms, percentile, summarise
 from benchmarks.comparison import Mode, Segment
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import LoadInterrupted, first_error, is_rejection, run_load
-from benchmarks.outcomes import Outcome, Status, lateness_ms, percentile, summarise
 from benchmarks.prometheus import parse
 from benchmarks.report import verdict
 from benchmarks.repository import link_models, write_configs

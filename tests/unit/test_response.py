@@ -34,7 +34,7 @@ def test_many_at_once_are_each_by_itself(logarithmic: bool, count: int) -> None:
     each = [drawn(rng, logarithmic) for _ in range(count)]
     adds = [contribution(int(rng.integers(1, 32)), r.load) for r in each]
     sums = np.sum(adds, axis=0)
-    together = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)])).slowdowns(sums)
+    together = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T).slowdowns(sums)
     others = [np.maximum(sums - a, [0.0] * 4 + [-np.inf] * 2).tolist() for a in adds]
     together = np.maximum(together, SLOWDOWN_MIN)  # which callers do with a bound of theirs
     assert together.tolist() == pytest.approx([r.slowdown(s) for r, s in zip(each, others, strict=True)])
@@ -45,7 +45,7 @@ def test_a_slowdown_stays_within_what_can_be(logarithmic: bool) -> None:
     low, high = (Response(load(1), base, (0.0,) * 10, logarithmic=logarithmic) for base in (-1e6, 1e6))
     assert high.slowdown(NOBODY) == pytest.approx(SLOWDOWN_MAX)
     assert low.slowdown(NOBODY) == pytest.approx(SLOWDOWN_MIN)
-    assert Responses(np.array([high.row(NOBODY)])).slowdowns(np.zeros(6)).tolist() == pytest.approx([SLOWDOWN_MAX])
+    assert Responses(np.array([high.row(NOBODY)]).T).slowdowns(np.zeros(6)).tolist() == pytest.approx([SLOWDOWN_MAX])
 
 
 def test_the_papers_form_is_what_rls_predicts() -> None:

@@ -9,11 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from backend.simulation.arrivals import Arrival, Traffic, arrivals
+from backend.load.arrivals import Arrival, Traffic, arrivals
+from backend.load.outcomes import summarise
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from backend.simulation.summary import summarise
 from benchmarks import policies
 from benchmarks.contention import Workload, generate
 from benchmarks.rivals import RIVALS
@@ -71,7 +71,7 @@ def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:
 
 def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
     plan = busy(2.0)
-    met = {n: summarise(run(n, plan, most=1).requests, 8.0).met_share for n in ("stock", "ours", "oracle")}
+    met = {n: summarise(run(n, plan, most=1).outcomes(), 8.0).met_share for n in ("stock", "ours", "oracle")}
     assert met["stock"] < 0.5 * met["ours"]
     assert met["ours"] > 0.8 * met["oracle"]
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.sample_log import VARIABLE, SampleLog
 from backend.scheduler.state import Running, Source
+from backend.trace import run_trace
 from predictor.features import Neighbour, Own
-from predictor.samples import Sample, read_samples, sample_of
+from predictor.samples import Sample, encode_sample, read_samples, sample_of
 from tests.unit.builders import MS, Device, join, load, only_launch, profile
 from tests.unit.fake_model import FakeModel, eventually, pending
 
@@ -110,3 +114,37 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
 
         eventually(lambda: len(written()) == 10)
         assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
+
+
+def test_batches_become_a_timeline(tmp_path: Path) -> None:
+    """Perfetto wants microseconds; a process per device, a thread per lane."""
+    neighbour = Neighbour("n", 1, load(1.0), 0.0, 0.5)
+    samples = [
+        replace(
+            sample_of(Own("m", 2, load(3.0)), [neighbour], "1", "cpu", 7 * MS, 4 * MS),
+            lane=1,
+            predicted_ns=5 * MS,
+            decision="split",
+        ),
+        sample_of(Own("n", 1, load(1.0)), [], "1", "cpu", 8 * MS, 1 * MS),
+    ]
+    path, out = tmp_path / "samples.jsonl", tmp_path / "trace.json"
+    path.write_bytes(b"".join(map(encode_sample, samples)))
+    assert run_trace(path, out) == 2
+    *names, first, second = json.loads(out.read_text())["traceEvents"]
+    assert [(n["name"], n["tid"], n["args"]["name"]) for n in names] == [
+        ("process_name", 0, "cpu"), ("thread_name", 0, "lane 0"), ("thread_name", 1, "lane 1")
+    ]  # fmt: skip
+    assert (first["name"], first["ts"], first["dur"], first["pid"], first["tid"]) == ("m × 2", 7e3, 4e3, 0, 1)
+    assert (first["args"]["decision"], first["args"]["predicted_ms"], first["args"]["measured_ms"]) == ("split", 5, 4)
+    assert first["args"]["beside"] == ["n × 1"]
+    assert "predicted_ms" not in second["args"]
+
+
+def test_no_timeline_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigError, match="empty has no samples: it is empty"):
+        run_trace(tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "one").write_bytes(encode_sample(SAMPLE))
+    with pytest.raises(ConfigError, match="cannot be written: "):
+        run_trace(tmp_path / "one", tmp_path / "nowhere" / "out")

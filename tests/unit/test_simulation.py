@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from backend import cli
+from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
+from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
-from backend.simulation.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel
 from backend.simulation.simulator import simulate as run_simulation
-from backend.simulation.summary import summarise
 from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY
 from predictor.samples import encode_sample, own_of
@@ -79,7 +79,7 @@ def test_two_that_overlap_slow_each_other_down_for_as_long_as_they_do() -> None:
 def test_a_rejected_request_is_not_answered() -> None:
     late = at(0.0) + at(0.001, slo_ms=5.0)
     ran = simulate([replace(PLAIN, rejects=True)], late, 1, Linear())
-    summary = summarise(ran.requests, 1.0)
+    summary = summarise(ran.outcomes(), 1.0)
     assert (summary.met, summary.missed, summary.rejected) == (1, 0, 1)
 
 
@@ -112,7 +112,7 @@ def test_the_same_seed_is_the_same_simulation(lanes: int) -> None:
 
 def test_one_more_lane_keeps_more_deadlines() -> None:
     truth = Linear((0.1, 0.0, 0.1))
-    one, three = (summarise(simulate(models(), plan(), n, truth).requests, 10.0).met_share for n in (1, 3))
+    one, three = (summarise(simulate(models(), plan(), n, truth).outcomes(), 10.0).met_share for n in (1, 3))
     assert one < 0.9
     assert three > 0.97
 

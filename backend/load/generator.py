@@ -10,17 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tritonclient import grpc as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
-from backend.simulation.arrivals import Arrival
-from benchmarks.errors import BenchmarkError
-from benchmarks.outcomes import Outcome, Status
-from zoo.inputs import random_inputs
+from backend.errors import ServerError
+from backend.load.arrivals import NO_DEADLINE_MS, Arrival
+from backend.load.outcomes import Outcome, Status
 
 TIMEOUT_S = 10.0
 IN_FLIGHT_MAX = 2_048
@@ -42,16 +39,6 @@ class LoadInterrupted(KeyboardInterrupt):
         self.outcomes = outcomes
 
 
-def payload(model_file: Path, seed: int = 0) -> list[Any]:
-    """A random request of one row for this model file."""
-    inputs = []
-    for name, array in random_inputs(model_file, 1, seed).items():
-        tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        inputs.append(tensor)
-    return inputs
-
-
 def run_load(
     url: str,
     plan: Sequence[Arrival],
@@ -65,13 +52,13 @@ def run_load(
 
     Deadline and class go along as request parameters; the deadline counts from the planned instant.
     `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
-    BenchmarkError where no server answers.
+    ServerError where no server answers.
     """
     with triton.InferenceServerClient(url) as client:
         try:
             client.is_server_live()  # opens the connection
         except InferenceServerException as error:
-            raise BenchmarkError(f"the server at {url} is gone: {error.message()}") from None
+            raise ServerError(f"the server at {url} is gone: {error.message()}") from None
         run = _Run(client, plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
         try:
             run.send()
@@ -143,14 +130,16 @@ class _Run:
     def _send_one(self, i: int, arrival: Arrival) -> None:
         with self._changed:
             self._in_flight += 1
-        due_ns = self._start_unix_ns + round((arrival.at_s + arrival.slo_ms / 1e3) * 1e9)
+        parameters = {"priority_class": arrival.priority}
+        if arrival.slo_ms < NO_DEADLINE_MS:
+            parameters["deadline_ns"] = self._start_unix_ns + round((arrival.at_s + arrival.slo_ms / 1e3) * 1e9)
         try:
             self._client.async_infer(
                 arrival.model,
                 self._payloads[arrival.model],
                 partial(self._answered, i),
                 client_timeout=self._timeout_s,
-                parameters={"deadline_ns": due_ns, "priority_class": arrival.priority},
+                parameters=parameters,
             )
         except InferenceServerException as error:
             self._answered(i, None, error)

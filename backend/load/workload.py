@@ -9,10 +9,7 @@ from pathlib import Path
 import msgspec
 
 from backend.errors import ConfigError
-from backend.simulation.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
-from predictor.workload import ModelProfile
-
-NO_DEADLINE_MS = 1e12
+from backend.load.arrivals import NO_DEADLINE_MS, PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,13 +63,13 @@ def check_models(workload: Workload, known: Collection[str]) -> None:
             raise ConfigError(f"the workload names model '{asked.model}', which the repository has not; it has {names}")
 
 
-def check_deadlines(workload: Workload, profiles: Mapping[str, ModelProfile]) -> None:
-    """Raises ConfigError where a model can never answer in time."""
+def check_deadlines(workload: Workload, alone_ms: Mapping[str, float]) -> None:
+    """Raises ConfigError where a model can never answer in time. alone_ms: what it takes without company."""
     for asked in workload.models:
-        solo_ms = profiles[asked.model].at(1).solo_ns / 1e6
-        if asked.slo_ms is not None and asked.slo_ms < solo_ms:
+        if asked.slo_ms is not None and asked.slo_ms < alone_ms[asked.model]:
             raise ConfigError(
-                f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes {solo_ms:.1f} ms"
+                f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes "
+                f"{alone_ms[asked.model]:.1f} ms"
             )
 
 

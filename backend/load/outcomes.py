@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 Status = Literal["ok", "rejected", "failed"]
 
 
@@ -33,8 +35,7 @@ class Outcome:
         return self.status == "ok" and self.latency_ms <= self.slo_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """requests = met + missed + rejected + failed. p50_ms, p99_ms: of those answered with a result, NaN without any."""
 
     requests: int
@@ -42,13 +43,10 @@ class Summary:
     missed: int
     rejected: int
     failed: int
+    met_share: float
     p50_ms: float
     p99_ms: float
     goodput_per_s: float
-
-    @property
-    def met_share(self) -> float:
-        return self.met / self.requests if self.requests else math.nan
 
 
 def summarise(outcomes: Iterable[Outcome], seconds: float) -> Summary:
@@ -62,6 +60,7 @@ def summarise(outcomes: Iterable[Outcome], seconds: float) -> Summary:
         missed=len(answered) - met,
         rejected=sum(o.status == "rejected" for o in outcomes),
         failed=sum(o.status == "failed" for o in outcomes),
+        met_share=met / len(outcomes) if outcomes else math.nan,
         p50_ms=percentile(answered, 50),
         p99_ms=percentile(answered, 99),
         goodput_per_s=met / seconds if seconds > 0 else math.nan,

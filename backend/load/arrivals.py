@@ -19,6 +19,7 @@ Times = Callable[[float, float, np.random.Generator], Sequence[float]]
 
 _BURST_S, _QUIET_SHARE = 1.0, 0.2
 _TIME_COLUMN = "TIMESTAMP"
+NO_DEADLINE_MS = 1e12
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Load on a server: when requests leave, their sending, and what became of them."""

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.compare`: take the turns that are missing, draw, write the report."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import msgspec
+import typer
+
+from backend.errors import IsochroneError
+from backend.load.plots import draw
+from backend.stages import Stages, console
+from benchmarks.compare.collect import START_S, Collector, profiling_s
+from benchmarks.compare.plan import FULL, QUICK
+from benchmarks.compare.records import Records
+from benchmarks.compare.report import Found, report
+
+_NEEDS_SAMPLES = "ours, gpulets"
+_USAGE_ERROR, _INTERRUPTED = 2, 130
+
+
+def compare(
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that it works, not what it finds.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
+    repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
+    samples: Annotated[
+        Path, typer.Option(help="For the model that is fitted once: recorded by `make study`; left out without.")
+    ] = Path("results/study/logs/training-set-2-lanes.jsonl"),
+    folder: Annotated[Path, typer.Option(help="Of the records, which a later run takes up.")] = Path("results/bench"),
+    out: Annotated[Path, typer.Option(help="Folder of bench.md; plots go to its folder bench/.")] = Path("docs"),
+) -> None:
+    """Stock Triton in several settings, other schedulers and this one, on the same requests."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    screen = console()
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    plan = QUICK if quick else FULL
+    recorded = samples if samples.is_file() else None
+    if recorded is None and _NEEDS_SAMPLES in plan.servers:
+        screen.print(f"no '{samples}', so '{_NEEDS_SAMPLES}' is left out; `make study` records it", highlight=False)
+        plan = msgspec.structs.replace(plan, servers=tuple(s for s in plan.servers if s != _NEEDS_SAMPLES))
+    try:
+        records = Records(plan, folder)
+        records.begin()
+        seconds = _seconds(records)
+        screen.print(f"about {seconds / 60:.0f} minutes; interrupted, it goes on where it was")
+        with Stages(screen, seconds) as stages:
+            Collector(records, repository, recorded, stages.begin, stages.advance).run()
+        _write(records, out)
+    except (IsochroneError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        raise typer.Exit(_USAGE_ERROR) from None
+    except KeyboardInterrupt:
+        print("bench: interrupted; what is recorded is kept, run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    screen.print(f"{out / 'bench.md'} is written", highlight=False)
+
+
+def _seconds(records: Records) -> float:
+    plan = records.plan
+    turn_s = START_S + 3.0 + len(plan.loads) * (plan.seconds + 0.5)
+    first_s = 0.0 if records.machine() else START_S + plan.capacity_seconds + profiling_s(records)
+    return first_s + turn_s * len(list(records.missing()))
+
+
+def _write(records: Records, out: Path) -> None:
+    plan, recorded, machine = records.plan, records.recorded(), records.machine()
+    assert machine is not None
+    plots = {}
+    for arrivals in plan.arrivals:
+        found = Found(plan, arrivals, recorded)
+        folder = out / "bench" / arrivals
+        folder.mkdir(parents=True, exist_ok=True)
+        plots[arrivals] = draw(found.points, found.measured, found.servers, folder)
+    (out / "bench.md").write_text(report(plan, machine, records.profiles(), recorded, plots, out))
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(compare)

@@ -1,0 +1,145 @@
+"""Takes the turns that are missing: starts each server, sends its loads, keeps what came of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from backend.errors import ServerError
+from backend.lanes import cores
+from backend.load.arrivals import read_trace
+from backend.load.bench import Bench, Schedule
+from backend.load.generator import Payloads
+from backend.load.workload import Asked as AskedModel
+from backend.load.workload import Workload
+from backend.server.embedded import EmbeddedServer
+from benchmarks.calibrate import capacity_per_s
+from benchmarks.compare.plan import CLASSES, SLO_FACTORS, TRACE
+from benchmarks.compare.records import Machine, Recorded, Records, Turn
+from benchmarks.compare.servers import Asked, running
+from benchmarks.errors import BenchmarkError
+from benchmarks.payloads import payload
+from benchmarks.profiles import profile_models
+from benchmarks.repository import link_models, write_configs
+from benchmarks.steal import StealWatch
+from profiler.host import cpu_name
+
+START_S, PROFILE_ENTRY_S = 8.0, 1.5
+_IN_FLIGHT_PER_LANE = 6
+_TRIES = 3
+"""Of a turn: a machine that stands still for a second may cost a server."""
+
+
+class Collector:
+    """Raises IsochroneError; an interrupt leaves nothing half-written.
+
+    on_stage is told what begins and about how many seconds it takes; on_progress the seconds into it.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        source: Path,
+        samples: Path | None,
+        on_stage: Callable[[str, float], None],
+        on_progress: Callable[[float], None],
+    ) -> None:
+        self._records, self._plan, self._source, self._samples = records, records.plan, source, samples
+        self._on_stage, self._on_progress = on_stage, on_progress
+        self._lanes = len(cores())
+
+    def run(self) -> None:
+        """All that is missing."""
+        plan, records = self._plan, self._records
+        files = link_models(self._source, records.models, plan.models)
+        write_configs(records.models, {})
+        if records.unprofiled():
+            self._on_stage("profiling the models alone", profiling_s(records))
+            profile_models(records.models, plan.profile_seconds, plan.batch_sizes)
+        self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
+        self._asked = self._asks()
+        machine = records.machine() or self._measure_machine()
+        for turn in records.missing():
+            self._take(turn, machine)
+
+    def _asks(self) -> Asked:
+        profiles = self._records.profiles()
+        p95_ms = {m: next(e.p95_ns for e in f.entries if e.batch_size == 1) / 1e6 for m, f in profiles.items()}
+        models = self._plan.models
+        return Asked(
+            self._records.models,
+            {model: CLASSES[i // len(SLO_FACTORS) % len(CLASSES)] for i, model in enumerate(models)},
+            {model: SLO_FACTORS[i % len(SLO_FACTORS)] * p95_ms[model] for i, model in enumerate(models)},
+            p95_ms,
+            self._lanes,
+            self._samples,
+        )
+
+    def _measure_machine(self) -> Machine:
+        self._on_stage("measuring the machine's capacity", START_S + self._plan.capacity_seconds)
+        with running("in order", self._asked) as server:
+            per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * self._lanes / len(self._payloads)))
+            found = capacity_per_s(
+                server.grpc_url, self._payloads, per_model=per_model, seconds=self._plan.capacity_seconds
+            )
+        if found <= 0.0:
+            raise BenchmarkError("the server answered no request while its capacity was measured")
+        machine = Machine(cpu_name(), self._lanes, found)
+        self._records.keep_machine(machine)
+        return machine
+
+    def _take(self, turn: Turn, machine: Machine, tries: int = _TRIES) -> None:
+        workload, trace = self._workload(turn, machine)
+        schedule = Schedule(workload, trace, self._plan.loads, self._plan.repeats, self._plan.seed)
+        self._on_stage(f"starting {turn.server}", START_S)
+        bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
+        try:
+            with running(turn.server, self._asked) as server, StealWatch() as watch:
+                bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
+                scheduler, began_s = _scheduler(server), time.monotonic()
+                before_s = _cpu_s(scheduler)
+                for load in self._plan.loads:
+                    bench.measure(turn.server, server.grpc_url, load, turn.repeat)
+                share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
+        except ServerError as error:
+            if tries == 1:
+                raise
+            self._on_stage(f"once more, since {error}", 0.0)
+            self._take(turn, machine, tries - 1)
+            return
+        self._records.keep(turn, Recorded(bench.measured, watch.found, share))
+
+    def _workload(self, turn: Turn, machine: Machine) -> tuple[Workload, list[float] | None]:
+        asked = self._asked
+        rate = machine.capacity_per_s / len(self._plan.models)
+        models = tuple(
+            AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in self._plan.models
+        )
+        trace = TRACE if turn.arrivals == "trace" else None
+        workload = Workload(models, self._plan.seconds, turn.arrivals, trace)
+        return workload, None if trace is None else read_trace(Path(trace))
+
+
+def profiling_s(records: Records) -> float:
+    """About how many seconds the profiles take."""
+    plan = records.plan
+    return len(plan.models) * len(plan.batch_sizes) * max(PROFILE_ENTRY_S, plan.profile_seconds)
+
+
+def _scheduler(server: EmbeddedServer) -> psutil.Process | None:
+    lock = server.runtime_dir / "cpu.lock"
+    try:
+        return psutil.Process(int(lock.read_text())) if lock.is_file() else None
+    except (ValueError, psutil.NoSuchProcess):
+        return None
+
+
+def _cpu_s(process: psutil.Process | None) -> float:
+    if process is None:
+        return 0.0
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,43 @@
+"""What is compared: models, deadlines, loads and servers; the whole of it, and a quick form for tests."""
+
+from __future__ import annotations
+
+import msgspec
+
+from benchmarks.compare.servers import OURS, SERVERS
+
+LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
+SLO_FACTORS = (2.0, 4.0, 8.0)
+"""Of the profiled p95 of a batch of one, by turns over the models."""
+CLASSES = (1, 2)
+"""By turns over each three models, so that each class has every factor."""
+TRACE = "benchmarks/traces/azure_code_2023.csv"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed."""
+
+    models: tuple[str, ...] = ("convnext_base", "resnet50", "roberta_base", "vgg19", "vit_b16", "yolov8n")
+    servers: tuple[str, ...] = tuple(SERVERS)
+    loads: tuple[float, ...] = LOADS
+    arrivals: tuple[str, ...] = ("poisson", "trace")
+    repeats: int = 3
+    seconds: float = 5.0
+    seed: int = 1
+    profile_seconds: float = 1.5
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    capacity_seconds: float = 6.0
+
+
+FULL = Plan()
+QUICK = Plan(
+    models=("resnet50", "vgg19", "yolov8n"),
+    servers=("stock, rate limiter", "naive", OURS),
+    loads=(0.7, 1.1),
+    arrivals=("poisson",),
+    repeats=1,
+    seconds=2.0,
+    profile_seconds=0.3,
+    batch_sizes=(1, 4),
+    capacity_seconds=2.0,
+)

@@ -1,0 +1,112 @@
+"""What the comparison has recorded so far, a file per turn of a server, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from backend.lanes import cores
+from backend.load.bench import Measured
+from benchmarks.compare.plan import Plan
+from benchmarks.errors import BenchmarkError
+from benchmarks.steal import Steal
+from profiler.host import cpu_name
+from profiler.profile_file import NAME, ProfileFile, read_profile
+
+
+class Turn(NamedTuple):
+    """One server, all loads, once."""
+
+    repeat: int
+    arrivals: str
+    server: str
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What came of a turn. cpu_s: of the scheduler's process over `seconds`; None where the server has none."""
+
+    measured: list[Measured]
+    steal: Steal
+    scheduler_cpu_share: float | None
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """capacity_per_s: requests of equally many models that were answered at most, in order of arrival."""
+
+    cpu: str
+    cores: int
+    capacity_per_s: float
+
+
+class Records:
+    """Of `plan`, in `folder`."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+
+    def begin(self) -> None:
+        """Take up the folder. Raises BenchmarkError where it holds the records of another plan or machine."""
+        path = self.folder / "plan.json"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.encode((self.plan, cpu_name(), len(cores()))))
+            return
+        try:
+            same = msgspec.json.decode(path.read_bytes(), type=tuple[Plan, str, int])
+        except msgspec.MsgspecError:
+            same = None
+        if same != (self.plan, cpu_name(), len(cores())):
+            raise BenchmarkError(f"'{self.folder}' holds records of another plan or machine; --again removes them")
+
+    @property
+    def models(self) -> Path:
+        """A repository of links to the models, with their profiles."""
+        return self.folder / "models"
+
+    def unprofiled(self) -> bool:
+        found = (read_profile(self.models / model / "1" / NAME) for model in self.plan.models)
+        return any(file is None or {e.batch_size for e in file.entries} < set(self.plan.batch_sizes) for file in found)
+
+    def profiles(self) -> dict[str, ProfileFile]:
+        found = {model: read_profile(self.models / model / "1" / NAME) for model in self.plan.models}
+        return {model: file for model, file in found.items() if file is not None}
+
+    def machine(self) -> Machine | None:
+        path = self.folder / "machine.json"
+        return msgspec.json.decode(path.read_bytes(), type=Machine) if path.is_file() else None
+
+    def keep_machine(self, machine: Machine) -> None:
+        (self.folder / "machine.json").write_bytes(msgspec.json.encode(machine))
+
+    def turns(self) -> list[Turn]:
+        """In the order in which they are taken: every server before the next repeat."""
+        plan = self.plan
+        return [
+            Turn(repeat, arrivals, plan.servers[(i + repeat) % len(plan.servers)])
+            for repeat in range(plan.repeats)
+            for arrivals in plan.arrivals
+            for i in range(len(plan.servers))
+        ]
+
+    def missing(self) -> Iterator[Turn]:
+        return (turn for turn in self.turns() if not self._path(turn).is_file())
+
+    def keep(self, turn: Turn, recorded: Recorded) -> None:
+        path = self._path(turn)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(msgspec.json.encode(recorded))
+
+    def recorded(self) -> dict[Turn, Recorded]:
+        """Every turn that is there."""
+        return {
+            turn: msgspec.json.decode(self._path(turn).read_bytes(), type=Recorded)
+            for turn in self.turns()
+            if self._path(turn).is_file()
+        }
+
+    def _path(self, turn: Turn) -> Path:
+        server = turn.server.replace(", ", "-").replace(" ", "-")
+        return self.folder / "turns" / f"{turn.arrivals}-{server}-{turn.repeat}.json"

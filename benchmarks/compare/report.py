@@ -1,0 +1,201 @@
+"""The comparison's report in Markdown: conditions, tables, plots, and how far ours is ahead of whom."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from backend.load.outcomes import Summary
+from backend.load.report import Cell, Point, cell, points
+from benchmarks.compare.plan import SLO_FACTORS, Plan
+from benchmarks.compare.records import Machine, Recorded, Turn
+from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
+from profiler.host import package_version
+from profiler.profile_file import ProfileFile
+
+_DEFAULT_STOCK = "stock, 1 instance"
+_NAIVE = "naive"
+_OVERLOADED = 1.0
+HIGH, LOW = "1", "2"
+
+
+class Found:
+    """Figures of one kind of arrivals, over all turns."""
+
+    def __init__(self, plan: Plan, arrivals: str, recorded: Mapping[Turn, Recorded]) -> None:
+        self.arrivals = arrivals
+        turns = {turn: r for turn, r in recorded.items() if turn.arrivals == arrivals}
+        self.measured = [m for r in turns.values() for m in r.measured]
+        self.points: list[Point] = points(self.measured)
+        self.servers = [s for s in plan.servers if any(turn.server == s for turn in turns)]
+        self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
+
+    def at(self, server: str, load: float) -> Cell:
+        return cell(self.points, server, load)
+
+    def stock(self) -> list[str]:
+        return [s for s in self.servers if isinstance(SERVERS[s], Stock)]
+
+
+def report(
+    plan: Plan,
+    machine: Machine,
+    profiles: Mapping[str, ProfileFile],
+    recorded: Mapping[Turn, Recorded],
+    plots: Mapping[str, Sequence[Path]],
+    folder: Path,
+) -> str:
+    """plots: per kind of arrivals; `folder`: where the report will lie, which links are relative to."""
+    parts = [_head(), _conditions(plan, machine, profiles, recorded)]
+    for arrivals in plan.arrivals:
+        found = Found(plan, arrivals, recorded)
+        if found.points:
+            parts += [_tables(found), "\n\n".join(_image(path, folder) for path in plots[arrivals]), _goals(found)]
+    parts.append(_scheduler(recorded))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head() -> str:
+    return (
+        "# Against what a user would run instead\n\n"
+        "The same models, inputs, arrivals, engine (ONNX Runtime, one thread per batch) and lanes under stock Triton "
+        "in several settings, under schedulers of other kinds, and under this one: each on a real tritonserver through "
+        "tritonclient's gRPC, open loop, latencies from the planned instant. A request is kept where its answer came "
+        "within its deadline; one that was refused or failed is not. `make bench` runs all of it and writes this file."
+    )
+
+
+def _conditions(
+    plan: Plan, machine: Machine, profiles: Mapping[str, ProfileFile], recorded: Mapping[Turn, Recorded]
+) -> str:
+    steals = [100 * r.steal.share for r in recorded.values()]
+    p95_ms = {m: next(e.p95_ns for e in f.entries if e.batch_size == 1) / 1e6 for m, f in profiles.items()}
+    alone = ", ".join(f"{model} {ms:.1f}" for model, ms in p95_ms.items())
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("isochrone", "onnxruntime", "tritonclient"))
+    return (
+        f"**Conditions.** {machine.cpu}, {machine.cores} cores shared with the load generator, {machine.cores} lanes. "
+        f"{len(plan.models)} models at equal rates; load 1 is {machine.capacity_per_s:.0f} requests/s, the closed-loop "
+        f"capacity measured once. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over "
+        f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load; the servers take "
+        "turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
+        f"{alone}. The host took {min(steals):.0f} to {max(steals):.0f} % of the CPU during a turn. Python "
+        f"{platform.python_version()}, tritonserver 2.51.0, {versions}; seed {plan.seed}."
+    )
+
+
+def _tables(found: Found) -> str:
+    kind = "Poisson arrivals" if found.arrivals == "poisson" else "An hour of production arrivals, squeezed"
+    met = _table(
+        found,
+        "deadlines kept, % (class 1 / class 2)",
+        lambda c: f"{100 * c.met():.0f} ({100 * c.class_met(HIGH):.0f} / {100 * c.class_met(LOW):.0f})",
+    )
+    goodput = _table(found, "goodput, requests/s", lambda c: _spread(c, lambda p: p.all.goodput_per_s))
+    late = _table(found, "p99 of the answered, ms", lambda c: f"{c.median(lambda p: p.all.p99_ms):.0f}")
+    what = "\n".join(f"- *{s}*: {SERVERS[s].what}" for s in found.servers)
+    return f"## {kind}\n\n{met}\n\n{goodput}\n\n{late}\n\n{what}"
+
+
+def _table(found: Found, title: str, shown: Callable[[Cell], str]) -> str:
+    rows = [[_name(s), *(shown(c) if (c := found.at(s, load)) else "–" for load in found.loads)] for s in found.servers]
+    return _markdown([title, *(f"load {load:g}" for load in found.loads)], rows)
+
+
+def _spread(c: Cell, of: Callable[[Point], float]) -> str:
+    low, high = c.range(of)
+    return f"{c.median(of):.0f} ({low:.0f}–{high:.0f})" if round(low) < round(high) else f"{c.median(of):.0f}"
+
+
+def _goals(found: Found) -> str:
+    """Ours against each bar, load by load."""
+    rows, rivals = [], [s for s in found.servers if s != OURS]
+    for load in found.loads:
+        ours = found.at(OURS, load)
+        stock = {s: found.at(s, load) for s in found.stock()}
+        if not ours or not stock:
+            continue
+        best = max(stock, key=lambda s: stock[s].met())
+        rows.append(
+            [
+                f"{load:g}",
+                _ratio(_missed(ours), _missed(stock[best])),
+                _ratio(_good(ours), _good(found.at(_DEFAULT_STOCK, load))),
+                f"{_ratio(_good(ours), _good(stock[best]))} ({best})",
+                _ratio(_good(ours), _good(found.at(_NAIVE, load))),
+                f"{100 * (1 - ours.class_met(HIGH)):.1f}",
+                _ratio(_low(ours), max((_low(found.at(s, load)) or 0.0 for s in rivals), default=0.0)),
+            ]
+        )
+    header = [
+        "load",
+        "misses, × the best stock's",
+        "goodput, × default stock's",
+        "goodput, × the best stock's",
+        "goodput, × naive's",
+        "class 1 missed, %",
+        "class 2's goodput, × the best for it",
+    ]
+    goals = (
+        "Goals: up to load 0.7 at most half of the best stock setting's misses and nowhere less than 0.98 × its "
+        "goodput; from 1.1 on 2.5 × default stock's, 1.3 × the best stock's and 1.1 × naive's goodput; class 1 misses "
+        "at most 2 % at 1.1 and 5 % at 1.5; class 2 keeps 0.7 of the most that a rival gives it. Medians over the "
+        "repeats."
+    )
+    swapped = [
+        s for s in found.servers if isinstance(kind := SERVERS[s], Ours) and (kind.rival or "").startswith("ours")
+    ]
+    ahead = [
+        f"- beside *{s}*: "
+        + ", ".join(
+            f"{100 * (found.at(OURS, load).met() - found.at(s, load).met()):+.1f} points at load {load:g}"
+            for load in found.loads
+            if found.at(OURS, load) and found.at(s, load)
+        )
+        for s in swapped
+    ]
+    text = f"### Where ours stands\n\n{goals}\n\n{_markdown(header, rows)}"
+    return text if not ahead else f"{text}\n\nDeadlines kept, ours with another predictor:\n\n" + "\n".join(ahead)
+
+
+def _missed(c: Cell) -> float | None:
+    return 1.0 - c.met() if c else None
+
+
+def _good(c: Cell) -> float | None:
+    return c.median(lambda p: p.all.goodput_per_s) if c else None
+
+
+def _low(c: Cell) -> float | None:
+    def goodput(p: Point) -> float:
+        summary: Summary | None = p.classes.get(LOW)
+        return 0.0 if summary is None else summary.goodput_per_s
+
+    return c.median(goodput) if c else None
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    if a is None or b is None:
+        return "–"
+    return "–" if b == 0.0 else f"{a / b:.2f}"
+
+
+def _scheduler(recorded: Mapping[Turn, Recorded]) -> str:
+    shares = [r.scheduler_cpu_share for turn, r in recorded.items() if turn.server == OURS]
+    known = [100 * share for share in shares if share is not None]
+    if not known:
+        return ""
+    return f"The scheduler's process used {min(known):.1f} to {max(known):.1f} % of one core over a turn of all loads."
+
+
+def _name(server: str) -> str:
+    return f"**{server}**" if server == OURS else server
+
+
+def _image(path: Path, folder: Path) -> str:
+    return f"![{path.stem}]({path.relative_to(folder).as_posix()})"
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

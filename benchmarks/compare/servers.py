@@ -1,0 +1,143 @@
+"""The servers that are compared, by name: how each one's model repository is written and how it is started."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from backend.scheduler import variant
+from backend.server import processes
+from backend.server.embedded import EmbeddedServer
+from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
+from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
+from profiler.profile_file import NAME
+
+OURS = "isochrone"
+READY_TIMEOUT_S = 90.0
+_STOCK_MODEL = Path(__file__).parents[1] / "stock_model.py"
+_RUNTIME = "ISOCHRONE_RUNTIME_DIR"
+_TYPES: dict[int, str] = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a server is set up for. source: a repository of the models and their profiles; the rest: per model."""
+
+    source: Path
+    classes: Mapping[str, int]
+    slo_ms: Mapping[str, float]
+    solo_ms: Mapping[str, float]
+    lanes: int
+    samples: Path | None = None
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A blocking Python model with ONNX Runtime (`benchmarks/stock_model.py`), dynamic batching.
+
+    instances: per model; None: one per lane. limited: Triton's rate limiter lets as many run at once as there are
+    lanes, high classes first. timeouts: a request that waited until its deadline is out of reach is refused.
+    """
+
+    what: str
+    instances: int | None = None
+    limited: bool = False
+    timeouts: bool = False
+
+
+@dataclass(frozen=True)
+class Ours:
+    """This backend. rival: of `RIVALS`, in place of the scheduler. aware: `interference_aware`."""
+
+    what: str
+    rival: str | None = None
+    aware: bool = True
+
+
+SERVERS: dict[str, Stock | Ours] = {
+    "stock, 1 instance": Stock("Triton's default: dynamic batching, one instance per model", instances=1),
+    "stock, an instance per lane": Stock("dynamic batching, as many instances per model as lanes"),
+    "stock, rate limiter": Stock("an instance per lane, at most as many at once as lanes, by class", limited=True),
+    "stock, queue timeouts": Stock("the same, and refusal of what waited too long", limited=True, timeouts=True),
+    "in order": Ours("this backend with interference_aware off", aware=False),
+    **{
+        name: Ours(RIVALS[name].what, rival=name)
+        for name in ("one at a time", "edf", "naive", "ours, no prediction", "ours, gpulets", "ours, RLS")
+    },
+    OURS: Ours("this backend"),
+}
+
+
+@contextmanager
+def running(name: str, asked: Asked) -> Iterator[EmbeddedServer]:
+    """A server of its own, with a scheduler that has learned nothing; nothing of it is left after."""
+    kind, folder = SERVERS[name], short_temporary_folder()
+    runtime_dir = str(folder / "run")
+    env, extra = {_RUNTIME: runtime_dir}, []
+    try:
+        if isinstance(kind, Stock):
+            _write_stock(folder / "models", kind, asked)
+            if kind.limited:
+                extra = ["--rate-limit=execution_count", f"--rate-limit-resource=lane:{asked.lanes}"]
+        else:
+            _write_ours(folder / "models", kind, asked)
+            if kind.rival is not None:
+                env |= {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
+                env |= {} if asked.samples is None else {SAMPLES_VARIABLE: str(asked.samples.absolute())}
+        with EmbeddedServer(folder / "models", env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
+            yield server
+    finally:
+        processes.end(lambda: processes.pids_with(_RUNTIME, runtime_dir))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_ours(repository: Path, kind: Ours, asked: Asked) -> None:
+    for model in link_models(asked.source, repository, asked.classes):
+        profile = asked.source / model / "1" / NAME
+        (repository / model / "1" / NAME).symlink_to(profile.absolute())
+    lanes = asked.lanes if kind.rival is None else RIVALS[kind.rival].lanes or asked.lanes
+    aware = "true" if kind.aware else "false"
+    write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
+
+
+def _write_stock(repository: Path, kind: Stock, asked: Asked) -> None:
+    for model, file in link_models(asked.source, repository, asked.classes).items():
+        shutil.copy(_STOCK_MODEL, repository / model / "1" / "model.py")
+        (repository / model / "config.pbtxt").write_text(_stock_config(model, file, kind, asked))
+
+
+def _stock_config(model: str, file: Path, kind: Stock, asked: Asked) -> str:
+    graph = onnx.load(file, load_external_data=False).graph
+    limiter = ""
+    if kind.limited:
+        limiter = f' rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {asked.classes[model]} }}'
+    batching = "dynamic_batching {}"
+    if kind.timeouts:
+        left_us = max(1, round((asked.slo_ms[model] - asked.solo_ms[model]) * 1e3))
+        batching = (
+            "dynamic_batching { default_queue_policy { timeout_action: REJECT "
+            f"default_timeout_microseconds: {left_us} }} }}"
+        )
+    return "\n".join(
+        (
+            'backend: "python"',
+            f"max_batch_size: {MAX_BATCH_SIZE}",
+            *(_tensor("input", info) for info in graph.input),
+            *(_tensor("output", info) for info in graph.output),
+            batching,
+            f"instance_group [ {{ kind: KIND_CPU count: {kind.instances or asked.lanes}{limiter} }} ]",
+            "",
+        )
+    )
+
+
+def _tensor(what: str, info: onnx.ValueInfoProto) -> str:
+    kind = info.type.tensor_type
+    dims = ", ".join(str(d.dim_value or -1) for d in kind.shape.dim[1:])
+    return f'{what} [ {{ name: "{info.name}" data_type: {_TYPES[kind.elem_type]} dims: [ {dims} ] }} ]'

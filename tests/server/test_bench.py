@@ -1,0 +1,147 @@
+"""`isochrone bench` on a real server as a user calls it, and the comparison with other servers in its quick form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.load.report import REQUESTS, RESULTS
+from backend.server.embedded import EmbeddedServer
+from benchmarks.compare.plan import QUICK
+from tests.server.harness import mlp, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ("one", "two")
+RATE_PER_S, SECONDS = 40.0, 2.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(MODELS):
+        write_model(repository, name, mlp(16, 4, seed, hidden=256), 'backend: "isochrone"\nmax_batch_size: 8')
+    with EmbeddedServer(repository) as server:
+        yield server
+
+
+def workload(folder: Path, seconds: float = SECONDS, **changed: object) -> Path:
+    models = [
+        {"model": name, "rate_per_s": RATE_PER_S, "slo_ms": 2_000.0, "priority_class": i + 1} | changed
+        for i, name in enumerate(MODELS)
+    ]
+    path = folder / "workload.json"
+    path.write_text(json.dumps({"seconds": seconds, "models": models}))
+    return path
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "backend.cli", "bench", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90.0, check=False)
+
+
+def test_a_load_is_sent_and_told(server: EmbeddedServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    here = [f"--server={name}={server.grpc_url}" for name in ("here", "there")]
+    done = bench(workload(tmp_path), *here, "--load=0.5,1", "--repeats=2", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    points = json.loads((out / RESULTS).read_text())["points"]
+    assert [(p["target"], p["load"], p["repeat"]) for p in points[:4]] == [
+        ("here", 0.5, 0), ("there", 0.5, 0), ("there", 1.0, 0), ("here", 1.0, 0),
+    ]  # fmt: skip
+    requests = list(csv.DictReader((out / REQUESTS).read_text().splitlines()))
+    assert len(requests) == sum(p["all"]["requests"] for p in points) > 4 * SECONDS * RATE_PER_S
+    assert {r["status"] for r in requests} == {"ok"}
+    assert {(r["model"], r["priority_class"]) for r in requests} == {("one", "1"), ("two", "2")}
+    assert all(float(r["sent_s"]) >= float(r["intended_s"]) for r in requests)
+    assert sum(p["all"]["met"] for p in points) > 0.9 * len(requests)
+    for name in ("deadlines", "latencies"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "class 2 met %" in done.stdout
+    assert "2 models, poisson arrivals over 2 s × 2, seed 1; latencies count from the planned instant" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "sentence"),
+    [
+        ({"model": "three"}, [], "does not serve model 'three': "),
+        ({"slo_ms": 1e-3}, [], "the workload allows model 'one' 0.001 ms, but alone it takes "),
+        ({}, ["--load=0"], "--load must be numbers above 0 to 1000 with commas between, got '0'"),
+        ({"rate_per_s": 1e-9}, [], "no request arrives in 2 s at load 1; ask for more of either"),
+        ({}, ["--repeats=0"], "--repeats must lie in 1..1000, got 0"),
+    ],
+)
+def test_what_cannot_be_sent(
+    server: EmbeddedServer, tmp_path: Path, changed: dict[str, object], options: list[str], sentence: str
+) -> None:
+    path = workload(tmp_path)
+    if changed:
+        asked = json.loads(path.read_text())
+        asked["models"] = [asked["models"][0] | changed]
+        path.write_text(json.dumps(asked))
+    done = bench(path, f"--server={server.grpc_url}", *options)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert sentence in done.stderr
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    done = bench(workload(tmp_path), "--server=127.0.0.1:9")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no server answers gRPC at 127.0.0.1:9: " in done.stderr
+
+
+def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "one", mlp(16, 4, 1, hidden=256), 'backend: "isochrone"\nmax_batch_size: 8')
+    path, out = workload(tmp_path, seconds=4.0), tmp_path / "out"
+    asked = json.loads(path.read_text())
+    path.write_text(json.dumps(asked | {"models": asked["models"][:1]}))
+    with EmbeddedServer(tmp_path / "models") as server:
+        command = [sys.executable, "-m", "backend.cli", "bench", str(path), f"--server={server.grpc_url}"]
+        running = subprocess.Popen(
+            [*command, "--load=1,2", f"--out={out}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            time.sleep(9.0)  # start, solo latency, 3 s of warm-up: in the middle of the first load or later
+            os.kill(server.pid, signal.SIGKILL)
+            said = running.communicate(timeout=60.0)[1]
+        finally:
+            running.kill()
+            running.wait()
+    assert running.returncode == 2
+    assert said.count("\n") == 1
+    assert "went away" in said or "is gone" in said
+    rows = list(csv.DictReader((out / REQUESTS).read_text().splitlines()))
+    assert {"ok", "failed"} >= {r["status"] for r in rows}
+    assert any(r["status"] == "ok" for r in rows)
+
+
+def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.compare", "--quick", f"--folder={tmp_path / 'records'}"]
+    command += [f"--out={tmp_path / 'docs'}", f"--samples={tmp_path / 'none'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240.0, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "docs" / "bench.md").read_text()
+    for server in QUICK.servers:
+        assert f"| {server} |" in text or f"| **{server}** |" in text
+    assert "The scheduler's process used" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / "docs" / line.split("(")[1].rstrip(")")).is_file()
+    turns = {path: path.stat().st_mtime_ns for path in (tmp_path / "records" / "turns").iterdir()}
+    assert len(turns) == len(QUICK.servers)
+    for path in turns:
+        kept = json.loads(path.read_text())
+        assert [m["load"] for m in kept["measured"]] == list(QUICK.loads)
+        assert not [o for m in kept["measured"] for o in m["outcomes"] if o["status"] == "failed"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=True)
+    assert "about 0 minutes" in again.stdout
+    assert turns == {path: path.stat().st_mtime_ns for path in turns}
