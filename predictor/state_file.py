@@ -15,7 +15,7 @@ import msgspec
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 
-VERSION = 1
+VERSION = 2
 _FORMAT = "isochrone-predictor"
 _log = logging.getLogger("isochrone.predictor")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, log
+from operator import mul
 from struct import Struct
 from typing import ClassVar
 
@@ -27,10 +28,16 @@ _FORGETTING = 0.985
 _STEADY, _RECENT, _RATE, _PAPER = range(4)
 """Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
 _EXPERTS = 7
+_SPELL = 4.0
+"""Batches that a spell of the machine's is felt from: all of them are slow, or fast, for a while."""
+_FELT = (0.0, 0.4, 0.8)
+"""How much of it is believed, by experts."""
 _BLOCK, _EARLY = 8, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
 """With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
+_OFF_MAX = 1.0
+"""What one batch may add to a spell, in log slowdown."""
 _BELOW, _ABOVE = 0.3, 0.5
 """How far beyond the slowdowns seen so far a prediction may go, in log slowdown."""
 
@@ -52,12 +59,16 @@ class Isochrone:
         self._kernel = Kernel()
         self._first = Hedge(_EXPERTS)
         self._second = Hedge(6)
+        self._third = Hedge(len(_FELT))
         self._models = Memory(256, 30.0)
         self._kinds = Memory(1024, 30.0)
         self._places = Memory(2048, 50.0)
         self._samples, self._lowest, self._highest = 0, 0.0, 0.0
         self._bound()
-        self._waiting: list[tuple[Own, Exposure, float]] = []
+        self._spell = 0.0
+        """Moving average of how far batches were off of late, in log slowdown."""
+        self._waiting: list[tuple[Own, Exposure, float, float]] = []
+        """With the spell before each."""
         self.revision = 0
         self._gather()
 
@@ -67,12 +78,16 @@ class Isochrone:
         linear = (self._weights @ vector[:WIDTH]).tolist()
         fit = self._kernel.fit
         experts = self._experts(seen, linear, 0.0 if fit is None else fit.rest(vector))
-        return exp(self._within(self._second.mix(self._refined(own, seen, self._first.mix(experts)))))
+        mixed = self._second.mix(self._refined(own, seen, self._first.mix(experts)))
+        return exp(self._within(self._third.mix(_felt(mixed, self._spell))))
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """Batches are learned in blocks: most calls only keep one for later."""
         check(own, seen, slowdown)
-        self._waiting.append((own, seen, clipped(slowdown)))
+        slowdown = clipped(slowdown)
+        self._waiting.append((own, seen, slowdown, self._spell))
+        off = log(slowdown / response(own, self._fast, self._own_rest(own)).slowdown(seen.sums))
+        self._spell += (max(-_OFF_MAX, min(_OFF_MAX, off)) - self._spell) / _SPELL
         if len(self._waiting) >= (_BLOCK if self._samples >= _EARLY else 1):
             self._learn_waiting()
 
@@ -80,23 +95,25 @@ class Isochrone:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        vectors = np.array([inputs(own, seen) + self._kernel.who(own, seen) for own, seen, _ in waiting])
-        slowdowns = np.array([slowdown for *_, slowdown in waiting])
+        vectors = np.array([inputs(own, seen) + self._kernel.who(own, seen) for own, seen, *_ in waiting])
+        slowdowns = np.array([slowdown for _, _, slowdown, _ in waiting])
         truths = np.log(slowdowns)
         fit, x = self._kernel.fit, vectors[:, :WIDTH]
         linear = (x @ self._weights.T).tolist()
         rests = [0.0] * len(waiting) if fit is None else fit.rests(vectors).tolist()
-        for i, ((own, seen, _), truth) in enumerate(zip(waiting, truths.tolist(), strict=True)):
-            self._learn_mixture(own, seen, self._experts(seen, linear[i], rests[i]), truth)
+        for i, ((own, seen, _, spell), truth) in enumerate(zip(waiting, truths.tolist(), strict=True)):
+            self._learn_mixture(own, seen, self._experts(seen, linear[i], rests[i]), spell, truth)
             self._kernel.learn(vectors[i], truth)
         masked = self._masks[:, None, :] * x
         masked[_RATE] *= slowdowns[:, None]  # weighs by relative error: slowdown × (w·x) ≈ 1
         self._bank.learn(masked, np.stack([truths, truths, np.ones(len(waiting)), slowdowns]))
         self._gather()
 
-    def _learn_mixture(self, own: Own, seen: Exposure, experts: list[float], truth: float) -> None:
+    def _learn_mixture(self, own: Own, seen: Exposure, experts: list[float], spell: float, truth: float) -> None:
         mixed = self._first.mix(experts)
-        self._second.learn(self._refined(own, seen, mixed), truth)
+        refined = self._refined(own, seen, mixed)
+        self._third.learn(_felt(self._second.mix(refined), spell), truth)
+        self._second.learn(refined, truth)
         self._first.learn(experts, truth)
         self._counts.learn("all", truth)
         self._counts.learn(_count(seen), truth)
@@ -111,11 +128,12 @@ class Isochrone:
         share = a / (a + b) if a + b > 0.0 else 0.5
         fast = share * self._bank.weights[_STEADY] + (1.0 - share) * self._bank.weights[_RECENT]
         self._fast: list[float] = fast.tolist()
+        self._felt = sum(map(mul, self._third.weights, _FELT)) * self._spell
         self.revision += 1
 
     def response(self, own: Own) -> Response:
-        """The fast form for a batch."""
-        return response(own, self._fast, self._own_rest(own))
+        """The fast form for a batch, in the spell as of the last block."""
+        return response(own, self._fast, self._own_rest(own) + self._felt)
 
     def refit(self) -> Callable[[], Fit] | None:
         """Work of some 0.1 s for another thread, if it is due; what it returns goes to `install`."""
@@ -182,6 +200,7 @@ class Isochrone:
             "kernel": self._kernel,
             "first": self._first,
             "second": self._second,
+            "third": self._third,
             "models": self._models,
             "kinds": self._kinds,
             "places": self._places,
@@ -190,13 +209,14 @@ class Isochrone:
     def state(self) -> State:
         self._learn_waiting()
         parts: State = {name: part.state() for name, part in self._parts().items()}
-        return {**parts, "range": [self._samples, self._lowest, self._highest]}
+        return {**parts, "range": [self._samples, self._lowest, self._highest, self._spell]}
 
     def restore(self, state: State) -> None:
         fresh = Isochrone()
         for name, part in fresh._parts().items():
             part.restore(state.get(name))
-        fresh._samples, fresh._lowest, fresh._highest = msgspec.convert(state.get("range"), tuple[int, float, float])
+        found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
+        fresh._samples, fresh._lowest, fresh._highest, fresh._spell = found
         fresh._bound()
         fresh.revision = self.revision
         fresh._gather()
@@ -209,6 +229,10 @@ def _priors() -> tuple[Vector, Vector]:
     paper = np.zeros(WIDTH)
     paper[list(PAPER)] = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
     return np.stack([mean, mean, rate_prior(), paper]), np.stack([variance, variance, variance, np.ones(WIDTH)])
+
+
+def _felt(mixed: float, spell: float) -> list[float]:
+    return [mixed + share * spell for share in _FELT]
 
 
 def _count(seen: Exposure) -> str:

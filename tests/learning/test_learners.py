@@ -229,6 +229,19 @@ def test_ours_is_far_better_than_rls_beyond_two(law: str) -> None:
     assert mine < 0.04  # the noise itself is 0.016
 
 
+def test_a_spell_of_the_machine_is_felt() -> None:
+    """Every 40 batches the machine turns a quarter faster or slower, whoever runs."""
+    steady = batches(1_600)
+    moody = [(own, seen, slowdown * (0.87 if i // 40 % 2 else 1.15)) for i, (own, seen, slowdown) in enumerate(steady)]
+    for samples, most in ((steady, 0.06), (moody, 0.09)):
+        learner, errors = Isochrone(), []
+        for i, sample in enumerate(samples):
+            if i >= 800:
+                errors.append(abs(learner.predict_one(*sample[:2]) / sample[2] - 1.0))
+            learn(learner, sample)
+        assert np.mean(errors) < most
+
+
 def test_the_fast_form_is_close_to_the_log_linear_experts(some: list[Batch]) -> None:
     learner = Isochrone()
     for sample in batches(1_500):
