@@ -25,7 +25,8 @@ _GRACE_S = 5.0  # beyond the time limit, for gRPC to tell that it has passed
 _LEAD_S = 0.05
 _PROGRESS_S = 0.5
 _ERROR_CHARS_MAX = 200
-_REJECTIONS = ("cannot meet its deadline", "max_queue_size")
+_REJECTIONS = ("cannot meet its deadline", "max_queue_size", "Request timeout expired")
+"""Words of this backend, and of Triton's own queue policies."""
 
 Payloads = Mapping[str, Sequence[Any]]
 """Model → tritonclient's InferInput of one request, used for every request of that model."""
@@ -167,7 +168,7 @@ class _Run:
 
 
 def is_rejection(error: Exception) -> bool:
-    """Whether the backend declined a request; a server that is away is UNAVAILABLE as well."""
+    """Whether the server declined a request; one that is away is UNAVAILABLE as well."""
     return (
         isinstance(error, InferenceServerException)
         and str(error.status()).endswith("UNAVAILABLE")

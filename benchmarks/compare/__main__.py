@@ -65,7 +65,7 @@ def _seconds(records: Records) -> float:
     plan = records.plan
     turn_s = START_S + 3.0 + len(plan.loads) * (plan.seconds + 0.5)
     first_s = 0.0 if records.machine() else START_S + plan.capacity_seconds + profiling_s(records)
-    return first_s + turn_s * len(list(records.missing()))
+    return first_s + turn_s * len(records.missing())
 
 
 def _write(records: Records, out: Path) -> None:

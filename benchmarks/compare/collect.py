@@ -63,8 +63,8 @@ class Collector:
         self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         self._asked = self._asks()
         machine = records.machine() or self._measure_machine()
-        for turn in records.missing():
-            self._take(turn, machine)
+        while missing := records.missing():
+            self._take(missing[0], machine)
 
     def _asks(self) -> Asked:
         profiles = self._records.profiles()

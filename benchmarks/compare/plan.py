@@ -15,13 +15,17 @@ TRACE = "benchmarks/traces/azure_code_2023.csv"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed."""
+    """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed.
+
+    attempts: of a turn that the machine's host disturbed.
+    """
 
     models: tuple[str, ...] = ("convnext_base", "resnet50", "roberta_base", "vgg19", "vit_b16", "yolov8n")
     servers: tuple[str, ...] = tuple(SERVERS)
     loads: tuple[float, ...] = LOADS
     arrivals: tuple[str, ...] = ("poisson", "trace")
     repeats: int = 3
+    attempts: int = 2
     seconds: float = 5.0
     seed: int = 1
     profile_seconds: float = 1.5
@@ -36,6 +40,7 @@ QUICK = Plan(
     loads=(0.7, 1.1),
     arrivals=("poisson",),
     repeats=1,
+    attempts=1,
     seconds=2.0,
     profile_seconds=0.3,
     batch_sizes=(1, 4),

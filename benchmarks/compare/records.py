@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,9 @@ from benchmarks.steal import Steal
 from profiler.host import cpu_name
 from profiler.profile_file import NAME, ProfileFile, read_profile
 
+STEAL_MAX = 0.1
+"""Share of the CPU that the host may take during a turn before it is taken once more."""
+
 
 class Turn(NamedTuple):
     """One server, all loads, once."""
@@ -26,11 +28,12 @@ class Turn(NamedTuple):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What came of a turn. cpu_s: of the scheduler's process over `seconds`; None where the server has none."""
+    """What came of a turn. scheduler_cpu_share: of one core; None where the server has none. attempts: so far."""
 
     measured: list[Measured]
     steal: Steal
     scheduler_cpu_share: float | None
+    attempts: int = 1
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -39,6 +42,10 @@ class Machine(msgspec.Struct, frozen=True):
     cpu: str
     cores: int
     capacity_per_s: float
+
+
+def _disturbed(recorded: Recorded, plan: Plan) -> bool:
+    return recorded.steal.share > STEAL_MAX and recorded.attempts < plan.attempts
 
 
 class Records:
@@ -91,12 +98,19 @@ class Records:
             for i in range(len(plan.servers))
         ]
 
-    def missing(self) -> Iterator[Turn]:
-        return (turn for turn in self.turns() if not self._path(turn).is_file())
+    def missing(self) -> list[Turn]:
+        """First those that were never taken, then those during which the host took much of the CPU."""
+        never = [turn for turn in self.turns() if not self._path(turn).is_file()]
+        return never + [turn for turn, r in self.recorded().items() if _disturbed(r, self.plan)]
 
     def keep(self, turn: Turn, recorded: Recorded) -> None:
+        """Of several attempts the least disturbed."""
         path = self._path(turn)
         path.parent.mkdir(exist_ok=True)
+        if path.is_file():
+            before = msgspec.json.decode(path.read_bytes(), type=Recorded)
+            best = min(before, recorded, key=lambda r: r.steal.share)
+            recorded = msgspec.structs.replace(best, attempts=before.attempts + 1)
         path.write_bytes(msgspec.json.encode(recorded))
 
     def recorded(self) -> dict[Turn, Recorded]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backend.errors import ConfigError
 from backend.load import report
@@ -112,7 +113,7 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
         records.keep(turn, Recorded(found, Steal(0, 1, 0.02), 0.05 if turn.server == OURS else None))
     again = Records(QUICK, tmp_path / "records")
     again.begin()
-    assert not list(again.missing())
+    assert not again.missing()
     recorded = again.recorded()
     text = comparison_report(QUICK, Machine("cpu", 2, 100.0), {}, recorded, {"poisson": [tmp_path / "p.png"]}, tmp_path)
     assert "| **isochrone** | 40 (40 / 40) | 40 (40 / 40) |" in text
@@ -127,7 +128,7 @@ def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
     records = Records(QUICK, tmp_path)
     first, second, *_ = records.turns()
     records.keep(second, Recorded([], Steal(0, 1, 0.0), None))
-    assert next(records.missing()) == first == Turn(0, "poisson", QUICK.servers[0])
+    assert records.missing()[0] == first == Turn(0, "poisson", QUICK.servers[0])
     assert second not in records.missing()
 
 
@@ -145,3 +146,14 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: s
     monkeypatch.setenv(variant.VARIABLE, named)
     with pytest.raises(ConfigError, match=f"ISOCHRONE_SCHEDULER must be module:function, got '{named}'"):
         variant.scheduler_of_environment()
+
+
+def test_a_turn_that_the_host_disturbed_is_taken_once_more(tmp_path: Path) -> None:
+    records = Records(replace(QUICK, attempts=2), tmp_path)
+    for turn in records.turns():
+        records.keep(turn, Recorded([], Steal(0, 1, 0.3 if turn == records.turns()[1] else 0.05), None))
+    (again,) = records.missing()
+    assert again == records.turns()[1]
+    records.keep(again, Recorded([], Steal(0, 1, 0.4), None))
+    assert not records.missing()
+    assert records.recorded()[again].steal.share == 0.3
