@@ -60,5 +60,6 @@ def learned(samples: Sequence[Sample]) -> Learned:
             residuals.append(sample.slowdown / learner.response(own).slowdown(seen.sums))
         learner.learn_one(own, seen, sample.slowdown)
     learner.state()  # what waits to be learned as a block is
+    learner.calm()
     spread = np.array(residuals or [1.0])
     return Learned(learner, (spread / np.exp(np.mean(np.log(spread)))).tolist())

@@ -135,6 +135,11 @@ class Isochrone:
         """The fast form for a batch, in the spell as of the last block."""
         return response(own, self._fast, self._own_rest(own) + self._felt)
 
+    def calm(self) -> None:
+        """Forget the spell that the machine is in: what is left is what batches do to each other."""
+        self._spell = 0.0
+        self._gather()
+
     def refit(self) -> Callable[[], Fit] | None:
         """Work of some 0.1 s for another thread, if it is due; what it returns goes to `install`."""
         if not self._kernel.due:
