@@ -1,0 +1,243 @@
+"""What the policy promises of every launch and every hold, over random loads in virtual time, by other arithmetic."""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.load.arrivals import Arrival, Traffic, arrivals
+from backend.scheduler.core import Scheduler
+from backend.scheduler.forecast import HORIZON
+from backend.scheduler.messages import Command, Event
+from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.policy import Policy
+from backend.scheduler.progress import MIN_SLOWDOWN, Progress
+from backend.scheduler.state import Source
+from backend.simulation.contention import Linear
+from backend.simulation.device import VirtualDevice
+from backend.simulation.simulator import SimulatedModel, simulate
+from benchmarks.rivals import Oracle, Unaware
+from predictor.bound import UpperBound
+from predictor.features import Sums, contribution
+from tests.unit.builders import profile
+
+TRUTH = Linear((0.6, 0.1, 0.5))
+MODELS = [
+    SimulatedModel("short", profile(5.0, 0.8, 0.2, 0.6), 4, rejects=True),
+    SimulatedModel("middle", profile(12.0, 0.5, 0.1, 0.9), 8, rejects=True),
+    SimulatedModel("long", profile(25.0, 0.9, 0.3, 0.4), 8, rejects=True),
+]
+ALMOST_NS = 1_000.0
+"""Two ways to add the same numbers may differ by so much."""
+
+
+@dataclass
+class Batch:
+    """In a timeline: what is left of it alone, and its slowdown beside neighbours of these sums."""
+
+    remaining_ns: float
+    adds: Sums
+    slowdown_of: Callable[[Sums], float]
+
+
+def timeline(batches: Sequence[Batch]) -> list[float]:
+    """Each one's finish, from finish to finish, by plain sums; after `HORIZON` finishes company stays as it is."""
+    left, finishes, now = {i: b.remaining_ns for i, b in enumerate(batches)}, [inf] * len(batches), 0.0
+
+    def pace(i: int, company: Sequence[int]) -> float:
+        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in company if j != i) for k in range(6))
+        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size)))
+
+    for _ in range(HORIZON):
+        if not left:
+            break
+        spans = {i: remaining * pace(i, list(left)) for i, remaining in left.items()}
+        first = min(spans, key=lambda i: spans[i])
+        step = spans[first]
+        left = {i: max(0.0, remaining - step / pace(i, list(left))) for i, remaining in left.items()}
+        now += step
+        finishes[first] = now
+        del left[first]
+    company = list(left)
+    for i, remaining in left.items():
+        finishes[i] = now + remaining * pace(i, company)
+    return finishes
+
+
+class Watched(Policy):
+    """The policy, each of its admissions checked against `timeline`."""
+
+    core: Scheduler
+    admissions = holds = 0
+
+    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
+        self.progress = progress
+        return super().choose(sources, progress, sums, now_ns)
+
+    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
+        choice = super()._admit(source, forecast)
+        if forecast.idle:
+            return choice
+        self.admissions += 1
+        if choice is not None:
+            assert not self.newly_missing(choice), "a launch makes a running batch miss"
+            return choice
+        self.holds += 1
+        head = source.queue.head()
+        assert head is not None
+        first = next(forecast.timely(source, source.queue.by_rank()), head)
+        least = forecast.choice(source, (first,))
+        assert self.newly_missing(least, within_ns=-ALMOST_NS) or self.better_at_the_next_finish(source, forecast), (
+            "a hold that gains nothing"
+        )
+        return None
+
+    def newly_missing(self, choice: Choice, within_ns: float = ALMOST_NS) -> list[int]:
+        """The running batches of the same or a higher class that make it without the choice, but not with it."""
+        progress = self.progress
+        running = [
+            Batch(
+                float(progress.remaining_ns[i]),
+                contribution(batch.rows, batch.load),
+                self.response(batch.key[0], batch.own).slowdown,
+            )
+            for i, batch in enumerate(self.core.running[key] for key in progress._keys)
+        ]
+        new = Batch(
+            choice.load.solo_ns,
+            contribution(choice.own.batch_size, choice.load),
+            self.response(choice.source.id, choice.own).slowdown,
+        )
+        alone, beside = timeline(running), timeline([*running, new])[:-1]
+        mine = min(r.priority for r in choice.requests)
+        margin, found = self.bound.multiplier, []
+        for i, (before, after) in enumerate(zip(alone, beside, strict=True)):
+            due = float(progress.due_ns[i]) - self.overhead_ns
+            if (
+                progress.priorities[i] <= mine
+                and before * margin <= due - within_ns
+                and after * margin > due + within_ns
+            ):
+                found.append(i)
+        return found
+
+    def better_at_the_next_finish(self, source: Source, forecast: Forecast) -> bool:
+        rows = self._rows(source, forecast)
+        timely = list(forecast.timely(source, source.queue.by_rank()))[:rows]
+        members = timely or list(source.queue.by_rank())[:rows]
+        return any(
+            forecast.better_later(forecast.choice(source, tuple(members[:count])))
+            for count in range(1, len(members) + 1)
+        )
+
+
+def watched(lanes: int) -> tuple[Scheduler, Watched]:
+    """One that predicts perfectly, and knows it."""
+    bound = UpperBound()
+    bound.multiplier = 1.0
+    made = Scheduler(lanes, None, Oracle(TRUTH), bound, Watched)
+    assert isinstance(made.policy, Watched)
+    made.policy.core = made
+    return made, made.policy
+
+
+def plan(seed: int, load: float, slo: float, seconds: float) -> tuple[Arrival, ...]:
+    solo_ms = {m.name: m.profile.at(1).solo_ns / 1e6 for m in MODELS}
+    traffic = [
+        Traffic(name, load * 1e3 / ms / len(MODELS), slo * ms * (1 + i), 1 + i % 2)
+        for i, (name, ms) in enumerate(solo_ms.items())
+    ]
+    return arrivals(traffic, seconds, seed, "poisson")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(1.2, 6.0), st.integers(2, 4))
+def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
+    seed: int, load: float, slo: float, lanes: int
+) -> None:
+    scheduler, _ = watched(lanes)
+    simulate(MODELS, plan(seed, load * lanes / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
+
+
+def test_the_watched_policy_sees_launches_and_holds() -> None:
+    """The property above is about something."""
+    admissions = holds = 0
+    for seed in range(5):
+        scheduler, policy = watched(2)
+        simulate(MODELS, plan(seed, 1.5, 2.0, 1.0), scheduler, VirtualDevice(TRUTH, seed))
+        admissions, holds = admissions + policy.admissions, holds + policy.holds
+    assert admissions > 100
+    assert holds > 10
+
+
+def earliest_deadline_first(plan: Sequence[Arrival], solo_ns: Mapping[str, int]) -> set[int]:
+    """Who makes it on one lane without preemption: the earliest deadline of those that can still make it, at once."""
+    now, waiting, met, following = 0, list[tuple[int, int]](), set[int](), 0
+    while following < len(plan) or waiting:
+        if not waiting:
+            now = max(now, round(plan[following].at_s * 1e9))
+        while following < len(plan) and (at := round(plan[following].at_s * 1e9)) <= now:
+            heapq.heappush(waiting, (at + round(plan[following].slo_ms * 1e6), following))
+            following += 1
+        due, i = heapq.heappop(waiting)
+        if now + solo_ns[plan[i].model] <= due:
+            now += solo_ns[plan[i].model]
+            met.add(i)
+    return met
+
+
+def in_time(arrival: Arrival, answered_s: float | None) -> bool:
+    """To the nanosecond, which floats of seconds are not."""
+    due_ns = round(arrival.at_s * 1e9) + round(arrival.slo_ms * 1e6)
+    return answered_s is not None and round(answered_s * 1e9) <= due_ns
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.3, 3.0), st.floats(1.1, 8.0))
+def test_on_one_lane_it_keeps_what_earliest_deadline_first_keeps(seed: int, load: float, slo: float) -> None:
+    """Perfect predictions, one class, batches of one."""
+    whole = [replace(a, priority=1) for a in plan(seed, load, slo, 1.0)]
+    models = [replace(model, max_batch_size=0) for model in MODELS]
+    bound = UpperBound()
+    bound.multiplier = 1.0
+    ran = simulate(models, whole, Scheduler(1, None, Unaware(), bound), VirtualDevice(Linear(), 0))
+    met = {i for i, (a, served) in enumerate(zip(whole, ran.requests, strict=True)) if in_time(a, served.answered_s)}
+    solo_ns = {m.name: m.profile.at(1).solo_ns for m in models}
+    assert met >= earliest_deadline_first(whole, solo_ns)
+
+
+class Recorded(Scheduler):
+    """Keeps what went in and came out."""
+
+    def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
+        commands = super().handle(source, event, now_ns)
+        self.__dict__.setdefault("log", []).append((source, event, now_ns, commands))
+        return commands
+
+    def learn(self) -> int:
+        self.__dict__.setdefault("log", []).append(None)
+        return super().learn()
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
+    first = Recorded(lanes)
+    simulate(MODELS, plan(3, 1.2 * lanes / 2, 3.0, 3.0), first, VirtualDevice(TRUTH, 1))
+    log = pickle.loads(pickle.dumps(first.__dict__["log"]))
+    again = Scheduler(lanes)
+    for entry in log:
+        if entry is None:
+            again.learn()
+        else:
+            source, event, now_ns, commands = entry
+            assert again.handle(source, event, now_ns) == commands
+    assert len(log) > 200
+    assert np.isfinite(again.policy.bound.multiplier)
