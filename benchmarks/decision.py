@@ -10,13 +10,17 @@ from __future__ import annotations
 import heapq
 import random
 import time
+from pathlib import Path
 from typing import Annotated
 
+import matplotlib as mpl
 import numpy as np
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
 from predictor.workload import Load, ModelProfile
@@ -54,6 +58,10 @@ class Steady:
             self._arrive(self._rng.randrange(_MODELS))
         self._waiting = waiting
 
+    @property
+    def all_ns(self) -> list[int]:
+        return self.arrive_ns + self.finish_ns
+
     def step(self) -> None:
         """The next batch ends; then requests arrive until as many wait as before."""
         end_ns, batch_id, batch = heapq.heappop(self._running)
@@ -87,18 +95,19 @@ class Steady:
             self._waiting_per_model[command.source] -= len(command.requests)
 
 
+LANES, WAITING = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64, 128, 256)
+
+
 def main(
     events: Annotated[int, typer.Option(help="batches that finish, per row")] = 5_000,
     seed: Annotated[int, typer.Option()] = 1,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the cost over lanes and waiting requests.")] = None,
 ) -> None:
     """Print p50 and p99 of `handle()` for both kinds of event."""
     table = Table("running", "waiting", "event", "p50 us", "p99 us", "mean us", "events")
     for running, waiting in ((2, 16), (16, 64), (16, 256)):
-        steady = Steady(running, waiting, seed)
-        for _ in range(events):
-            steady.step()
-        everything = steady.arrive_ns + steady.finish_ns
-        kinds = {"arrive": steady.arrive_ns, "finish": steady.finish_ns, "all": everything, "learn": steady.learn_ns}
+        steady = _held(running, waiting, seed, events)
+        kinds = {"arrive": steady.arrive_ns, "finish": steady.finish_ns, "all": steady.all_ns, "learn": steady.learn_ns}
         for name, spent in kinds.items():
             p50, p99 = np.percentile(np.array(spent) / 1e3, (50, 99))
             mean = np.mean(spent) / 1e3
@@ -106,6 +115,33 @@ def main(
     console = Console()
     console.print(table)
     console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")
+    if plot is not None:
+        _draw(plot, seed, events)
+
+
+def _held(lanes: int, waiting: int, seed: int, events: int) -> Steady:
+    steady = Steady(lanes, waiting, seed)
+    for _ in range(events):
+        steady.step()
+    return steady
+
+
+def _draw(path: Path, seed: int, events: int) -> None:
+    """The median and the 99th percentile of all events, a line per number of lanes."""
+    figure = Figure(figsize=(8.6, 3.2))
+    with mpl.rc_context(STYLE):
+        both = figure.subplots(1, 2, sharey=True)
+        for lanes, colour in zip(LANES, COLOURS, strict=False):
+            spent = [np.percentile(np.array(_held(lanes, n, seed, events).all_ns) / 1e3, (50, 99)) for n in WAITING]
+            for axes, values in zip(both, np.array(spent).T, strict=True):
+                axes.plot(WAITING, values, "o-", ms=3, lw=1.3, color=colour, label=f"{lanes} lanes")
+        for axes, name in zip(both, ("p50", "p99"), strict=True):
+            axes.set(xlabel="waiting requests", ylabel=f"{name} of handle(), µs", xscale="log", yscale="log")
+            axes.set_xticks(WAITING, list(map(str, WAITING)))
+        figure.legend(
+            *both[0].get_legend_handles_labels(), frameon=False, loc="center left", bbox_to_anchor=(0.92, 0.5)
+        )
+        save(figure, path)
 
 
 if __name__ == "__main__":

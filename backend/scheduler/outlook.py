@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -90,8 +91,7 @@ class Forecast:
         if not threatened.any():
             return False
         sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
-        worst_ns = self._progress.remaining_ns * slowdowns(self._progress.responses, sums)
-        return bool((self._end_of(worst_ns) > self._progress.due_ns)[threatened].any())
+        return bool((slowdowns(self._progress.responses, sums) > self._bearable)[threatened].any())
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
@@ -121,10 +121,17 @@ class Forecast:
         priority = min(r.priority for r in choice.requests)
         found = self._could.get(priority)
         if found is None:
-            progress = self._progress
-            could = self._end_of(progress.remaining_ns * progress.alone) <= progress.due_ns
-            found = self._could[priority] = could & (progress.priorities <= priority)
+            found = (self._progress.alone <= self._bearable) & (self._progress.priorities <= priority)
+            self._could[priority] = found
         return found
+
+    @cached_property
+    def _bearable(self) -> Vector:
+        """(n,) slowdown from here on with which each running batch still makes its deadline."""
+        progress = self._progress
+        spans_ns = (progress.due_ns - self._policy.overhead_ns) / self._margin
+        bearable: Vector = spans_ns / progress.remaining_ns
+        return bearable
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""

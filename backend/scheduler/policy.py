@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
@@ -79,12 +80,12 @@ class Policy:
         contended = len(waiting) > 1
         forecast = Forecast(self, progress, sums, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
-        timely, doubtful = self._candidates(sources, forecast)
+        timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)
         alone = not timely and in_order is None
         if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
             return choice
-        return self._choose_timely(in_order, timely or doubtful, late, forecast)
+        return self._choose_timely(in_order, timely or firsts, late, forecast)
 
     def _take_only(self, source: Source) -> Choice:
         """One request on an idle device: whatever the forecast, it is launched."""
@@ -136,18 +137,25 @@ class Policy:
     def _candidates(
         self, sources: Mapping[int, Source], forecast: Forecast
     ) -> tuple[list[_Candidate], list[_Candidate]]:
-        """Each model's first request that can make it if launched now, by rank; and where none can, its first."""
-        timely, doubtful = [], []
+        """By rank: the first requests of models that can make it if launched now, as many as will be looked at; and
+        each model's first, which matter where none can."""
+        firsts = []
         for source in sources.values():
-            if not source.join.interference_aware:
-                continue
-            self._find_late(source, forecast.now_ns)
+            if source.join.interference_aware:
+                self._find_late(source, forecast.now_ns)
+                if (head := source.queue.head()) is not None:
+                    firsts.append(_Candidate(source.queue.rank(head), source.id, source, head))
+        firsts.sort()
+        open_, timely = list(firsts), list[_Candidate]()
+        while open_ and len(timely) < MAX_CANDIDATES:
+            candidate = heappop(open_)
+            source = candidate.source
             first = next(forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT)), None)
-            if first is not None:
-                timely.append(_Candidate(source.queue.rank(first), source.id, source, first))
-            elif (head := source.queue.head()) is not None:
-                doubtful.append(_Candidate(source.queue.rank(head), source.id, source, head))
-        return sorted(timely), sorted(doubtful)
+            if first is candidate.head:
+                timely.append(candidate)
+            elif first is not None:  # another model's may come before it
+                heappush(open_, _Candidate(source.queue.rank(first), source.id, source, first))
+        return timely, firsts
 
     def _find_late(self, source: Source, now_ns: int) -> None:
         """Requests that would miss even alone on the device no longer stand before those that can make it."""

@@ -316,8 +316,8 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
             m.wait_for(*m.submit(pending()))
         kill(signal.SIGKILL)
         until_connected(a, b)
-        assert decided_by_a_scheduler(a)
-        assert decided_by_a_scheduler(b)
+        eventually(lambda: decided_by_a_scheduler(a))  # an impatient model may give up on a slow machine once more
+        eventually(lambda: decided_by_a_scheduler(b))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -327,7 +327,7 @@ def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
     assert not decided_by_a_scheduler(model)
     kill(signal.SIGCONT)
     until_connected(model)
-    assert decided_by_a_scheduler(model)
+    eventually(lambda: decided_by_a_scheduler(model))
     assert scheduler_pid() == pid
 
 
