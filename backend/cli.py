@@ -14,6 +14,9 @@ from backend.evaluation import run_evaluation
 from backend.server.launch import ServeOptions
 from backend.server.launch import serve as run_server
 
+_SERVER = "127.0.0.1:8001"
+"""Where `serve` answers gRPC unless told otherwise."""
+
 app = typer.Typer(
     name="isochrone",
     help="Predictable latency for models that share a device, on NVIDIA Triton Inference Server.",
@@ -131,7 +134,9 @@ def simulate(
 @app.command()
 def bench(
     workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
-    server: Annotated[list[str], typer.Option(help="gRPC address, HOST:PORT or NAME=HOST:PORT; several take turns.")],
+    server: Annotated[
+        list[str] | None, typer.Option(help="gRPC address, HOST:PORT or NAME=HOST:PORT; several take turns.")
+    ] = None,
     load: Annotated[str, typer.Option(help="Factors on all rates, such as 0.5,1,1.5.")] = "1",
     repeats: Annotated[int, typer.Option(help="Of everything, each with arrivals of its own.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the arrivals.")] = 1,
@@ -144,7 +149,7 @@ def bench(
         raise ConfigError(
             f"`isochrone bench` needs the module {error.name}, which is missing: pip install 'isochrone[client]'"
         ) from None
-    raise typer.Exit(run_bench(BenchOptions(workload, server or ["127.0.0.1:8001"], load, repeats, seed, out)))
+    raise typer.Exit(run_bench(BenchOptions(workload, server or [_SERVER], load, repeats, seed, out)))
 
 
 @app.command()

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import platform
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -21,13 +19,13 @@ from backend.lanes import cores
 from backend.load.generator import first_error
 from backend.stages import Stages, console
 from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, Plan
+from benchmarks.ending import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.report import as_data, details, table, verdict
 from profiler.host import cpu_name, package_version
 
 CLASSES = {"resnet50": 1, "yolov8n": 2, "vgg19": 1, "vit_b16": 2}
 """Model → priority class. All take 8–25 ms on a server's core: heavy beside the transport of their inputs."""
 _STARTS_AND_MEASURING_S = 44.0
-_USAGE_ERROR, _INTERRUPTED = 2, 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +39,7 @@ def demo(
     json_out: Annotated[Path | None, typer.Option("--json", help="Write every outcome to this file.")] = None,
 ) -> None:
     """The same Poisson load with interference_aware off and on, through tritonclient, on a stock tritonserver."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_term()
     out = console()
     plan = Plan(repository, CLASSES, seconds, load, seed)
     code = 0
@@ -55,10 +53,10 @@ def demo(
         try:
             comparison.run()
         except IsochroneError as error:
-            code = _USAGE_ERROR
+            code = USAGE_ERROR
             print(f"demo: {error}", file=sys.stderr)
         except KeyboardInterrupt:
-            code = _INTERRUPTED
+            code = INTERRUPTED
             partial = ", and what follows is partial" if comparison.segments else ""
             print(f"demo: interrupted; the server is stopped{partial}", file=sys.stderr)
     if comparison.segments:
@@ -66,10 +64,6 @@ def demo(
         if json_out is not None:
             json_out.write_text(json.dumps(as_data(comparison, conditions(comparison))) + "\n")
     raise typer.Exit(code)
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _show(out: Console, comparison: Comparison) -> None:

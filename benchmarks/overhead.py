@@ -30,21 +30,11 @@ from rich.table import Table
 from backend.lanes import cores
 from backend.server.embedded import EmbeddedServer
 from benchmarks.perf_analyzer import Measured, measure
+from benchmarks.stock import write_stock
 
 _WIDTH = 384
 _MAX_BATCH_SIZE = 8
-_STOCK_CONFIG = """
-backend: "python"
-max_batch_size: {max_batch_size}
-input [{{ name: "x" data_type: TYPE_FP32 dims: [{width}] }}]
-output [{{ name: "y" data_type: TYPE_FP32 dims: [{width}] }}]
-dynamic_batching {{}}
-instance_group [{{ kind: KIND_CPU count: {lanes} }}]
-"""
-_OUR_CONFIG = """
-backend: "isochrone"
-max_batch_size: {max_batch_size}
-"""
+_OUR_CONFIG = f'backend: "isochrone"\nmax_batch_size: {_MAX_BATCH_SIZE}\n'
 
 
 @dataclass(frozen=True)
@@ -100,15 +90,14 @@ def write_repository(repository: Path, targets_ms: tuple[float, ...]) -> None:
     lanes = len(cores())
     for target_ms in targets_ms:
         content = network(depth_for(target_ms)).SerializeToString()
-        for kind, config in (("stock", _STOCK_CONFIG), ("isochrone", _OUR_CONFIG)):
+        for kind in ("stock", "isochrone"):
             folder = repository / f"{kind}_{target_ms:g}ms"
             (folder / "1").mkdir(parents=True)
             (folder / "1" / "model.onnx").write_bytes(content)
-            text = config.format(max_batch_size=_MAX_BATCH_SIZE, width=_WIDTH, lanes=lanes)
-            (folder / "config.pbtxt").write_text(text)
             if kind == "stock":
-                source = Path(__file__).with_name("stock_model.py").read_text()
-                (folder / "1" / "model.py").write_text(source)
+                write_stock(folder, _MAX_BATCH_SIZE, lanes)
+            else:
+                (folder / "config.pbtxt").write_text(_OUR_CONFIG)
 
 
 def compare(grpc_url: str, target_ms: float, concurrency: int, repeats: int, seconds: float) -> list[Pair]:

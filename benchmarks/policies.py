@@ -20,10 +20,12 @@ from backend.load.outcomes import Summary, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
+from backend.stages import console
 from benchmarks.errors import BenchmarkError
+from benchmarks.profiles import p95_ms, read_profiles
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
-from profiler.profile_file import NAME, ProfileFile, read_profile
+from profiler.profile_file import NAME, ProfileFile
 
 SLO_FACTORS = (2.0, 4.0, 8.0)
 """Of the profiled p95 of a batch of one, by turns over the models."""
@@ -74,8 +76,8 @@ def _records(folder: Path, log: str) -> tuple[tuple[Sample, ...], dict[str, Prof
         samples = read_samples(folder / "logs" / f"{log}.jsonl").samples
     except SamplesError as error:
         raise SystemExit(f"{error}; run `make study`") from None
-    files = {path.parent.parent.name: read_profile(path) for path in sorted(folder.glob(f"models/*/1/{NAME}"))}
-    profiles = {model: file for model, file in files.items() if file is not None}
+    models = folder / "models"
+    profiles = read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
     if not profiles:
         raise BenchmarkError(f"'{folder}' holds no profiles; run `make study`")
     return samples, profiles
@@ -85,7 +87,7 @@ def _plan(profiles: dict[str, ProfileFile], load: float, lanes: int, seconds: fl
     """Every model at the same rate."""
     rate = load * lanes / sum(file.profile().at(1).solo_ns / 1e9 for file in profiles.values())
     traffic = [
-        Traffic(model, rate, SLO_FACTORS[i % 3] * file.entries[0].p95_ns / 1e6, CLASSES[i // 3 % 2])
+        Traffic(model, rate, SLO_FACTORS[i % 3] * p95_ms(file), CLASSES[i // 3 % 2])
         for i, (model, file) in enumerate(profiles.items())
     ]
     return poisson(traffic, seconds, seed)
@@ -115,9 +117,7 @@ def _run(
 
 
 def _show(rows: list[Row], names: list[str]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    out = console(_WIDTH)
     loads = sorted({row.load for row in rows})
     table = Table("deadlines met, %: all (class 1 / 2)", *(f"load {load:g}" for load in loads), "what it is")
     by = {(row.rival, row.load): row for row in rows}
@@ -128,7 +128,7 @@ def _show(rows: list[Row], names: list[str]) -> None:
             first, second = (100 * row.classes[str(c)].met_share for c in CLASSES)
             cells.append(f"{100 * row.all.met_share:.1f} ({first:.0f} / {second:.0f})")
         table.add_row(name, *cells, RIVALS[name].what)
-    console.print(table)
+    out.print(table)
     if {"stock", "ours", "oracle"} <= set(names):
         parts = []
         for load in loads:
@@ -136,7 +136,7 @@ def _show(rows: list[Row], names: list[str]) -> None:
             parts.append(
                 f"load {load:g}: {(ours - stock) / (oracle - stock):.0%}" if oracle > stock else f"load {load:g}: –"
             )
-        console.print(f"of the way from stock to the oracle ours goes {', '.join(parts)}", soft_wrap=True)
+        out.print(f"of the way from stock to the oracle ours goes {', '.join(parts)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
+from profiler.profile_file import NAME, ProfileFile, read_profile
+
+
+def read_profiles(repository: Path, models: Iterable[str]) -> dict[str, ProfileFile]:
+    """Of those that have one."""
+    found = {model: read_profile(repository / model / "1" / NAME) for model in models}
+    return {model: file for model, file in found.items() if file is not None}
+
+
+def unprofiled(repository: Path, models: Sequence[str], batch_sizes: Iterable[int]) -> int:
+    """Batch sizes that no profile has yet, over all models."""
+    found, wanted = read_profiles(repository, models), set(batch_sizes)
+    known = (wanted & {e.batch_size for e in found[model].entries} if model in found else set() for model in models)
+    return sum(len(wanted) - len(sizes) for sizes in known)
+
+
+def p95_ms(file: ProfileFile) -> float:
+    """Of a batch of one, alone."""
+    return next(e.p95_ns for e in file.entries if e.batch_size == 1) / 1e6
 
 
 def profile_models(repository: Path, seconds: float, batch_sizes: Sequence[int] = ()) -> None:

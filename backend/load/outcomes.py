@@ -67,6 +67,18 @@ def summarise(outcomes: Iterable[Outcome], seconds: float) -> Summary:
     )
 
 
+def by_class(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Summary]:
+    """Of each priority class, the highest first."""
+    classes = sorted({o.priority for o in outcomes})
+    return {str(c): summarise((o for o in outcomes if o.priority == c), seconds) for c in classes}
+
+
+def by_model(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Summary]:
+    """Of each model."""
+    models = sorted({o.model for o in outcomes})
+    return {model: summarise((o for o in outcomes if o.model == model), seconds) for model in models}
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that at least `percent` of them do not exceed; NaN of none."""
     if not values:

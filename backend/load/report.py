@@ -14,7 +14,7 @@ from rich.table import Table
 
 from backend.errors import ConfigError
 from backend.load.bench import Measured
-from backend.load.outcomes import Summary, lateness_ms, summarise
+from backend.load.outcomes import Summary, by_class, by_model, lateness_ms, summarise
 
 RESULTS, REQUESTS = "results.json", "requests.csv"
 _COLUMNS = (
@@ -41,16 +41,14 @@ def points(measured: Sequence[Measured]) -> list[Point]:
 
 
 def _point(m: Measured) -> Point:
-    classes = sorted({o.priority for o in m.outcomes})
-    models = sorted({o.model for o in m.outcomes})
     return Point(
         m.target,
         m.load,
         m.repeat,
         m.seconds,
         summarise(m.outcomes, m.seconds),
-        {str(c): summarise([o for o in m.outcomes if o.priority == c], m.seconds) for c in classes},
-        {model: summarise([o for o in m.outcomes if o.model == model], m.seconds) for model in models},
+        by_class(m.outcomes, m.seconds),
+        by_model(m.outcomes, m.seconds),
         lateness_ms(m.outcomes),
     )
 

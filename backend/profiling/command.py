@@ -19,6 +19,7 @@ from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.job import Job, check_batch_sizes
 from backend.profiling.repository import ModelVersion, find_versions, served_config
 from backend.scheduler.runtime_dir import runtime_dir
+from backend.stages import console
 from profiler.brief import batch_sizes
 from profiler.profile_file import NAME
 
@@ -47,7 +48,7 @@ def profile(options: ProfileOptions, open_model: Callable[[ModelConfig], Engine]
     _check_json(options.json)
     versions, failed = find_versions(options.model_repository, options.models)
     jobs = _jobs(versions, sizes, failed, open_model)
-    out = report.console()
+    out = console()
     interrupted = _measure(jobs, options, out)
     if any(job.file and job.file.entries for job in jobs):
         out.print(report.table(jobs))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 from rich.console import Console
@@ -13,25 +11,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from backend.profiling.job import Job
+from backend.stages import Told
 from profiler.profile_file import Entry
 
 SCHEMA = 1
-_WIDTH = 118  # where the output is not a terminal
 
 
-def console() -> Console:
-    """For what is not a terminal: wide enough for the table."""
-    found = Console()
-    return found if found.is_terminal else Console(width=_WIDTH)
-
-
-class Bar:
+class Bar(Told):
     """A bar on a terminal, plain lines elsewhere. It draws when told to, never from a thread beside the timing."""
 
     def __init__(self, out: Console) -> None:
-        self._out = out
-        self._began_s = time.monotonic()
-        self._progress = Progress(
+        drawn = Progress(
             TextColumn("profiling"),
             BarColumn(30),
             TextColumn("{task.percentage:3.0f} %"),
@@ -42,25 +32,13 @@ class Bar:
             transient=True,
             disable=not out.is_terminal,
         )
-        self._task = self._progress.add_task("", total=1.0)
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        super().__init__(out, drawn, 1.0)
 
     def entry(self, job: Job, batch_size: int) -> None:
         """One batch size of a model is done."""
         assert job.file is not None
         (entry,) = (one for one in job.file.entries if one.batch_size == batch_size)
-        text = f"{job.name} batch {batch_size}: p50 {_ms(entry.p50_ns)} ms, p95 {_ms(entry.p95_ns)} ms"
-        self._progress.update(self._task, description=text)
-        if not self._out.is_terminal:
-            self._out.print(f"{time.monotonic() - self._began_s:4.0f} s  {text}", highlight=False)
+        self._tell(f"{job.name} batch {batch_size}: p50 {_ms(entry.p50_ns)} ms, p95 {_ms(entry.p95_ns)} ms")
 
     def turn(self, share: float) -> None:
         """Of all work, so much is done."""

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import msgspec
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from backend.errors import ConfigError
 from backend.load.options import numbers
-from backend.load.outcomes import Summary, summarise
+from backend.load.outcomes import Summary, by_class, by_model, summarise
 from backend.load.workload import Workload, check_deadlines, check_models, read_workload
 from backend.profiling.repository import find_versions, served_config
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.stages import console
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
 
@@ -120,14 +120,12 @@ def _truth(samples: Path | None) -> Truth:
 
 def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
     outcomes = ran.outcomes()
-    classes = sorted({o.priority for o in outcomes})
-    models = sorted({o.model for o in outcomes})
     return Point(
         load,
         lanes,
         summarise(outcomes, seconds),
-        {str(c): summarise([o for o in outcomes if o.priority == c], seconds) for c in classes},
-        {model: summarise([o for o in outcomes if o.model == model], seconds) for model in models},
+        by_class(outcomes, seconds),
+        by_model(outcomes, seconds),
         ran.busy_s / (lanes * max(ran.seconds, seconds)),
         ran.batches,
     )
@@ -141,9 +139,7 @@ def _write(path: Path, points: Sequence[Point]) -> None:
 
 
 def _show(workload: Workload, options: SimulateOptions, points: Sequence[Point]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    out = console(_WIDTH)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     classes = sorted({c for point in points for c in point.classes}, key=int)
     by_class = [f"class {c} met %" for c in classes]
@@ -166,10 +162,10 @@ def _show(workload: Workload, options: SimulateOptions, points: Sequence[Point])
             f"{100 * point.lanes_busy:.0f}",
             f"{(s.requests - s.rejected) / max(1, point.batches):.1f}",
         )
-    console.print(table)
+    out.print(table)
     learnt = f"learned from {options.samples}"
     contention = "none: give --samples, recorded with ISOCHRONE_SAMPLES" if options.samples is None else learnt
-    console.print(
+    out.print(
         f"{len(workload.models)} models, {workload.arrivals} arrivals over {workload.seconds:g} s, "
         f"seed {options.seed}; interference: {contention}",
         highlight=False,

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import msgspec
 import typer
 
-from backend.errors import IsochroneError
 from backend.load.plots import draw
 from backend.stages import Stages, console
 from benchmarks.compare.collect import START_S, Collector, profiling_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Records
 from benchmarks.compare.report import Found, report
+from benchmarks.ending import interrupt_on_term, told
 
 _NEEDS_SAMPLES = "ours, gpulets"
-_USAGE_ERROR, _INTERRUPTED = 2, 130
 
 
 def compare(
@@ -35,7 +31,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of bench.md; plots go to its folder bench/.")] = Path("docs"),
 ) -> None:
     """Stock Triton in several settings, other schedulers and this one, on the same requests."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_term()
     screen = console()
     if again:
         shutil.rmtree(folder, ignore_errors=True)
@@ -44,7 +40,7 @@ def compare(
     if recorded is None and _NEEDS_SAMPLES in plan.servers:
         screen.print(f"no '{samples}', so '{_NEEDS_SAMPLES}' is left out; `make study` records it", highlight=False)
         plan = msgspec.structs.replace(plan, servers=tuple(s for s in plan.servers if s != _NEEDS_SAMPLES))
-    try:
+    with told("bench"):
         records = Records(plan, folder)
         records.begin()
         seconds = _seconds(records)
@@ -52,12 +48,6 @@ def compare(
         with Stages(screen, seconds) as stages:
             Collector(records, repository, recorded, stages.begin, stages.advance).run()
         _write(records, out)
-    except (IsochroneError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        raise typer.Exit(_USAGE_ERROR) from None
-    except KeyboardInterrupt:
-        print("bench: interrupted; what is recorded is kept, run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
     screen.print(f"{out / 'bench.md'} is written", highlight=False)
 
 
@@ -78,10 +68,6 @@ def _write(records: Records, out: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plots[arrivals] = draw(found.points, found.measured, found.servers, folder)
     (out / "bench.md").write_text(report(plan, machine, records.profiles(), recorded, plots, out))
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

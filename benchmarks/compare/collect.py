@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from backend.errors import ServerError
 from backend.lanes import cores
 from backend.load.arrivals import read_trace
 from backend.load.bench import Bench, Schedule
@@ -21,17 +21,16 @@ from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, SLO_FACTORS, TRACE
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.servers import Asked, running
+from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
 from benchmarks.payloads import payload
-from benchmarks.profiles import profile_models
+from benchmarks.profiles import p95_ms, profile_models
 from benchmarks.repository import link_models, write_configs
 from benchmarks.steal import StealWatch
 from profiler.host import cpu_name
 
 START_S, PROFILE_ENTRY_S = 8.0, 1.5
 _IN_FLIGHT_PER_LANE = 6
-_TRIES = 3
-"""Of a turn: a machine that stands still for a second may cost a server."""
 
 
 class Collector:
@@ -64,17 +63,17 @@ class Collector:
         self._asked = self._asks()
         machine = records.machine() or self._measure_machine()
         while missing := records.missing():
-            self._take(missing[0], machine)
+            for turn in missing:
+                outlive_servers(partial(self._take, turn, machine), self._on_stage)
 
     def _asks(self) -> Asked:
-        profiles = self._records.profiles()
-        p95_ms = {m: next(e.p95_ns for e in f.entries if e.batch_size == 1) / 1e6 for m, f in profiles.items()}
+        alone_ms = {model: p95_ms(file) for model, file in self._records.profiles().items()}
         models = self._plan.models
         return Asked(
             self._records.models,
             {model: CLASSES[i // len(SLO_FACTORS) % len(CLASSES)] for i, model in enumerate(models)},
-            {model: SLO_FACTORS[i % len(SLO_FACTORS)] * p95_ms[model] for i, model in enumerate(models)},
-            p95_ms,
+            {model: SLO_FACTORS[i % len(SLO_FACTORS)] * alone_ms[model] for i, model in enumerate(models)},
+            alone_ms,
             self._lanes,
             self._samples,
         )
@@ -92,25 +91,18 @@ class Collector:
         self._records.keep_machine(machine)
         return machine
 
-    def _take(self, turn: Turn, machine: Machine, tries: int = _TRIES) -> None:
+    def _take(self, turn: Turn, machine: Machine) -> None:
         workload, trace = self._workload(turn, machine)
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
-        try:
-            with running(turn.server, self._asked) as server, StealWatch() as watch:
-                bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
-                scheduler, began_s = _scheduler(server), time.monotonic()
-                before_s = _cpu_s(scheduler)
-                for load in self._plan.loads:
-                    bench.measure(turn.server, server.grpc_url, load, turn.repeat)
-                share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
-        except ServerError as error:
-            if tries == 1:
-                raise
-            self._on_stage(f"once more, since {error}", 0.0)
-            self._take(turn, machine, tries - 1)
-            return
+        with running(turn.server, self._asked) as server, StealWatch() as watch:
+            bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
+            scheduler, began_s = _scheduler(server), time.monotonic()
+            before_s = _cpu_s(scheduler)
+            for load in self._plan.loads:
+                bench.measure(turn.server, server.grpc_url, load, turn.repeat)
+            share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
         self._records.keep(turn, Recorded(bench.measured, watch.found, share))
 
     def _workload(self, turn: Turn, machine: Machine) -> tuple[Workload, list[float] | None]:

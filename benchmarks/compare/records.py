@@ -10,10 +10,11 @@ import msgspec
 from backend.lanes import cores
 from backend.load.bench import Measured
 from benchmarks.compare.plan import Plan
-from benchmarks.errors import BenchmarkError
+from benchmarks.profiles import read_profiles, unprofiled
+from benchmarks.stamp import take_up
 from benchmarks.steal import Steal
 from profiler.host import cpu_name
-from profiler.profile_file import NAME, ProfileFile, read_profile
+from profiler.profile_file import ProfileFile
 
 STEAL_MAX = 0.1
 """Share of the CPU that the host may take during a turn before it is taken once more."""
@@ -56,30 +57,19 @@ class Records:
 
     def begin(self) -> None:
         """Take up the folder. Raises BenchmarkError where it holds the records of another plan or machine."""
-        path = self.folder / "plan.json"
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.encode((self.plan, cpu_name(), len(cores()))))
-            return
-        try:
-            same = msgspec.json.decode(path.read_bytes(), type=tuple[Plan, str, int])
-        except msgspec.MsgspecError:
-            same = None
-        if same != (self.plan, cpu_name(), len(cores())):
-            raise BenchmarkError(f"'{self.folder}' holds records of another plan or machine; --again removes them")
+        take_up(self.folder, (self.plan, cpu_name(), len(cores())), "plan or machine")
 
     @property
     def models(self) -> Path:
         """A repository of links to the models, with their profiles."""
         return self.folder / "models"
 
-    def unprofiled(self) -> bool:
-        found = (read_profile(self.models / model / "1" / NAME) for model in self.plan.models)
-        return any(file is None or {e.batch_size for e in file.entries} < set(self.plan.batch_sizes) for file in found)
+    def unprofiled(self) -> int:
+        """Batch sizes that no profile has yet, over all models."""
+        return unprofiled(self.models, self.plan.models, self.plan.batch_sizes)
 
     def profiles(self) -> dict[str, ProfileFile]:
-        found = {model: read_profile(self.models / model / "1" / NAME) for model in self.plan.models}
-        return {model: file for model, file in found.items() if file is not None}
+        return read_profiles(self.models, self.plan.models)
 
     def machine(self) -> Machine | None:
         path = self.folder / "machine.json"

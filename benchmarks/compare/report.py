@@ -11,12 +11,12 @@ from backend.load.report import Cell, Point, cell, points
 from benchmarks.compare.plan import SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
+from benchmarks.profiles import p95_ms
 from profiler.host import package_version
 from profiler.profile_file import ProfileFile
 
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
-_OVERLOADED = 1.0
 HIGH, LOW = "1", "2"
 
 
@@ -70,8 +70,7 @@ def _conditions(
     plan: Plan, machine: Machine, profiles: Mapping[str, ProfileFile], recorded: Mapping[Turn, Recorded]
 ) -> str:
     steals = [100 * r.steal.share for r in recorded.values()]
-    p95_ms = {m: next(e.p95_ns for e in f.entries if e.batch_size == 1) / 1e6 for m, f in profiles.items()}
-    alone = ", ".join(f"{model} {ms:.1f}" for model, ms in p95_ms.items())
+    alone = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("isochrone", "onnxruntime", "tritonclient"))
     return (
         f"**Conditions.** {machine.cpu}, {machine.cores} cores shared with the load generator, {machine.cores} lanes. "

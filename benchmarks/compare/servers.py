@@ -8,21 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto
-
 from backend.scheduler import variant
-from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
+from benchmarks.stock import write_stock
 from profiler.profile_file import NAME
 
 OURS = "isochrone"
 READY_TIMEOUT_S = 90.0
-_STOCK_MODEL = Path(__file__).parents[1] / "stock_model.py"
-_RUNTIME = "ISOCHRONE_RUNTIME_DIR"
-_TYPES: dict[int, str] = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64"}
 
 
 @dataclass(frozen=True)
@@ -77,23 +71,20 @@ SERVERS: dict[str, Stock | Ours] = {
 @contextmanager
 def running(name: str, asked: Asked) -> Iterator[EmbeddedServer]:
     """A server of its own, with a scheduler that has learned nothing; nothing of it is left after."""
-    kind, folder = SERVERS[name], short_temporary_folder()
-    runtime_dir = str(folder / "run")
-    env, extra = {_RUNTIME: runtime_dir}, []
+    kind, folder, env, extra = SERVERS[name], short_temporary_folder(), {}, []
     try:
         if isinstance(kind, Stock):
-            _write_stock(folder / "models", kind, asked)
+            _write_stock(folder, kind, asked)
             if kind.limited:
                 extra = ["--rate-limit=execution_count", f"--rate-limit-resource=lane:{asked.lanes}"]
         else:
-            _write_ours(folder / "models", kind, asked)
+            _write_ours(folder, kind, asked)
             if kind.rival is not None:
-                env |= {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
+                env = {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
                 env |= {} if asked.samples is None else {SAMPLES_VARIABLE: str(asked.samples.absolute())}
-        with EmbeddedServer(folder / "models", env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
+        with EmbeddedServer(folder, env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
             yield server
     finally:
-        processes.end(lambda: processes.pids_with(_RUNTIME, runtime_dir))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -107,37 +98,15 @@ def _write_ours(repository: Path, kind: Ours, asked: Asked) -> None:
 
 
 def _write_stock(repository: Path, kind: Stock, asked: Asked) -> None:
-    for model, file in link_models(asked.source, repository, asked.classes).items():
-        shutil.copy(_STOCK_MODEL, repository / model / "1" / "model.py")
-        (repository / model / "config.pbtxt").write_text(_stock_config(model, file, kind, asked))
-
-
-def _stock_config(model: str, file: Path, kind: Stock, asked: Asked) -> str:
-    graph = onnx.load(file, load_external_data=False).graph
-    limiter = ""
-    if kind.limited:
-        limiter = f' rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {asked.classes[model]} }}'
-    batching = "dynamic_batching {}"
-    if kind.timeouts:
-        left_us = max(1, round((asked.slo_ms[model] - asked.solo_ms[model]) * 1e3))
-        batching = (
-            "dynamic_batching { default_queue_policy { timeout_action: REJECT "
-            f"default_timeout_microseconds: {left_us} }} }}"
-        )
-    return "\n".join(
-        (
-            'backend: "python"',
-            f"max_batch_size: {MAX_BATCH_SIZE}",
-            *(_tensor("input", info) for info in graph.input),
-            *(_tensor("output", info) for info in graph.output),
-            batching,
-            f"instance_group [ {{ kind: KIND_CPU count: {kind.instances or asked.lanes}{limiter} }} ]",
-            "",
-        )
-    )
-
-
-def _tensor(what: str, info: onnx.ValueInfoProto) -> str:
-    kind = info.type.tensor_type
-    dims = ", ".join(str(d.dim_value or -1) for d in kind.shape.dim[1:])
-    return f'{what} [ {{ name: "{info.name}" data_type: {_TYPES[kind.elem_type]} dims: [ {dims} ] }} ]'
+    for model in link_models(asked.source, repository, asked.classes):
+        batching, limiter = "dynamic_batching {}", ""
+        if kind.timeouts:
+            left_us = max(1, round((asked.slo_ms[model] - asked.solo_ms[model]) * 1e3))
+            batching = (
+                "dynamic_batching { default_queue_policy { timeout_action: REJECT "
+                f"default_timeout_microseconds: {left_us} }} }}"
+            )
+        if kind.limited:
+            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {asked.classes[model]} }}'
+        instances = kind.instances or asked.lanes
+        write_stock(repository / model, MAX_BATCH_SIZE, instances, batching=batching, limiter=limiter)

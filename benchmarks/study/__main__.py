@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from backend.errors import IsochroneError
 from backend.stages import Stages, console
+from benchmarks.ending import interrupt_on_term, told
 from benchmarks.study.collect import Collector, missing_s
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw
@@ -21,7 +18,6 @@ from benchmarks.study.report import report
 from benchmarks.study.results import results
 
 _COMPUTING_S = 90.0
-_USAGE_ERROR, _INTERRUPTED = 2, 130
 
 
 def study(
@@ -32,11 +28,11 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of study.md; plots go to its folder study/.")] = Path("docs"),
 ) -> None:
     """The paper's protocol on a stock tritonserver with this backend, and ours beside it."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_term()
     screen = console()
     if again:
         shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with told("study"):
         records = Records(plan(quick=quick), repository, folder)
         records.begin()
         seconds = missing_s(records)
@@ -48,17 +44,7 @@ def study(
             out.mkdir(parents=True, exist_ok=True)
             plots = draw(found, out / "study")
             (out / "study.md").write_text(report(found, plots, out))
-    except (IsochroneError, OSError) as error:
-        print(f"study: {error}", file=sys.stderr)
-        raise typer.Exit(_USAGE_ERROR) from None
-    except KeyboardInterrupt:
-        print("study: interrupted; what is recorded is kept, run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
     screen.print(f"{out / 'study.md'} is written", highlight=False)
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from backend.load.outcomes import Outcome, summarise
 from backend.scheduler.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
+from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
 from benchmarks.payloads import payload
 from benchmarks.profiles import profile_models
@@ -30,7 +31,6 @@ from profiler.profile_file import NAME, ProfileFile
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
 _WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
 _PATIENCE_S = 120.0
-_SERVERS_MAX = 4
 _STUB_LOST = "is not healthy"
 _STEAL_MAX = 0.1
 """Share of the CPU that the host may take during a log."""
@@ -59,32 +59,20 @@ class Collector:
             profile_models(records.models, self._plan.profile_seconds, self._plan.batch_sizes)
         profiles = records.profiles()
         for lanes in self._plan.lanes:
-            self._until_recorded(partial(records.missing_logs, lanes), partial(self._record_logs, lanes, profiles))
+            outlive_servers(partial(self._record_logs, lanes, profiles), self._on_stage)
         for lanes in TASK_LANES:
-            self._until_recorded(partial(records.missing_tasks, lanes), partial(self._record_tasks, lanes, profiles))
-
-    def _until_recorded(
-        self, missing: Callable[[], Sequence[object]], record: Callable[[], None], servers: int = _SERVERS_MAX
-    ) -> None:
-        """With another server where one is lost: a machine that stood still for a second may have cost it."""
-        if not missing():
-            return
-        try:
-            record()
-        except ServerError as error:
-            if servers == 1:
-                raise
-            self._on_stage(f"once more, since {error}", 0.0)
-            self._until_recorded(missing, record, servers - 1)
+            outlive_servers(partial(self._record_tasks, lanes, profiles), self._on_stage)
 
     # Logs
 
     def _record_logs(self, lanes: int, profiles: Mapping[str, ProfileFile]) -> None:
+        if not (logs := self._records.missing_logs(lanes)):
+            return
         solo_s = {model: file.profile().at(1).solo_ns / 1e9 for model, file in profiles.items()}
         files = {model: self._records.models / model / "1" / "model.onnx" for model in self._plan.models}
         payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         with self._server(self._records.models, lanes) as (server, samples):
-            for log in self._records.missing_logs(lanes):
+            for log in logs:
                 best = self._least_disturbed(server, lanes, log, solo_s, payloads, samples)
                 self._records.keep_run(lanes, log, best)
 
@@ -157,7 +145,8 @@ class Collector:
     # Figure 3
 
     def _record_tasks(self, lanes: int, profiles: Mapping[str, ProfileFile]) -> None:
-        tasks = self._records.missing_tasks(lanes)
+        if not (tasks := self._records.missing_tasks(lanes)):
+            return
         file = self._records.models / COPIED / "1" / "model.onnx"
         copies = [f"{COPIED}_{i}" for i in range(1, max(tasks) + 1)]
         rate = self._plan.task_load / (profiles[COPIED].profile().at(1).solo_ns / 1e9)

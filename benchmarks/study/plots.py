@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backend.load.plots import STYLE, save
+from backend.load.plots import COLOURS, STYLE, save
 from benchmarks.study.plan import COPIED
 from benchmarks.study.results import OfLanes, Results
 
-_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#97bbf5")
 LEARNER_COLOURS = {"offline": "#9c6b4e", "sgd": "#efb118", "rls": "#4269d0", "isochrone": "#ff725c"}
 
 
@@ -36,7 +35,7 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
 def _throughput(results: Results) -> Figure:
     figure = Figure(figsize=(5.6, 3.2))
     axes = figure.subplots()
-    for (model, file), colour in zip(results.profiles.items(), _COLOURS, strict=False):
+    for (model, file), colour in zip(results.profiles.items(), COLOURS, strict=False):
         sizes = [e.batch_size for e in file.entries]
         axes.plot(sizes, [e.rows_per_s for e in file.entries], "o-", ms=3, lw=1.4, color=colour, label=model)
     axes.set(xlabel="batch size", ylabel="requests per second, alone", ylim=(0, None))
@@ -50,8 +49,8 @@ def _tasks(results: Results) -> Figure:
     axes = figure.subplots()
     counts = np.arange(len(results.plan.tasks))
     for offset, lanes, name, colour in (
-        (-0.2, 1, "sequential (1 lane)", _COLOURS[5]),
-        (0.2, 2, "concurrent (2 lanes)", _COLOURS[0]),
+        (-0.2, 1, "sequential (1 lane)", COLOURS[5]),
+        (0.2, 2, "concurrent (2 lanes)", COLOURS[0]),
     ):
         p99 = [t.p99_ms for t in results.tasks if t.lanes == lanes]
         bars = axes.bar(counts + offset, p99, 0.38, label=name, color=colour)
@@ -65,7 +64,7 @@ def _tasks(results: Results) -> Figure:
 def _interference(results: Results) -> Figure:
     figure = Figure(figsize=(5.6, 2.8))
     axes = figure.subplots()
-    for (lanes, found), colour in zip(results.lanes.items(), _COLOURS, strict=False):
+    for (lanes, found), colour in zip(results.lanes.items(), COLOURS, strict=False):
         slowdowns = found.interference
         axes.plot(slowdowns, np.linspace(0, 1, len(slowdowns)), lw=1.6, color=colour, label=f"{lanes} lanes")
         p95 = float(np.percentile(slowdowns, 95))

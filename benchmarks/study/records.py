@@ -8,10 +8,12 @@ import msgspec
 
 from backend.lanes import cores
 from benchmarks.errors import BenchmarkError
+from benchmarks.profiles import read_profiles, unprofiled
+from benchmarks.stamp import take_up
 from benchmarks.steal import Steal
 from benchmarks.study.plan import Log, Plan
 from profiler.host import cpu_name, sha256_of
-from profiler.profile_file import NAME, ProfileFile, read_profile
+from profiler.profile_file import ProfileFile
 
 TASK_LANES = (1, 2)
 """Figure 3: sequential, concurrent."""
@@ -55,19 +57,7 @@ class Records:
     def begin(self) -> None:
         """Take up the folder. Raises BenchmarkError where it holds the records of something else."""
         stamp = _Stamp(self.plan, cpu_name(), len(cores()), self._hashes())
-        path = self._folder / "plan.json"
-        if not path.is_file():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.encode(stamp))
-            return
-        try:
-            same = msgspec.json.decode(path.read_bytes(), type=_Stamp) == stamp
-        except msgspec.MsgspecError:
-            same = False
-        if not same:
-            raise BenchmarkError(
-                f"'{self._folder}' holds records of another plan, machine or set of models; --again removes them"
-            )
+        take_up(self._folder, stamp, "plan, machine or set of models")
 
     @property
     def models(self) -> Path:
@@ -76,13 +66,10 @@ class Records:
 
     def unprofiled(self) -> int:
         """Batch sizes that no profile has yet, over all models."""
-        wanted = set(self.plan.batch_sizes)
-        found = [read_profile(self.models / model / "1" / NAME) for model in self.plan.models]
-        return sum(len(wanted - {e.batch_size for e in file.entries} if file else wanted) for file in found)
+        return unprofiled(self.models, self.plan.models, self.plan.batch_sizes)
 
     def profiles(self) -> dict[str, ProfileFile]:
-        found = {model: read_profile(self.models / model / "1" / NAME) for model in self.plan.models}
-        return {model: file for model, file in found.items() if file is not None}
+        return read_profiles(self.models, self.plan.models)
 
     def samples(self, lanes: int, log: Log) -> Path:
         """The log itself."""

@@ -79,7 +79,7 @@ class Isochrone:
         fit = self._kernel.fit
         experts = self._experts(seen, linear, 0.0 if fit is None else fit.rest(vector))
         mixed = self._second.mix(self._refined(own, seen, self._first.mix(experts)))
-        return exp(self._within(self._third.mix(_felt(mixed, self._spell))))
+        return exp(self._within(self._third.mix(_believed(mixed, self._spell))))
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """Batches are learned in blocks: most calls only keep one for later."""
@@ -112,7 +112,7 @@ class Isochrone:
     def _learn_mixture(self, own: Own, seen: Exposure, experts: list[float], spell: float, truth: float) -> None:
         mixed = self._first.mix(experts)
         refined = self._refined(own, seen, mixed)
-        self._third.learn(_felt(self._second.mix(refined), spell), truth)
+        self._third.learn(_believed(self._second.mix(refined), spell), truth)
         self._second.learn(refined, truth)
         self._first.learn(experts, truth)
         self._counts.learn("all", truth)
@@ -236,7 +236,7 @@ def _priors() -> tuple[Vector, Vector]:
     return np.stack([mean, mean, rate_prior(), paper]), np.stack([variance, variance, variance, np.ones(WIDTH)])
 
 
-def _felt(mixed: float, spell: float) -> list[float]:
+def _believed(mixed: float, spell: float) -> list[float]:
     return [mixed + share * spell for share in _FELT]
 
 
