@@ -32,8 +32,10 @@ from backend.scheduler.spawn import connect_or_spawn
 
 SILENCE_S = 0.25
 """After so long without a word while something is due, the scheduler is asked whether it lives."""
-ANSWER_S = 0.5
-"""A scheduler that does not answer a question in this time is given up: the model launches by itself."""
+ANSWER_WAITS = 4
+"""A scheduler that has not answered the question after so many waits more is given up: the model launches by itself.
+Waits are counted, not time: where the whole machine stood still it is one wait, however long, and the scheduler then
+has its turn before the next is over."""
 FIRST_CONNECT_S = 15.0
 _RECONNECT_S = 1.0
 _log = logging.getLogger("isochrone")
@@ -107,21 +109,23 @@ class SchedulerLink:
 
     def _listen(self, connection: socket.socket) -> None:
         """Until the scheduler is gone, silent where it should answer, or speaks nonsense."""
-        asked_at: float | None = None
+        unanswered = 0
         connection.settimeout(SILENCE_S)
         while not self._closing.is_set():
             try:
                 packet = connection.recv(MAX_MESSAGE_BYTES)
             except TimeoutError:
-                if asked_at is not None and time.monotonic() - asked_at > ANSWER_S:
-                    return
-                if asked_at is None and self._callbacks.due():
-                    asked_at = time.monotonic()
+                if not unanswered and not self._callbacks.due():
+                    continue
+                unanswered += 1
+                if unanswered == 1:
                     self.send(Ping())
+                elif unanswered > ANSWER_WAITS:
+                    return
                 continue
             except OSError:
                 return
-            asked_at = None
+            unanswered = 0
             if not packet or not self._take(packet):
                 return
 

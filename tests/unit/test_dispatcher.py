@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -302,7 +303,6 @@ def test_without_a_scheduler_requests_run_in_their_order(model: FakeModel) -> No
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.link.SILENCE_S", 0.03)
-    monkeypatch.setattr("backend.link.ANSWER_S", 0.1)
     monkeypatch.setattr("backend.link._RECONNECT_S", 0.3)
 
 
@@ -329,6 +329,20 @@ def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
     until_connected(model)
     eventually(lambda: decided_by_a_scheduler(model))
     assert scheduler_pid() == pid
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_the_machine_stood_still_the_scheduler_has_its_turn(model: FakeModel) -> None:
+    """A wait that took as long as many says nothing about the scheduler, which could not run either."""
+    connection = model.dispatcher._link._socket
+    assert connection is not None
+    kill(signal.SIGSTOP)
+    (request,) = model.submit(pending(5_000.0))
+    connection.settimeout(0.5)  # many times the patience of `impatient`
+    time.sleep(0.7)
+    kill(signal.SIGCONT)
+    (batch,) = model.wait_for(request)
+    assert batch.launch is not None
 
 
 @pytest.mark.usefixtures("impatient")
