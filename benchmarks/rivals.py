@@ -15,7 +15,7 @@ from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
 from backend.scheduler.messages import Request
 from backend.scheduler.outlook import Choice, Forecast
-from backend.scheduler.policy import MAX_LOOKED_AT, Policy, is_late
+from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import Source
 from backend.simulation.contention import Linear, Truth
@@ -99,9 +99,6 @@ class EarliestDeadline(Policy):
     """The earliest deadline first, as large a batch as makes it, at once; requests that are late come last."""
 
     def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:  # noqa: ARG002 - who runs does not matter here
-        for source in sources.values():
-            while (due := source.queue.earliest_due()) is not None and is_late(source, due, now_ns):
-                source.queue.give_up(due)
         heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
         if heads:
             _, _, source, head = min(heads, key=lambda h: h[:2])

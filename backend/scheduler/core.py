@@ -7,6 +7,7 @@ Pure: no clock, thread, socket, Triton or device in here. Time is an argument; a
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from backend.scheduler.lease import LeaseDesk
@@ -27,7 +28,7 @@ from backend.scheduler.messages import (
     Take,
 )
 from backend.scheduler.outlook import Choice
-from backend.scheduler.policy import Policy, is_late
+from backend.scheduler.policy import Policy
 from backend.scheduler.progress import Progress
 from backend.scheduler.state import BatchKey, Lanes, Running, Source
 from backend.scheduler.waiting import WaitingQueue
@@ -89,6 +90,8 @@ class Scheduler:
         self._ended: list[_Ended] = []
         self._revision = self.policy.predictor.revision
         self._now_ns = 0
+        self._late_after_ns = inf
+        """Until then no request that waits becomes late."""
         self._batches = 0
 
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
@@ -172,6 +175,7 @@ class Scheduler:
         source.arrivals += 1
         for r in requests:
             source.queue.add(r)
+            self._late_after_ns = min(self._late_after_ns, source.late_after_ns(r))
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
         busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
@@ -250,12 +254,14 @@ class Scheduler:
 
     def _decide(self, now_ns: int, ended: Running | None = None) -> list[Command]:
         commands: list[Command] = []
-        for source in self.sources.values():
-            if source.join.rejects and source.join.interference_aware:
-                self._reject_certain_misses(source, now_ns, commands)
-        while (lane := self.lanes.free()) is not None and any(s.queue for s in self.sources.values()):
+        if now_ns > self._late_after_ns:
+            self._find_late(now_ns, commands)
+        while (lane := self.lanes.free()) is not None:
+            waiting = {source.id: source for source in self.sources.values() if source.queue}
+            if not waiting:
+                break
             self.progress.advance(now_ns)
-            choice = self.policy.choose(self.sources, self.progress, self.colocation.running(), now_ns)
+            choice = self.policy.choose(waiting, self.progress, self.colocation.running(), now_ns)
             if choice is None:
                 break
             commands.append(self._launch(choice, lane, now_ns))
@@ -273,13 +279,21 @@ class Scheduler:
     def _others_than(self, source: int) -> bool:
         return any(key[0] != source for key in self.running) or any(s.queue for s in self.sources.values())
 
-    def _reject_certain_misses(self, source: Source, now_ns: int, commands: list[Command]) -> None:
-        while (head := source.queue.earliest_due()) is not None and is_late(source, head, now_ns):
-            assert head.deadline_ns is not None
-            source.queue.remove(head.id)
-            waited_ns = now_ns - head.arrival_ns
-            predicted_ns = waited_ns + source.load(head.rows).solo_ns
-            commands.append(Reject(source.id, head.id, predicted_ns, head.deadline_ns - head.arrival_ns))
+    def _find_late(self, now_ns: int, commands: list[Command]) -> None:
+        """Requests that would miss even alone on the device no longer stand before those that can make it."""
+        self._late_after_ns = inf
+        for source in self.sources.values():
+            if not source.join.interference_aware:
+                continue
+            while (due := source.queue.earliest_due()) is not None:
+                if now_ns <= (late_after_ns := source.late_after_ns(due)):
+                    self._late_after_ns = min(self._late_after_ns, late_after_ns)
+                    break
+                if source.join.rejects:
+                    commands.append(_rejected(source, due, now_ns))
+                    source.queue.remove(due.id)
+                else:
+                    source.queue.give_up(due)
 
     def _launch(self, choice: Choice, lane: int, now_ns: int) -> Launch:
         self._batches += 1
@@ -348,3 +362,10 @@ class Scheduler:
             source.queue.check()
         waiting = sum(len(s.queue) for s in self.sources.values())
         assert self.running or not waiting, "an idle device holds"
+
+
+def _rejected(source: Source, request: Request, now_ns: int) -> Reject:
+    """What it would take and what it was allowed, from its arrival on."""
+    assert request.deadline_ns is not None
+    predicted_ns = now_ns - request.arrival_ns + source.load(request.rows).solo_ns
+    return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)

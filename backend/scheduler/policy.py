@@ -1,6 +1,6 @@
 """Which waiting requests to launch next, as how large a batch, or to hold: admission by forecast.
 
-Reads the state, changes only hold counts and which requests are late. Nothing here depends on the kind of device.
+Reads the state, changes only hold counts. Nothing here depends on the kind of device.
 """
 
 from __future__ import annotations
@@ -70,14 +70,15 @@ class Policy:
         self._responses.clear()
 
     def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
-        """The next launch, for which a lane is free, or None: nothing waits, or what waits is held.
+        """The next launch, for which a lane is free, or None: what waits is held.
 
-        progress: what runs, as of `now_ns`; sums: what all of it contributes.
+        sources: those with requests that wait; progress: what runs, as of `now_ns`; sums: what all of it contributes.
         """
-        waiting = [s for s in sources.values() if s.queue]
-        if not len(progress) and len(waiting) == 1 and len(waiting[0].queue) == 1:
-            return self._take_only(waiting[0])
-        contended = len(waiting) > 1
+        contended = len(sources) > 1
+        if not contended and not len(progress):
+            (source,) = sources.values()
+            if len(source.queue) == 1:
+                return self._take_only(source)
         forecast = Forecast(self, progress, sums, now_ns, contended)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
@@ -139,13 +140,11 @@ class Policy:
     ) -> tuple[list[_Candidate], list[_Candidate]]:
         """By rank: the first requests of models that can make it if launched now, as many as will be looked at; and
         each model's first, which matter where none can."""
-        firsts = []
-        for source in sources.values():
-            if source.join.interference_aware:
-                self._find_late(source, forecast.now_ns)
-                if (head := source.queue.head()) is not None:
-                    firsts.append(_Candidate(source.queue.rank(head), source.id, source, head))
-        firsts.sort()
+        firsts = sorted(
+            _Candidate(source.queue.rank(head), source.id, source, head)
+            for source in sources.values()
+            if source.join.interference_aware and (head := source.queue.head()) is not None
+        )
         open_, timely = list(firsts), list[_Candidate]()
         while open_ and len(timely) < MAX_CANDIDATES:
             candidate = heappop(open_)
@@ -156,11 +155,6 @@ class Policy:
             elif first is not None:  # another model's may come before it
                 heappush(open_, _Candidate(source.queue.rank(first), source.id, source, first))
         return timely, firsts
-
-    def _find_late(self, source: Source, now_ns: int) -> None:
-        """Requests that would miss even alone on the device no longer stand before those that can make it."""
-        while (next_due := source.queue.earliest_due()) is not None and is_late(source, next_due, now_ns):
-            source.queue.give_up(next_due)
 
     def _late_source(self, sources: Mapping[int, Source]) -> Source | None:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
@@ -254,11 +248,6 @@ def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool
         if rows >= max_rows:
             break
     return tuple(taken)
-
-
-def is_late(source: Source, request: Request, now_ns: int) -> bool:
-    """Whether a request would miss even if it ran alone on the device from `now_ns` on."""
-    return request.deadline_ns is not None and now_ns + source.load(request.rows).solo_ns > request.deadline_ns
 
 
 def _head(source: Source) -> Request:

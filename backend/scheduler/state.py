@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
@@ -42,6 +43,10 @@ class Source:
     def load(self, rows: int) -> Load:
         """The profiled load of a batch of `rows`."""
         return self.own(rows).load
+
+    def late_after_ns(self, request: Request) -> float:
+        """The last instant at which it could be launched and make its deadline, were it alone on the device."""
+        return inf if request.deadline_ns is None else request.deadline_ns - self.load(request.rows).solo_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from backend.load.plots import draw
+from backend.simulation.contention import learned
 from backend.stages import Stages, console
 from benchmarks.compare.collect import START_S, Collector, profiling_s
 from benchmarks.compare.plan import FULL, QUICK
@@ -67,7 +68,9 @@ def _write(records: Records, out: Path) -> None:
         folder = out / "bench" / arrivals
         folder.mkdir(parents=True, exist_ok=True)
         plots[arrivals] = draw(found.points, found.measured, found.servers, folder)
-    (out / "bench.md").write_text(report(plan, machine, records.profiles(), recorded, plots, out))
+    samples = records.samples()
+    truth = learned(samples) if samples else None
+    (out / "bench.md").write_text(report(plan, machine, records.profiles(), recorded, truth, plots, out))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, SLO_FACTORS, TRACE
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
-from benchmarks.compare.servers import Asked, running
+from benchmarks.compare.servers import OURS, Asked, running
+from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
 from benchmarks.payloads import payload
 from benchmarks.profiles import p95_ms, profile_models
+from benchmarks.prometheus import Counts, parse
 from benchmarks.repository import link_models, write_configs
 from benchmarks.steal import StealWatch
 from profiler.host import cpu_name
@@ -96,14 +98,22 @@ class Collector:
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
-        with running(turn.server, self._asked) as server, StealWatch() as watch:
+        record, costs = self._records.samples_path(turn) if turn.server == OURS else None, list[Spent]()
+        if record is not None:
+            record.parent.mkdir(exist_ok=True)
+            record.unlink(missing_ok=True)  # of an attempt before
+        with running(turn.server, self._asked, record) as server, StealWatch() as watch:
             bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
             scheduler, began_s = _scheduler(server), time.monotonic()
             before_s = _cpu_s(scheduler)
             for load in self._plan.loads:
+                before = _counts(server) if record is not None else None
                 bench.measure(turn.server, server.grpc_url, load, turn.repeat)
+                if before is not None:
+                    added, lane_s = _counts(server) - before, self._lanes * self._plan.seconds
+                    costs += filter(None, [spent(load, bench.measured[-1].outcomes, added, lane_s)])
             share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
-        self._records.keep(turn, Recorded(bench.measured, watch.found, share))
+        self._records.keep(turn, Recorded(bench.measured, watch.found, share, costs))
 
     def _workload(self, turn: Turn, machine: Machine) -> tuple[Workload, list[float] | None]:
         asked = self._asked
@@ -120,6 +130,12 @@ def profiling_s(records: Records) -> float:
     """About how many seconds the profiles take."""
     plan = records.plan
     return len(plan.models) * len(plan.batch_sizes) * max(PROFILE_ENTRY_S, plan.profile_seconds)
+
+
+def _counts(server: EmbeddedServer) -> Counts:
+    """Once /metrics tells of all that was answered."""
+    time.sleep(METRICS_LAG_S)
+    return parse(server.metrics())
 
 
 def _scheduler(server: EmbeddedServer) -> psutil.Process | None:

@@ -10,9 +10,11 @@ import msgspec
 from backend.lanes import cores
 from backend.load.bench import Measured
 from benchmarks.compare.plan import Plan
+from benchmarks.compare.spent import Spent
 from benchmarks.profiles import read_profiles, unprofiled
 from benchmarks.stamp import take_up
 from benchmarks.steal import Steal
+from predictor.samples import Sample, read_samples
 from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
 
@@ -29,11 +31,15 @@ class Turn(NamedTuple):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What came of a turn. scheduler_cpu_share: of one core; None where the server has none. attempts: so far."""
+    """What came of a turn. scheduler_cpu_share: of one core; None where the server has none. attempts: so far.
+
+    spent: per load, of our own server.
+    """
 
     measured: list[Measured]
     steal: Steal
     scheduler_cpu_share: float | None
+    spent: list[Spent] = []
     attempts: int = 1
 
 
@@ -110,6 +116,17 @@ class Records:
             for turn in self.turns()
             if self._path(turn).is_file()
         }
+
+    def samples_path(self, turn: Turn) -> Path:
+        """Where our server records the batches of a turn."""
+        return self._path(turn).with_suffix(".jsonl")
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Every batch that our server recorded, in the order of their start."""
+        found = [
+            s for turn in self.turns() if (p := self.samples_path(turn)).is_file() for s in read_samples(p).samples
+        ]
+        return tuple(sorted(found, key=lambda s: s.start_ns))
 
     def _path(self, turn: Turn) -> Path:
         server = turn.server.replace(", ", "-").replace(" ", "-")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
+from backend.simulation.contention import Truth
 from benchmarks.compare.plan import SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
+from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.profiles import p95_ms
 from profiler.host import package_version
 from profiler.profile_file import ProfileFile
@@ -27,6 +30,8 @@ class Found:
         self.arrivals = arrivals
         turns = {turn: r for turn, r in recorded.items() if turn.arrivals == arrivals}
         self.measured = [m for r in turns.values() for m in r.measured]
+        self.spent = [s for r in turns.values() for s in r.spent]
+        """Of our own server."""
         self.points: list[Point] = points(self.measured)
         self.servers = [s for s in plan.servers if any(turn.server == s for turn in turns)]
         self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
@@ -43,15 +48,21 @@ def report(
     machine: Machine,
     profiles: Mapping[str, ProfileFile],
     recorded: Mapping[Turn, Recorded],
+    truth: Truth | None,
     plots: Mapping[str, Sequence[Path]],
     folder: Path,
 ) -> str:
-    """plots: per kind of arrivals; `folder`: where the report will lie, which links are relative to."""
+    """plots: per kind of arrivals; `folder`: where the report will lie, which links are relative to.
+
+    truth: the device as our server's batches tell of it.
+    """
     parts = [_head(), _conditions(plan, machine, profiles, recorded)]
     for arrivals in plan.arrivals:
         found = Found(plan, arrivals, recorded)
         if found.points:
             parts += [_tables(found), "\n\n".join(_image(path, folder) for path in plots[arrivals]), _goals(found)]
+            parts += [_time_spent(found)]
+            parts += [] if truth is None else [_simulated(found, profiles, machine.cores, truth)]
     parts.append(_scheduler(recorded))
     return "\n\n".join(parts) + "\n"
 
@@ -155,6 +166,41 @@ def _goals(found: Found) -> str:
     ]
     text = f"### Where ours stands\n\n{goals}\n\n{_markdown(header, rows)}"
     return text if not ahead else f"{text}\n\nDeadlines kept, ours with another predictor:\n\n" + "\n".join(ahead)
+
+
+def _time_spent(found: Found) -> str:
+    """Ours: from the planned instant to the answer, piece by piece."""
+    rows = []
+    for load in found.loads:
+        here = [s for s in found.spent if s.load == load]
+        if here:
+            parts = (lambda s: s.latency_ms, lambda s: s.queue_ms, lambda s: s.execution_ms, lambda s: s.around_ms)
+            means = [f"{median(map(part, here)):.1f}" for part in (*parts, lambda s: s.outside_ms)]
+            rows.append([f"{load:g}", *means, f"{100 * median(s.lanes_busy for s in here):.0f}"])
+    header = ["load", "latency, ms", "queue", "execution", "around it", "outside", "lanes busy, %"]
+    return (
+        "### Where a request's time went\n\n"
+        f"Of *{OURS}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
+        f"client, which share the cores with the lanes.\n\n{_markdown(header, rows)}"
+    )
+
+
+def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, truth: Truth) -> str:
+    """The simulator asked the same."""
+    rows = []
+    for load in found.loads:
+        repeats = [m for m in found.measured if m.target == OURS and m.load == load]
+        costs = [s for s in found.spent if s.load == load]
+        if repeats and costs:
+            real = found.at(OURS, load).met()
+            virtual = kept_in_virtual_time(repeats, profiles, lanes, truth, costs)
+            rows.append([f"{load:g}", f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}"])
+    return (
+        "### The simulator beside the server\n\n"
+        "The same requests in virtual time (`isochrone simulate`'s device and scheduler), interference and its spread "
+        "learned from the batches that this server recorded, deadlines kept in %.\n\n"
+        + _markdown(["load", "server", "simulator", "difference, points"], rows)
+    )
 
 
 def _missed(c: Cell) -> float | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.scheduler import variant
+from backend.scheduler import sample_log, variant
 from backend.server.embedded import EmbeddedServer
 from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
@@ -69,9 +69,13 @@ SERVERS: dict[str, Stock | Ours] = {
 
 
 @contextmanager
-def running(name: str, asked: Asked) -> Iterator[EmbeddedServer]:
-    """A server of its own, with a scheduler that has learned nothing; nothing of it is left after."""
-    kind, folder, env, extra = SERVERS[name], short_temporary_folder(), {}, []
+def running(name: str, asked: Asked, record: Path | None = None) -> Iterator[EmbeddedServer]:
+    """A server of its own, with a scheduler that has learned nothing; nothing of it is left after.
+
+    record: a new file for the batches that the scheduler hears of.
+    """
+    kind, folder, extra = SERVERS[name], short_temporary_folder(), []
+    env = {} if record is None else {sample_log.VARIABLE: str(record.absolute())}
     try:
         if isinstance(kind, Stock):
             _write_stock(folder, kind, asked)
@@ -80,7 +84,7 @@ def running(name: str, asked: Asked) -> Iterator[EmbeddedServer]:
         else:
             _write_ours(folder, kind, asked)
             if kind.rival is not None:
-                env = {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
+                env |= {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
                 env |= {} if asked.samples is None else {SAMPLES_VARIABLE: str(asked.samples.absolute())}
         with EmbeddedServer(folder, env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
             yield server

@@ -19,15 +19,20 @@ from backend.load.plots import draw
 from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
+from backend.simulation.contention import Linear
 from benchmarks.compare.plan import QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import report as comparison_report
 from benchmarks.compare.servers import OURS, SERVERS
+from benchmarks.compare.spent import Spent, spent
+from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.errors import BenchmarkError
+from benchmarks.prometheus import parse
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
 from benchmarks.steal import Steal
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
+from profiler.profile_file import Entry, Features, ProfileFile
 
 
 def outcome(latency_ms: float, priority: int, status: Status = "ok") -> Outcome:
@@ -104,6 +109,38 @@ def test_servers_take_turns_and_nobody_always_comes_first(monkeypatch: pytest.Mo
     ]  # fmt: skip
 
 
+def test_where_the_time_went_adds_up() -> None:
+    """Two requests of 40 ms on a client's clock, 30 of them inside the backend, and one batch for both."""
+    text = """
+isochrone_request_latency_us_sum{model="m1"} 60000
+isochrone_request_latency_us_count{model="m1"} 2
+isochrone_queue_us_sum{model="m1"} 20000
+isochrone_queue_us_count{model="m1"} 2
+isochrone_execution_us_sum{model="m1"} 18000
+isochrone_execution_us_count{model="m1"} 1
+"""
+    outcomes = [outcome(40.0, 1), outcome(40.0, 1), outcome(5.0, 1, "rejected")]
+    found = spent(0.5, outcomes, parse(text), lane_s=0.1)
+    assert found is not None
+    parts = (found.outside_ms, found.queue_ms, found.execution_ms, found.around_ms)
+    assert parts == pytest.approx((10.0, 10.0, 18.0, 2.0))
+    assert (found.latency_ms, found.lanes_busy) == pytest.approx((40.0, 0.18))
+    assert spent(0.5, outcomes[2:], parse(text), lane_s=0.1) is None
+    assert spent(0.5, outcomes, parse(""), lane_s=0.1) is None
+
+
+def test_the_same_requests_in_virtual_time() -> None:
+    """A request every 20 ms of a model that takes 10 ms, alone: what is added decides whether 15 ms suffice."""
+    ms, about = 1_000_000, (9_900_000, 10_100_000)
+    entry = Entry(1, 10 * ms, about, 10 * ms, about, 100.0, Features(0.5, 0.1, 0.1), 100, 1, 0, True)
+    profiles = {"m1": ProfileFile(1, "m1", "1", "cpu", "test", "0", "graph", (entry,))}
+    sent = [Outcome("m1", 0.02 * i, 0.02 * i, 0.02 * i, 15.0, 1, "ok") for i in range(50)]
+    repeats = [Measured(OURS, 0.5, i, 1.0, sent) for i in range(3)]
+    for outside_ms, kept in ((3.0, 1.0), (6.0, 0.0)):
+        costs = [Spent(0.5, outside_ms, 0.0, 10.0, 1.0, 0.5)]
+        assert kept_in_virtual_time(repeats, profiles, 2, Linear(), costs) == kept
+
+
 def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None:
     records = Records(QUICK, tmp_path / "records")
     records.begin()
@@ -115,7 +152,9 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     again.begin()
     assert not again.missing()
     recorded = again.recorded()
-    text = comparison_report(QUICK, Machine("cpu", 2, 100.0), {}, recorded, {"poisson": [tmp_path / "p.png"]}, tmp_path)
+    text = comparison_report(
+        QUICK, Machine("cpu", 2, 100.0), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path
+    )
     assert "| **isochrone** | 40 (40 / 40) | 40 (40 / 40) |" in text
     assert "| 0.7 | 3.00 | – | 0.50 (stock, rate limiter) | 0.67 | 60.0 | 0.50 |" in text
     assert "![p](p.png)" in text
