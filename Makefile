@@ -20,7 +20,7 @@ help:
 	@echo "make bench           stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
 	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
 	@echo "make bench-decision  what one decision of the scheduler costs"
-	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded"
+	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded, into docs/policies.md"
 
 $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
@@ -66,7 +66,7 @@ bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
 
 bench-policies: $(READY)
-	$(BIN)/python -m benchmarks.policies
+	$(BIN)/python -m benchmarks.policies --out docs/policies.md
 
 clean:
 	rm -rf $(VENV) $(MODELS) model_repository/*/1/model.onnx build *.egg-info

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import islice
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from backend.scheduler.messages import Request
 from backend.scheduler.outlook import Choice, Forecast
@@ -48,6 +48,8 @@ class _Candidate(NamedTuple):
 
 class Policy:
     """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
+
+    late_share_max: ClassVar[float] = LATE_SHARE_MAX
 
     def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
         self.predictor = predictor
@@ -125,7 +127,7 @@ class Policy:
     def _save(self, owed: Request, choice: Choice, now_ns: int) -> None:
         """A launch that passed over someone: a share of its time is theirs."""
         waited_s = (now_ns - owed.arrival_ns) / 1e9
-        share = min(LATE_SHARE_MAX, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
+        share = min(self.late_share_max, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
         self._credit_ns += share * choice.load.solo_ns
 
     def _paid(self, choice: Choice) -> Choice | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from backend.load.outcomes import summarise
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from benchmarks import policies
 from benchmarks.contention import Workload, generate
+from benchmarks.policies.__main__ import main
+from benchmarks.policies.starvation import CASES
 from benchmarks.rivals import RIVALS
 from predictor.samples import encode_sample
 from profiler.profile_file import write_profile
@@ -78,20 +78,24 @@ def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
 
 def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "l.jsonl").write_bytes(b"".join(map(encode_sample, SAMPLES)))
-    for name in ("m0", "m1", "m2"):
+    (tmp_path / "logs" / "test-set-3-2-lanes.jsonl").write_bytes(b"".join(map(encode_sample, SAMPLES)))
+    for name in ("m0", "m1", "m2", "m3"):
         (tmp_path / "models" / name / "1").mkdir(parents=True)
         write_profile(tmp_path / "models" / name / "1" / "profile.json", profile_file(name, (1, 10, 11), (8, 40, 41)))
     app = typer.Typer()
-    app.command()(policies.main)
-    out = tmp_path / "out.json"
-    options = ["--records", str(tmp_path), "--log", "l", "--load", "1.2", "--seconds", "2", "--seeds", "1"]
-    result = CliRunner().invoke(app, [*options, "--json", str(out)])
+    app.command()(main)
+    written = tmp_path / "policies.md"
+    options = ["--records", str(tmp_path), "--load", "1.2", "--seconds", "2", "--seeds", "1", "--starvation", "5"]
+    result = CliRunner().invoke(app, [*options, "--out", str(written)])
     assert result.exit_code == 0, result.output
-    rows = json.loads(out.read_text())
-    assert [row["rival"] for row in rows] == list(RIVALS)
-    assert "from stock to the oracle" in result.output.replace("\n", " ")
+    text = written.read_text()
+    for name in RIVALS:
+        assert f"| *{name}* |" in text
+    assert "Of the way from stock to the oracle, ours goes " in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `on_miss")] == [
+        f"| {case}" for case in CASES
+    ]
     wrong = CliRunner().invoke(app, [*options, "--rival", "luck"])
     assert wrong.exit_code == 1
-    missing = CliRunner().invoke(app, ["--records", str(tmp_path / "nowhere"), "--log", "l"])
+    missing = CliRunner().invoke(app, ["--records", str(tmp_path / "nowhere")])
     assert missing.exit_code == 1

@@ -1,0 +1,92 @@
+"""One rival at one load in virtual time: the same requests on the same device for each.
+
+The device's interference is learned from batches that a real server recorded (`make study`), so nothing here depends on
+how busy this machine is: the same records and seed give the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from backend.load.arrivals import Arrival, Traffic, poisson
+from backend.load.outcomes import Outcome, Summary, by_class, summarise
+from backend.simulation.contention import Truth, learned
+from backend.simulation.device import VirtualDevice
+from backend.simulation.simulator import SimulatedModel, simulate
+from benchmarks.errors import BenchmarkError
+from benchmarks.profiles import p95_ms, read_profiles
+from benchmarks.rivals import RIVALS
+from predictor.samples import Sample, SamplesError, read_samples
+from profiler.profile_file import NAME, ProfileFile
+
+SLO_FACTORS = (2.0, 4.0, 8.0)
+"""Of the profiled p95 of a batch of one, by turns over the models."""
+CLASSES = (1, 2)
+LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
+"""1: every lane is busy with batches of one, alone."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One rival at one load, over all seeds."""
+
+    rival: str
+    load: float
+    all: Summary
+    classes: dict[str, Summary]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was recorded of it, and what follows."""
+
+    name: str
+    samples: Sequence[Sample]
+    profiles: Mapping[str, ProfileFile]
+    truth: Truth
+    lanes: int
+
+    def models(self, *, rejects: bool) -> list[SimulatedModel]:
+        return [SimulatedModel(model, file.profile(), rejects=rejects) for model, file in self.profiles.items()]
+
+    def plan(self, load: float, seconds: float, seed: int) -> tuple[Arrival, ...]:
+        """Every model at the same rate."""
+        rate = load * self.lanes / sum(file.profile().at(1).solo_ns / 1e9 for file in self.profiles.values())
+        traffic = [
+            Traffic(model, rate, SLO_FACTORS[i % 3] * p95_ms(file), CLASSES[i // 3 % 2])
+            for i, (model, file) in enumerate(self.profiles.items())
+        ]
+        return poisson(traffic, seconds, seed)
+
+
+def read_device(folder: Path, lanes: int) -> Device:
+    """Raises BenchmarkError where `make study` has not recorded it with so many lanes."""
+    log = f"test-set-3-{lanes}-lanes"
+    try:
+        samples = read_samples(folder / "logs" / f"{log}.jsonl").samples
+    except SamplesError as error:
+        raise BenchmarkError(f"{error}; run `make study`") from None
+    models = folder / "models"
+    profiles = read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
+    if not profiles:
+        raise BenchmarkError(f"'{folder}' holds no profiles; run `make study`")
+    return Device(log, samples, profiles, learned(samples), lanes)
+
+
+def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:
+    """plans: one per seed, each of so many seconds."""
+    rival = RIVALS[name]
+    models, outcomes = rival.models(device.models(rejects=True)), list[Outcome]()
+    for seed, plan in enumerate(plans):
+        scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
+        ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))
+        # A rival that knows of no classes was sent none: they are the plan's.
+        outcomes += [
+            Outcome(o.model, o.intended_s, o.sent_s, o.answered_s, o.slo_ms, arrival.priority, o.status)
+            for arrival, o in zip(plan, ran.outcomes(), strict=True)
+        ]
+    whole = seconds * len(plans)
+    return Row(name, load, summarise(outcomes, whole), by_class(outcomes, whole))
