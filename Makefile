@@ -39,8 +39,10 @@ models: $(MODELS)
 demo: $(MODELS)
 	$(BIN)/python -m benchmarks.demo
 
+# The servers' tests run one after the other, since they measure; the rest runs on two cores before.
 test: lint $(MODELS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/server --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/server
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile

@@ -28,6 +28,14 @@ class Steal(msgspec.Struct, frozen=True):
     at_ns: list[int] = []
     since_ns: list[int] = []
 
+    @property
+    def lost(self) -> float:
+        """`share`, and the share of the time in which nobody ran at all, which the kernel does not count."""
+        stalled_ns = sum(
+            at - since for at, since in zip(self.at_ns, self.since_ns, strict=True) if at - since > _LATE_NS
+        )
+        return self.share + stalled_ns / max(1, self.ended_ns - self.begun_ns)
+
     def disturbed(self, start_ns: int, end_ns: int) -> bool:
         """Whether the host took CPU at some time within."""
         first = bisect_left(self.at_ns, start_ns)

@@ -19,7 +19,7 @@ TRACE = "benchmarks/traces/azure_code_2023.csv"
 class Plan(msgspec.Struct, frozen=True):
     """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed.
 
-    attempts: of a turn that the machine's host disturbed.
+    attempts: at a load that the machine's host disturbs.
     """
 
     models: tuple[str, ...] = ("convnext_base", "resnet50", "roberta_base", "vgg19", "vit_b16", "yolov8n")
@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, frozen=True):
     loads: tuple[float, ...] = LOADS
     arrivals: tuple[str, ...] = ("poisson", "trace")
     repeats: int = 3
-    attempts: int = 2
+    attempts: int = 3
     seconds: float = 4.0
     seed: int = 1
     profile_seconds: float = 1.5

@@ -13,13 +13,9 @@ from benchmarks.compare.plan import Plan
 from benchmarks.compare.spent import Spent
 from benchmarks.profiles import read_profiles, unprofiled
 from benchmarks.stamp import take_up
-from benchmarks.steal import Steal
 from predictor.samples import Sample, read_samples
 from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
-
-STEAL_MAX = 0.1
-"""Share of the CPU that the host may take during a turn before it is taken once more."""
 
 
 class Turn(NamedTuple):
@@ -31,16 +27,15 @@ class Turn(NamedTuple):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What came of a turn. scheduler_cpu_share: of one core; None where the server has none. attempts: so far.
+    """What came of a turn. lost: per load, `Steal.lost`; scheduler_cpu_share: of one core, None where there is none.
 
     spent: per load, of our own server.
     """
 
     measured: list[Measured]
-    steal: Steal
+    lost: list[float]
     scheduler_cpu_share: float | None
     spent: list[Spent] = []
-    attempts: int = 1
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -49,10 +44,6 @@ class Machine(msgspec.Struct, frozen=True):
     cpu: str
     cores: int
     capacity_per_s: float
-
-
-def _disturbed(recorded: Recorded, plan: Plan) -> bool:
-    return recorded.steal.share > STEAL_MAX and recorded.attempts < plan.attempts
 
 
 class Records:
@@ -95,18 +86,12 @@ class Records:
         ]
 
     def missing(self) -> list[Turn]:
-        """First those that were never taken, then those during which the host took much of the CPU."""
-        never = [turn for turn in self.turns() if not self._path(turn).is_file()]
-        return never + [turn for turn, r in self.recorded().items() if _disturbed(r, self.plan)]
+        """Those that were never taken."""
+        return [turn for turn in self.turns() if not self._path(turn).is_file()]
 
     def keep(self, turn: Turn, recorded: Recorded) -> None:
-        """Of several attempts the least disturbed."""
         path = self._path(turn)
         path.parent.mkdir(exist_ok=True)
-        if path.is_file():
-            before = msgspec.json.decode(path.read_bytes(), type=Recorded)
-            best = min(before, recorded, key=lambda r: r.steal.share)
-            recorded = msgspec.structs.replace(best, attempts=before.attempts + 1)
         path.write_bytes(msgspec.json.encode(recorded))
 
     def recorded(self) -> dict[Turn, Recorded]:

@@ -10,6 +10,7 @@ from statistics import median
 from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
 from backend.simulation.contention import Truth
+from benchmarks.compare.collect import LOST_MAX
 from benchmarks.compare.plan import SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
@@ -80,7 +81,7 @@ def _head() -> str:
 def _conditions(
     plan: Plan, machine: Machine, profiles: Mapping[str, ProfileFile], recorded: Mapping[Turn, Recorded]
 ) -> str:
-    steals = [100 * r.steal.share for r in recorded.values()]
+    lost = [100 * share for r in recorded.values() for share in r.lost]
     alone = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("isochrone", "onnxruntime", "tritonclient"))
     return (
@@ -89,7 +90,9 @@ def _conditions(
         f"capacity measured once. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over "
         f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load; the servers take "
         "turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
-        f"{alone}. The host took {min(steals):.0f} to {max(steals):.0f} % of the CPU during a turn. Python "
+        f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
+        f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
+        f"at most {max(lost):.0f} %). Python "
         f"{platform.python_version()}, tritonserver 2.51.0, {versions}; seed {plan.seed}."
     )
 

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from backend.errors import ConfigError
 from backend.load import report
@@ -20,6 +19,7 @@ from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
+from benchmarks.compare.collect import Taken, least_disturbed
 from benchmarks.compare.plan import QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import report as comparison_report
@@ -29,7 +29,6 @@ from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.errors import BenchmarkError
 from benchmarks.prometheus import parse
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
-from benchmarks.steal import Steal
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from profiler.profile_file import Entry, Features, ProfileFile
@@ -147,7 +146,7 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     assert {turn.server for turn in records.missing()} == set(QUICK.servers) <= set(SERVERS)
     for i, turn in enumerate(records.turns()):
         found = [measured(turn.server, load, turn.repeat, 4 - i) for load in QUICK.loads]
-        records.keep(turn, Recorded(found, Steal(0, 1, 0.02), 0.05 if turn.server == OURS else None))
+        records.keep(turn, Recorded(found, [0.02] * len(found), 0.05 if turn.server == OURS else None))
     again = Records(QUICK, tmp_path / "records")
     again.begin()
     assert not again.missing()
@@ -166,7 +165,7 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
 def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
     records = Records(QUICK, tmp_path)
     first, second, *_ = records.turns()
-    records.keep(second, Recorded([], Steal(0, 1, 0.0), None))
+    records.keep(second, Recorded([], [], None))
     assert records.missing()[0] == first == Turn(0, "poisson", QUICK.servers[0])
     assert second not in records.missing()
 
@@ -187,12 +186,14 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: s
         variant.scheduler_of_environment()
 
 
-def test_a_turn_that_the_host_disturbed_is_taken_once_more(tmp_path: Path) -> None:
-    records = Records(replace(QUICK, attempts=2), tmp_path)
-    for turn in records.turns():
-        records.keep(turn, Recorded([], Steal(0, 1, 0.3 if turn == records.turns()[1] else 0.05), None))
-    (again,) = records.missing()
-    assert again == records.turns()[1]
-    records.keep(again, Recorded([], Steal(0, 1, 0.4), None))
-    assert not records.missing()
-    assert records.recorded()[again].steal.share == 0.3
+@pytest.mark.parametrize(
+    ("lost", "attempts", "kept", "asked"),
+    [([0.01, 0.0], 3, 0.01, 1), ([0.2, 0.02], 3, 0.02, 2), ([0.2, 0.1, 0.3, 0.0], 3, 0.1, 3), ([0.5, 0.0], 1, 0.5, 1)],
+)
+def test_a_load_that_the_host_disturbs_is_taken_again(
+    lost: list[float], attempts: int, kept: float, asked: int
+) -> None:
+    found = [Taken(FOUND[0], share, None) for share in lost]
+    left = list(found)
+    assert least_disturbed(lambda: left.pop(0), attempts).lost == kept
+    assert len(found) - len(left) == asked

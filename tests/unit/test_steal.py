@@ -29,6 +29,13 @@ def test_a_span_is_disturbed_where_it_meets_one(span: tuple[int, int], disturbed
     assert SEEN.disturbed(*span) is disturbed
 
 
+def test_a_stall_counts_as_taken() -> None:
+    """200 ms in which no look was taken, of a second in which the kernel counted a tenth."""
+    second = 1_000_000_000
+    assert Steal(0, second, 0.1, at_ns=[500_000_000], since_ns=[300_000_000]).lost == pytest.approx(0.3)
+    assert Steal(0, second, 0.1, at_ns=[320_000_000], since_ns=[300_000_000]).lost == pytest.approx(0.1)
+
+
 def stat(ticks: int) -> str:
     line = f"cpu  9 9 9 9 9 9 9 {ticks} 0 0\n"
     return line + line.replace("cpu ", "cpu0") * 2 + "intr 1\n"
