@@ -25,26 +25,30 @@ class Exporter:
         self._families: dict[str, Any] = {}
         self._series: dict[Series, Any] = {}
         self._sent: dict[Series, float] = {}
-        self._round: Iterator[tuple[Series, float]] = iter(())
-        for series, _ in list(metrics.values()):
+        self._round: Iterator[list[tuple[Series, float]]] = iter(())
+        for series, _ in metrics.values():
             self._create(series)
 
     def step(self, calls: int) -> bool:
-        """Send up to `calls` changed series; False when a round over all of them has just ended."""
-        for series, value in self._round:
-            grown = value - self._sent[series]
-            if grown > 0:
-                self._series[series].increment(grown)
-                self._sent[series] = value
-                calls -= 1
-                if calls == 0:
-                    return True
-        self._round = iter(list(self._metrics.values()))
+        """Send some `calls` changed series; False when a round over all of them has just ended.
+
+        A histogram that was begun is sent to its end: between two steps /metrics shows no part of one.
+        """
+        for together in self._round:
+            for series, value in together:
+                grown = value - self._sent[series]
+                if grown > 0:
+                    self._series[series].increment(grown)
+                    self._sent[series] = value
+                    calls -= 1
+            if calls <= 0:
+                return True
+        self._round = iter(self._metrics.together())
         return False
 
     def flush(self) -> None:
         """Send everything that is left."""
-        self._round = iter(list(self._metrics.values()))
+        self._round = iter(self._metrics.together())
         while self.step(1_000_000):
             pass
 

@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from backend.batch import Batch
 
@@ -109,16 +110,23 @@ class Metrics:
 
     def values(self) -> Iterator[tuple[Series, float]]:
         """Every series as /metrics shows it, histograms cumulative."""
+        return chain.from_iterable(self.together())
+
+    def together(self) -> list[list[tuple[Series, float]]]:
+        """The same; a histogram's series are in one list, for a part of them says something false."""
         with self._lock:
-            yield from self._counters.items()
-            for name, histogram in self._histograms.items():
-                cumulative = 0
-                bounds = (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in histogram.bounds), "+Inf")
-                for bound, count in zip(bounds, histogram.counts, strict=True):
-                    cumulative += count
-                    yield Series(f"{name}_bucket", (("le", bound),)), cumulative
-                yield Series(f"{name}_count"), cumulative
-                yield Series(f"{name}_sum"), histogram.sum
+            counters = [[(series, value)] for series, value in self._counters.items()]
+            return [*counters, *(list(_series(name, histogram)) for name, histogram in self._histograms.items())]
+
+
+def _series(name: str, histogram: _Histogram) -> Iterator[tuple[Series, float]]:
+    cumulative = 0
+    bounds = (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in histogram.bounds), "+Inf")
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        cumulative += count
+        yield Series(f"{name}_bucket", (("le", bound),)), cumulative
+    yield Series(f"{name}_count"), cumulative
+    yield Series(f"{name}_sum"), histogram.sum
 
 
 def _counter(name: str, label: str, value: str) -> Series:

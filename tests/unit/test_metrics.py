@@ -86,6 +86,20 @@ def test_the_bounds_of_a_histogram_ascend_and_read_as_themselves(name: str) -> N
     assert not any("e" in b for b in bounds)
 
 
+def test_the_series_of_a_histogram_stay_together() -> None:
+    metrics = Metrics()
+    metrics.observe("isochrone_queue_us", 120.0)
+    together = metrics.together()
+    assert [pair for part in together for pair in part] == list(metrics.values())
+    for part in together:
+        names = {series.name for series, _ in part}
+        if len(part) > 1:
+            (base,) = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names}
+            assert names == {f"{base}_bucket", f"{base}_count", f"{base}_sum"}
+            assert METRICS[base].buckets
+    assert sum(len(part) > 1 for part in together) == sum(bool(m.buckets) for m in METRICS.values())
+
+
 def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
     metrics = Metrics()
     launch = Launch(1, 1, 0, (1,), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
