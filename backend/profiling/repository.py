@@ -43,7 +43,7 @@ def find_versions(repository: Path, models: Sequence[str] = ()) -> tuple[list[Mo
                 found += _versions(name, folders[name], config)
             elif models:
                 failed[name] = f"its config.pbtxt names backend '{config.get('backend', '')}', not '{BACKEND}'"
-        except ConfigError as error:  # noqa: PERF203 - one broken model does not stop the others
+        except ConfigError as error:  # one broken model does not stop the others
             failed[name] = str(error)
     if not found and not failed:
         raise ConfigError(f'--model-repository {repository} holds no model with backend: "{BACKEND}"')
