@@ -117,7 +117,7 @@ def build(
     timing_cache: Annotated[Path | None, typer.Option(help="Default: one per GPU in the runtime folder.")] = None,
 ) -> None:
     """Make a model.plan for this GPU, with a profile per batch size."""
-    from backend.build.command import BuildOptions, run_build  # noqa: PLC0415 - `serve` needs none of it
+    from backend.building.command import BuildOptions, run_build  # noqa: PLC0415 - `serve` needs none of it
 
     shapes = tuple(shape or ())
     run_build(BuildOptions(model, out, batch_sizes, shapes, precision, device, workspace_mib, timing_cache))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backend.build.command import BuildOptions, run_build
+from backend.building.command import BuildOptions, run_build
 from backend.engines.plan_runtime import Profile, Shape
 from backend.engines.protocol import Array
 from backend.engines.tensorrt import TensorRtEngine
@@ -60,7 +60,7 @@ def real_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs: dict[str, Sequence[int | str | None] | None] = {"y": ["batch", WIDTH], "total": ["batch"]}
     onnx = write_model(folder / "model.onnx", nodes, {"x": ["batch", WIDTH]}, outputs, {"axes": axes})
     try:
-        import backend.build.tensorrt_builder  # noqa: F401, PLC0415 - imports TensorRT
+        import backend.building.tensorrt_builder  # noqa: F401, PLC0415 - imports TensorRT
         from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
 
         CudaDevice(0)

@@ -111,7 +111,7 @@ UNLOADABLE = {
 PLANS = {
     "plan": Bad(BACKEND, "a plan needs a GPU with NVIDIA's driver, but there is none that suffices (", b"a plan"),
     "plan_empty": Bad(BACKEND, "the model file '{file}' is empty", b""),
-    "plan_by_onnxruntime": Bad(parameter("engine", "onnxruntime"), "there is no model file '{file}'", b"a plan"),
+    "plan_by_onnxruntime": Bad(parameter("engine", "onnxruntime"), "there is no model file '", b"a plan"),
     "onnx_by_tensorrt": Bad(
         parameter("engine", "tensorrt"),
         "parameter 'engine' is \"tensorrt\", but the model file is '{file}'; make a plan with `isochrone build`",

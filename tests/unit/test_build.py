@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from backend.build.command import BuildOptions, run_build
-from backend.build.shapes import Bounds, make_profiles, read_bounds
+from backend.building.command import BuildOptions, run_build
+from backend.building.shapes import Bounds, make_profiles, read_bounds
 from backend.datatypes import BY_CONFIG
 from backend.engines import cuda_device, tensorrt_plan
 from backend.engines.plan_facts import ProfileFacts, read_facts
@@ -124,7 +124,7 @@ def test_what_is_wrong_is_told_before_tensorrt_is_looked_for(options: dict[str, 
 
 
 class Builder(ModuleType):
-    """Stands for backend.build.tensorrt_builder: keeps what it was asked for."""
+    """Stands for backend.building.tensorrt_builder: keeps what it was asked for."""
 
     def __init__(self) -> None:
         super().__init__("tensorrt_builder")
@@ -141,8 +141,8 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
     builder = Builder()
     gpu = SimpleNamespace(name=lambda: "NVIDIA H200", compute_capability=lambda: "9.0")
     tensors = [tensor("x", (-1, 16), is_input=True), tensor("y", (-1, 10), is_input=False)]
-    monkeypatch.setitem(sys.modules, "backend.build.tensorrt_builder", builder)
-    monkeypatch.setattr("backend.build.tensorrt_builder", builder, raising=False)
+    monkeypatch.setitem(sys.modules, "backend.building.tensorrt_builder", builder)
+    monkeypatch.setattr("backend.building.tensorrt_builder", builder, raising=False)
     monkeypatch.setattr(cuda_device, "CudaDevice", lambda _: gpu)
     monkeypatch.setattr(tensorrt_plan, "TensorRtPlan", lambda _: SimpleNamespace(tensors=tensors, close=lambda: None))
     return builder
@@ -160,7 +160,7 @@ def test_a_plan_its_facts_and_a_timing_cache(model: Path, builder: Builder, caps
     assert facts.profiles == builder.asked["profiles"]
     assert [t.name for t in facts.plan_tensors()] == ["x", "y"]
     said = capsys.readouterr().out
-    assert "4 profiles" in said
+    assert "profiles: 4" in said
     assert "batches 5 to 6: tuned to x 6x16" in said
     assert "model.onnx is served while it lies beside" in said
     assert sorted(path.name for path in model.parent.iterdir()) == ["model.onnx", "model.plan", "model.plan.json"]

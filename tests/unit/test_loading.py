@@ -45,7 +45,7 @@ def config(file: Path, device_id: int | None = None, **parameters: str) -> Model
 def test_a_server_without_plans_imports_nothing_of_nvidia() -> None:
     program = """
 import sys
-import backend.cli, backend.engines.loading, backend.build.command, backend.profiling.command
+import backend.cli, backend.engines.loading, backend.building.command, backend.profiling.command
 import backend.engines.tensorrt_loading, backend.scheduler.process, backend.simulation.command
 print([name for name in sys.modules if name.startswith(("cuda.", "pynvml", "tensorrt"))])
 """

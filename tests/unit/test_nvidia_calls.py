@@ -30,7 +30,7 @@ def imports_nvidia(file: Path) -> bool:
 
 
 CALLERS = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("backend/**/*.py") if imports_nvidia(file))
-RUNNING = [file for file in CALLERS if not file.startswith("backend/build/")]
+RUNNING = [file for file in CALLERS if not file.startswith("backend/building/")]
 FUNCTIONS = ("cuda.bindings.runtime", "pynvml")
 MODULES = ("trt", "runtime", "pynvml")
 """What our files call them."""
@@ -60,7 +60,7 @@ def whole(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_callers_are_found() -> None:
     assert "backend/engines/tensorrt_plan.py" in RUNNING
-    assert "backend/build/tensorrt_builder.py" in CALLERS
+    assert "backend/building/tensorrt_builder.py" in CALLERS
 
 
 def test_what_serves_a_plan_calls_what_there_is(lean: Path) -> None:
