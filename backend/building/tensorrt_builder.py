@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.engines.plan_facts import ProfileFacts
 from backend.engines.tensorrt_import import import_tensorrt, release_of
-from backend.engines.tensorrt_plan import LOG
+from backend.engines.tensorrt_plan import LOG, shape_of
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def build(
         config.set_flag(trt.BuilderFlag.FP16)
     if workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    for profile in profiles:
-        _add_profile(builder, config, profile)
+    if open_inputs := _open_inputs(network):
+        for profile in profiles:
+            _add_profile(builder, config, profile, open_inputs)
     reused = _use_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -67,9 +68,17 @@ def _parse(network: trt.INetworkDefinition, onnx: Path) -> None:
         raise ConfigError(f"TensorRT {trt.__version__} cannot read '{onnx}': {why}")
 
 
-def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, facts: ProfileFacts) -> None:
+def _open_inputs(network: trt.INetworkDefinition) -> list[str]:
+    """Those with open dimensions: the others take no bounds."""
+    inputs: list[trt.ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
+    return [tensor.name for tensor in inputs if -1 in shape_of(tensor.shape)]
+
+
+def _add_profile(
+    builder: trt.Builder, config: trt.IBuilderConfig, facts: ProfileFacts, open_inputs: Sequence[str]
+) -> None:
     profile = builder.create_optimization_profile()
-    for name in facts.largest:
+    for name in open_inputs:
         shapes = (trt.Dims(facts.smallest[name]), trt.Dims(facts.optimum[name]), trt.Dims(facts.largest[name]))
         profile.set_shape(name, *shapes)
     if config.add_optimization_profile(profile) < 0:

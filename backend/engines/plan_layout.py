@@ -9,6 +9,7 @@ from pathlib import Path
 from backend.engines.plan_runtime import PlanTensor, Profile, Shape, Shapes
 from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError, EngineError
+from profiler.brief import batch_sizes
 
 GRAPH_SIZES_MAX = 32
 """Batch sizes that get a CUDA graph each; a graph costs memory and some of the load's time, on every lane."""
@@ -69,7 +70,7 @@ def graph_sizes(max_batch_size: int) -> list[int]:
     """Batch sizes that get a graph: all where they are few, else powers of two and the largest."""
     if max_batch_size <= GRAPH_SIZES_MAX:
         return list(range(1, max_batch_size + 1)) or [0]
-    return [*(1 << i for i in range((max_batch_size - 1).bit_length())), max_batch_size][-GRAPH_SIZES_MAX:]
+    return batch_sizes(max_batch_size)
 
 
 def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> int:

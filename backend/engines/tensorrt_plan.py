@@ -104,7 +104,7 @@ class TensorRtContext:
             raise EngineError(f"TensorRT refuses shape {list(shape)} for input '{name}': {LOG.take()}")
 
     def shape(self, name: str) -> Shape:
-        return _shape(self._context.get_tensor_shape(name))
+        return shape_of(self._context.get_tensor_shape(name))
 
     def set_address(self, name: str, address: Address) -> None:
         if not self._context.set_tensor_address(name, address):
@@ -136,7 +136,7 @@ def _tensor(engine: trt.ICudaEngine, name: str, file: Path) -> PlanTensor:
     layout = engine.get_tensor_format_desc(name)  # in words: the lean runtime has no names for formats
     if "kLINEAR" not in layout:
         raise ConfigError(f"{kind} '{name}' of '{file}' is laid out as {layout}; build the plan with linear tensors")
-    return PlanTensor(name, _datatype(engine, name, kind, file), _shape(engine.get_tensor_shape(name)), is_input)
+    return PlanTensor(name, _datatype(engine, name, kind, file), shape_of(engine.get_tensor_shape(name)), is_input)
 
 
 def _datatype(engine: trt.ICudaEngine, name: str, kind: str, file: Path) -> Datatype:
@@ -152,11 +152,11 @@ def _datatype(engine: trt.ICudaEngine, name: str, kind: str, file: Path) -> Data
 def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> Profile:
     bounds = {t.name: engine.get_tensor_profile_shape(t.name, index) for t in tensors if t.is_input}
     return Profile(
-        {name: _shape(smallest) for name, (smallest, _, _) in bounds.items()},
-        {name: _shape(largest) for name, (_, _, largest) in bounds.items()},
+        {name: shape_of(smallest) for name, (smallest, _, _) in bounds.items()},
+        {name: shape_of(largest) for name, (_, _, largest) in bounds.items()},
     )
 
 
-def _shape(dims: Any) -> Shape:
+def shape_of(dims: Any) -> Shape:
     """Of a Dims, which is a sequence without saying so."""
     return tuple(int(dimension) for dimension in dims)
