@@ -104,6 +104,8 @@ class Lane:
         try:
             with self._settled():
                 prepared = self._prepare(shapes)
+                self._copy_in(self._zeros(shapes))  # what lies in fresh memory could be indices to anywhere
+                self._device.drain(self._in.stream)
                 prepared.enqueue(stream)  # with new shapes TensorRT has things to finish that are not for a graph
                 self._device.drain(stream)
                 graph = self._captured(prepared)
@@ -132,6 +134,9 @@ class Lane:
             if not self._buffers[name].holds(shape):
                 raise EngineError(f"'{name}' has shape {list(shape)} in this batch, more than it can have by the plan")
         return _Prepared(context.enqueue, outputs)
+
+    def _zeros(self, shapes: Shapes) -> dict[str, Array]:
+        return {name: np.zeros(shape, self._buffers[name].tensor.datatype.numpy) for name, shape in shapes.items()}
 
     def _copy_in(self, feeds: Mapping[str, Array]) -> None:
         for name in self._inputs:

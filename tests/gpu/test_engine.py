@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from backend.errors import ConfigError, EngineError
-from tests.gpu.conftest import WIDTH, Open
+from tests.gpu.double import WIDTH, Open
 
 Batch = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from backend.engines.protocol import Array
 from backend.engines.tensorrt import TensorRtEngine
 from backend.engines.tensorrt_lane import Timings
 from backend.errors import ConfigError, EngineError
-from tests.gpu.conftest import double_plan
+from tests.gpu.double import double_plan
 from tests.gpu.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice, FakePlan, tensor
 
 FILE = Path("m/1/model.plan")
@@ -85,6 +85,20 @@ def test_no_graphs_where_shapes_are_open_besides_the_batch(device: FakeDevice) -
         np.testing.assert_array_equal(engine.run(0, {"x": x}, ["y"])[0], x)
     assert device.launched == 0
     assert engine.identity == "tensorrt 10.0, without CUDA graphs"
+
+
+def test_the_runs_before_a_capture_read_zeros_not_what_lay_in_memory(device: FakeDevice) -> None:
+    seen: list[Any] = []
+
+    def compute(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        seen.append(inputs["x"].copy())
+        return {"y": inputs["x"]}
+
+    plan = image_plan(device, (-1, 4), (8, 4))
+    plan.compute = compute
+    opened(device, plan, lanes=1)
+    assert [x.shape for x in seen] == [(size, 4) for size in range(1, 9)]
+    assert not any(x.any() for x in seen)
 
 
 @pytest.mark.parametrize("call", ["begin_capture", "end_capture"])
