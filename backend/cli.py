@@ -100,6 +100,30 @@ def profile(
 
 
 @app.command()
+def build(
+    model: Annotated[Path, typer.Argument(help="An ONNX file, such as models/mine/1/model.onnx.")],
+    out: Annotated[Path | None, typer.Option(help="Default: model.plan beside the model.")] = None,
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(help="Such as 1,2,4,8; default: powers of two up to config.pbtxt's max_batch_size, or 8."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Bounds of open dimensions, NAME=MIN:OPT:MAX without the batch, such as ids=16:128:512."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="model: types as in the file; fp16: lower where faster.")] = "model",
+    device: Annotated[int, typer.Option(min=0, help="The GPU to build on and for.")] = 0,
+    workspace_mib: Annotated[int | None, typer.Option(min=1, help="Device memory that a layer may work in.")] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="Default: one per GPU in the runtime folder.")] = None,
+) -> None:
+    """Make a model.plan for this GPU, with a profile per batch size."""
+    from backend.building.command import BuildOptions, run_build  # noqa: PLC0415 - `serve` needs none of it
+
+    shapes = tuple(shape or ())
+    run_build(BuildOptions(model, out, batch_sizes, shapes, precision, device, workspace_mib, timing_cache))
+
+
+@app.command()
 def evaluate(
     samples: Annotated[Path, typer.Argument(help="Recorded batches, one JSON object per line.")],
     train_fraction: Annotated[

@@ -44,18 +44,36 @@ class ModelConfig:
 
 
 def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
-    """The file to load: `default_model_filename`, else `model.onnx`, else `model.plan` where only that is there."""
+    """The file to load: `default_model_filename`, else as the parameter `engine` has it, else `model.onnx` if there."""
     named = config.get("default_model_filename")
     if named:
         return version_directory / str(named)
     onnx, plan = version_directory / "model.onnx", version_directory / "model.plan"
-    return plan if plan.exists() and not onnx.exists() else onnx
+    engine = config.get("parameters", {}).get("engine", {}).get("string_value", "auto")
+    wanted = engine == "tensorrt" or (engine == "auto" and not onnx.exists())
+    return plan if plan.exists() and wanted else onnx
 
 
-def complete(config: dict[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Fill in inputs, outputs, `max_batch_size` and dynamic batching in place, where config.pbtxt leaves them out."""
+def first_gpu(config: Mapping[str, Any]) -> int | None:
+    """The first GPU of a KIND_GPU instance group, None on CPU."""
+    for group in config.get("instance_group", ()):
+        if group.get("kind") == "KIND_GPU":
+            return int(next(iter(group.get("gpus", ())), 0))
+    return None
+
+
+def complete(
+    config: dict[str, Any],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch_size: int | None = None,
+) -> None:
+    """Fill in inputs, outputs, `max_batch_size` and dynamic batching in place, where config.pbtxt leaves them out.
+
+    max_batch_size: the model's own, where its file has one.
+    """
     if config.get("max_batch_size", 0) == 0 and _may_batch(config, inputs, outputs):
-        config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+        config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE if max_batch_size is None else max_batch_size
     batching = config.get("max_batch_size", 0) > 0
     _complete_tensors(config.setdefault("input", []), inputs, batching)
     stated = config.setdefault("output", [])

@@ -10,10 +10,10 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.engines.onnx import read_specs
+from backend.engines.loading import read_model_specs
 from backend.errors import IsochroneError
 from backend.instance import Instance
-from backend.model_config import check_scheduling, check_tensors, complete, model_file, read_model_config
+from backend.model_config import check_scheduling, check_tensors, complete, first_gpu, model_file, read_model_config
 from backend.parameters import read_parameters
 
 
@@ -28,10 +28,9 @@ class TritonPythonModel:
             check_scheduling(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
-            if file.suffix != ".plan":
-                inputs, outputs = read_specs(file)
-                complete(config, inputs, outputs)
-                check_tensors(config, inputs, outputs)  # here too: it saves starting a process for nothing
+            model = read_model_specs(file, first_gpu(config))
+            complete(config, model.inputs, model.outputs, model.max_batch_size)
+            check_tensors(config, model.inputs, model.outputs)  # here too: it saves starting a process for nothing
         except IsochroneError as error:
             raise _refused(config["name"], error) from None
         return auto_complete_model_config
@@ -44,8 +43,9 @@ class TritonPythonModel:
         try:
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-            inputs, outputs = read_specs(file)
-            self._instance = Instance(read_model_config(config, version, file, inputs, outputs, device_id))
+            model = read_model_specs(file, device_id)
+            served = read_model_config(config, version, file, model.inputs, model.outputs, device_id)
+            self._instance = Instance(served)
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
 

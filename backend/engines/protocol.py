@@ -27,6 +27,15 @@ class TensorSpec:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class ModelSpecs:
+    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int | None = None
+
+
 class Engine(Protocol):
     """A loaded model that may run several batches at once, one per lane."""
 

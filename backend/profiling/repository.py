@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.engines.onnx import read_specs
+from backend.engines.loading import read_model_specs
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, complete, model_file, read_model_config
+from backend.model_config import ModelConfig, complete, first_gpu, model_file, read_model_config
 
 BACKEND = "isochrone"
 
@@ -54,11 +54,10 @@ def served_config(version: ModelVersion) -> ModelConfig:
     """The configuration as the backend would serve it. Raises ConfigError."""
     config = {**version.config, "name": version.model}
     file = model_file(version.directory, config)
-    if file.suffix == ".plan":
-        raise ConfigError(f"'{file}' needs TensorRT, which is not part of this release; use a model.onnx")
-    inputs, outputs = read_specs(file)
-    complete(config, inputs, outputs)
-    return read_model_config(config, version.version, file, inputs, outputs, _device_id(config))
+    device_id = first_gpu(config)
+    model = read_model_specs(file, device_id)
+    complete(config, model.inputs, model.outputs, model.max_batch_size)
+    return read_model_config(config, version.version, file, model.inputs, model.outputs, device_id)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -100,11 +99,3 @@ def _versions(name: str, folder: Path, config: Mapping[str, Any]) -> list[ModelV
     if not numbers:
         raise ConfigError(f"'{folder}' has no version directory to load, such as {folder}/1")
     return [ModelVersion(name, str(number), folder / str(number), config) for number in numbers]
-
-
-def _device_id(config: Mapping[str, Any]) -> int | None:
-    """The first GPU of a KIND_GPU instance group, None on CPU."""
-    for group in config.get("instance_group", ()):
-        if group.get("kind") == "KIND_GPU":
-            return int(next(iter(group.get("gpus", ())), 0))
-    return None

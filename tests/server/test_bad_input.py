@@ -108,6 +108,19 @@ UNLOADABLE = {
         "give every model on the device the same value",
     ),
 }
+PLANS = {
+    "plan": Bad(BACKEND, "a plan needs a GPU with NVIDIA's driver, but there is none that suffices (", b"a plan"),
+    "plan_empty": Bad(BACKEND, "the model file '{file}' is empty", b""),
+    "plan_by_onnxruntime": Bad(parameter("engine", "onnxruntime"), "there is no model file '", b"a plan"),
+    "onnx_by_tensorrt": Bad(
+        parameter("engine", "tensorrt"),
+        "parameter 'engine' is \"tensorrt\", but the model file is '{file}'; make a plan with `isochrone build`",
+    ),
+    "mps_percent": Bad(
+        parameter("mps_percent", "30"), "parameter 'mps_percent' is \"30\", but this instance is not on a GPU"
+    ),
+}
+"""What needs a GPU, on a machine without."""
 ON_A_GPU = BACKEND + "instance_group [{ kind: KIND_GPU }]\n"  # here Triton itself speaks, before us
 TABLE = graph(
     [helper.make_node("Gather", ["table", "x"], ["y"])],
@@ -117,6 +130,10 @@ TABLE = graph(
 )
 
 
+def model_name(bad: Bad) -> str:
+    return "model.onnx" if bad.model is GOOD else "model.plan"
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("models")
@@ -124,6 +141,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = write_model(repository, name, bad.model or b"", bad.config)
         if bad.model is None:
             (folder / "1" / "model.onnx").unlink()
+    for name, bad in PLANS.items():
+        write_model(repository, name, bad.model or b"", bad.config, filename=model_name(bad))
     write_model(repository, "gpu", GOOD, ON_A_GPU)
     write_model(repository, "good", GOOD, parameter("device_lanes", str(LANES)))
     write_model(repository, "table", TABLE, BACKEND)
@@ -144,7 +163,7 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def sentences(server: EmbeddedServer) -> dict[str, str]:
     """Model → why it could not be loaded. Side by side, because each needs a process of its own."""
-    return load(server, [*UNLOADABLE, "gpu"])
+    return load(server, [*UNLOADABLE, *PLANS, "gpu"])
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +216,12 @@ INTERNAL = {"http": "500", "grpc": "INTERNAL"}
 @pytest.mark.parametrize("name", UNLOADABLE)
 def test_a_model_that_cannot_be_loaded(name: str, sentences: dict[str, str], repository: Path) -> None:
     says = UNLOADABLE[name].says.format(file=repository / name / "1" / "model.onnx")
+    assert f"isochrone cannot load model '{name}': {says}" in sentences[name]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_where_there_is_no_gpu(name: str, sentences: dict[str, str], repository: Path) -> None:
+    says = PLANS[name].says.format(file=repository / name / "1" / model_name(PLANS[name]))
     assert f"isochrone cannot load model '{name}': {says}" in sentences[name]
 
 

@@ -1,0 +1,1 @@
+"""`isochrone build`: a plan for this GPU from an ONNX file."""

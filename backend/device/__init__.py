@@ -1,0 +1,1 @@
+"""Facts about a GPU and who shares it. Nothing here runs anything on it."""

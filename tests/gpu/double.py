@@ -1,0 +1,38 @@
+"""A plan that doubles, as the tests of both GPUs know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backend.engines.plan_runtime import Profile, Shape
+from backend.engines.protocol import Array
+from backend.engines.tensorrt import TensorRtEngine
+from tests.gpu.fake_gpu import FakeDevice, FakePlan, tensor
+
+BATCH_SIZES = (1, 2, 4, 8)
+WIDTH = 4
+
+Open = Callable[..., TensorRtEngine]
+
+
+def double_plan(device: FakeDevice) -> FakePlan:
+    """`x` FP32 [batch, 4] → `y` = x + x and `total` [batch], its rows' sums; profiles as `isochrone build` has them."""
+
+    def shapes(inputs: Mapping[str, Shape]) -> Mapping[str, Shape]:
+        return {"y": inputs["x"], "total": inputs["x"][:1]}
+
+    def compute(inputs: Mapping[str, Any]) -> Mapping[str, Array]:
+        doubled = inputs["x"] + inputs["x"]
+        return {"y": doubled, "total": doubled.sum(axis=1)}
+
+    tensors = [
+        tensor("x", (-1, WIDTH), is_input=True),
+        tensor("y", (-1, WIDTH), is_input=False),
+        tensor("total", (-1,), is_input=False),
+    ]
+    below = (0, *BATCH_SIZES)
+    profiles = [
+        Profile({"x": (low + 1, WIDTH)}, {"x": (high, WIDTH)}) for low, high in zip(below, BATCH_SIZES, strict=False)
+    ]
+    return FakePlan(device, tensors, profiles, shapes, compute)

@@ -1,0 +1,162 @@
+"""Which engine opens which file, and that nobody needs TensorRT or CUDA who has no plan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from backend.engines import cuda_device
+from backend.engines.loading import open_engine, read_model_specs
+from backend.engines.plan_facts import facts_path
+from backend.engines.protocol import ModelSpecs
+from backend.engines.tensorrt_import import NAMES
+from backend.errors import ConfigError
+from backend.model_config import ModelConfig, complete, model_file, read_model_config
+from tests.unit.graphs import write_mlp
+from tests.unit.test_plan_layout import FACTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"plan")
+    return plan
+
+
+def config(file: Path, device_id: int | None = None, **parameters: str) -> ModelConfig:
+    stated: Mapping[str, Any] = {
+        "name": "m",
+        "max_batch_size": 0,
+        "input": [],
+        "output": [],
+        "parameters": {key: {"string_value": value} for key, value in parameters.items()},
+    }
+    return read_model_config(stated, "1", file, (), (), device_id)
+
+
+def test_a_server_without_plans_imports_nothing_of_nvidia() -> None:
+    program = """
+import sys
+import backend.cli, backend.engines.loading, backend.building.command, backend.profiling.command
+import backend.engines.tensorrt_loading, backend.scheduler.process, backend.simulation.command
+print([name for name in sys.modules if name.startswith(("cuda.", "pynvml", "tensorrt"))])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_engine_that_does_not_run_the_file(plan: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_engine(config(plan, engine="onnxruntime"))
+    assert str(refused.value) == (
+        f'parameter \'engine\' is "onnxruntime", but the model file is \'{plan}\'; use "auto" or "tensorrt"'
+    )
+    onnx = write_mlp(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        open_engine(config(onnx, engine="tensorrt"))
+    assert str(refused.value) == (
+        f"parameter 'engine' is \"tensorrt\", but the model file is '{onnx}'; make a plan with `isochrone build`"
+    )
+
+
+def test_mps_percent_on_cpu(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^parameter 'mps_percent' is \"30\", but this instance is not on a GPU$"):
+        open_engine(config(write_mlp(tmp_path), mps_percent="30"))
+
+
+def test_a_plan_without_tensorrt(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "backend.engines.tensorrt_plan", raising=False)
+    monkeypatch.delattr("backend.engines.tensorrt_plan", raising=False)
+    for name in NAMES:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"^a plan needs TensorRT, which is not installed here;"):
+        read_model_specs(plan, 0)
+
+
+def test_a_plan_without_cuda(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "backend.engines.cuda_device", raising=False)
+    monkeypatch.delattr("backend.engines.cuda_device", raising=False)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(
+        ConfigError, match=r"^a plan needs the package cuda-bindings, which cannot be imported \(.*gpu\]'$"
+    ):
+        read_model_specs(plan, 0)
+
+
+def test_a_plan_on_a_cpu_instance(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda _: None)
+    with pytest.raises(ConfigError) as refused:
+        open_engine(config(plan))
+    assert str(refused.value) == (
+        f"'{plan}' needs a GPU, but this instance is KIND_CPU; instance_group needs kind: KIND_GPU"
+    )
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "there is no model file"), (b"", "the model file")])
+def test_a_plan_that_is_not_there(content: bytes | None, says: str, plan: Path) -> None:
+    plan.unlink() if content is None else plan.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        read_model_specs(plan, None)
+
+
+def test_what_a_plan_takes_is_known_without_a_gpu(plan: Path) -> None:
+    facts_path(plan).write_bytes(msgspec.json.encode(FACTS))
+    model = read_model_specs(plan, None)
+    assert [(t.name, t.datatype.config, t.shape) for t in model.inputs] == [("x", "TYPE_FP16", (-1, 3))]
+    assert model.max_batch_size == 8
+    stated: dict[str, Any] = {"name": "m"}
+    complete(stated, model.inputs, model.outputs, model.max_batch_size)
+    assert stated["max_batch_size"] == 8
+    assert stated["input"] == [{"name": "x", "data_type": "TYPE_FP16", "dims": [3]}]
+
+
+def test_a_plan_for_a_static_batch_does_not_batch(plan: Path) -> None:
+    """Batches of 4 only, under max_batch_size 8."""
+    four = msgspec.structs.replace(
+        FACTS,
+        tensors=tuple(msgspec.structs.replace(t, shape=(4, *t.shape[1:])) for t in FACTS.tensors),
+        profiles=(msgspec.structs.replace(FACTS.profiles[0], smallest={"x": (4, 3)}, largest={"x": (4, 3)}),),
+    )
+    facts_path(plan).write_bytes(msgspec.json.encode(four))
+    model = read_model_specs(plan, None)
+    assert model.max_batch_size == 0
+    stated: dict[str, Any] = {"name": "m", "max_batch_size": 8}
+    complete(stated, model.inputs, model.outputs, model.max_batch_size)
+    with pytest.raises(ConfigError) as refused:
+        read_model_config(stated, "1", plan, model.inputs, model.outputs, 0)
+    assert str(refused.value) == (
+        "max_batch_size is above 0, but input 'x' of the model has shape [4, 3] without a dynamic first dimension; "
+        "use max_batch_size: 0"
+    )
+
+
+def test_an_onnx_file_has_no_largest_batch(tmp_path: Path) -> None:
+    assert read_model_specs(write_mlp(tmp_path), None).max_batch_size is None
+    assert ModelSpecs((), ()).max_batch_size is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "files", "chosen"),
+    [
+        ("auto", ("model.onnx", "model.plan"), "model.onnx"),
+        ("tensorrt", ("model.onnx", "model.plan"), "model.plan"),
+        ("onnxruntime", ("model.onnx", "model.plan"), "model.onnx"),
+        ("auto", ("model.plan",), "model.plan"),
+        ("tensorrt", ("model.onnx",), "model.onnx"),
+    ],
+)
+def test_the_engine_decides_between_two_files(engine: str, files: tuple[str, ...], chosen: str, tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    stated = {"parameters": {"engine": {"string_value": engine}}}
+    assert model_file(tmp_path, stated) == tmp_path / chosen
