@@ -45,7 +45,7 @@ test: lint $(MODELS)
 	$(BIN)/python -m pytest tests/server
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/unit tests/gpu --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
