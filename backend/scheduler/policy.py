@@ -23,7 +23,7 @@ from predictor.response import Response
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
-LATE_SHARE_MAX = 0.25
+LATE_SHARE_MAX = 0.1
 """Of the lanes' time that goes to requests which are late, or were held too long, while others can still make it; it
 grows with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
 OVERDUE_NS = CLASS_NS

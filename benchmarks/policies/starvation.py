@@ -23,17 +23,17 @@ class Ageless(Policy):
     late_share_max: ClassVar[float] = 0.0
 
 
-class Fast(Policy):
-    """They may get half of it."""
+class Generous(Policy):
+    """They may get a quarter of it."""
 
-    late_share_max: ClassVar[float] = 0.5
+    late_share_max: ClassVar[float] = 0.25
 
 
 CASES: dict[str, tuple[bool, type[Policy]]] = {
     "`on_miss: reject`": (True, Policy),
     "`on_miss: serve`, late requests get no share": (False, Ageless),
     f"`on_miss: serve`, up to {LATE_SHARE_MAX:.0%} of the lanes (as built)": (False, Policy),
-    "`on_miss: serve`, up to 50%": (False, Fast),
+    "`on_miss: serve`, up to 25%": (False, Generous),
 }
 
 
