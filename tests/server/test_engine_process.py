@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,31 +33,54 @@ TABLE = graph(
     {"y": (np.float32, ["batch", 1])},
     {"table": np.arange(10, dtype=np.float32)},
 )
-WEIGHTS_BYTES = 4 * 2 * 2048**2  # of which a run may have a second copy in another order
-TWICE = "instance_group [{ kind: KIND_CPU count: 2 }]\n"
-UNKNOWN_ENGINE = 'parameters { key: "engine" value { string_value: "tensorrt" } }\n'
-MODELS: Mapping[str, tuple[onnx.ModelProto, str]] = {
-    "one": (ONE, "shared"),
-    "one_own": (ONE, "own"),
-    "two": (TWO, "shared"),
-    "table": (TABLE, "shared"),
-    "table_own": (TABLE, "own"),
-    "bad": (ONE, "shared"),
-    "bad_own": (ONE, "own"),
-    "heavy": (mlp(16, 4, seed=3, hidden=2048), "shared"),
-    "heavy_twice": (mlp(16, 4, seed=4, hidden=2048), "shared"),
+# Complete, so that Triton needs no process of its own to complete it at each load.
+CONFIG = """
+backend: "isochrone"
+max_batch_size: 8
+input [{{ name: "x" data_type: {x} dims: [{dims}] }}]
+output [{{ name: "y" data_type: TYPE_FP32 dims: [{dims}] }}]
+instance_group [{{ kind: KIND_CPU count: {instances} }}]
+parameters {{ key: "engine_process" value {{ string_value: "{where}" }} }}
+parameters {{ key: "engine" value {{ string_value: "{engine}" }} }}
+"""
+WEIGHTS_BYTES = 4 * 2 * 2048**2  # of which a session may have a second copy in another order
+
+
+@dataclass(frozen=True)
+class Model:
+    """Enough of a model to write it down."""
+
+    graph: onnx.ModelProto
+    where: str = "shared"
+    instances: int = 1
+    engine: str = "onnxruntime"
+
+    def config(self) -> str:
+        x, dims = ("TYPE_INT64", 1) if self.graph is TABLE else ("TYPE_FP32", 16)
+        return CONFIG.format(x=x, dims=dims, instances=self.instances, where=self.where, engine=self.engine)
+
+
+MODELS: Mapping[str, Model] = {
+    "one": Model(ONE),
+    "one_own": Model(ONE, "own"),
+    "two": Model(TWO),
+    "table": Model(TABLE),
+    "table_own": Model(TABLE, "own"),
+    "bad": Model(ONE, engine="tensorrt"),
+    "bad_own": Model(ONE, "own", engine="tensorrt"),
+    "heavy": Model(mlp(16, 4, seed=3, hidden=2048)),
+    "heavy_twice": Model(mlp(16, 4, seed=4, hidden=2048), instances=2),
 }
-MORE = {"heavy_twice": TWICE, "bad": UNKNOWN_ENGINE, "bad_own": UNKNOWN_ENGINE}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     repository = tmp_path_factory.mktemp("models")
-    with EmbeddedServer(repository, extra=EXPLICIT) as server:
-        for name, (model, where) in MODELS.items():
-            asked = f'parameters {{ key: "engine_process" value {{ string_value: "{where}" }} }}\n'
-            config = f'backend: "isochrone"\nmax_batch_size: 8\n{asked}{MORE.get(name, "")}'
-            remember_profile(server, write_model(repository, name, model, config), solo_ms=1, max_batch_size=8)
+    for name, model in MODELS.items():
+        write_model(repository, name, model.graph, model.config())
+    with EmbeddedServer(repository, extra=[*EXPLICIT, "--disable-auto-complete-config"]) as server:
+        for name in MODELS:
+            remember_profile(server, repository / name, solo_ms=1, max_batch_size=8)
         assert load(server, ["one", "one_own", "two", "table", "table_own"]) == {}
         yield server
     assert server.stop() == 0
@@ -172,7 +196,7 @@ def test_models_that_come_and_go_leave_nothing(
     client.unload_model("two")
     eventually(lambda: "two" not in server.stub_pids())
     before = held(process)
-    for _ in range(4):
+    for _ in range(3):
         assert load(server, ["two"]) == {}
         ask()
         client.unload_model("two")
