@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServerError
@@ -28,14 +29,24 @@ _started: list[subprocess.Popen[bytes]] = []
 _CODE_ROOT = Path(__file__).resolve().parents[1]
 
 
-def connect_or_start(point: MeetingPoint, command: Sequence[str], timeout_s: float) -> socket.socket:
-    """A connection to the process that is met at `point`. command: its module and options, where none runs.
+@dataclass(frozen=True)
+class Start:
+    """How the process is started where none runs: its module and options.
 
-    Raises ServerError where none answers in `timeout_s`.
+    own_session: Linux gives each session an equal share of a core, whatever its threads' niceness ("autogroups"). The
+    scheduler gains by that; lanes that are to give way to the threads of tritonserver must stay in its session.
     """
+
+    module: str
+    options: Sequence[str]
+    own_session: bool
+
+
+def connect_or_start(point: MeetingPoint, start: Start, timeout_s: float) -> socket.socket:
+    """A connection to the process that is met at `point`. Raises ServerError where none answers in `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
-        connection = _connect(point) or _start_and_connect(point, command)
+        connection = _connect(point) or _start_and_connect(point, start)
         if connection is not None:
             return connection
         if time.monotonic() > deadline:
@@ -76,7 +87,7 @@ def _connect(point: MeetingPoint) -> socket.socket | None:
     return connection
 
 
-def _start_and_connect(point: MeetingPoint, command: Sequence[str]) -> socket.socket | None:
+def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | None:
     """Start the process and connect to it, unless another one is just starting it.
 
     One too many ends by itself, so that a lost race costs a process and nothing else. Raises ServerError.
@@ -87,7 +98,7 @@ def _start_and_connect(point: MeetingPoint, command: Sequence[str]) -> socket.so
         raise ServerError(f"'{point.lock.parent}' cannot be written to: {error.strerror}") from error
     try:
         fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        process = _start(point, command)
+        process = _start(point, start)
         begun = time.monotonic()
         connection = None
         while connection is None and process.poll() is None and time.monotonic() - begun < _START_S:
@@ -102,18 +113,18 @@ def _start_and_connect(point: MeetingPoint, command: Sequence[str]) -> socket.so
         os.close(starting)
 
 
-def _start(point: MeetingPoint, command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
     # One numerical thread: what it computes by itself is small, and the other cores belong to the models.
     environment = {**os.environ, "PYTHONPATH": str(_CODE_ROOT), "OPENBLAS_NUM_THREADS": "1"}
     with point.log.open("ab") as log:
         process = subprocess.Popen(
-            [_python(point.role), "-m", *command],
+            [_python(point.role), "-m", start.module, *start.options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=point.log.parent,
             env=environment,
-            start_new_session=True,
+            start_new_session=start.own_session,
         )
     _started[:] = [p for p in (*_started, process) if p.poll() is None]
     return process

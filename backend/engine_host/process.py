@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -137,7 +138,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--linger-s", type=float, default=None, help="end after so long without a connection")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
+    # What a terminal tells the group of the tritonserver that started it, such as Ctrl-C, is not for this process: that
+    # server still drains then, and others may use these engines.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getsid(0) != os.getpid():
+        os.setpgid(0, 0)
     serve(meeting_point(options.device, "engine process"), options.linger_s)
     return 0
 

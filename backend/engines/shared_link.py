@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from backend.device_process import LINGER_S, connect_or_start
+from backend.device_process import LINGER_S, Start, connect_or_start
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Open, Opened, Refused, decode_opened
 from backend.engines.shared_session import Session
@@ -99,9 +99,10 @@ class EngineLink:
 
     def _open(self) -> Session:
         point = meeting_point(self._device, "engine process")
-        command = ("backend.engine_host.process", "--device", self._device, "--linger-s", str(LINGER_S))
+        options = ("--device", self._device, "--linger-s", str(LINGER_S))
+        start = Start("backend.engine_host.process", options, own_session=False)
         for _ in range(_OPEN_TRIES):
-            channel = Channel(connect_or_start(point, command, CONNECT_S))
+            channel = Channel(connect_or_start(point, start, CONNECT_S))
             try:
                 return Session(channel, self._ask(channel))
             except ConnectionError:

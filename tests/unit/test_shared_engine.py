@@ -76,6 +76,10 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def computes(more_than_s: float) -> bool:
+    return cpu_s(engine_process()) > more_than_s
+
+
 def x(rows: int = 1, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((rows, 16)).astype(np.float32)
 
@@ -117,19 +121,15 @@ def test_every_type_in_parts(tmp_path: Path) -> None:
 
 
 def test_lanes_run_at_the_same_time(tmp_path: Path) -> None:
-    made = config(tmp_path, batchmates(300.0))
-    running: list[int] = []
-    at_once: list[int] = []
-    with closing(open_engine(made)) as shared:
+    took_ns: list[int] = []
+    with closing(open_engine(config(tmp_path, batchmates(300.0)))) as shared:
 
         def run(lane: int) -> None:
-            running.append(lane)
-            shared.run(lane, ONE_ROW, ["y"])
-            at_once.append(len(running))
-            running.remove(lane)
+            took_ns.append(shared.run(lane, ONE_ROW, ["y"]).exec_ns)
 
-        in_threads(*(partial(run, lane) for lane in range(2)))
-    assert at_once == [2, 1]  # with one lane after the other the first one would have ended alone
+        began_ns = time.monotonic_ns()
+        in_threads(partial(run, 0), partial(run, 1))
+        assert time.monotonic_ns() - began_ns < sum(took_ns)
 
 
 def test_a_run_that_raises_says_the_same(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_batch_that_takes_the_engine_process_down_is_run_twice_and_no_more(tmp
             for _ in range(2):
                 eventually(lambda: engine_process() not in {0, *killed} and log().count("loaded") > len(killed))
                 loaded_s = cpu_s(engine_process())
-                eventually(lambda: cpu_s(engine_process()) > loaded_s + 0.1)  # noqa: B023
+                eventually(partial(computes, loaded_s + 0.1))
                 killed.append(engine_process())
                 os.kill(killed[-1], signal.SIGKILL)
 
@@ -254,7 +254,7 @@ def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path
         finally:
             process.kill()
     eventually(lambda: f"closed '{made.model_file}'" in log())
-    eventually(lambda: open_files(engine_process()) == before)
+    eventually(lambda: open_files(engine_process()) <= before)  # models of earlier tests may have been leaving still
 
 
 def test_the_last_model_that_leaves_ends_the_engine_process_and_leaves_nothing_here(tmp_path: Path) -> None:
