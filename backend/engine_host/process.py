@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -143,7 +144,14 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getsid(0) != os.getpid():
         os.setpgid(0, 0)
-    serve(meeting_point(options.device, "engine process"), options.linger_s)
+    # A model has three descriptors per lane here; the usual limit of 1024 is meant for programs that use select().
+    hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    try:
+        serve(meeting_point(options.device, "engine process"), options.linger_s)
+    except IsochroneError as error:
+        _log.error("%s", error)
+        return 2
     return 0
 
 

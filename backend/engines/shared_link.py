@@ -92,9 +92,12 @@ class EngineLink:
             with self._changed:
                 self._session, self._failure = session, failure
                 self._changed.notify_all()
-            if session is not None:
+            if session is None:
+                self._closing.wait(_AGAIN_S)
+            elif self._closing.is_set():  # before it could hang up this one
+                session.close()
+            else:
                 return session
-            self._closing.wait(_AGAIN_S)
         return None
 
     def _open(self) -> Session:

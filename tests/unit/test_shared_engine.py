@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,13 @@ def small(tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
 def test_specs_and_identity_are_those_of_the_engine(small: tuple[Engine, Engine]) -> None:
     shared, ours = small
     assert (shared.inputs, shared.outputs, shared.identity) == (ours.inputs, ours.outputs, ours.identity)
+
+
+def test_many_models_do_not_run_out_of_descriptors(small: tuple[Engine, Engine]) -> None:
+    assert small[0].identity
+    limits = Path(f"/proc/{engine_process()}/limits").read_text()
+    soft, hard = re.findall(r"^Max open files +(\S+) +(\S+)", limits, re.MULTILINE)[0]
+    assert soft == hard
 
 
 def test_answers_are_equal_bit_for_bit_and_stay_so(small: tuple[Engine, Engine]) -> None:
