@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from backend.device_process import only_listener
+from backend.engine_host import memory
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.lanes import LaneThread, ModelLane
 from backend.engine_host.messages import PROTOCOL, AddLane, Open, Opened, Refused, Spec, decode_request
@@ -144,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getsid(0) != os.getpid():
         os.setpgid(0, 0)
+    memory.keep_one_heap()
     # A model has three descriptors per lane here; the usual limit of 1024 is meant for programs that use select().
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backend.engine_host import memory
 from backend.engine_host.messages import Open
 from backend.engines.protocol import Engine
 from profiler.profile_file import NAME as PROFILE
@@ -82,6 +83,7 @@ class EngineStore:
             del self._entries[key]
         if entry.engine is not None:
             entry.engine.close()
+            memory.give_back()
             _log.info("closed '%s'", key[0])
 
 

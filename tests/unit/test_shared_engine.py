@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ pytestmark = pytest.mark.usefixtures("runtime_dir")
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
 ONE_ROW: dict[str, list[Array]] = {"x": [np.ones((1, 1), np.float32)]}
+HEAVY_BYTES = 4 * 2 * 2048**2
 GATHER = graph(
     [helper.make_node("Gather", ["table", "x"], ["y"])],
     {"x": (np.int64, ["batch", 1])},
@@ -241,6 +243,17 @@ def test_a_model_of_many_inputs(tmp_path: Path) -> None:
     assert [array.item() for array in ran.outputs] == list(range(1_500))
 
 
+def test_models_that_come_and_go_take_their_memory_with_them(tmp_path: Path, small: tuple[Engine, Engine]) -> None:
+    small[0].run(0, {"x": [x()]}, ["y"])
+    heavy = config(tmp_path, mlp(16, 4, hidden=2048), "heavy")
+    before = memory_bytes(engine_process())
+    for turn in range(1, 5):
+        with closing(open_engine(heavy)) as engine:
+            engine.run(turn % 2, {"x": [x()]}, ["y"])
+            assert memory_bytes(engine_process()) > before + HEAVY_BYTES
+        eventually(lambda: memory_bytes(engine_process()) < before + HEAVY_BYTES // 2)
+
+
 def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path, small: tuple[Engine, Engine]) -> None:
     made = config(tmp_path, mlp(16, 2, seed=3), "doomed")
     code = (
@@ -284,6 +297,11 @@ def test_a_run_when_the_model_is_closed(tmp_path: Path) -> None:
     shared.close()
     with pytest.raises(EngineError):
         shared.run(0, {"x": [x()]}, ["y"])
+
+
+def memory_bytes(pid: int) -> int:
+    """In RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def in_threads(*work: Callable[[], None]) -> None:
