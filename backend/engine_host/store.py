@@ -62,6 +62,7 @@ class EngineStore:
             with entry.loading:
                 if entry.engine is None:
                     entry.engine = self._open(model.engine, file, model.device_id)
+                    memory.give_back()  # what only loading needed, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:
             self._leave(key)

@@ -26,6 +26,8 @@ from tests.server.harness import graph, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
 RATE_PER_S = 50.0
+RECOVERED_WITHIN_S = 10.0
+"""A Python process starts and loads its models: a second here, several times that where others use the machine too."""
 ONE, TWO = (mlp(16, 4, seed, hidden=768) for seed in (1, 2))  # about 1 ms
 TABLE = graph(
     [helper.make_node("Gather", ["table", "x"], ["y"])],
@@ -180,7 +182,7 @@ def test_a_killed_engine_process_costs_no_request_and_is_replaced(server: Embedd
         time.sleep(1.0)
     for loop in loops:
         assert loop.failures() == []
-        assert longest_s(loop.sent(killed_s - 0.5)) < longest_s(loop.sent(before_s=killed_s - 0.5)) + 3.0
+        assert longest_s(loop.sent(killed_s - 0.5)) < RECOVERED_WITHIN_S
     assert metric(server, "isochrone_requests_total", outcome="failed", model="one") == 0
     assert engine_processes(server) == [engine_process(server)]
     assert engine_process(server) != first
