@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from backend.engines.protocol import Array
 from backend.request import Pending
 from backend.scheduler.messages import Launch
@@ -41,12 +39,9 @@ class Batch:
         return self.exec_ns if complete else None
 
 
-def feeds(requests: Sequence[Pending]) -> dict[str, Array]:
-    """Inputs of all requests, one after the other along the batch dimension."""
-    first = requests[0].inputs
-    if len(requests) == 1:
-        return first
-    return {name: np.concatenate([r.inputs[name] for r in requests]) for name in first}
+def feeds(requests: Sequence[Pending]) -> dict[str, list[Array]]:
+    """Each input of all requests, in their order; to be joined along the batch dimension."""
+    return {name: [r.inputs[name] for r in requests] for name in requests[0].inputs}
 
 
 def wanted(requests: Sequence[Pending]) -> list[str]:

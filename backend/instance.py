@@ -127,10 +127,9 @@ class Instance:
 
     def _run(self, batch: Batch) -> Outputs:
         names = batches.wanted(batch.requests)
-        feeds = batches.feeds(batch.requests)
-        started_ns = time.perf_counter_ns()
-        outputs = self._engine.run(batch.lane, feeds, names)
-        batch.exec_ns = max(1, time.perf_counter_ns() - started_ns)
+        ran = self._engine.run(batch.lane, batches.feeds(batch.requests), names)
+        batch.exec_ns = max(1, ran.exec_ns)
+        outputs: Sequence[Array] = ran.outputs
         try:
             if self._config.reshaped:
                 outputs = [self._as_stated(name, array) for name, array in zip(names, outputs, strict=True)]

@@ -14,8 +14,8 @@ from queue import SimpleQueue
 from backend.batch import Batch
 
 _NICENESS = 10
-"""Of a lane's thread: what hands requests in and answers out shares its core, needs it for microseconds, and would else
-wait for the rest of a time slice at each of the several steps of an answer."""
+"""Of a lane's thread on CPU: what hands requests in and answers out shares its core, needs it for microseconds, and
+would else wait for the rest of a time slice at each of the several steps of an answer."""
 
 
 def cores() -> list[int]:
@@ -29,17 +29,21 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def give_way() -> None:
+    """Let what hands requests in and answers out go before the calling thread."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
 class Lanes:
     """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU."""
 
     def __init__(self, count: int, work: Callable[[Batch], None], pinned_to: Sequence[int] | None) -> None:
         self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in range(count)]
-        niceness = None if pinned_to is None else _NICENESS
         own: list[int | None] = list(pinned_to) if pinned_to is not None and count <= len(pinned_to) else [None] * count
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(queue, work, own[i], niceness),
+                args=(queue, work, own[i], pinned_to is not None),
                 name=f"isochrone-lane-{i}",
                 daemon=True,
             )
@@ -63,12 +67,10 @@ class Lanes:
             thread.join(timeout=30.0)
 
     @staticmethod
-    def _run(
-        queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None, niceness: int | None
-    ) -> None:
+    def _run(queue: SimpleQueue[Batch | None], work: Callable[[Batch], None], core: int | None, on_cpu: bool) -> None:
         if core is not None:
             pin(core)
-        if niceness is not None:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        if on_cpu:
+            give_way()
         while (batch := queue.get()) is not None:
             work(batch)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from backend.device.mps import limit_multiprocessors
 from backend.engines.onnx import OnnxEngine, read_specs
+from backend.engines.placement import in_engine_process
 from backend.engines.protocol import Engine, ModelSpecs
+from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
 from backend.lanes import cores
 from backend.model_config import ModelConfig
@@ -15,29 +17,37 @@ GPU_LANES = 2
 
 
 def open_engine(config: ModelConfig) -> Engine:
-    """Load the model file with the engine that the configuration asks for. Raises IsochroneError."""
+    """Load the model file with the engine, and in the process, that the configuration asks for. Raises IsochroneError."""
     parameters, file = config.parameters, config.model_file
-    fitting = "tensorrt" if is_plan(file) else "onnxruntime"
-    if parameters.engine not in ("auto", fitting):
-        made = "make a plan with `isochrone build`" if fitting == "onnxruntime" else 'use "auto" or "tensorrt"'
+    engine = "tensorrt" if is_plan(file) else "onnxruntime"
+    if parameters.engine not in ("auto", engine):
+        made = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {made}")
-    if parameters.engine_process == "shared":
-        raise ConfigError('parameter \'engine_process\' is "shared", which is not part of this release; use "own"')
-    if parameters.mps_percent is not None and config.device_id is None:
-        raise ConfigError(f"parameter 'mps_percent' is \"{parameters.mps_percent}\", but this instance is not on a GPU")
-    if fitting == "onnxruntime":
-        if parameters.mps_percent is not None:
-            limit_multiprocessors(parameters.mps_percent)
-        return OnnxEngine(file, device_id=config.device_id)
+    lanes = parameters.device_lanes or default_lanes(config)
+    shared = in_engine_process(config)
+    if parameters.mps_percent is not None:
+        if config.device_id is None:
+            raise ConfigError(
+                f"parameter 'mps_percent' is \"{parameters.mps_percent}\", but this instance is not on a GPU"
+            )
+        if shared:
+            raise ConfigError(
+                f"parameter 'mps_percent' is \"{parameters.mps_percent}\", but the engine runs in one process with "
+                "others, which have no shares; start NVIDIA's MPS, or set 'engine_process' to \"own\""
+            )
+        limit_multiprocessors(parameters.mps_percent)  # before CUDA starts in this process
+    if shared:
+        return SharedEngine(config, engine, lanes)
+    return open_here(engine, file, config.device_id, lanes, config.max_batch_size)
+
+
+def open_here(engine: str, file: Path, device_id: int | None, lanes: int, max_batch_size: int) -> Engine:
+    """Load a model file in this process. device_id: a GPU, None on CPU. Raises IsochroneError."""
+    if engine == "onnxruntime":
+        return OnnxEngine(file, device_id=device_id)
     from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
 
-    return open_plan(
-        file,
-        device_id=config.device_id,
-        lanes=parameters.device_lanes or default_lanes(config),
-        max_batch_size=config.max_batch_size,
-        mps_percent=parameters.mps_percent,
-    )
+    return open_plan(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
 
 
 def is_plan(file: Path) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 # Since 1.29 ONNX Runtime reports each session to its vendor, from the moment of its import, unless told not to before.
@@ -12,7 +13,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from backend.datatypes import BY_ONNX
-from backend.engines.protocol import Array, TensorSpec
+from backend.engines.protocol import Feeds, Ran, TensorSpec, joined
 from backend.errors import ConfigError, EngineError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
@@ -29,15 +30,17 @@ class OnnxEngine:
         provider = self._session.get_providers()[0]
         self.identity = f"onnxruntime {onnxruntime.__version__} {provider}, 1 thread per batch"
 
-    def run(self, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:  # noqa: ARG002
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:  # noqa: ARG002
         """See `Engine.run`."""
         assert self._session is not None, "run after close"
+        inputs = {name: joined(parts) for name, parts in feeds.items()}
+        started_ns = time.perf_counter_ns()
         try:
-            results: list[Array] = self._session.run(list(outputs), dict(feeds))
+            results = self._session.run(list(outputs), inputs)
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.
             raise EngineError(f"the model's run failed: {_first_line(error)}") from error
-        return results
+        return Ran(results, time.perf_counter_ns() - started_ns)
 
     def close(self) -> None:
         """See `Engine.close`."""

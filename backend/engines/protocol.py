@@ -14,6 +14,11 @@ from backend.datatypes import Datatype
 Array = NDArray[np.generic]
 
 
+Feeds = Mapping[str, Sequence[Array]]
+"""Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
+the whole, which spares a copy."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output as the model file has it; −1 stands for a dynamic dimension.
@@ -36,6 +41,14 @@ class ModelSpecs:
     max_batch_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it."""
+
+    outputs: list[Array]
+    exec_ns: int
+
+
 class Engine(Protocol):
     """A loaded model that may run several batches at once, one per lane."""
 
@@ -51,8 +64,13 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Engine, version and whatever else its timings depend on."""
 
-    def run(self, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run one batch and return `outputs` in that order. Raises EngineError where the model's run fails."""
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+        """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails."""
 
     def close(self) -> None:
         """Give back what the model holds; no run is under way."""
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """One array of an input's parts; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

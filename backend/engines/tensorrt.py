@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from backend.device import mps
 from backend.engines.plan_layout import batch_shapes, check_batches, graph_sizes, largest_shapes, size_bytes, specs
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Device, Plan
-from backend.engines.protocol import Array
+from backend.engines.protocol import Feeds, Ran
 from backend.engines.tensorrt_lane import Lane, Timings
 from backend.errors import ConfigError, EngineError
 
@@ -46,7 +46,7 @@ class TensorRtEngine:
             ]
         )
 
-    def run(self, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         """See `Engine.run`."""
         if self._device.lost:
             raise EngineError(

@@ -17,7 +17,7 @@ import numpy as np
 
 from backend.engines.plan_layout import choose_profile, size_bytes
 from backend.engines.plan_runtime import Address, Context, Device, Event, Graph, Plan, PlanTensor, Shape, Shapes, Stream
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, Feeds, Ran
 from backend.errors import EngineError
 
 T = TypeVar("T")
@@ -85,18 +85,19 @@ class Lane:
             device.drain(self._run.stream)
             self._owned = owned.pop_all()
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         """One batch, to its end. Raises EngineError; the lane takes the next batch unless the device is lost."""
-        shapes = {name: feeds[name].shape for name in self._inputs}
+        shapes = {name: _joined_shape(feeds[name]) for name in self._inputs}
         with self._settled():
             prepared = self._graphs.get(_key(shapes)) or self._prepare(shapes)
-            self._copy_in(feeds)
+            self._copy_in(feeds, shapes)
             with self._timed(self._run, after=self._in):
                 prepared.enqueue(self._run.stream)
             self._copy_out(outputs, prepared.outputs)
             self._device.synchronize(self._out.end)
-        self.timings = Timings(*(self._device.elapsed_ns(stage.begin, stage.end) for stage in self._stages))
-        return [self._buffers[name].view(prepared.outputs[name]).copy() for name in outputs]
+        timings = self.timings = Timings(*(self._device.elapsed_ns(stage.begin, stage.end) for stage in self._stages))
+        found = [self._buffers[name].view(prepared.outputs[name]).copy() for name in outputs]
+        return Ran(found, max(1, timings.execution_ns))
 
     def capture(self, shapes: Shapes) -> bool:
         """Keep a CUDA graph for batches of these shapes; False, with the reason in the log, where there can be none."""
@@ -104,7 +105,7 @@ class Lane:
         try:
             with self._settled():
                 prepared = self._prepare(shapes)
-                self._copy_in(self._zeros(shapes))  # what lies in fresh memory could be indices to anywhere
+                self._copy_in(self._zeros(shapes), shapes)  # what lies in fresh memory could be indices to anywhere
                 self._device.drain(self._in.stream)
                 prepared.enqueue(stream)  # with new shapes TensorRT has things to finish that are not for a graph
                 self._device.drain(stream)
@@ -135,17 +136,21 @@ class Lane:
                 raise EngineError(f"'{name}' has shape {list(shape)} in this batch, more than it can have by the plan")
         return _Prepared(context.enqueue, outputs)
 
-    def _zeros(self, shapes: Shapes) -> dict[str, Array]:
-        return {name: np.zeros(shape, self._buffers[name].tensor.datatype.numpy) for name, shape in shapes.items()}
+    def _zeros(self, shapes: Shapes) -> dict[str, list[Array]]:
+        return {name: [np.zeros(shape, self._buffers[name].tensor.datatype.numpy)] for name, shape in shapes.items()}
 
-    def _copy_in(self, feeds: Mapping[str, Array]) -> None:
-        for name in self._inputs:
-            np.copyto(self._buffers[name].view(feeds[name].shape), feeds[name])
+    def _copy_in(self, feeds: Feeds, shapes: Shapes) -> None:
+        """shapes: of the joined inputs, which come together in the pinned memory."""
+        for name, shape in shapes.items():
+            parts, pinned = feeds[name], self._buffers[name].view(shape)
+            if len(parts) == 1:
+                np.copyto(pinned, parts[0])
+            else:
+                np.concatenate(parts, out=pinned)
         with self._timed(self._in):
-            for name in self._inputs:
-                if feeds[name].size:
-                    buffer = self._buffers[name]
-                    size = size_bytes(buffer.tensor, feeds[name].shape)
+            for name, shape in shapes.items():
+                buffer = self._buffers[name]
+                if size := size_bytes(buffer.tensor, shape):
                     self._device.copy_in(buffer.device, buffer.pinned, size, self._in.stream)
 
     def _copy_out(self, outputs: Sequence[str], shapes: Shapes) -> None:
@@ -222,6 +227,11 @@ def _quietly(give_back: Callable[[T], None], what: T) -> None:
     """What a lost device holds cannot be given back, and is gone with the process."""
     with suppress(EngineError):
         give_back(what)
+
+
+def _joined_shape(parts: Sequence[Array]) -> Shape:
+    first = parts[0].shape
+    return first if len(parts) == 1 else (sum(part.shape[0] for part in parts), *first[1:])
 
 
 def _key(shapes: Shapes) -> tuple[Shape, ...]:

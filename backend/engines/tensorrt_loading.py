@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.device import mps
 from backend.engines.plan_facts import check_facts, check_file, read_facts
 from backend.engines.plan_layout import largest_batch, specs
 from backend.engines.plan_memory import Budget, check_budget
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
     from backend.engines.cuda_device import CudaDevice
 
 
-def open_plan(
-    file: Path, *, device_id: int | None, lanes: int, max_batch_size: int, mps_percent: int | None
-) -> TensorRtEngine:
+def open_plan(file: Path, *, device_id: int | None, lanes: int, max_batch_size: int) -> TensorRtEngine:
     """Load a plan on a GPU. Raises IsochroneError, also where TensorRT, the driver or the GPU are missing."""
     check_file(file)
-    device = _device(device_id, mps_percent)
+    device = _device(device_id)
     if device_id is None:
         raise ConfigError(f"'{file}' needs a GPU, but this instance is KIND_CPU; instance_group needs kind: KIND_GPU")
     with ExitStack() as undone:
@@ -44,7 +41,7 @@ def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
     check_file(file)
     if facts := read_facts(file):
         return _specs(facts.plan_tensors(), facts.plan_profiles())
-    plan = _load(file, _device(device_id, None))
+    plan = _load(file, _device(device_id))
     try:
         return _specs(plan.tensors, plan.profiles)
     finally:
@@ -55,13 +52,11 @@ def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> ModelS
     return ModelSpecs(specs(tensors, inputs=True), specs(tensors, inputs=False), largest_batch(tensors, profiles))
 
 
-def _device(index: int | None, mps_percent: int | None) -> CudaDevice:
+def _device(index: int | None) -> CudaDevice:
     """What is missing is told in the order in which it would be installed. None: any GPU will do."""
     from backend.engines import tensorrt_plan  # noqa: F401, PLC0415 - imports TensorRT
     from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
 
-    if mps_percent is not None:
-        mps.limit_multiprocessors(mps_percent)  # before CUDA starts in this process
     return CudaDevice(index or 0)
 
 

@@ -6,19 +6,17 @@ Each connection is one source. Whatever a connection does wrong ends that connec
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
-import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from backend.device_process import only_listener
 from backend.errors import ConfigError
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
@@ -161,31 +159,12 @@ class SchedulerProcess:
             self._tutor.save()
 
 
-def _only_one(lock: Path) -> int | None:
-    """A descriptor that holds the device's lock as long as it is open, or None where another process has it."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
-
-
 def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
     """Run the device's scheduler here; returns at once where one runs already. Raises ConfigError."""
     make_scheduler = scheduler_of_environment()
-    lock = _only_one(point.lock)
-    if lock is None:
-        return
-    # Held until the process ends, so that a successor binds the socket only after this one is gone.
-    point.socket.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(point.socket))
-        point.socket.chmod(0o600)
-        listener.listen(128)
+    with only_listener(point) as listener:
+        if listener is None:
+            return
         listener.setblocking(False)
         samples = sample_log_of_environment()
         process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
@@ -193,7 +172,6 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
             process.run()
         finally:
             process.close()
-            point.socket.unlink(missing_ok=True)
             if samples is not None:
                 samples.close()
 

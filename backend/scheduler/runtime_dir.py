@@ -1,10 +1,11 @@
-"""Where a device's scheduler is met: a private folder with one socket, lock and log per device."""
+"""Where a device's processes are met: a private folder with one socket, lock and log for each."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from backend.errors import ServerError
 
@@ -13,16 +14,19 @@ _MAX_SOCKET_PATH = 107
 """Bytes in sockaddr_un.sun_path, less the terminating zero."""
 
 
+Role = Literal["scheduler", "engine process"]
+
+
 @dataclass(frozen=True)
 class MeetingPoint:
-    """The files of one device's scheduler."""
+    """The files of a device's scheduler, or of its engine process. state: what the scheduler's predictor learned."""
 
     device: str
+    role: Role
     socket: Path
     lock: Path
     log: Path
     state: Path
-    """What its predictor learned."""
 
 
 def runtime_dir() -> Path:
@@ -43,17 +47,18 @@ def runtime_dir() -> Path:
     return directory
 
 
-def meeting_point(device: str) -> MeetingPoint:
-    """Where the scheduler of `device` ("cpu", "gpu-0", …) is met. Raises ServerError."""
+def meeting_point(device: str, role: Role = "scheduler") -> MeetingPoint:
+    """Where that process of `device` ("cpu", "gpu-0", …) is met. Raises ServerError."""
     directory = runtime_dir()
-    socket = directory / f"{device}.sock"
+    name = device if role == "scheduler" else f"{device}-engines"
+    socket = directory / f"{name}.sock"
     if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
         raise ServerError(
-            f"the scheduler's socket path '{socket}' is longer than {_MAX_SOCKET_PATH} bytes; "
+            f"the {role}'s socket path '{socket}' is longer than {_MAX_SOCKET_PATH} bytes; "
             f"set {VARIABLE} to a shorter folder"
         )
-    lock, log, state = (directory / f"{device}.{suffix}" for suffix in ("lock", "log", "state"))
-    return MeetingPoint(device, socket, lock, log, state)
+    lock, log, state = (directory / f"{name}.{suffix}" for suffix in ("lock", "log", "state"))
+    return MeetingPoint(device, role, socket, lock, log, state)
 
 
 def _sentence(directory: Path, why: str) -> str:

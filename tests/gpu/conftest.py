@@ -50,7 +50,7 @@ def open_double(request: pytest.FixtureRequest) -> Iterator[Open]:
         def open_engine(*, lanes: int = 2, max_batch_size: int = 8) -> TensorRtEngine:
             if request.param == "real":
                 plan = request.getfixturevalue("real_plan")
-                engine = open_plan(plan, device_id=0, lanes=lanes, max_batch_size=max_batch_size, mps_percent=None)
+                engine = open_plan(plan, device_id=0, lanes=lanes, max_batch_size=max_batch_size)
             else:
                 device = FakeDevice()
                 closed.callback(lambda: device.held and pytest.fail(f"not given back: {device.held}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backend.engines.plan_runtime import Profile, Shape
@@ -14,6 +14,11 @@ BATCH_SIZES = (1, 2, 4, 8)
 WIDTH = 4
 
 Open = Callable[..., TensorRtEngine]
+
+
+def run(engine: TensorRtEngine, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    """A batch whose inputs are of one part each."""
+    return engine.run(lane, {name: [array] for name, array in feeds.items()}, outputs).outputs
 
 
 def double_plan(device: FakeDevice) -> FakePlan:

@@ -72,9 +72,11 @@ input [
 ]
 output [{ name: "sum" data_type: TYPE_FP32 dims: [-1, 1, 3] reshape { shape: [-1, 3] } }]
 """
+SHARED = 'parameters { key: "engine_process" value { string_value: "shared" } }\n'
 SCALARS = sum_and_product(("batch",))
 MODELS: Mapping[str, tuple[onnx.ModelProto, str]] = {
     "every_type": (every_type(), "max_batch_size: 4\n"),
+    "every_type_shared": (every_type(), f"max_batch_size: 4\n{SHARED}"),
     "optional": (sum_and_product(("batch", 2), default=[[10, 20]]), OPTIONAL),
     "fixed": (sum_and_product((2, 3)), ""),
     "reshaped": (sum_and_product(("batch", "n", 3)), RESHAPED),
@@ -91,7 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         write_model(repository, name, model, BACKEND + config)
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
         for name in MODELS:
-            if name != "every_type":
+            if not name.startswith("every_type"):
                 remember_profile(server, repository / name, solo_ms=0.1, max_batch_size=4)
         write_model(repository, "versions", mlp(width=4, seed=2), BACKEND + MODELS["versions"][1], version=2)
         assert load(server, MODELS) == {}
@@ -102,6 +104,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 def client(request: pytest.FixtureRequest, server: EmbeddedServer) -> Iterator[Client]:
     with closing(Client(server, request.param)) as client:
         yield client
+
+
+@pytest.fixture(params=["every_type", "every_type_shared"])
+def model(request: pytest.FixtureRequest) -> str:
+    """With its engine in its own process, and in the device's engine process."""
+    name: str = request.param
+    return name
 
 
 class Client:
@@ -155,13 +164,13 @@ def assert_same(answer: Arrays, given: Arrays) -> None:
         np.testing.assert_array_equal(answer[f"{name}_out"], array, strict=True)
 
 
-def test_every_type_comes_back(client: Client) -> None:
+def test_every_type_comes_back(client: Client, model: str) -> None:
     for seed in range(4):
         given = of_every_type(rows=seed + 1, seed=seed)
-        assert_same(client.ask("every_type", given), given)
+        assert_same(client.ask(model, given), given)
 
 
-def test_extreme_values_come_back(client: Client) -> None:
+def test_extreme_values_come_back(client: Client, model: str) -> None:
     given = of_every_type(rows=2, seed=0)
     for name, dtype in TYPES.items():
         if name.startswith("float"):
@@ -172,12 +181,12 @@ def test_extreme_values_come_back(client: Client) -> None:
         else:
             continue
         given[name] = np.array([row, row], np.dtype(dtype))
-    assert_same(client.ask("every_type", given), given)
+    assert_same(client.ask(model, given), given)
 
 
-def test_empty_tensors(client: Client) -> None:
+def test_empty_tensors(client: Client, model: str) -> None:
     given = {name: np.zeros((2, 0), dtype) for name, dtype in TYPES.items()}
-    answer = client.ask("every_type", given)
+    answer = client.ask(model, given)
     if client.protocol == "http":  # its client makes every empty tensor one of float64
         answer = {name: array.astype(given[name.removesuffix("_out")].dtype) for name, array in answer.items()}
     assert_same(answer, given)
@@ -189,32 +198,32 @@ def test_no_rows(client: Client) -> None:
         client.ask("every_type", given)
 
 
-def test_5_mb_of_numbers_and_of_text(client: Client) -> None:
+def test_5_mb_of_numbers_and_of_text(client: Client, model: str) -> None:
     given = of_every_type(rows=2, seed=5)
     given["float32"] = np.random.default_rng(0).standard_normal((2, 655_360), dtype=np.float32)
     given["text"] = np.array([[b"a" * 2_500_000], ["ö".encode() * 1_250_000]], np.object_)
-    assert_same(client.ask("every_type", given), given)
+    assert_same(client.ask(model, given), given)
 
 
-def test_a_subset_of_the_outputs(client: Client) -> None:
+def test_a_subset_of_the_outputs(client: Client, model: str) -> None:
     given = of_every_type(rows=1, seed=6)
-    answer = client.ask("every_type", given, ["text_out", "int8_out"])
+    answer = client.ask(model, given, ["text_out", "int8_out"])
     assert_same(answer, {name: given[name] for name in ("text", "int8")})
 
 
-def test_shapes_of_many_clients_at_once(server: EmbeddedServer) -> None:
+def test_shapes_of_many_clients_at_once(server: EmbeddedServer, model: str) -> None:
     def one_client(number: int) -> None:
         with closing(Client(server, ("http", "grpc")[number % 2])) as client:
             for turn in range(6):
                 given = of_every_type(rows=1 + (number + turn) % 4, seed=number + turn)
                 wanted = [f"{name}_out" for name in TYPES][number % 3 :]
-                answer = client.ask("every_type", given, wanted)
+                answer = client.ask(model, given, wanted)
                 assert_same(answer, {name: given[name] for name in list(TYPES)[number % 3 :]})
 
-    before = metric(server, "isochrone_requests_total", model="every_type", outcome="failed")
+    before = metric(server, "isochrone_requests_total", model=model, outcome="failed")
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(one_client, range(16)))
-    assert metric(server, "isochrone_requests_total", model="every_type", outcome="failed") == before
+    assert metric(server, "isochrone_requests_total", model=model, outcome="failed") == before
 
 
 def test_a_request_id_comes_back(client: Client) -> None:

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from backend.scheduler.spawn import LINGER_S
+from backend.device_process import LINGER_S
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import end, pids_with
 from tests.server.burst import Burst

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.scheduler import spawn
+from backend import device_process
 from backend.scheduler.runtime_dir import VARIABLE
 
 
@@ -18,7 +18,7 @@ def runtime_dir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="iso-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, folder)
         yield Path(folder)
-        for process in spawn._started:
+        for process in device_process._started:
             process.kill()
             process.wait()
-        spawn._started.clear()
+        device_process._started.clear()

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.batch import Batch, feeds, split, wanted
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, joined
 from backend.request import Pending
 
 Rows = NDArray[np.float32]
@@ -24,14 +24,18 @@ def counted(rows: int) -> Rows:
 
 
 def test_inputs_follow_each_other_in_the_order_of_the_requests() -> None:
-    batch = feeds([request(1, 2), request(2, 1), request(3, 3)])
+    parts = feeds([request(1, 2), request(2, 1), request(3, 3)])
+    batch = {name: joined(arrays) for name, arrays in parts.items()}
     assert batch["x"][:, 0].tolist() == [1, 1, 2, 3, 3, 3] == batch["y"].tolist()
     assert batch["x"].shape == (6, 2)
 
 
 def test_a_request_alone_is_not_copied() -> None:
     alone = request(1, 2)
-    assert feeds([alone]) is alone.inputs
+    assert {name: joined(arrays) is alone.inputs[name] for name, arrays in feeds([alone]).items()} == {
+        "x": True,
+        "y": True,
+    }
 
 
 def test_a_batch_counts_its_rows() -> None:

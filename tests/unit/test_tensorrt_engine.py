@@ -18,7 +18,7 @@ from backend.engines.protocol import Array
 from backend.engines.tensorrt import TensorRtEngine
 from backend.engines.tensorrt_lane import Timings
 from backend.errors import ConfigError, EngineError
-from tests.gpu.double import double_plan
+from tests.gpu.double import double_plan, run
 from tests.gpu.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice, FakePlan, tensor
 
 FILE = Path("m/1/model.plan")
@@ -51,7 +51,7 @@ def image_plan(device: FakeDevice, shape: Shape, largest: Shape, **options: Any)
 
 def test_copies_and_kernels_are_timed_apart(device: FakeDevice) -> None:
     engine = opened(device)
-    engine.run(0, rows(8), ["y", "total"])
+    run(engine, 0, rows(8), ["y", "total"])
     x_bytes = y_bytes = 8 * 4 * 4
     total_bytes = 8 * 4
     assert engine.timings(0) == Timings(x_bytes * COPY_NS_PER_BYTE, RUN_NS, (y_bytes + total_bytes) * COPY_NS_PER_BYTE)
@@ -59,11 +59,11 @@ def test_copies_and_kernels_are_timed_apart(device: FakeDevice) -> None:
 
 def test_a_batch_that_failed_leaves_the_times_of_the_one_before(device: FakeDevice) -> None:
     engine = opened(device)
-    engine.run(0, rows(1), ["y"])
+    run(engine, 0, rows(1), ["y"])
     before = engine.timings(0)
     device.failures["launch"] = EngineError("no")
     with pytest.raises(EngineError, match="no"):
-        engine.run(0, rows(8), ["y"])
+        run(engine, 0, rows(8), ["y"])
     assert engine.timings(0) == before
 
 
@@ -73,7 +73,7 @@ def test_a_batch_that_failed_leaves_the_times_of_the_one_before(device: FakeDevi
 def test_every_batch_size_has_a_graph(device: FakeDevice) -> None:
     engine = opened(device, lanes=2)
     assert device.held["graphs"] == 2 * 8
-    engine.run(1, rows(3), ["y"])
+    run(engine, 1, rows(3), ["y"])
     assert device.launched == 1
     assert engine.identity == "tensorrt 10.0, with CUDA graphs"
 
@@ -82,7 +82,7 @@ def test_no_graphs_where_shapes_are_open_besides_the_batch(device: FakeDevice) -
     engine = opened(device, image_plan(device, (-1, -1), (8, 16)))
     for width in (3, 16):
         x = np.arange(2 * width, dtype=np.float32).reshape(2, width)
-        np.testing.assert_array_equal(engine.run(0, {"x": x}, ["y"])[0], x)
+        np.testing.assert_array_equal(run(engine, 0, {"x": x}, ["y"])[0], x)
     assert device.launched == 0
     assert engine.identity == "tensorrt 10.0, without CUDA graphs"
 
@@ -109,7 +109,7 @@ def test_a_plan_that_cannot_be_captured_runs_without(
     with caplog.at_level(logging.WARNING, "isochrone"):
         engine = opened(device, lanes=1)
     assert "no CUDA graph for a batch with inputs {'x': (1, 4)}: a loop cannot be captured" in caplog.text
-    np.testing.assert_array_equal(engine.run(0, rows(2), ["y"])[0], 2 * rows(2)["x"])
+    np.testing.assert_array_equal(run(engine, 0, rows(2), ["y"])[0], 2 * rows(2)["x"])
     assert device.launched == 0
 
 
@@ -124,7 +124,7 @@ def test_a_run_that_fails_in_a_capture_ends_the_capture(device: FakeDevice) -> N
     plan.refused = refused  # type: ignore[method-assign]
     engine = opened(device, plan, lanes=1)
     assert "graphs" not in device.held
-    np.testing.assert_array_equal(engine.run(0, rows(1), ["y"])[0], 2 * rows(1)["x"])
+    np.testing.assert_array_equal(run(engine, 0, rows(1), ["y"])[0], 2 * rows(1)["x"])
 
 
 # Memory
@@ -160,8 +160,8 @@ def test_one_more_lane_than_there_is_room_for(device: FakeDevice) -> None:
     engine = opened(device, image_plan(device, (-1, MIB), (8, MIB)), lanes=2)
     device.memory_bytes = device.held["bytes"] + MIB
     with pytest.raises(EngineError, match=r"^there is no room for lane 2: '.*' needs 65 MiB on GPU 0 .* where 1 MiB"):
-        engine.run(2, {"x": np.zeros((1, MIB), np.float32)}, ["y"])
-    engine.run(1, {"x": np.zeros((1, MIB), np.float32)}, ["y"])
+        run(engine, 2, {"x": np.zeros((1, MIB), np.float32)}, ["y"])
+    run(engine, 1, {"x": np.zeros((1, MIB), np.float32)}, ["y"])
 
 
 def test_out_of_memory_in_a_run_fails_that_batch_alone(device: FakeDevice) -> None:
@@ -169,8 +169,8 @@ def test_out_of_memory_in_a_run_fails_that_batch_alone(device: FakeDevice) -> No
     engine = opened(device, plan)
     plan.refuses["enqueue"] = EngineError("the model's run failed: Error Code 2: OutOfMemory")
     with pytest.raises(EngineError, match="OutOfMemory"):
-        engine.run(0, {"x": np.zeros((2, 4), np.float32)}, ["y"])
-    assert engine.run(0, {"x": np.ones((2, 4), np.float32)}, ["y"])[0].sum() == 8
+        run(engine, 0, {"x": np.zeros((2, 4), np.float32)}, ["y"])
+    assert run(engine, 0, {"x": np.ones((2, 4), np.float32)}, ["y"])[0].sum() == 8
 
 
 def test_a_batch_larger_than_the_buffers_never_runs(device: FakeDevice) -> None:
@@ -178,7 +178,7 @@ def test_a_batch_larger_than_the_buffers_never_runs(device: FakeDevice) -> None:
     with pytest.raises(
         EngineError, match=r"^'x' has shape \[8, 16\] in this batch, more than it can have by the plan$"
     ):
-        engine.run(0, {"x": np.zeros((8, 16), np.float32)}, ["y"])
+        run(engine, 0, {"x": np.zeros((8, 16), np.float32)}, ["y"])
 
 
 @pytest.mark.parametrize("call", ["create_stream", "create_event", "allocate", "allocate_pinned", "drain", "memory"])
@@ -192,8 +192,8 @@ def test_whatever_fails_at_load_leaves_nothing_behind(call: str, device: FakeDev
 def test_closing_gives_everything_back(device: FakeDevice) -> None:
     plan = double_plan(device)
     engine = opened(device, plan)
-    engine.run(0, rows(8), ["y"])
-    engine.run(5, rows(8), ["y"])
+    run(engine, 0, rows(8), ["y"])
+    run(engine, 5, rows(8), ["y"])
     engine.close()
     assert device.held == {}
     assert plan.closed
@@ -217,14 +217,14 @@ def failing(device: FakeDevice) -> FakePlan:
 
 def test_a_lost_gpu_fails_the_model_clearly_and_at_once(device: FakeDevice) -> None:
     engine = opened(device, failing(device))
-    engine.run(0, rows(1), ["y"])
+    run(engine, 0, rows(1), ["y"])
     with pytest.raises(EngineError, match=r"^GPU 0: running a batch failed: cudaErrorIllegalAddress$"):
-        engine.run(0, {"x": np.full((1, 4), 13, np.float32)}, ["y"])
+        run(engine, 0, {"x": np.full((1, 4), 13, np.float32)}, ["y"])
     for lane in (0, 1, 7):
         with pytest.raises(
             EngineError, match=r"^GPU 0 failed while this process used it \(.*IllegalAddress\) and is lost"
         ):
-            engine.run(lane, rows(1), ["y"])
+            run(engine, lane, rows(1), ["y"])
     engine.close()
 
 
@@ -244,9 +244,9 @@ def test_a_failed_batch_is_over_before_the_next_begins(device: FakeDevice) -> No
     engine = opened(device, plan)
     device.failures["copy_out"] = EngineError("no")
     with pytest.raises(EngineError, match="no"):
-        engine.run(0, {"x": np.full((8, 16), 7, np.float32)}, ["y"])
+        run(engine, 0, {"x": np.full((8, 16), 7, np.float32)}, ["y"])
     assert all(queue.done == len(queue.ops) for queue in device._queues.values())
-    assert engine.run(0, {"x": np.ones((2, 3), np.float32)}, ["y"])[0].tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert run(engine, 0, {"x": np.ones((2, 3), np.float32)}, ["y"])[0].tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
 # Plans that cannot be served
@@ -265,7 +265,7 @@ def test_an_output_whose_shape_the_data_decide(device: FakeDevice) -> None:
 def test_a_model_that_does_not_batch(device: FakeDevice) -> None:
     engine = opened(device, image_plan(device, (3, 2), (3, 2)), most=0)
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    np.testing.assert_array_equal(engine.run(0, {"x": x}, ["y"])[0], x)
+    np.testing.assert_array_equal(run(engine, 0, {"x": x}, ["y"])[0], x)
     assert device.launched == 1
 
 
@@ -275,7 +275,7 @@ def test_each_type_goes_through_as_it_is(config: str, device: FakeDevice) -> Non
     tensors: list[PlanTensor] = [tensor(name, (-1, 3), config, is_input=name == "x") for name in ("x", "y")]
     plan = FakePlan(device, tensors, [Profile({"x": (1, 3)}, {"x": (8, 3)})], same, same)
     x = np.array([[0, 1, 2], [1, 0, 100]]).astype(tensors[0].datatype.numpy)
-    [y] = opened(device, plan).run(0, {"x": x}, ["y"])
+    [y] = run(opened(device, plan), 0, {"x": x}, ["y"])
     assert y.dtype == x.dtype
     np.testing.assert_array_equal(y, x)
 
@@ -283,5 +283,5 @@ def test_each_type_goes_through_as_it_is(config: str, device: FakeDevice) -> Non
 def test_an_empty_tensor(device: FakeDevice) -> None:
     plan = image_plan(device, (-1, -1), (8, 16))
     plan.profiles = [Profile({"x": (1, 0)}, {"x": (8, 16)})]
-    [y] = opened(device, plan).run(0, {"x": np.zeros((2, 0), np.float32)}, ["y"])
+    [y] = run(opened(device, plan), 0, {"x": np.zeros((2, 0), np.float32)}, ["y"])
     assert y.shape == (2, 0)

@@ -1,0 +1,151 @@
+"""One process per device and runtime folder that models' processes connect to: its scheduler, or its engine process.
+
+How such a process is reached, started where none runs, and kept the only one. What is said there is not known here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import ServerError
+from backend.scheduler.runtime_dir import MeetingPoint
+
+LINGER_S = 3.0
+"""How long a process that was started here outlives its last connection."""
+_START_S = 5.0
+_CONNECT_S = 1.0
+_started: list[subprocess.Popen[bytes]] = []
+"""Kept until reaped: a killed process must not stay behind as a zombie of the model's process that started it."""
+_CODE_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the process is started where none runs: its module and options.
+
+    own_session: Linux gives each session an equal share of a core, whatever its threads' niceness ("autogroups"). The
+    scheduler gains by that; lanes that are to give way to the threads of tritonserver must stay in its session.
+    """
+
+    module: str
+    options: Sequence[str]
+    own_session: bool
+
+
+def connect_or_start(point: MeetingPoint, start: Start, timeout_s: float) -> socket.socket:
+    """A connection to the process that is met at `point`. Raises ServerError where none answers in `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        connection = _connect(point) or _start_and_connect(point, start)
+        if connection is not None:
+            return connection
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"no {point.role} answers at '{point.socket}' within {timeout_s:g} s; its log is '{point.log}'"
+            )
+        time.sleep(0.01)
+
+
+@contextmanager
+def only_listener(point: MeetingPoint) -> Iterator[socket.socket | None]:
+    """The socket on which the one process of `point` accepts connections; None where another process is that one."""
+    if not _only_one(point.lock):
+        yield None
+        return
+    point.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(point.socket))
+        point.socket.chmod(0o600)
+        listener.listen(128)
+        try:
+            yield listener
+        finally:
+            point.socket.unlink(missing_ok=True)
+
+
+def _connect(point: MeetingPoint) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(_CONNECT_S)
+    try:
+        connection.connect(str(point.socket))
+    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, TimeoutError):
+        connection.close()  # nobody there, or nobody who accepts
+        return None
+    except OSError as error:
+        connection.close()
+        raise ServerError(f"the {point.role}'s socket '{point.socket}' cannot be used: {error.strerror}") from error
+    return connection
+
+
+def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | None:
+    """Start the process and connect to it, unless another one is just starting it.
+
+    One too many ends by itself, so that a lost race costs a process and nothing else. Raises ServerError.
+    """
+    try:
+        starting = os.open(point.lock.with_suffix(".starting"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ServerError(f"'{point.lock.parent}' cannot be written to: {error.strerror}") from error
+    try:
+        fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process = _start(point, start)
+        begun = time.monotonic()
+        connection = None
+        while connection is None and process.poll() is None and time.monotonic() - begun < _START_S:
+            time.sleep(0.01)
+            connection = _connect(point)
+        return connection
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise ServerError(f"the {point.role} cannot be started: {error.strerror}") from error
+    finally:
+        os.close(starting)
+
+
+def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
+    # One numerical thread: what it computes by itself is small, and the other cores belong to the models.
+    environment = {**os.environ, "PYTHONPATH": str(_CODE_ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    with point.log.open("ab") as log:
+        process = subprocess.Popen(
+            [_python(point.role), "-m", start.module, *start.options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=point.log.parent,
+            env=environment,
+            start_new_session=start.own_session,
+        )
+    _started[:] = [p for p in (*_started, process) if p.poll() is None]
+    return process
+
+
+def _python(role: str) -> str:
+    """The interpreter to start it with; inside Triton's stub `sys.executable` may be empty."""
+    found = sys.executable or shutil.which("python3")
+    if not found:
+        raise ServerError(f"no python3 is on PATH, so the {role} cannot be started")
+    return found
+
+
+def _only_one(lock: Path) -> bool:
+    """Whether this process has the lock now; then until it ends, so that a successor binds the socket after that."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return True

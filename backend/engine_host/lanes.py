@@ -1,0 +1,101 @@
+"""The lanes of the engine process: a thread for each, which runs the batches of every model on that lane in turn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+
+from backend.engine_host.channel import Channel, ProtocolError
+from backend.engine_host.messages import Failed, Finished, Run, decode_run
+from backend.engine_host.regions import Inbox, Outbox
+from backend.engine_host.store import Held
+from backend.errors import EngineError
+from backend.lanes import cores, give_way, pin
+
+_log = logging.getLogger("isochrone.engines")
+
+
+class ModelLane:
+    """One model on one lane: its connection, its engine, and the regions where its tensors lie."""
+
+    def __init__(self, lane: int, channel: Channel, held: Held) -> None:
+        self._lane, self.channel, self._held = lane, channel, held
+        self._inbox, self._outbox = Inbox(), Outbox()
+
+    def receive(self) -> Run:
+        """The next batch. Raises ConnectionError or ProtocolError where there is none."""
+        run, region = self.channel.receive(decode_run)
+        if region is not None:
+            self._inbox.map(region)
+        return run
+
+    def answer(self, run: Run) -> None:
+        """Run it and say what came of it. Raises ConnectionError where nobody listens any more."""
+        region = None
+        reply: Finished | Failed
+        try:
+            feeds = {name: [array] for name, array in self._inbox.arrays(run.inputs).items()}
+            ran = self._held.engine.run(self._lane, feeds, run.outputs)
+            outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
+            tensors, region = self._outbox.pack(outputs)
+            reply = Finished(tensors, ran.exec_ns)
+        except EngineError as error:
+            reply = Failed(str(error))
+        except Exception as error:  # as in the model's own process: its requests are answered and its lane goes on
+            _log.exception("a batch could not be run")
+            reply = Failed(str(error) or repr(error))
+        self.channel.send(reply, region)
+
+    def close(self) -> None:
+        """The model is unloaded or its process is gone."""
+        self.channel.close()
+        self._held.release()
+
+
+class LaneThread:
+    """Batches of one lane, one at a time. on_cpu: the lane is a core, and gives way to what hands requests about."""
+
+    def __init__(self, lane: int, *, on_cpu: bool) -> None:
+        self._on_cpu = on_cpu
+        self._all_cores = cores()
+        self._core: int | None = None
+        self._models: dict[int, ModelLane] = {}
+        self._ready = select.epoll()
+        threading.Thread(target=self._run, name=f"isochrone-lane-{lane}", daemon=True).start()
+
+    def add(self, model: ModelLane) -> None:
+        """Serve this model too, until it hangs up. For other threads; epoll lets them add while this one waits."""
+        descriptor = model.channel.fileno()
+        self._models[descriptor] = model
+        self._ready.register(descriptor, select.EPOLLIN)
+
+    def _run(self) -> None:
+        if self._on_cpu:
+            give_way()
+        while True:
+            for descriptor, _ in self._ready.poll():
+                self._serve(descriptor)
+
+    def _serve(self, descriptor: int) -> None:
+        model = self._models[descriptor]
+        try:
+            run = model.receive()
+            self._settle(run.core)
+            model.answer(run)
+        except (ConnectionError, ProtocolError) as error:
+            if isinstance(error, ProtocolError):
+                _log.error("a model's process is sent away: %s", error)
+            self._ready.unregister(descriptor)
+            del self._models[descriptor]
+            model.close()
+
+    def _settle(self, core: int | None) -> None:
+        if core == self._core:
+            return
+        self._core = core
+        if core is None:
+            os.sched_setaffinity(0, self._all_cores)
+        else:
+            pin(core)

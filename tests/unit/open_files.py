@@ -1,0 +1,9 @@
+"""How many files a process has open, to see that what was opened is closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def open_files(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())

@@ -1,0 +1,110 @@
+"""A lane of the engine process: where its thread runs, and that whatever a model does it goes on to the next."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from backend.engine_host.channel import Channel
+from backend.engine_host.lanes import LaneThread, ModelLane
+from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
+from backend.engine_host.store import EngineStore
+from backend.engines.protocol import Feeds, Ran, TensorSpec
+from backend.errors import EngineError
+from backend.lanes import cores
+from tests.unit.fake_model import eventually
+
+RUN = Run(None, (), ("y",))
+
+
+class FakeEngine:
+    """Does what the test says in place of a run."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    identity = "made up"
+
+    def __init__(self) -> None:
+        self.work: Callable[[], object] = lambda: None
+        self.closed = False
+
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+        assert (lane, feeds, tuple(outputs)) == (3, {}, ("y",))
+        self.work()
+        return Ran([np.ones(1, np.float32)], 7)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Lane:
+    """A lane's thread with one model, and the other end of its connection."""
+
+    def __init__(self, *, on_cpu: bool) -> None:
+        self.engine = FakeEngine()
+        held = EngineStore(lambda *_: self.engine).acquire(Open(PROTOCOL, "made up", "/nowhere/model", None, 2, 8))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel = Channel(ours)
+        LaneThread(3, on_cpu=on_cpu).add(ModelLane(3, Channel(theirs), held))
+
+    def ask(self, run: Run = RUN) -> Finished | Failed:
+        self.channel.send(run)
+        reply: Finished | Failed
+        reply, descriptor = self.channel.receive(decode_finished)
+        if descriptor is not None:
+            os.close(descriptor)
+        return reply
+
+
+@pytest.fixture
+def lane() -> Iterator[Lane]:
+    made = Lane(on_cpu=True)
+    yield made
+    made.channel.close()
+    eventually(lambda: made.engine.closed)
+
+
+def test_a_batch_runs_on_the_core_that_it_names(lane: Lane) -> None:
+    seen: list[set[int]] = []
+    lane.engine.work = lambda: seen.append(os.sched_getaffinity(0))
+    for core in (cores()[0], cores()[-1], None, cores()[0]):
+        lane.ask(Run(core, (), ("y",)))
+    assert seen == [{cores()[0]}, {cores()[-1]}, set(cores()), {cores()[0]}]
+
+
+@pytest.mark.parametrize(("on_cpu", "niceness"), [(True, 10), (False, 0)])
+def test_lanes_that_are_cores_give_way(on_cpu: bool, niceness: int) -> None:
+    made = Lane(on_cpu=on_cpu)
+    seen: list[int] = []
+    made.engine.work = lambda: seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+    made.ask()
+    made.channel.close()
+    assert seen == [os.getpriority(os.PRIO_PROCESS, os.getpid()) if niceness == 0 else niceness]
+
+
+@pytest.mark.parametrize("error", [EngineError("no luck"), RuntimeError("no luck"), MemoryError("no luck")])
+def test_a_run_that_raises_is_told_and_the_next_one_runs(lane: Lane, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    lane.engine.work = fail
+    assert lane.ask() == Failed("no luck")
+    lane.engine.work = lambda: None
+    assert lane.ask() == Finished((Tensor("y", "<f4", (1,), 0, 4),), 7)
+
+
+def test_a_tensor_that_lies_nowhere_fails_its_batch_alone(lane: Lane) -> None:
+    told = lane.ask(Run(None, (Tensor("x", "<f4", (1,), 0, 4),), ("y",)))
+    assert told == Failed("a tensor's place in shared memory cannot be: there is no region")
+    assert isinstance(lane.ask(), Finished)
+
+
+def test_a_model_that_talks_nonsense_is_dropped(lane: Lane) -> None:
+    lane.channel.send(Refused("this is not for a lane"))
+    with pytest.raises(ConnectionError):
+        lane.channel.receive(decode_finished)
+    eventually(lambda: lane.engine.closed)
