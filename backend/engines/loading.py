@@ -17,7 +17,7 @@ GPU_LANES = 2
 
 
 def open_engine(config: ModelConfig) -> Engine:
-    """Load the model file with the engine, and in the process, that the configuration asks for. Raises IsochroneError."""
+    """Load the model file with the engine and in the process that the configuration asks for. Raises IsochroneError."""
     parameters, file = config.parameters, config.model_file
     engine = "tensorrt" if is_plan(file) else "onnxruntime"
     if parameters.engine not in ("auto", engine):

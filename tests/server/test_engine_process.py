@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -19,6 +20,7 @@ from onnx import helper
 from tritonclient.utils import InferenceServerException
 
 from backend.device_process import LINGER_S
+from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import pids_with
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile, request
@@ -68,21 +70,33 @@ MODELS: Mapping[str, Model] = {
     "two": Model(TWO),
     "table": Model(TABLE),
     "table_own": Model(TABLE, "own"),
-    "bad": Model(ONE, engine="tensorrt"),
+    "bad": Model(ONE, engine="tensorrt"),  # a plan, where there is no GPU
     "bad_own": Model(ONE, "own", engine="tensorrt"),
     "heavy": Model(mlp(16, 4, seed=3, hidden=2048)),
     "heavy_twice": Model(mlp(16, 4, seed=4, hidden=2048), instances=2),
 }
 
 
+def write_plan(plan: Path) -> None:
+    """What the model's own process needs to know of it lies beside it; opening it takes a GPU."""
+    x, y = (TensorFacts(name, "TYPE_FP32", (-1, 16), name == "x") for name in ("x", "y"))
+    profile = ProfileFacts({"x": (1, 16)}, {"x": (8, 16)}, {"x": (8, 16)})
+    plan.write_bytes(b"a plan")
+    facts = PlanFacts(1, len(b"a plan"), "10.0", "a GPU", "9.0", "model", "0", (x, y), (profile,))
+    facts_path(plan).write_bytes(msgspec.json.encode(facts))
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     repository = tmp_path_factory.mktemp("models")
     for name, model in MODELS.items():
-        write_model(repository, name, model.graph, model.config())
+        folder = write_model(repository, name, model.graph, model.config())
+        if model.engine == "tensorrt":
+            write_plan(folder / "1" / "model.plan")
     with EmbeddedServer(repository, extra=[*EXPLICIT, "--disable-auto-complete-config"]) as server:
-        for name in MODELS:
-            remember_profile(server, repository / name, solo_ms=1, max_batch_size=8)
+        for name, model in MODELS.items():
+            if model.engine == "onnxruntime":
+                remember_profile(server, repository / name, solo_ms=1, max_batch_size=8)
         assert load(server, ["one", "one_own", "two", "table", "table_own"]) == {}
         yield server
     assert server.stop() == 0
@@ -148,7 +162,7 @@ def test_a_model_that_cannot_be_loaded_says_the_same_and_the_others_serve(server
         told = load(server, ["bad", "bad_own"])
     assert other.failures() == []
     assert told["bad"].replace("/bad/", "/bad_own/").replace("'bad'", "'bad_own'") == told["bad_own"]
-    assert "isochrone cannot load model 'bad': engine 'tensorrt'" in told["bad"]
+    assert "isochrone cannot load model 'bad': a plan needs a GPU with NVIDIA's driver" in told["bad"]
 
 
 def test_the_weights_of_two_instances_are_in_memory_once(
