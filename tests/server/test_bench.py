@@ -136,7 +136,9 @@ def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
     for line in text.splitlines():
         if line.startswith("!["):
             assert (tmp_path / "docs" / line.split("(")[1].rstrip(")")).is_file()
-    turns = {path: path.stat().st_mtime_ns for path in (tmp_path / "records" / "turns").iterdir()}
+    assert "| 0.7 |" in text.split("### Where a request's time went")[1].split("### The simulator")[0]
+    assert "| 0.7 |" in text.split("### The simulator beside the server")[1]
+    turns = {path: path.stat().st_mtime_ns for path in (tmp_path / "records" / "turns").glob("*.json")}
     assert len(turns) == len(QUICK.servers)
     for path in turns:
         kept = json.loads(path.read_text())
