@@ -23,6 +23,7 @@ _NEEDS_SAMPLES = "ours, gpulets"
 
 def compare(
     quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that it works, not what it finds.")] = False,
+    arrivals: Annotated[str, typer.Option(help="poisson, trace, or both with a comma between.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
     repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
     samples: Annotated[
@@ -37,6 +38,8 @@ def compare(
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     plan = QUICK if quick else FULL
+    if arrivals:
+        plan = msgspec.structs.replace(plan, arrivals=_known(arrivals.split(",")))
     recorded = samples if samples.is_file() else None
     if recorded is None and _NEEDS_SAMPLES in plan.servers:
         screen.print(f"no '{samples}', so '{_NEEDS_SAMPLES}' is left out; `make study` records it", highlight=False)
@@ -50,6 +53,12 @@ def compare(
             Collector(records, repository, recorded, stages.begin, stages.advance).run()
         _write(records, out)
     screen.print(f"{out / 'bench.md'} is written", highlight=False)
+
+
+def _known(arrivals: list[str]) -> tuple[str, ...]:
+    if unknown := [kind for kind in arrivals if kind not in FULL.arrivals]:
+        raise SystemExit(f"--arrivals must be of {', '.join(FULL.arrivals)}, got '{unknown[0]}'")
+    return tuple(arrivals)
 
 
 def _seconds(records: Records) -> float:
