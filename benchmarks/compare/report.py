@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
 from backend.simulation.contention import Truth
+from benchmarks import markdown
 from benchmarks.compare.collect import LOST_MAX
 from benchmarks.compare.plan import SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
@@ -112,7 +113,7 @@ def _tables(found: Found) -> str:
 
 def _table(found: Found, title: str, shown: Callable[[Cell], str]) -> str:
     rows = [[_name(s), *(shown(c) if (c := found.at(s, load)) else "–" for load in found.loads)] for s in found.servers]
-    return _markdown([title, *(f"load {load:g}" for load in found.loads)], rows)
+    return markdown.table([title, *(f"load {load:g}" for load in found.loads)], rows)
 
 
 def _spread(c: Cell, of: Callable[[Point], float]) -> str:
@@ -167,7 +168,7 @@ def _goals(found: Found) -> str:
         )
         for s in swapped
     ]
-    text = f"### Where ours stands\n\n{goals}\n\n{_markdown(header, rows)}"
+    text = f"### Where ours stands\n\n{goals}\n\n{markdown.table(header, rows)}"
     return text if not ahead else f"{text}\n\nDeadlines kept, ours with another predictor:\n\n" + "\n".join(ahead)
 
 
@@ -184,7 +185,7 @@ def _time_spent(found: Found) -> str:
     return (
         "### Where a request's time went\n\n"
         f"Of *{OURS}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
-        f"client, which share the cores with the lanes.\n\n{_markdown(header, rows)}"
+        f"client, which share the cores with the lanes.\n\n{markdown.table(header, rows)}"
     )
 
 
@@ -202,7 +203,7 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
         "### The simulator beside the server\n\n"
         "The same requests in virtual time (`isochrone simulate`'s device and scheduler), interference and its spread "
         "learned from the batches that this server recorded, deadlines kept in %.\n\n"
-        + _markdown(["load", "server", "simulator", "difference, points"], rows)
+        + markdown.table(["load", "server", "simulator", "difference, points"], rows)
     )
 
 
@@ -242,8 +243,3 @@ def _name(server: str) -> str:
 
 def _image(path: Path, folder: Path) -> str:
     return f"![{path.stem}]({path.relative_to(folder).as_posix()})"
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks import markdown
 from benchmarks.policies.runs import CLASSES, Device, Row
 from benchmarks.policies.starvation import LOAD, WITHIN, Starved
 from benchmarks.rivals import RIVALS
@@ -60,13 +61,13 @@ def report(device: Device, rows: Sequence[Row], starved: Sequence[Starved], seco
         f"{len(device.samples):,} batches ({device.name}); {seconds:g} s × {seeds} seeds per load. Load 1 keeps every "
         "lane busy with batches of one at their latency alone.",
         "## Deadlines kept, % (class 1 / class 2)",
-        _markdown(["", *loads, "what it is"], kept),
+        markdown.table(["", *loads, "what it is"], kept),
         *([f"Of the way from stock to the oracle, ours goes {way}."] if way else []),
         *(
             [
                 "## What each part is worth",
                 "Points of deadlines kept that are lost without it.",
-                _markdown(["without", *loads], worth),
+                markdown.table(["without", *loads], worth),
             ]
             if worth
             else []
@@ -95,9 +96,5 @@ def _starvation(starved: Sequence[Starved]) -> str:
         f"## Starvation at load {LOAD:g}\n\n"
         "Ten minutes without a pause. The last three columns: class 2's requests that were not rejected. Where nothing "
         "is rejected the queue grows as long as the load lasts, so that nobody can answer all of it in time; the share "
-        "of the lanes that late requests get decides who waits.\n\n" + _markdown(header, rows)
+        "of the lanes that late requests get decides who waits.\n\n" + markdown.table(header, rows)
     )
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])

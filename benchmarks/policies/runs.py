@@ -7,7 +7,7 @@ how busy this machine is: the same records and seed give the same figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -84,9 +84,6 @@ def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival
         scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
         ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))
         # A rival that knows of no classes was sent none: they are the plan's.
-        outcomes += [
-            Outcome(o.model, o.intended_s, o.sent_s, o.answered_s, o.slo_ms, arrival.priority, o.status)
-            for arrival, o in zip(plan, ran.outcomes(), strict=True)
-        ]
+        outcomes += [replace(o, priority=arrival.priority) for arrival, o in zip(plan, ran.outcomes(), strict=True)]
     whole = seconds * len(plans)
     return Row(name, load, summarise(outcomes, whole), by_class(outcomes, whole))
