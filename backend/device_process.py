@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServerError
-from backend.scheduler.runtime_dir import MeetingPoint
+from backend.runtime_dir import MeetingPoint
 
 LINGER_S = 3.0
 """How long a process that was started here outlives its last connection."""

@@ -15,7 +15,7 @@ from backend.engines.protocol import Array, Engine, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import pin
 from backend.model_config import ModelConfig
-from backend.scheduler.runtime_dir import runtime_dir
+from backend.runtime_dir import runtime_dir
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.host import device_name, sha256_of

@@ -17,7 +17,7 @@ from backend.errors import ConfigError
 from backend.model_config import DEFAULT_MAX_BATCH_SIZE
 from backend.profiling.command import read_batch_sizes
 from backend.profiling.repository import read_config
-from backend.scheduler.runtime_dir import runtime_dir
+from backend.runtime_dir import runtime_dir
 from profiler.brief import batch_sizes
 from profiler.host import sha256_of
 from profiler.store import write_json

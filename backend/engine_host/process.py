@@ -25,7 +25,7 @@ from backend.engine_host.store import EngineStore, Held, file_stamp
 from backend.engines.loading import open_here
 from backend.engines.protocol import TensorSpec
 from backend.errors import IsochroneError, ServerError
-from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
+from backend.runtime_dir import MeetingPoint, meeting_point
 
 _LANES_MAX = 1024
 _log = logging.getLogger("isochrone.engines")

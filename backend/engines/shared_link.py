@@ -10,7 +10,7 @@ from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Open, Opened, Refused, decode_opened
 from backend.engines.shared_session import Session
 from backend.errors import ConfigError, EngineError, IsochroneError, ServerError
-from backend.scheduler.runtime_dir import meeting_point
+from backend.runtime_dir import meeting_point
 
 CONNECT_S = 15.0
 BACK_WITHIN_S = 60.0

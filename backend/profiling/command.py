@@ -18,7 +18,7 @@ from backend.profiling import report
 from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.job import Job, check_batch_sizes
 from backend.profiling.repository import ModelVersion, find_versions, served_config
-from backend.scheduler.runtime_dir import runtime_dir
+from backend.runtime_dir import runtime_dir
 from backend.stages import console
 from profiler.brief import batch_sizes
 from profiler.profile_file import NAME

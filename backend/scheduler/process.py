@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from backend.device_process import only_listener
 from backend.errors import ConfigError
+from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
-from backend.scheduler.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
 from backend.scheduler.state import Running, Source
 from backend.scheduler.tutor import Tutor

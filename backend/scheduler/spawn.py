@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from backend.device_process import LINGER_S, Start, connect_or_start
-from backend.scheduler.runtime_dir import meeting_point
+from backend.runtime_dir import meeting_point
 
 
 def connect_or_spawn(device: str, lanes: int, timeout_s: float) -> socket.socket:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import tritonclient.http as triton_http
 
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 from backend.server.locate import locate
 from backend.server.ports import free_ports
 from backend.server.processes import pids_with, sweep

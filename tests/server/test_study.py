@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 from benchmarks.study.plan import TEST_SETS, TRAINING
 from predictor.samples import read_samples
 

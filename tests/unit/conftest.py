@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend import device_process
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from backend.engines.plan_facts import ProfileFacts, read_facts
 from backend.engines.protocol import TensorSpec
 from backend.engines.tensorrt_import import import_tensorrt
 from backend.errors import ConfigError
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 from tests.gpu.fake_gpu import tensor
 from tests.unit.graphs import write_mlp
 

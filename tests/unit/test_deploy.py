@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 from tests.deploy_files import (
     COMPOSE,
     DEPLOY,

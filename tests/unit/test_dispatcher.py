@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from backend.errors import ConfigError, EngineError, ServerError
+from backend.runtime_dir import VARIABLE, meeting_point
 from backend.scheduler.messages import (
     Adopt,
     Arrive,
@@ -30,7 +31,6 @@ from backend.scheduler.messages import (
     encode,
 )
 from backend.scheduler.process import MAX_MESSAGE_BYTES, serve
-from backend.scheduler.runtime_dir import VARIABLE, meeting_point
 from backend.scheduler.spawn import connect_or_spawn
 from tests.unit.builders import join, profile
 from tests.unit.fake_model import PATIENCE_S, FakeModel, eventually, pending

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
+from backend.runtime_dir import meeting_point
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
 from backend.scheduler.messages import Command, Finish, Lease, Recall, Return, Take
-from backend.scheduler.runtime_dir import meeting_point
 from tests.unit.builders import MS, Device, join, only_launch, profile
 from tests.unit.fake_model import FakeModel, eventually, pending
 

@@ -22,7 +22,7 @@ from backend.errors import ConfigError, EngineError
 from backend.load_profile import profile_at_load
 from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
 from backend.profiling.repository import find_versions, served_config
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 from profiler.feature_source import NeutralFeatures
 from profiler.rounds import Rounds
 

@@ -9,7 +9,7 @@ import pytest
 
 from backend.metrics import METRICS
 from backend.parameters import KEYS, Parameters
-from backend.scheduler.runtime_dir import VARIABLE
+from backend.runtime_dir import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

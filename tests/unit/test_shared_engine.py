@@ -27,7 +27,7 @@ from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError, EngineError
 from backend.model_config import ModelConfig
 from backend.parameters import Parameters
-from backend.scheduler.runtime_dir import meeting_point
+from backend.runtime_dir import meeting_point
 from tests.server.harness import batchmates, graph, mlp, write_model
 from tests.server.test_datatypes import every_type, of_every_type
 from tests.unit.fake_model import eventually
