@@ -14,6 +14,7 @@ from backend.errors import IsochroneError, ServerError
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 _SERVERS_MAX = 4
+_TAKEN_UP = "what is recorded is kept, run the same command again to go on"
 
 
 def interrupt_on_term() -> None:
@@ -26,15 +27,15 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """One sentence and an exit code for what ends a command that records and can be taken up again."""
+def told(name: str, *, kept: str = _TAKEN_UP) -> Iterator[None]:
+    """One sentence and an exit code for what ends a command. kept: what an interrupted one leaves."""
     try:
         yield
     except (IsochroneError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise typer.Exit(USAGE_ERROR) from None
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; what is recorded is kept, run the same command again to go on", file=sys.stderr)
+        print(f"{name}: interrupted; {kept}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

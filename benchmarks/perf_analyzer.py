@@ -12,10 +12,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.errors import ServerError
+from benchmarks.errors import BenchmarkError
 
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
 """What the binary wants, and under which names the server's wheel carries it."""
+_UNSETTLED = ("Failed to obtain stable measurement", "No valid requests recorded")
+"""What it says where a window had too little in it, as when the machine stood still."""
+_ATTEMPTS = 4
+_PATIENCE_S = 300.0
+_SAID_CHARS_MAX = 400
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,24 @@ class Measured:
 
 
 def measure(grpc_url: str, model: str, concurrency: int, seconds: float) -> Measured:
-    """Random data at a fixed concurrency, over three windows of `seconds` / 3. Raises ServerError where one fails.
+    """Random data at a fixed concurrency, over three windows of `seconds` / 3; again where that does not settle.
 
     By windows, not `--request-count`: with that the client rounds the time, and so the throughput, to whole seconds.
+    Raises BenchmarkError.
     """
+    whose, said = f"perf_analyzer on model '{model}' at concurrency {concurrency}", ""
+    for _ in range(_ATTEMPTS):
+        found = _attempt(grpc_url, model, concurrency, seconds)
+        if isinstance(found, Measured):
+            return found
+        said = found[-_SAID_CHARS_MAX:]
+        if not any(sentence in found for sentence in _UNSETTLED):
+            raise BenchmarkError(f"{whose} failed: {said}")
+    raise BenchmarkError(f"{whose} did not settle in {_ATTEMPTS} attempts of {seconds:g} s: {said}")
+
+
+def _attempt(grpc_url: str, model: str, concurrency: int, seconds: float) -> Measured | str:
+    """Or what it said where it failed, on one line."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
         arguments = [
@@ -42,9 +61,14 @@ def measure(grpc_url: str, model: str, concurrency: int, seconds: float) -> Meas
             *("--percentile", "50", "-f", str(report)),
         ]
         environment = {**os.environ, "LD_LIBRARY_PATH": str(_libraries(Path(folder, "lib")))}
-        run = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        try:
+            run = subprocess.run(
+                arguments, env=environment, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"no end after {_PATIENCE_S:g} s"
         if run.returncode != 0 or not report.exists():
-            raise ServerError(f"perf_analyzer failed: {(run.stderr or run.stdout).strip()[-400:]}")
+            return " ".join((run.stderr or run.stdout).split())
         with report.open() as lines:
             row = next(iter(csv.DictReader(lines)))
     return Measured(float(row["Inferences/Second"]), float(row["p50 latency"]), float(row["p99 latency"]))
@@ -56,7 +80,7 @@ def _binary() -> Path:
         return found
     named = shutil.which("perf_analyzer")
     if named is None:
-        raise ServerError("perf_analyzer is missing; pip install 'tritonclient[grpc]==2.51.0' brings it")
+        raise BenchmarkError("perf_analyzer is missing; pip install 'tritonclient[grpc]==2.51.0' brings it")
     return Path(named)
 
 

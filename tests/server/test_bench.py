@@ -1,4 +1,4 @@
-"""`isochrone bench` on a real server as a user calls it, and the comparison with other servers in its quick form."""
+"""`isochrone bench` on a real server as a user calls it, NVIDIA's client, and the comparison in its quick form."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ import pytest
 
 from backend.load.report import REQUESTS, RESULTS
 from backend.server.embedded import EmbeddedServer
+from benchmarks import perf_analyzer
 from benchmarks.compare.plan import QUICK
-from tests.server.harness import mlp, write_model
+from benchmarks.errors import BenchmarkError
+from benchmarks.pairs import measure_pairs
+from tests.server.control import EXPLICIT, load, remember_profile
+from tests.server.harness import batchmates, mlp, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("one", "two")
 RATE_PER_S, SECONDS = 40.0, 2.0
+SLOW_MS = 1_000.0
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     repository = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(MODELS):
         write_model(repository, name, mlp(16, 4, seed, hidden=256), 'backend: "isochrone"\nmax_batch_size: 8')
-    with EmbeddedServer(repository) as server:
+    slow = write_model(repository, "slow", batchmates(SLOW_MS), 'backend: "isochrone"')
+    with EmbeddedServer(repository, extra=EXPLICIT) as server:
+        remember_profile(server, slow, SLOW_MS)
+        assert load(server, [*MODELS, "slow"]) == {}
         yield server
 
 
@@ -122,6 +130,22 @@ def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None
     rows = list(csv.DictReader((out / REQUESTS).read_text().splitlines()))
     assert {"ok", "failed"} >= {r["status"] for r in rows}
     assert any(r["status"] == "ok" for r in rows)
+
+
+def test_two_models_are_measured_in_turn(server: EmbeddedServer) -> None:
+    for one, two in measure_pairs(server.grpc_url, ("one", "two"), concurrency=2, repeats=2, seconds=0.3):
+        for measured in (one, two):
+            assert 0.0 < measured.p50_us <= measured.p99_us
+            assert measured.throughput_s * measured.p50_us / 1e6 == pytest.approx(2.0, rel=0.5)  # Little's law
+
+
+def test_a_measurement_that_never_settles_is_told_in_a_sentence(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perf_analyzer, "_ATTEMPTS", 2)
+    said = r"^perf_analyzer on model 'slow' at concurrency 1 did not settle in 2 attempts of 0.3 s: [^\n]+$"
+    with pytest.raises(BenchmarkError, match=said):
+        perf_analyzer.measure(server.grpc_url, "slow", 1, 0.3)
 
 
 def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
