@@ -6,21 +6,22 @@ READY := $(VENV)/.ready
 MODELS := model_repository/.generated
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-decision bench-policies clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-decision bench-policies clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo            the same Poisson load with the scheduler off, then on (about 2 minutes)"
-	@echo "make test            all tests, on a real tritonserver too"
-	@echo "make test-unit       the tests that need no server (seconds)"
-	@echo "make lint            ruff and mypy --strict"
-	@echo "make serve           serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
-	@echo "make models          generate model_repository/*/1/model.onnx"
-	@echo "make study           the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
-	@echo "make bench           stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
-	@echo "make bench-overhead  what this backend costs beside a blocking Python backend"
-	@echo "make bench-decision  what one decision of the scheduler costs"
-	@echo "make bench-policies  rivals and ablations in virtual time, on what make study recorded, into docs/policies.md"
+	@echo "make demo                  the same Poisson load with the scheduler off, then on (about 2 minutes)"
+	@echo "make test                  all tests, on a real tritonserver too"
+	@echo "make test-unit             the tests that need no server (seconds)"
+	@echo "make lint                  ruff and mypy --strict"
+	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
+	@echo "make models                generate model_repository/*/1/model.onnx"
+	@echo "make study                 the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
+	@echo "make bench                 stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
+	@echo "make bench-overhead        what this backend costs beside a blocking Python backend"
+	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
+	@echo "make bench-decision        what one decision of the scheduler costs"
+	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded, into docs/policies.md"
 
 $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
@@ -63,6 +64,9 @@ bench: $(MODELS)
 
 bench-overhead: $(MODELS)
 	$(BIN)/python -m benchmarks.overhead
+
+bench-engine-process: $(READY)
+	$(BIN)/python -m benchmarks.engine_process
 
 bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
