@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from backend.engine_host.messages import Tensor
+from backend.engines.parts import join_into, joined_shape
 from backend.engines.protocol import Array, Feeds
 
 _ALIGNED_BYTES = 64
@@ -35,7 +36,7 @@ class Outbox:
         texts = {name: _text(parts) for name, parts in feeds.items() if parts[0].dtype.hasobject}
         tensors, size = [], 0
         for name, parts in feeds.items():
-            dtype, shape = parts[0].dtype, _joined_shape(parts)
+            dtype, shape = parts[0].dtype, joined_shape(parts)
             nbytes = len(texts[name]) if name in texts else math.prod(shape) * dtype.itemsize
             tensors.append(Tensor(name, dtype.str, shape, size, nbytes))
             size += -(-nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
@@ -67,11 +68,7 @@ class Outbox:
         if text is not None:
             _place(self._memory, tensor, np.uint8, (tensor.nbytes,))[...] = np.frombuffer(text, np.uint8)
             return
-        place = _place(self._memory, tensor, tensor.dtype, tensor.shape)
-        if len(parts) == 1:
-            place[...] = parts[0]
-        else:
-            np.concatenate(parts, out=place)
+        join_into(_place(self._memory, tensor, tensor.dtype, tensor.shape), parts)
 
 
 class Inbox:
@@ -108,11 +105,6 @@ def _place(memory: mmap.mmap | None, tensor: Tensor, dtype: DTypeLike, shape: tu
     if memory is None:
         raise ValueError("there is no region")
     return np.ndarray(shape, dtype, memory, tensor.offset)
-
-
-def _joined_shape(parts: Sequence[Array]) -> tuple[int, ...]:
-    first = parts[0].shape
-    return first if len(parts) == 1 else (sum(part.shape[0] for part in parts), *first[1:])
 
 
 def _text(parts: Sequence[Array]) -> bytes:

@@ -13,7 +13,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from backend.datatypes import BY_ONNX
-from backend.engines.protocol import Feeds, Ran, TensorSpec, joined
+from backend.engines.parts import joined
+from backend.engines.protocol import Feeds, Ran, TensorSpec
 from backend.errors import ConfigError, EngineError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.

@@ -69,8 +69,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the model holds; no run is under way."""
-
-
-def joined(parts: Sequence[Array]) -> Array:
-    """One array of an input's parts; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from backend.engines.parts import join_into, joined_shape
 from backend.engines.plan_layout import choose_profile, size_bytes
 from backend.engines.plan_runtime import Address, Context, Device, Event, Graph, Plan, PlanTensor, Shape, Shapes, Stream
 from backend.engines.protocol import Array, Feeds, Ran
@@ -87,7 +88,7 @@ class Lane:
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         """One batch, to its end. Raises EngineError; the lane takes the next batch unless the device is lost."""
-        shapes = {name: _joined_shape(feeds[name]) for name in self._inputs}
+        shapes = {name: joined_shape(feeds[name]) for name in self._inputs}
         with self._settled():
             prepared = self._graphs.get(_key(shapes)) or self._prepare(shapes)
             self._copy_in(feeds, shapes)
@@ -142,11 +143,7 @@ class Lane:
     def _copy_in(self, feeds: Feeds, shapes: Shapes) -> None:
         """shapes: of the joined inputs, which come together in the pinned memory."""
         for name, shape in shapes.items():
-            parts, pinned = feeds[name], self._buffers[name].view(shape)
-            if len(parts) == 1:
-                np.copyto(pinned, parts[0])
-            else:
-                np.concatenate(parts, out=pinned)
+            join_into(self._buffers[name].view(shape), feeds[name])
         with self._timed(self._in):
             for name, shape in shapes.items():
                 buffer = self._buffers[name]
@@ -227,11 +224,6 @@ def _quietly(give_back: Callable[[T], None], what: T) -> None:
     """What a lost device holds cannot be given back, and is gone with the process."""
     with suppress(EngineError):
         give_back(what)
-
-
-def _joined_shape(parts: Sequence[Array]) -> Shape:
-    first = parts[0].shape
-    return first if len(parts) == 1 else (sum(part.shape[0] for part in parts), *first[1:])
 
 
 def _key(shapes: Shapes) -> tuple[Shape, ...]:

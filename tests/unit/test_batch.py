@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.batch import Batch, feeds, split, wanted
-from backend.engines.protocol import Array, joined
+from backend.engines.parts import joined
+from backend.engines.protocol import Array
 from backend.request import Pending
 
 Rows = NDArray[np.float32]

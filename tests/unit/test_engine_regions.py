@@ -11,7 +11,8 @@ import pytest
 from backend.datatypes import DATATYPES
 from backend.engine_host.messages import Tensor
 from backend.engine_host.regions import Inbox, Outbox
-from backend.engines.protocol import Array, Feeds, joined
+from backend.engines.parts import joined
+from backend.engines.protocol import Array, Feeds
 from tests.unit.open_files import open_files
 
 TEXT = ["", "plain", "ä€😀", "nul\0inside", "x" * 70_000]
