@@ -1,4 +1,4 @@
-"""A runtime folder of the module's own for real schedulers, none of which outlives it."""
+"""A runtime folder of the module's own for real schedulers, none of which outlives it; and a model on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from backend import device_process
 from backend.runtime_dir import VARIABLE
+from tests.unit.fake_model import FakeModel
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +23,10 @@ def runtime_dir() -> Iterator[Path]:
             process.kill()
             process.wait()
         device_process._started.clear()
+
+
+@pytest.fixture
+def model() -> Iterator[FakeModel]:
+    """For modules that use `runtime_dir`."""
+    with FakeModel() as made:
+        yield made

@@ -1,8 +1,9 @@
-"""A model on the real dispatcher with a made-up engine: it runs as long as the test wants and keeps account."""
+"""A model on the real dispatcher and scheduler with a made-up engine, which runs as long as the test wants."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from types import TracebackType
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
 from backend.request import Pending
+from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject
 from predictor.workload import ModelProfile
 from tests.unit.builders import join, load
@@ -124,3 +126,23 @@ class FakeModel:
 
     def _decided(self, decided: Decided) -> None:
         assert decided.took_ns >= 0
+
+
+# The real scheduler that it talks to
+
+
+def scheduler_pid(device: str = "cpu") -> int:
+    return int(meeting_point(device).lock.read_text())
+
+
+def signal_scheduler(signal_number: int, device: str = "cpu") -> None:
+    os.kill(scheduler_pid(device), signal_number)
+
+
+def until_connected(*models: FakeModel) -> None:
+    eventually(lambda: all(model.dispatcher._connected for model in models))
+
+
+def decided_by_a_scheduler(model: FakeModel) -> bool:
+    (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
+    return batch.launch is not None

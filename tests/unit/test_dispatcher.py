@@ -2,86 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from backend.errors import ConfigError, EngineError, ServerError
-from backend.runtime_dir import VARIABLE, meeting_point
-from backend.scheduler.messages import (
-    Adopt,
-    Arrive,
-    Cancel,
-    Decided,
-    Event,
-    Finish,
-    Ping,
-    Refused,
-    Request,
-    RunningBatch,
-    Welcome,
-    decode_reply,
-    encode,
+from backend.errors import ConfigError, EngineError
+from backend.scheduler.messages import Cancel, Event, Ping
+from tests.unit.fake_model import (
+    PATIENCE_S,
+    FakeModel,
+    decided_by_a_scheduler,
+    eventually,
+    pending,
+    scheduler_pid,
+    signal_scheduler,
+    until_connected,
 )
-from backend.scheduler.process import MAX_MESSAGE_BYTES, serve
-from backend.scheduler.spawn import connect_or_spawn
-from tests.unit.builders import join, profile
-from tests.unit.fake_model import PATIENCE_S, FakeModel, eventually, pending
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
-
-
-@pytest.fixture
-def model() -> Iterator[FakeModel]:
-    with FakeModel() as made:
-        yield made
-
-
-def scheduler_pid(device: str = "cpu") -> int:
-    return int(meeting_point(device).lock.read_text())
-
-
-def kill(signal_number: int, device: str = "cpu") -> None:
-    os.kill(scheduler_pid(device), signal_number)
-
-
-def until_connected(*models: FakeModel) -> None:
-    eventually(lambda: all(model.dispatcher._connected for model in models))
-
-
-def decided_by_a_scheduler(model: FakeModel) -> bool:
-    (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
-    return batch.launch is not None
-
-
-def test_a_scheduler_that_is_stopped_keeps_what_it_learned(model: FakeModel) -> None:
-    for _ in range(20):
-        model.wait_for(*model.submit(pending(5_000.0)))
-    first = scheduler_pid()
-    kill(signal.SIGTERM)
-    eventually(lambda: not model.dispatcher._connected or scheduler_pid() != first)
-    until_connected(model)
-    assert decided_by_a_scheduler(model)
-    assert meeting_point("cpu").state.stat().st_size > 1_000
-
-
-def test_a_scheduler_whose_saved_state_is_broken_says_so_and_serves(model: FakeModel) -> None:
-    point = meeting_point("cpu")
-    first = scheduler_pid()
-    kill(signal.SIGKILL)
-    point.state.write_bytes(b"not a state")
-    eventually(lambda: not model.dispatcher._connected or scheduler_pid() != first)
-    until_connected(model)
-    assert decided_by_a_scheduler(model)
-    assert point.state.with_name("cpu.state.broken").read_bytes() == b"not a state"
-    assert "is set aside" in point.log.read_text()
 
 
 # A request's way
@@ -254,7 +194,7 @@ def test_a_killed_scheduler_loses_no_request_and_is_replaced(model: FakeModel) -
     pid = scheduler_pid()
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(30)])
-    kill(signal.SIGKILL)
+    signal_scheduler(signal.SIGKILL)
     eventually(lambda: not model.dispatcher._connected)
     later = model.submit(*[pending() for _ in range(30)])
     model.gate.set()
@@ -267,7 +207,7 @@ def test_a_killed_scheduler_loses_no_request_and_is_replaced(model: FakeModel) -
 def test_the_next_scheduler_adopts_what_runs_and_decides_on_what_waits(model: FakeModel) -> None:
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(12)])
-    kill(signal.SIGKILL)
+    signal_scheduler(signal.SIGKILL)
     eventually(lambda: not model.dispatcher._connected)
     until_connected(model)
     assert len(model.started) == 2  # both lanes are taken, so nothing was launched meanwhile
@@ -281,7 +221,7 @@ def test_the_next_scheduler_adopts_what_runs_and_decides_on_what_waits(model: Fa
 
 @pytest.mark.usefixtures("impatient")
 def test_without_a_scheduler_requests_run_in_their_order(model: FakeModel) -> None:
-    kill(signal.SIGSTOP)
+    signal_scheduler(signal.SIGSTOP)
     model.gate.clear()
     groups = (1, 1, 2, 1, 1, 1)
     requests = model.submit(*[pending(group=group) for group in groups], pending(rows=7, group=1))
@@ -296,7 +236,7 @@ def test_without_a_scheduler_requests_run_in_their_order(model: FakeModel) -> No
         [requests[6].id],
     ]
     assert all(b.launch is None and b.id < 0 for b in batches)
-    kill(signal.SIGKILL)
+    signal_scheduler(signal.SIGKILL)
     until_connected(model)
 
 
@@ -309,12 +249,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
     with FakeModel("a") as a, FakeModel("b") as b:
-        kill(signal.SIGSTOP)
+        signal_scheduler(signal.SIGSTOP)
         requests = [(m, m.submit(*[pending() for _ in range(40)])) for m in (a, b)]
         for m, own in requests:
             assert all(batch.launch is None for batch in m.wait_for(*own))
             m.wait_for(*m.submit(pending()))
-        kill(signal.SIGKILL)
+        signal_scheduler(signal.SIGKILL)
         until_connected(a, b)
         eventually(lambda: decided_by_a_scheduler(a))  # an impatient model may give up on a slow machine once more
         eventually(lambda: decided_by_a_scheduler(b))
@@ -323,9 +263,9 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
     pid = scheduler_pid()
-    kill(signal.SIGSTOP)
+    signal_scheduler(signal.SIGSTOP)
     assert not decided_by_a_scheduler(model)
-    kill(signal.SIGCONT)
+    signal_scheduler(signal.SIGCONT)
     until_connected(model)
     eventually(lambda: decided_by_a_scheduler(model))
     assert scheduler_pid() == pid
@@ -336,11 +276,11 @@ def test_where_the_machine_stood_still_the_scheduler_has_its_turn(model: FakeMod
     """A wait that took as long as many says nothing about the scheduler, which could not run either."""
     connection = model.dispatcher._link._socket
     assert connection is not None
-    kill(signal.SIGSTOP)
+    signal_scheduler(signal.SIGSTOP)
     (request,) = model.submit(pending(5_000.0))
     connection.settimeout(0.5)  # many times the patience of `impatient`
     time.sleep(0.7)
-    kill(signal.SIGCONT)
+    signal_scheduler(signal.SIGCONT)
     (batch,) = model.wait_for(request)
     assert batch.launch is not None
 
@@ -369,7 +309,7 @@ def test_a_quiet_scheduler_is_asked_and_answers(model: FakeModel) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_closing_without_a_scheduler_loses_nothing() -> None:
     model = FakeModel()
-    kill(signal.SIGSTOP)
+    signal_scheduler(signal.SIGSTOP)
     model.gate.clear()
     running = model.submit(pending(), pending(group=1))
     eventually(lambda: len(model.started) == 2)
@@ -378,7 +318,7 @@ def test_closing_without_a_scheduler_loses_nothing() -> None:
     ending.start()
     left = model.dispatcher.close()
     ending.join()
-    kill(signal.SIGKILL)
+    signal_scheduler(signal.SIGKILL)
     assert left == waiting
     assert model.ends.keys() == {r.id for r in running}
 
@@ -388,164 +328,3 @@ def end_batches_while_lanes_close(model: FakeModel) -> None:
     queues = model.dispatcher._lanes._queues
     eventually(lambda: all(queue.qsize() == 1 for queue in queues))
     model.gate.set()
-
-
-# The scheduler's process
-
-
-def connected(device: str = "cpu") -> socket.socket:
-    connection = connect_or_spawn(device, 2, PATIENCE_S)
-    connection.settimeout(PATIENCE_S)
-    return connection
-
-
-def reply_to(connection: socket.socket, packet: bytes) -> object:
-    connection.send(packet)
-    return decode_reply(connection.recv(MAX_MESSAGE_BYTES))
-
-
-_JOIN = join(profile(1.0), lanes=2)
-_NAN = msgspec.msgpack.encode(["join", 1, "m", "1", 8, None, [[1], [[10, float("nan"), 0.0, 0.0]]], True, False])
-_GARBAGE = {
-    "noise": b"\xff\x00\x13garbage",
-    "another message": msgspec.msgpack.encode(["no such thing", 1]),
-    "a word": b"\xa5hello",
-    "nested without end": b"\x92\xa4ping" + b"\x91" * 100_000 + b"\xc0",
-    "cut short": encode(_JOIN)[:20],
-    "longer than a message": encode(Cancel(tuple(range(2**16, 2**16 + 30_000)))),
-    "a profile of no numbers": _NAN,
-    "an event before the join": encode(Arrive((Request(1, 1, 0, None, 1),))),
-    "another protocol": encode(join(profile(1.0), protocol=99)),
-}
-
-
-@pytest.mark.parametrize("kind", _GARBAGE)
-def test_a_connection_that_sends_garbage_is_refused_and_the_others_go_on(model: FakeModel, kind: str) -> None:
-    pid = scheduler_pid()
-    model.fill()
-    (waiting,) = model.submit(pending())
-    with connected() as connection:
-        assert isinstance(reply_to(connection, _GARBAGE[kind]), Refused)
-        assert connection.recv(MAX_MESSAGE_BYTES) == b""
-    model.gate.set()
-    assert model.wait_for(waiting)[0].launch is not None
-    assert scheduler_pid() == pid
-
-
-_IMPOSSIBLE = {
-    "join twice": _JOIN,
-    "end what does not run": Finish(1_000_000, 5),
-    "arrive twice": Arrive((Request(1, 1, 0, None, 1), Request(1, 1, 0, None, 1))),
-    "adopt twice": Adopt((RunningBatch(-1, 1, 0), RunningBatch(-1, 1, 0))),
-    "numbers beyond all bounds": Arrive((Request(1, 1, 2**64 - 1, -(2**63), 1),)),
-}
-
-
-@pytest.mark.parametrize("kind", _IMPOSSIBLE)
-def test_a_model_that_says_what_cannot_be_is_refused_and_the_others_go_on(model: FakeModel, kind: str) -> None:
-    pid = scheduler_pid()
-    with connected() as connection:
-        assert isinstance(reply_to(connection, encode(join(profile(1.0), rejects=True))), Welcome)
-        connection.send(encode(_IMPOSSIBLE[kind]))
-        while packet := connection.recv(MAX_MESSAGE_BYTES):
-            assert isinstance(decode_reply(packet), Refused)
-    assert decided_by_a_scheduler(model)
-    assert scheduler_pid() == pid
-
-
-def test_a_connection_that_says_nothing_disturbs_nobody(model: FakeModel) -> None:
-    with connected():
-        assert decided_by_a_scheduler(model)
-    assert decided_by_a_scheduler(model)
-
-
-def test_a_question_is_answered(model: FakeModel) -> None:
-    with connected() as connection:
-        assert isinstance(reply_to(connection, encode(_JOIN)), Welcome)
-        assert isinstance(reply_to(connection, encode(Ping())), Decided)
-    assert decided_by_a_scheduler(model)
-
-
-def test_whoever_comes_at_once_meets_one_scheduler() -> None:
-    device, connections = "gpu-7", []
-
-    def connect() -> None:
-        connections.append(connected(device))
-
-    threads = [threading.Thread(target=connect) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    sources = [reply_to(connection, encode(_JOIN)) for connection in connections]
-    assert sorted(s.source for s in sources if isinstance(s, Welcome)) == [1, 2, 3, 4]
-    for connection in connections:
-        connection.close()
-
-
-def test_a_scheduler_that_nobody_needs_ends_and_takes_its_socket_along() -> None:
-    point = meeting_point("spare")
-    serve(point, 1, linger_s=0.0)
-    assert not point.socket.exists()
-    serve(point, 1, linger_s=None)  # one runs already, by the lock that this process holds: returns at once
-    assert int(point.lock.read_text()) == os.getpid()
-
-
-# The runtime folder
-
-
-def refused_folder(monkeypatch: pytest.MonkeyPatch, folder: Path | str) -> str:
-    monkeypatch.setenv(VARIABLE, str(folder))
-    with pytest.raises(ServerError) as refused:
-        FakeModel()
-    return str(refused.value)
-
-
-@pytest.mark.parametrize("folder", ["/proc/isochrone", "/sys/isochrone", "/dev/null/isochrone"])
-def test_a_folder_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
-    sentence = refused_folder(monkeypatch, folder)
-    assert sentence.startswith(f"the scheduler's socket cannot go to '{folder}': ")
-    assert sentence.endswith(f"; set {VARIABLE} to a folder that only this user can write to")
-
-
-def test_a_folder_that_others_may_write_to_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    assert refused_folder(monkeypatch, tmp_path) == (
-        f"the scheduler's socket cannot go to '{tmp_path}': others may write to it; "
-        f"set {VARIABLE} to a folder that only this user can write to"
-    )
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    os.chown(tmp_path, 65534, 65534)
-    assert "others may write to it" in refused_folder(monkeypatch, tmp_path)
-
-
-def test_a_folder_without_a_path_short_enough_for_a_socket_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    long = tmp_path / ("x" * 100)
-    assert refused_folder(monkeypatch, long) == (
-        f"the scheduler's socket path '{long}/cpu.sock' is longer than 107 bytes; set {VARIABLE} to a shorter folder"
-    )
-
-
-def test_the_folder_is_made_and_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "a" / "b"))
-    assert meeting_point("cpu").socket == tmp_path / "a" / "b" / "cpu.sock"
-    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
-
-
-def test_the_default_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(VARIABLE)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert meeting_point("cpu").lock == tmp_path / "isochrone" / "cpu.lock"
-
-
-def test_a_file_where_the_socket_should_be_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    tmp_path.chmod(0o700)
-    (tmp_path / "cpu.sock").symlink_to(tmp_path / "cpu.sock")
-    with pytest.raises(ServerError, match=r"the scheduler's socket '.*/cpu\.sock' cannot be used: "):
-        FakeModel()

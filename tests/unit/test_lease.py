@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
 
-from backend.runtime_dir import meeting_point
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
 from backend.scheduler.messages import Command, Finish, Lease, Recall, Return, Take
 from tests.unit.builders import MS, Device, join, only_launch, profile
-from tests.unit.fake_model import FakeModel, eventually, pending
+from tests.unit.fake_model import FakeModel, eventually, pending, signal_scheduler
 
 
 def leased_device() -> tuple[Device, Lease]:
@@ -141,7 +139,7 @@ def test_what_the_lease_is_not_for_is_asked_for() -> None:
 def test_a_lease_dies_with_its_scheduler() -> None:
     with FakeModel() as model:
         until_leased(model)
-        os.kill(int(meeting_point("cpu").lock.read_text()), signal.SIGKILL)
+        signal_scheduler(signal.SIGKILL)
         eventually(lambda: model.dispatcher._lease is None)
         model.wait_for(*model.submit(pending(5_000.0)))
         eventually(lambda: model.dispatcher._connected)

@@ -1,0 +1,71 @@
+"""Where a device's processes are met, and the sentences of those that cannot be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backend.errors import ServerError
+from backend.runtime_dir import VARIABLE, meeting_point
+from tests.unit.fake_model import FakeModel
+
+pytestmark = pytest.mark.usefixtures("runtime_dir")
+
+
+def refused_folder(monkeypatch: pytest.MonkeyPatch, folder: Path | str) -> str:
+    monkeypatch.setenv(VARIABLE, str(folder))
+    with pytest.raises(ServerError) as refused:
+        FakeModel()
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("folder", ["/proc/isochrone", "/sys/isochrone", "/dev/null/isochrone"])
+def test_a_folder_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    sentence = refused_folder(monkeypatch, folder)
+    assert sentence.startswith(f"the scheduler's socket cannot go to '{folder}': ")
+    assert sentence.endswith(f"; set {VARIABLE} to a folder that only this user can write to")
+
+
+def test_a_folder_that_others_may_write_to_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    assert refused_folder(monkeypatch, tmp_path) == (
+        f"the scheduler's socket cannot go to '{tmp_path}': others may write to it; "
+        f"set {VARIABLE} to a folder that only this user can write to"
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    assert "others may write to it" in refused_folder(monkeypatch, tmp_path)
+
+
+def test_a_folder_without_a_path_short_enough_for_a_socket_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 100)
+    assert refused_folder(monkeypatch, long) == (
+        f"the scheduler's socket path '{long}/cpu.sock' is longer than 107 bytes; set {VARIABLE} to a shorter folder"
+    )
+
+
+def test_the_folder_is_made_and_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "a" / "b"))
+    assert meeting_point("cpu").socket == tmp_path / "a" / "b" / "cpu.sock"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_default_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert meeting_point("cpu").lock == tmp_path / "isochrone" / "cpu.lock"
+
+
+def test_a_file_where_the_socket_should_be_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    tmp_path.chmod(0o700)
+    (tmp_path / "cpu.sock").symlink_to(tmp_path / "cpu.sock")
+    with pytest.raises(ServerError, match=r"the scheduler's socket '.*/cpu\.sock' cannot be used: "):
+        FakeModel()
