@@ -1,4 +1,4 @@
-"""A runtime folder of the module's own for real schedulers, none of which outlives it; and a model on them."""
+"""Real schedulers in a runtime folder of the module's own, none of which outlives it; and the audit of pure ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from backend import device_process
 from backend.runtime_dir import VARIABLE
+from tests.unit.devices import audit
 from tests.unit.fake_model import FakeModel
 
 
@@ -30,3 +31,10 @@ def model() -> Iterator[FakeModel]:
     """For modules that use `runtime_dir`."""
     with FakeModel() as made:
         yield made
+
+
+@pytest.fixture
+def audited() -> Iterator[None]:
+    """The schedulers of the test's devices are sound when it ends."""
+    yield
+    audit()
