@@ -1,0 +1,288 @@
+"""An independent account of where every request and batch is, held against the scheduler after each event."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+
+import pytest
+
+from backend.scheduler.core import ProtocolError, Scheduler
+from backend.scheduler.messages import (
+    Adopt,
+    Arrive,
+    Cancel,
+    Command,
+    Event,
+    Finish,
+    Join,
+    Launch,
+    Lease,
+    Ping,
+    Recall,
+    Reject,
+    Request,
+    Return,
+    Take,
+)
+from predictor.colocation import SCALE, Parts, quantize
+from predictor.features import Exposure, Own, Sums
+from predictor.learners.isochrone import Isochrone
+from predictor.workload import Load
+from tests.unit.builders import MS, START_NS
+
+
+@dataclass
+class Interval:
+    """A batch's time on the device; `end_ns` None: it runs."""
+
+    own: Parts
+    start_ns: int
+    end_ns: int | None = None
+
+    def overlap_ns(self, start_ns: int, end_ns: int) -> int:
+        own_end_ns = end_ns if self.end_ns is None else self.end_ns
+        return max(0, min(own_end_ns, end_ns) - max(self.start_ns, start_ns))
+
+
+@dataclass
+class Batch:
+    requests: tuple[int, ...]
+    lane: int
+    interval: Interval
+    load: Load
+
+
+@dataclass
+class Model:
+    """What a source's process would know: it joined, these wait, these run."""
+
+    join: Join
+    waiting: dict[int, Request] = field(default_factory=dict)
+    running: dict[int, Batch] = field(default_factory=dict)
+    ended: list[int] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    """Requests that were launched, rejected or cancelled."""
+    arrivals: int = 0
+    lease: Lease | None = None
+    recalled: bool = False
+
+    def may_take(self) -> bool:
+        return self.lease is not None and not self.waiting and not self.running
+
+
+class Listener(Isochrone):
+    """Remembers what it was taught about neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taught: list[Sums] = []
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        self.taught.append(seen.sums)
+        super().learn_one(own, seen, slowdown)
+
+
+class World:
+    """The account: takes the same events as the scheduler, and its commands, and knows what must hold."""
+
+    def __init__(self, lanes: int) -> None:
+        self.listener = Listener()
+        self.core = Scheduler(lanes, predictor=self.listener)
+        self.core.leases.streak = 1
+        self.lanes = lanes
+        self.now_ns = self.seen_ns = START_NS
+        self.models: dict[int, Model] = {}
+        self.log: list[Interval] = []
+        self.taught: list[Interval] = []
+        self.batches = 0
+        self.taken = 0
+        self.commands: list[Command] = []
+        self.events: list[tuple[int, int, Event | None]] = []
+        """(time, source, event); None: the source left."""
+
+    def take(self, source: int, event: Event) -> None:
+        commands = self.core.handle(source, event, self.now_ns)
+        self.core.learn()
+        self.events.append((self.now_ns, source, event))
+        if not isinstance(event, Ping):  # which changes nothing, not even what time it is
+            self.seen_ns = self.now_ns
+        match event:
+            case Join():
+                self.models[source] = Model(event)
+            case Arrive():
+                self.models[source].waiting.update((r.id, r) for r in event.requests)
+                self.models[source].arrivals += 1
+                self.models[source].lease = None
+            case Cancel():
+                for request in event.requests:
+                    if self.models[source].waiting.pop(request, None) is not None:
+                        self.models[source].gone.append(request)
+            case Finish():
+                batch = self._end(source, event.batch)
+                if event.exec_ns is not None and batch.requests:
+                    self.taught.append(batch.interval)
+            case Adopt():
+                for b in event.batches:
+                    self._start(source, b.batch, (), b.rows, b.lane)
+            case Take():
+                lease = self.models[source].lease
+                assert lease is not None
+                self.taken += 1
+                self.models[source].gone.append(event.request.id)
+                self._start(source, event.batch, (event.request.id,), event.request.rows, lease.lane)
+            case Return():
+                self.models[source].lease = None
+        self._obey(commands)
+
+    def leave(self, source: int) -> None:
+        commands = self.core.leave(source, self.now_ns)
+        self.events.append((self.now_ns, source, None))
+        self.seen_ns = self.now_ns
+        if source in self.models:
+            for batch in list(self.models[source].running):
+                self._end(source, batch)
+            del self.models[source]
+        self._obey(commands)
+
+    def refuse(self, source: int, event: Event, now_ns: int) -> None:
+        """An event that cannot be: it is refused, and every byte of the state is as before."""
+        before = pickle.dumps(self.core)
+        with pytest.raises(ProtocolError):
+            self.core.handle(source, event, now_ns)
+        assert pickle.dumps(self.core) == before
+
+    def _start(self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int) -> None:
+        join = self.models[source].join
+        load = join.profile.at(rows)
+        interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
+        self.log.append(interval)
+        self.models[source].running[batch] = Batch(requests, min(lane, self.lanes - 1), interval, load)
+
+    def _end(self, source: int, batch: int) -> Batch:
+        ended = self.models[source].running.pop(batch)
+        self.models[source].ended.append(batch)
+        ended.interval.end_ns = self.now_ns
+        return ended
+
+    def _obey(self, commands: list[Command]) -> None:
+        self.commands += commands
+        for command in commands:
+            match command:
+                case Launch():
+                    self._launch(command)
+                case Reject():
+                    self._reject(command)
+                case Lease():
+                    self._leased(command)
+                case Recall():
+                    model = self.models[command.source]
+                    assert model.lease is not None and model.lease.lease == command.lease and not model.recalled
+                    model.recalled = True
+        self._check()
+
+    def _leased(self, lease: Lease) -> None:
+        assert not self.core.running, "a lease is for an idle device"
+        assert self.lanes > 1 and 0 <= lease.lane < self.lanes
+        model = self.models[lease.source]
+        assert lease.arrivals == model.arrivals
+        assert lease.solo_ns == model.join.profile.at(lease.rows).solo_ns
+        model.lease, model.recalled = lease, False
+
+    def _launch(self, launch: Launch) -> None:
+        model = self.models[launch.source]
+        assert 0 <= launch.lane < self.lanes
+        assert launch.lane not in self.occupied(), "two batches on a lane"
+        assert launch.lane not in self.leased(), "another one may launch there by itself"
+        assert launch.batch > self.batches, "a batch number was used twice"
+        self.batches = launch.batch
+        assert launch.requests and len(set(launch.requests)) == len(launch.requests)
+        # Waiting here means: of this source, neither launched nor rejected nor cancelled before.
+        batch = [model.waiting[request] for request in launch.requests]
+        rows = sum(r.rows for r in batch)
+        assert len({r.group for r in batch}) == 1
+        assert rows <= model.join.max_batch_size or (model.join.max_batch_size == 0 and len(batch) == 1 == rows)
+        if not model.join.interference_aware:
+            self._launched_in_order(model, batch, rows)
+        assert launch.solo_ns == model.join.profile.at(rows).solo_ns
+        assert launch.predicted_ns > 0 and launch.bound_ns >= 0 and launch.holds >= 0
+        for request in launch.requests:
+            del model.waiting[request]
+        model.gone += launch.requests
+        self._start(launch.source, launch.batch, launch.requests, rows, launch.lane)
+
+    @staticmethod
+    def _launched_in_order(model: Model, batch: list[Request], rows: int) -> None:
+        """The oldest, without a gap, and no fewer than a stock dynamic batcher would take."""
+        oldest = sorted(model.waiting.values(), key=lambda r: (r.arrival_ns, r.id))
+        assert batch == oldest[: len(batch)]
+        if len(oldest) > len(batch):
+            following = oldest[len(batch)]
+            assert following.group != batch[0].group or rows + following.rows > model.join.max_batch_size
+
+    def _reject(self, reject: Reject) -> None:
+        model = self.models[reject.source]
+        request = model.waiting.pop(reject.request)
+        model.gone.append(reject.request)
+        assert model.join.rejects and model.join.interference_aware
+        assert request.deadline_ns is not None
+        assert self.now_ns + model.join.profile.at(request.rows).solo_ns > request.deadline_ns
+        assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
+
+    def occupied(self) -> set[int]:
+        return {b.lane for model in self.models.values() for b in model.running.values()}
+
+    def leased(self) -> set[int]:
+        return {m.lease.lane for m in self.models.values() if m.lease is not None}
+
+    def waiting(self) -> int:
+        return sum(len(model.waiting) for model in self.models.values())
+
+    def _check(self) -> None:
+        core = self.core
+        core.check_invariants()
+        assert core.sources.keys() == self.models.keys()
+        for i, model in self.models.items():
+            assert core.sources[i].queue.ids() == model.waiting.keys(), "a request was lost, or came from nowhere"
+        assert core.running.keys() == {(i, b) for i, model in self.models.items() for b in model.running}
+        assert core.running or not self.waiting(), "an idle device holds"
+        assert len(self.leased()) == sum(m.lease is not None for m in self.models.values()) <= 1
+        assert core.lanes.reserved == next(iter(self.leased()), None)
+        if len(self.occupied() | self.leased()) < self.lanes:
+            assert all(m.join.interference_aware or not m.waiting for m in self.models.values()), "stock would launch"
+
+    def check_integral(self) -> None:
+        """The running integral and what each batch suffered, recomputed from the log of all intervals."""
+        colocation = self.core.colocation
+        assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)
+        for source, model in self.models.items():
+            for number, batch in model.running.items():
+                assert colocation.suffered((source, number)) == self._suffered(batch.interval)
+
+    def check_teaching(self) -> None:
+        """Each batch that ended well taught once, with its own neighbours."""
+        assert len(self.listener.taught) == len(self.taught)
+        for neighbours, interval in list(zip(self.listener.taught, self.taught, strict=True))[-4:]:
+            if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
+                assert neighbours == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
+
+    def _suffered(self, interval: Interval) -> Sums:
+        start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns
+        others = [i for i in self.log if i is not interval]
+        if start_ns == end_ns:
+            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(6)]
+        else:
+            now = [whole / ((end_ns - start_ns) * SCALE) for whole in self._integrated(others, start_ns, end_ns)]
+        return now[0], now[1], now[2], now[3], now[4], now[5]
+
+    @staticmethod
+    def _integrated(intervals: list[Interval], start_ns: int, end_ns: int) -> list[int]:
+        overlaps = [(ns, i.own) for i in intervals if (ns := i.overlap_ns(start_ns, end_ns))]
+        return [sum(ns * own[f] for ns, own in overlaps) for f in range(6)]
+
+    def drain(self) -> None:
+        """Every batch ends, nothing arrives: whatever waits must be served."""
+        while running := [(i, b) for i, model in self.models.items() for b in model.running]:
+            self.now_ns += MS
+            self.take(running[0][0], Finish(running[0][1], MS))
+        assert self.waiting() == 0
