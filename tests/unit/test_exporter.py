@@ -1,0 +1,140 @@
+"""What reaches Triton's counters and when, with a Triton that keeps account; the real one is in tests/server.
+
+There nobody can look between two steps: a scrape of /metrics may fall into the middle of one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from backend.metrics import METRICS, Metrics
+
+if TYPE_CHECKING:
+    from backend.exporter import Exporter
+
+HISTOGRAMS = [name for name, metric in METRICS.items() if metric.buckets]
+LARGEST = max(len(metric.buckets) for metric in METRICS.values()) + 3
+"""Series of a histogram: a bucket more than it has bounds, the count and the sum."""
+Shown = dict[str, float]
+"""By name{label=value}."""
+
+
+class FakeTriton(ModuleType):
+    """`triton_python_backend_utils` as far as metrics go."""
+
+    def __init__(self) -> None:
+        super().__init__("triton_python_backend_utils")
+        self.shown: Shown = {}
+        self.calls = 0
+        triton = self
+
+        class Metric:
+            def __init__(self, name: str, labels: Mapping[str, str]) -> None:
+                assert (labels["model"], labels["version"]) == ("m", "1")
+                own = [f"{{{k}={v}}}" for k, v in labels.items() if k not in ("model", "version")]
+                self._key = name + "".join(own)
+                assert self._key not in triton.shown
+                triton.shown[self._key] = 0.0
+
+            def increment(self, by: float) -> None:
+                assert by > 0
+                triton.shown[self._key] += by
+                triton.calls += 1
+
+        class MetricFamily:
+            COUNTER = 0
+
+            def __init__(self, *, name: str, description: str, kind: int) -> None:
+                assert description
+                assert kind == self.COUNTER
+                self._name = name
+
+            def Metric(self, *, labels: Mapping[str, str]) -> Metric:  # noqa: N802 - Triton's name
+                return Metric(self._name, labels)
+
+        self.MetricFamily = MetricFamily
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTriton]:
+    fake = FakeTriton()
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    yield fake
+    sys.modules.pop("backend.exporter", None)  # which has this Triton
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def exporter(triton: FakeTriton, metrics: Metrics) -> Exporter:
+    assert triton.calls == 0
+    made: Exporter = importlib.import_module("backend.exporter").Exporter(metrics, "m", "1")
+    return made
+
+
+def counted(metrics: Metrics) -> Shown:
+    return {s.name + "".join(f"{{{k}={v}}}" for k, v in s.labels): value for s, value in metrics.values()}
+
+
+def part(shown: Shown, histogram: str) -> Shown:
+    return {key: value for key, value in shown.items() if key.startswith(f"{histogram}_")}
+
+
+def test_everything_is_there_from_the_start(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
+    assert triton.shown == counted(metrics)
+    assert not exporter.step(4)
+    assert triton.calls == 0
+
+
+@pytest.mark.parametrize("calls", [1, 4, 11])
+def test_between_two_steps_a_histogram_is_whole(
+    triton: FakeTriton, exporter: Exporter, metrics: Metrics, calls: int
+) -> None:
+    """What /metrics shows of it is what was counted at some moment, whatever is observed meanwhile."""
+    random = np.random.default_rng(calls)
+    moments = {name: [part(counted(metrics), name)] for name in HISTOGRAMS}
+    for _ in range(300):
+        for name in random.choice(HISTOGRAMS, 2):
+            metrics.observe(name, float(random.choice([0.125, 1.5, 12.0, 3_000.0, 2.0**23])))  # sums of these are exact
+            metrics.count("isochrone_batches_total")
+            moments[name].append(part(counted(metrics), name))
+        before = triton.calls
+        exporter.step(calls)
+        assert triton.calls - before <= calls - 1 + LARGEST
+        for name in HISTOGRAMS:
+            shown = part(triton.shown, name)
+            assert shown in moments[name]
+            del moments[name][: moments[name].index(shown)]  # and it never goes back
+
+
+def test_a_round_ends_once_all_is_sent_and_sends_nothing_twice(
+    triton: FakeTriton, exporter: Exporter, metrics: Metrics
+) -> None:
+    metrics.count("isochrone_decisions_total", "hold", 3)
+    metrics.observe("isochrone_queue_us", 700.0)
+    rounds = [exporter.step(1) for _ in range(4)]
+    assert rounds == [False, True, True, False]  # that of the start; the counter, the histogram, nothing else
+    assert triton.shown == counted(metrics)
+    calls = triton.calls
+    exporter.flush()
+    assert triton.calls == calls
+
+
+def test_the_last_counts_are_flushed(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
+    exporter.step(1)
+    for name in HISTOGRAMS:
+        metrics.observe(name, 1.0)
+    exporter.step(1)  # which leaves the round half done
+    metrics.count("isochrone_fail_open_total")
+    exporter.flush()
+    assert triton.shown == counted(metrics)
