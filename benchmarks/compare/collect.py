@@ -19,7 +19,7 @@ from backend.load.workload import Asked as AskedModel
 from backend.load.workload import Workload
 from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
-from benchmarks.compare.plan import CLASSES, SLO_FACTORS, TRACE
+from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.servers import OURS, Asked, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
@@ -33,8 +33,6 @@ from benchmarks.steal import StealWatch
 from profiler.host import cpu_name
 
 START_S, PROFILE_ENTRY_S = 8.0, 1.5
-LOST_MAX = 0.03
-"""Share of the CPU that the host may take during a load before it is taken once more."""
 _PATIENCE_S = 40 * 60.0
 """After so long each load is taken once, whatever the host does."""
 _IN_FLIGHT_PER_LANE = 6

@@ -11,6 +11,8 @@ SLO_FACTORS = (2.0, 4.0, 8.0)
 """Of the profiled p95 of a batch of one, by turns over the models."""
 CLASSES = (1, 2)
 """By turns over each three models, so that each class has every factor."""
+LOST_MAX = 0.03
+"""Share of the CPU that the host may take during a load before it is taken once more."""
 _LEFT_OUT = ("in order", "ours, no prediction")
 """Of the full comparison, which takes three quarters of an hour as it is."""
 TRACE = "benchmarks/traces/azure_code_2023.csv"

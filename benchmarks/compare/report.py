@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 
@@ -11,8 +12,7 @@ from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
 from backend.simulation.contention import Truth
 from benchmarks import markdown
-from benchmarks.compare.collect import LOST_MAX
-from benchmarks.compare.plan import SLO_FACTORS, Plan
+from benchmarks.compare.plan import LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
 from benchmarks.compare.virtual import kept_in_virtual_time
@@ -178,8 +178,8 @@ def _time_spent(found: Found) -> str:
     for load in found.loads:
         here = [s for s in found.spent if s.load == load]
         if here:
-            parts = (lambda s: s.latency_ms, lambda s: s.queue_ms, lambda s: s.execution_ms, lambda s: s.around_ms)
-            means = [f"{median(map(part, here)):.1f}" for part in (*parts, lambda s: s.outside_ms)]
+            parts = ("latency_ms", "queue_ms", "execution_ms", "around_ms", "outside_ms")
+            means = [f"{median(map(attrgetter(part), here)):.1f}" for part in parts]
             rows.append([f"{load:g}", *means, f"{100 * median(s.lanes_busy for s in here):.0f}"])
     header = ["load", "latency, ms", "queue", "execution", "around it", "outside", "lanes busy, %"]
     return (
