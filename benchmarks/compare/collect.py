@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from benchmarks.payloads import payload
 from benchmarks.profiles import p95_ms, profile_models
 from benchmarks.prometheus import Counts, parse
 from benchmarks.repository import link_models, write_configs
-from benchmarks.steal import StealWatch
+from benchmarks.steal import StealWatch, least_disturbed
 from profiler.host import cpu_name
 
 START_S, PROFILE_ENTRY_S = 8.0, 1.5
@@ -44,16 +45,6 @@ class Taken(NamedTuple):
     measured: Measured
     lost: float
     spent: Spent | None
-
-
-def least_disturbed(take: Callable[[], Taken], attempts: int) -> Taken:
-    """Again while the host takes much of the CPU, but not more often than that."""
-    best = take()
-    for _ in range(attempts - 1):
-        if best.lost <= LOST_MAX:
-            break
-        best = min(best, take(), key=lambda taken: taken.lost)
-    return best
 
 
 class Collector:
@@ -130,7 +121,8 @@ class Collector:
             before_s = _cpu_s(scheduler)
             for load in self._plan.loads:
                 attempts = self._plan.attempts if time.monotonic() < self._patient_until_s else 1
-                kept.append(least_disturbed(partial(self._take_load, bench, turn, server, load), attempts))
+                take = partial(self._take_load, bench, turn, server, load)
+                kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, attempts))
             share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
         costs = [taken.spent for taken in kept if taken.spent is not None]
         measured, lost = [taken.measured for taken in kept], [taken.lost for taken in kept]

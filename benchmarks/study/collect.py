@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from backend.errors import ServerError
 from backend.lanes import cores
@@ -23,8 +24,8 @@ from benchmarks.payloads import payload
 from benchmarks.profiles import profile_models
 from benchmarks.prometheus import parse
 from benchmarks.repository import link_models, short_temporary_folder, write_configs
-from benchmarks.steal import StealWatch
-from benchmarks.study.plan import COPIED, Log
+from benchmarks.steal import StealWatch, least_disturbed
+from benchmarks.study.plan import COPIED, STEAL_MAX, Log
 from benchmarks.study.records import TASK_LANES, Records, Run, Tasks
 from profiler.profile_file import NAME, ProfileFile
 
@@ -32,8 +33,13 @@ _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
 _WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
 _PATIENCE_S = 120.0
 _STUB_LOST = "is not healthy"
-_STEAL_MAX = 0.1
-"""Share of the CPU that the host may take during a log."""
+
+
+class Taken(NamedTuple):
+    """One attempt at a log, and its samples as they were recorded."""
+
+    run: Run
+    samples: bytes
 
 
 class Collector:
@@ -73,10 +79,11 @@ class Collector:
         payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         with self._server(self._records.models, lanes) as (server, samples):
             for log in logs:
-                best = self._least_disturbed(server, lanes, log, solo_s, payloads, samples)
-                self._records.keep_run(lanes, log, best)
+                take = partial(self._take, server, lanes, log, solo_s, payloads, samples)
+                best = least_disturbed(take, lambda taken: taken.run.steal.share, STEAL_MAX, self._plan.attempts)
+                self._records.keep_log(lanes, log, best.run, best.samples)
 
-    def _least_disturbed(
+    def _take(
         self,
         server: EmbeddedServer,
         lanes: int,
@@ -84,23 +91,12 @@ class Collector:
         solo_s: Mapping[str, float],
         payloads: Payloads,
         samples: Path,
-    ) -> Run:
-        """Again where the host took much of the CPU; of several, the one with the least of that."""
-        best: Run | None = None
-        for _ in range(self._plan.attempts):
-            self._warm_up(server, payloads, log.traffic(0.4, solo_s, self._cores), samples)
-            with StealWatch() as watch:
-                run = self._record(server, lanes, log, solo_s, payloads, watch)
-            _settle(samples)
-            if best is None or run.steal.share < best.steal.share:
-                best = run
-                kept = self._records.samples(lanes, log)
-                kept.parent.mkdir(exist_ok=True)
-                shutil.move(samples, kept)  # the writer opens the file anew for each sample
-            if run.steal.share <= _STEAL_MAX:
-                break
-        assert best is not None
-        return best
+    ) -> Taken:
+        self._warm_up(server, payloads, log.traffic(0.4, solo_s, self._cores), samples)
+        with StealWatch() as watch:
+            run = self._record(server, lanes, log, solo_s, payloads, watch)
+        _settle(samples)
+        return Taken(run, samples.read_bytes())
 
     def _record(
         self,

@@ -15,6 +15,8 @@ OTHERS = ("yolov8n", "vit_b16", "convnext_base")
 COPIED = "resnet50"
 """The model of the paper's figure 3."""
 TRAINING, TEST_SETS = "training set", ("test set 1", "test set 2", "test set 3")
+STEAL_MAX = 0.1
+"""Share of the CPU that the host may take during a log before it is recorded once more."""
 _SLO_MS = 10_000.0
 
 

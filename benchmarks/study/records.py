@@ -78,8 +78,11 @@ class Records:
     def run(self, lanes: int, log: Log) -> Run:
         return msgspec.json.decode(self._run_path(lanes, log).read_bytes(), type=Run)
 
-    def keep_run(self, lanes: int, log: Log, run: Run) -> None:
-        """What makes the log complete."""
+    def keep_log(self, lanes: int, log: Log, run: Run, samples: bytes) -> None:
+        """What was asked for comes last: it makes the log complete."""
+        path = self.samples(lanes, log)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(samples)
         self._run_path(lanes, log).write_bytes(msgspec.json.encode(run))
 
     def missing_logs(self, lanes: int) -> list[Log]:

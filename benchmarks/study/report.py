@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.lanes import cores
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE
-from benchmarks.study.plan import COPIED, OTHERS, TEST_SETS, TRAINED, TRAINING
+from benchmarks.study.plan import COPIED, OTHERS, STEAL_MAX, TEST_SETS, TRAINED, TRAINING
 from benchmarks.study.results import OfLanes, Results
 from predictor.evaluate import Score
 from profiler.host import cpu_name, package_version
@@ -90,8 +90,9 @@ def _conditions(results: Results) -> str:
         f"{plan.logs[0].seconds:g} s at each load, one after the other. The machine is a virtual one, and when its "
         "host takes CPU away a batch takes up to a hundred times as long, which says nothing of its neighbours. So "
         "batches during which the kernel saw that (/proc/stat, looked at every 20 ms) are left out, and a log that "
-        "loses more than 10 % of the CPU is recorded a second time, of which the better one counts. A log with fewer "
-        f"than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all batches too.\n\n"
+        f"loses more than {100 * STEAL_MAX:.0f} % of the CPU is recorded a second time, of which the better one "
+        f"counts. A log with fewer than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all "
+        "batches too.\n\n"
         + _table(
             (
                 "log",

@@ -19,7 +19,6 @@ from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
-from benchmarks.compare.collect import Taken, least_disturbed
 from benchmarks.compare.plan import QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import report as comparison_report
@@ -184,16 +183,3 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: s
     monkeypatch.setenv(variant.VARIABLE, named)
     with pytest.raises(ConfigError, match=f"ISOCHRONE_SCHEDULER must be module:function, got '{named}'"):
         variant.scheduler_of_environment()
-
-
-@pytest.mark.parametrize(
-    ("lost", "attempts", "kept", "asked"),
-    [([0.01, 0.0], 3, 0.01, 1), ([0.2, 0.02], 3, 0.02, 2), ([0.2, 0.1, 0.3, 0.0], 3, 0.1, 3), ([0.5, 0.0], 1, 0.5, 1)],
-)
-def test_a_load_that_the_host_disturbs_is_taken_again(
-    lost: list[float], attempts: int, kept: float, asked: int
-) -> None:
-    found = [Taken(FOUND[0], share, None) for share in lost]
-    left = list(found)
-    assert least_disturbed(lambda: left.pop(0), attempts).lost == kept
-    assert len(found) - len(left) == asked

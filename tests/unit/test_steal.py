@@ -1,14 +1,15 @@
-"""Which spans the host of a virtual machine disturbed."""
+"""Which spans the host of a virtual machine disturbed, and what is made of it."""
 
 from __future__ import annotations
 
 import time
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
 
 from benchmarks import steal
-from benchmarks.steal import Steal, StealWatch
+from benchmarks.steal import Steal, StealWatch, least_disturbed
 
 SEEN = Steal(0, 1_000, 0.1, at_ns=[120, 140, 500], since_ns=[100, 120, 480])
 """The host took CPU somewhere in 100..140 and in 480..500."""
@@ -59,3 +60,14 @@ def test_it_sees_the_ticks_that_the_kernel_counts(tmp_path: Path, monkeypatch: p
     assert len(found.at_ns) == 1
     expected = 10 * 10_000_000 / (2 * (found.ended_ns - found.begun_ns))
     assert found.share == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("lost", "attempts", "kept", "asked"),
+    [([0.01, 0.0], 3, 0.01, 1), ([0.2, 0.02], 3, 0.02, 2), ([0.2, 0.1, 0.3, 0.0], 3, 0.1, 3), ([0.5, 0.0], 1, 0.5, 1)],
+)
+def test_what_the_host_disturbs_is_taken_again(lost: list[float], attempts: int, kept: float, asked: int) -> None:
+    left = [{"lost": share} for share in lost]
+    best = least_disturbed(lambda: left.pop(0), itemgetter("lost"), 0.03, attempts)
+    assert best == {"lost": kept}
+    assert len(lost) - len(left) == asked
