@@ -23,19 +23,17 @@ from rich.table import Table
 from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
-from predictor.workload import Load, ModelProfile
+from benchmarks.made_up import made_up
+from predictor.workload import ModelProfile
 
 _MODELS = 12
 _MS = 1_000_000
-_SIZES = (1, 2, 4, 8)
 _PER_NEIGHBOUR = 0.05
 _AROUND_NS = 300_000
 
 
 def _profile(model: int, rng: random.Random) -> ModelProfile:
-    solo_ns = round((4 + 2 * model) * _MS)
-    shares = [rng.uniform(0.1, 0.6) for _ in range(3)]
-    return ModelProfile(_SIZES, tuple(Load(round(solo_ns * (0.4 + 0.6 * size)), *shares) for size in _SIZES))
+    return made_up((4 + 2 * model) * _MS, *(rng.uniform(0.1, 0.6) for _ in range(3)))
 
 
 class Steady:

@@ -14,20 +14,14 @@ from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from predictor.workload import Load, ModelProfile
+from benchmarks.made_up import made_up
 
-_SIZES = (1, 2, 4, 8)
 _TRUTH = Linear((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0
 
 
 def _model(i: int) -> SimulatedModel:
-    solo_ns, shares = (5.0 + 1.5 * i) * 1e6, (0.3 + 0.03 * (i % 20), 0.1, 0.3)
-    return SimulatedModel(
-        f"m{i}",
-        ModelProfile(_SIZES, tuple(Load(round(solo_ns * (0.4 + 0.6 * size)), *shares) for size in _SIZES)),
-        rejects=True,
-    )
+    return SimulatedModel(f"m{i}", made_up((5.0 + 1.5 * i) * 1e6, 0.3 + 0.03 * (i % 20), 0.1, 0.3), rejects=True)
 
 
 def main(
