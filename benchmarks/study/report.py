@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from backend.lanes import cores
+from benchmarks import markdown
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE
 from benchmarks.study.plan import COPIED, OTHERS, STEAL_MAX, TEST_SETS, TRAINED, TRAINING
 from benchmarks.study.results import OfLanes, Results
@@ -93,7 +94,7 @@ def _conditions(results: Results) -> str:
         f"loses more than {100 * STEAL_MAX:.0f} % of the CPU is recorded a second time, of which the better one "
         f"counts. A log with fewer than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all "
         "batches too.\n\n"
-        + _table(
+        + markdown.table(
             (
                 "log",
                 "lanes",
@@ -128,7 +129,7 @@ def _throughput(results: Results, image: str) -> str:
         )
     return (
         f"## Throughput over batch size (the paper's figure 2)\n\n{image}\n\n"
-        + _table(
+        + markdown.table(
             (
                 "model",
                 "alone, batch 1: p50 / p95 ms",
@@ -162,7 +163,7 @@ def _tasks(results: Results, image: str) -> str:
     lower = sum(by[2, n].p99_ms < by[1, n].p99_ms for n in results.plan.tasks)
     return (
         f"## Sequential and concurrent execution (figure 3)\n\n{image}\n\n"
-        + _table(
+        + markdown.table(
             ("tasks", "sequential p50 / p99 ms", "concurrent p50 / p99 ms", "p99 ratio", "requests", "failed"), rows
         )
         + f"\n\nCopies of {COPIED} share a load of {results.plan.task_load:g} of one core, "
@@ -181,7 +182,7 @@ def _interference(results: Results, image: str) -> str:
     paper = f"{_PAPER_P95:.2%}"
     return (
         f"## How large interference is (section 3)\n\n{image}\n\n"
-        + _table(("lanes", "batches", "p5", "p25", "p50", "p75", "p95", "p99"), rows)
+        + markdown.table(("lanes", "batches", "p5", "p25", "p50", "p75", "p95", "p99"), rows)
         + f"\n\nMeasured execution in percent of the profiled p95. The paper reports up to {paper} at the 95th "
         "percentile for two concurrent batches on an L4. More lanes than cores share a core by turns, which is the "
         "dominant effect there."
@@ -196,7 +197,7 @@ def _features(results: Results, image: str) -> str:
     ]
     return (
         f"## What coarse features lose (figure 5)\n\n{image}\n\n"
-        + _table(("lanes", "neighbours' features", "p25 %", "p50 %", "p75 %", "p95 %", "beyond 60 %"), rows)
+        + markdown.table(("lanes", "neighbours' features", "p25 %", "p50 %", "p75 %", "p95 %", "beyond 60 %"), rows)
         + f"\n\nThe gpulets form (linear) fitted on {TRAIN_SHARE:.0%} of all batches of all logs, drawn at random, and "
         "tested on the rest; boxes: quartiles, whiskers: 5 and 95 %. *Static*: the neighbours at launch; *EWMA*: "
         "smoothed at each arrival and departure; *integral*: their exact time mean, which is what this backend keeps. "
@@ -222,7 +223,9 @@ def _learners(results: Results, image: str) -> str:
             )
         parts.append(
             f"MSE of slowdown relative to the profiled p95, {lanes} lanes:\n\n"
-            + _table(("set", "batches", "mean", "count", "offline", "SGD", "RLS", "ours", "noise floor (share)"), rows)
+            + markdown.table(
+                ("set", "batches", "mean", "count", "offline", "SGD", "RLS", "ours", "noise floor (share)"), rows
+            )
         )
         parts.append(_relative(lanes, found))
         every = [
@@ -231,10 +234,12 @@ def _learners(results: Results, image: str) -> str:
         ]
         parts.append(
             f"MSE over all batches, those that the host disturbed as well, {lanes} lanes:\n\n"
-            + _table(("set", "offline", "SGD", "RLS", "ours"), every)
+            + markdown.table(("set", "offline", "SGD", "RLS", "ours"), every)
         )
     paper = [(name, *(f"{v:.4f}" for v in values)) for name, values in _PAPER_TABLE.items()]
-    parts.append("The paper's, two batches at a time on an L4:\n\n" + _table(("set", "offline", "SGD", "RLS"), paper))
+    parts.append(
+        "The paper's, two batches at a time on an L4:\n\n" + markdown.table(("set", "offline", "SGD", "RLS"), paper)
+    )
     parts.append(
         f"Training set: {_list(TRAINED)}. Test set 1: the same models at other loads; 2: {_list(OTHERS)}; 3: all six. "
         "Offline, SGD and RLS start from the same least squares weights of the training set; ours learns it batch by "
@@ -262,7 +267,7 @@ def _relative(lanes: int, found: OfLanes) -> str:
     ]
     head = ("set", "mean", "offline", "SGD", "RLS", "ours", "floor p50", "bound held", "bound / predicted")
     what = f"Relative error of execution time, p50 / p95 in %, and what our 95 % bound held, {lanes} lanes"
-    return f"{what}:\n\n{_table(head, rows)}"
+    return f"{what}:\n\n{markdown.table(head, rows)}"
 
 
 def _bars(results: Results) -> str:
@@ -284,7 +289,7 @@ def _bars(results: Results) -> str:
             )
     return (
         "## Ours beside the paper's RLS\n\n"
-        + _table(
+        + markdown.table(
             ("set", "lanes", "MSE ours / RLS", "goal", "floor / RLS", "reached", "median relative error ours / RLS"),
             rows,
         )
@@ -320,11 +325,6 @@ def _differences(results: Results) -> str:
         "- **New models.** Test set 2 costs the paper's static weights 15 times their training error; here "
         f"{' and '.join(losses)}."
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _list(items: Iterable[object]) -> str:
