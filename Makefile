@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MODELS := model_repository/.generated
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Arrays are small here: more threads only wait for each other, by spinning on the cores that the lanes need.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
 
 .PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-decision bench-policies clean
 .DEFAULT_GOAL := help

@@ -25,8 +25,6 @@ _PAPER_TABLE = {
     TEST_SETS[2]: (0.2065, 0.1679, 0.1499),
 }
 _PAPER_P95 = 1.5166
-_FLOOR_IN_THE_WAY = 0.5
-"""A floor above this share of RLS's error leaves too little to be won."""
 
 
 def report(results: Results, plots: Mapping[str, Path], folder: Path) -> str:
@@ -209,7 +207,9 @@ def _learners(results: Results, image: str) -> str:
     parts = [f"## Static and online learning (table 1)\n\n{image}"]
     for lanes, found in results.lanes.items():
         linear, ours = found.training
-        rows = [(TRAINING, f"{found.batches[TRAINING]:,}", "", "", *[f"{linear:.4f}"] * 3, f"{ours:.4f} (online)", "")]
+        rows = [
+            (TRAINING, f"{found.batches[TRAINING]:,}", "", "", *[f"{linear:.4f}"] * 3, f"{ours:.4f} (online)", "", "")
+        ]
         for name, tested in found.tested.items():
             mse = {learner: f"{score.mse:.4f}" for learner, score in tested.scores.items()}
             rows.append(
@@ -218,13 +218,15 @@ def _learners(results: Results, image: str) -> str:
                     f"{tested.samples:,}",
                     *(mse[learner] for learner in ("mean", "count", "offline", "sgd", "rls")),
                     f"**{mse['isochrone']}**",
+                    f"{tested.ceiling:.4f}",
                     f"{tested.floor.mse:.4f} ({tested.floor.share:.0%})",
                 )
             )
         parts.append(
             f"MSE of slowdown relative to the profiled p95, {lanes} lanes:\n\n"
             + markdown.table(
-                ("set", "batches", "mean", "count", "offline", "SGD", "RLS", "ours", "noise floor (share)"), rows
+                ("set", "batches", "mean", "count", "offline", "SGD", "RLS", "ours", "trees", "noise floor (share)"),
+                rows,
             )
         )
         parts.append(_relative(lanes, found))
@@ -243,10 +245,12 @@ def _learners(results: Results, image: str) -> str:
     parts.append(
         f"Training set: {_list(TRAINED)}. Test set 1: the same models at other loads; 2: {_list(OTHERS)}; 3: all six. "
         "Offline, SGD and RLS start from the same least squares weights of the training set; ours learns it batch by "
-        "batch. A label is revealed once its batch has ended. The noise floor is the pooled variance of batches with "
-        "the same model, size and neighbours (by model, size and eighths of overlap), over the share of batches that "
-        "have such a twin: what only knows who ran beside whom cannot explain it. A learner that follows the "
-        "machine's slow and fast spells can get a little below."
+        "batch. A label is revealed once its batch has ended. *Trees*: gradient boosting that predicts each tenth of a "
+        "set from the other nine, and knows more than any learner may: batches that come later, the time, which models "
+        "ran beside a batch for how long, and through these overlaps something of its own duration. The noise floor is "
+        "the pooled variance of batches with the same model, size and neighbours (by model, size and eighths of "
+        "overlap), over the share of batches that have such a twin: what only knows who ran beside whom cannot explain "
+        "it. A learner that follows the machine's slow and fast spells can get a little below."
     )
     return "\n\n".join(parts)
 
@@ -275,7 +279,7 @@ def _bars(results: Results) -> str:
     for lanes, found in results.lanes.items():
         for name, tested in found.tested.items():
             rls, ours = tested.scores["rls"], tested.scores["isochrone"]
-            ratio, floor = ours.mse / rls.mse, tested.floor.mse / rls.mse
+            ratio, floor, trees = (mse / rls.mse for mse in (ours.mse, tested.floor.mse, tested.ceiling))
             rows.append(
                 (
                     name,
@@ -283,27 +287,37 @@ def _bars(results: Results) -> str:
                     f"{ratio:.2f}",
                     f"≤ {GOALS[name]}",
                     f"{floor:.2f}",
-                    _verdict(ratio, GOALS[name], floor),
+                    f"{trees:.2f}",
+                    _verdict(ratio, GOALS[name], floor, trees),
                     f"{ours.relative_error_p50 / rls.relative_error_p50:.2f}",
                 )
             )
     return (
         "## Ours beside the paper's RLS\n\n"
         + markdown.table(
-            ("set", "lanes", "MSE ours / RLS", "goal", "floor / RLS", "reached", "median relative error ours / RLS"),
+            (
+                "set",
+                "lanes",
+                "MSE ours / RLS",
+                "goal",
+                "floor / RLS",
+                "trees / RLS",
+                "reached",
+                "median relative error ours / RLS",
+            ),
             rows,
         )
-        + "\n\nWhere the floor alone is a large part of RLS's error, no predictor can reach the goal from who ran "
-        "beside whom; the column says so."
+        + "\n\nWhere the floor alone is above the goal, no predictor can reach it from who ran beside whom. Where "
+        "trees that know the rest of the same set do not reach it, hardly any predictor will that meets it unprepared."
     )
 
 
-def _verdict(ratio: float, goal: float, floor: float) -> str:
+def _verdict(ratio: float, goal: float, floor: float, trees: float) -> str:
     if ratio <= goal:
         return "yes"
     if floor > goal:
         return "no: the floor is above the goal"
-    return "no: the floor is near the goal" if floor > _FLOOR_IN_THE_WAY * goal else "no"
+    return "no: nor do trees fitted on the set itself" if trees > goal else "no"
 
 
 def _differences(results: Results) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.study.ceiling import shares_by_count
 from benchmarks.study.numbers import feature_errors, noise_floor, relative_to_p95, table_one, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
-from predictor.samples import SCHEMA, CoRunner, Sample
+from predictor.samples import SCHEMA, CoRunner, Sample, neighbours_of
 from profiler.profile_file import Entry, Features, ProfileFile
 
 MS = 1_000_000
@@ -105,3 +106,22 @@ def test_a_load_of_one_keeps_every_core_busy() -> None:
     assert sum(t.rate_per_s * solo_s[t.model] for t in traffic) == pytest.approx(4.0)
     rates = {t.model: t.rate_per_s for t in traffic}
     assert rates["vgg19"] == pytest.approx(10 * rates["resnet50"])
+
+
+def test_trees_that_know_the_rest_of_a_log_leave_only_its_noise() -> None:
+    rng = np.random.default_rng(0)
+    ends = rng.uniform(0.1, 1.0, 600)
+    slow = np.where(ends > 0.5, 2.0, 1.2)  # a step, which no linear form has
+    log = [
+        sample(30 * i, s, neighbour(0, end))
+        for i, (s, end) in enumerate(zip(slow * rng.lognormal(0.0, 0.05, len(ends)), ends, strict=True))
+    ]
+    noise = float(np.mean((slow * 0.05) ** 2))
+    tested = table_one(log, {"the same": log})["the same"]
+    assert 0.8 * noise < tested.ceiling < 1.5 * noise
+    assert tested.ceiling < 0.5 * tested.scores["offline"].mse
+
+
+def test_a_batch_is_described_by_how_many_ran_beside_it_at_once() -> None:
+    shares = shares_by_count([*neighbours_of(sample(0, 1.0, neighbour(0.2, 0.6), neighbour(0.5, 1.0)))])
+    assert shares == pytest.approx([0.2, 0.7, 0.1, 0, 0, 0])

@@ -1,0 +1,62 @@
+"""What a predictor could reach at best: trees that have seen the rest of the very log that they are tested on.
+
+No scheduler could have them: they know batches that come later, and of each batch what is known only once it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]
+from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
+
+from predictor.features import Neighbour, exposure
+from predictor.samples import Sample, neighbours_of, own_of
+
+FOLDS = 10
+_DEEPEST = 5
+"""Shares of a batch's execution are told apart by so many neighbours at once, the last of that many or more."""
+
+
+def ceiling(samples: Sequence[Sample]) -> float:
+    """MSE of slowdown, each tenth of the batches predicted from the other nine. Two samples at least."""
+    models = sorted({s.model for s in samples} | {c.model for s in samples for c in s.co_runners})
+    rows = np.array([_row(s, models) for s in samples])
+    truth = np.array([s.slowdown for s in samples])
+    trees = HistGradientBoostingRegressor(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
+    predicted = cross_val_predict(trees, rows, truth, cv=KFold(min(FOLDS, len(samples)), shuffle=True, random_state=0))
+    return float(np.mean((predicted - truth) ** 2))
+
+
+def _row(sample: Sample, models: Sequence[str]) -> list[float]:
+    """The batch, all that our learners see of its neighbours, and more: who they were, how many at once, when."""
+    own, neighbours = own_of(sample), neighbours_of(sample)
+    seen = exposure(own, neighbours)
+    overlaps = dict.fromkeys(models, 0.0)
+    for n in neighbours:
+        overlaps[n.model] += n.end - n.begin
+    return [
+        models.index(own.model),
+        own.batch_size,
+        own.load.solo_ns,
+        *own.load.features,
+        *seen.sums,
+        *seen.overdraft,
+        *shares_by_count(neighbours),
+        *overlaps.values(),
+        sum(n.begin <= 0.0 for n in neighbours),
+        sample.start_ns,
+    ]
+
+
+def shares_by_count(neighbours: Sequence[Neighbour]) -> NDArray[np.float64]:
+    """(_DEEPEST + 1,) of the execution beside none, one, two … neighbours."""
+    changes = sorted([(n.begin, 1) for n in neighbours] + [(n.end, -1) for n in neighbours])
+    shares = np.zeros(_DEEPEST + 1)
+    at, count = 0.0, 0
+    for instant, change in [*changes, (1.0, 0)]:
+        shares[min(count, _DEEPEST)] += instant - at
+        at, count = instant, count + change
+    return shares
