@@ -138,6 +138,14 @@ class LeastSlack(EarliestDeadline):
         return (request.priority, due - now_ns - source.load(request.rows).solo_ns)
 
 
+class TwoLevels(Policy):
+    """Strait's way, as far as its abstract tells (arXiv 2604.28175): no low one launches while a high one waits."""
+
+    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
+        high = {i: s for i, s in sources.items() if (head := s.queue.head()) is not None and head.priority == 1}
+        return super().choose(high or sources, progress, sums, now_ns)
+
+
 class NoHold(Policy):
     """Ours, but whatever it would hold is launched."""
 
@@ -219,6 +227,7 @@ RIVALS: dict[str, Rival] = {
     "ours, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
     "ours, gpulets": Rival("our policy, the linear model fitted once", _static),
     "ours, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
+    "strait": Rival("two levels, the low one only while no high one waits; RLS", lambda *_: Rls(), TwoLevels),
     "ours": Rival("this scheduler"),
     "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
     "no hold": Rival("ours without holding", policy=NoHold),

@@ -69,6 +69,15 @@ def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:
     assert second["naive"] < second["edf"]
 
 
+def test_two_levels_keep_the_low_one_back_while_a_high_one_is_held() -> None:
+    """On two lanes: the high one would make the one that runs miss, so it is held; the low one would not."""
+    plan = [Arrival(0.0, "a", 18.0), Arrival(0.001, "b", 500.0), Arrival(0.002, "a", 500.0, 2)]
+    ours, strait = ([r.answered_s or 9.0 for r in run(n, plan, most=1).requests] for n in ("ours, RLS", "strait"))
+    assert ours[1] > ours[2] < strait[2]
+    assert strait[0] == pytest.approx(0.010)
+    assert strait[0] < ours[0]
+
+
 def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
     plan = busy(2.0)
     met = {n: summarise(run(n, plan, most=1).outcomes(), 8.0).met_share for n in ("stock", "ours", "oracle")}
