@@ -58,22 +58,30 @@ def arrivals(traffic: Iterable[Traffic], seconds: float, seed: int, process: str
     return tuple(sorted(merged, key=lambda a: a.at_s))
 
 
-def along(trace: Sequence[float], traffic: Sequence[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
-    """A recorded stream of requests, its time stretched or squeezed to the traffic's whole rate, repeated if too short.
+def along(trace: Sequence[float], traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
+    """Each model along a stretch of its own of a recorded stream, squeezed to its rate, so that bursts stay bursts.
 
-    trace: seconds from its start, ascending. Which model a request is for is drawn in proportion to the rates.
+    trace: seconds from its start, ascending; where it ends it begins again. Where a stretch begins depends on the seed.
     """
-    rates = np.array([t.rate_per_s for t in traffic])
-    count = round(float(rates.sum()) * seconds)
-    length = trace[-1] + trace[-1] / len(trace)  # and the gap to the next round
-    whole = np.array(trace)
-    times = np.concatenate([whole + i * length for i in range(count // len(trace) + 1)])[: count + 1]
-    at = times[:-1] * (seconds / times[-1]) if len(times) > count else times * (seconds / (times[-1] or 1.0))
-    drawn = np.random.default_rng(seed).choice(len(traffic), size=len(at), p=rates / rates.sum())
-    return tuple(
-        Arrival(t, traffic[i].model, traffic[i].slo_ms, traffic[i].priority)
-        for t, i in zip(at.tolist(), drawn.tolist(), strict=True)
-    )
+    merged = [
+        Arrival(at_s, t.model, t.slo_ms, t.priority)
+        for i, t in enumerate(traffic)
+        for at_s in _stretch(trace, t.rate_per_s, seconds, np.random.default_rng((seed, i)))
+    ]
+    return tuple(sorted(merged, key=lambda a: a.at_s))
+
+
+def _stretch(trace: Sequence[float], rate_per_s: float, seconds: float, stream: np.random.Generator) -> list[float]:
+    """As many arrivals as the rate asks for, one after the other in the trace, from a random one on."""
+    count = round(rate_per_s * seconds)
+    length_s = trace[-1] + trace[-1] / len(trace)  # and the gap to the next round
+    rounds, places = np.divmod(int(stream.integers(len(trace))) + np.arange(count + 1), len(trace))
+    times = np.array(trace)[places] + rounds * length_s
+    spent_s = times[-1] - times[0]
+    if spent_s == 0.0:  # so few that all arrive at once
+        return [0.0] * count
+    squeezed: list[float] = ((times[:-1] - times[0]) * (seconds / spent_s)).tolist()
+    return squeezed
 
 
 def read_trace(path: Path) -> list[float]:

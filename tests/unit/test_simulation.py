@@ -154,16 +154,34 @@ def test_bursts_are_bursts() -> None:
     assert of["bursty"] > 5.0
 
 
-def test_a_trace_keeps_its_shape_at_the_wanted_rate() -> None:
+def test_each_model_keeps_the_traces_shape_at_its_rate() -> None:
     trace = [0.0, 1.0, 1.1, 1.2, 3.0, 4.0]
-    found = along(trace, [Traffic("a", 1.0, 10.0), Traffic("b", 2.0, 10.0)], 200.0, 1)
-    assert len(found) == 600
-    times = [a.at_s for a in found]
-    assert times == sorted(times)
-    assert times[-1] < 200.0
-    gaps = np.diff(times)[:5]
-    assert (gaps / gaps[0]).tolist() == pytest.approx([1.0, 0.1, 0.1, 1.8, 1.0])
-    assert sum(a.model == "b" for a in found) == pytest.approx(400, rel=0.1)
+    found = along(trace, [Traffic("a", 1.0, 10.0), Traffic("b", 2.0, 10.0, 2)], 120.0, 1)
+    assert [a.at_s for a in found] == sorted(a.at_s for a in found)
+    for model, count in (("a", 120), ("b", 240)):
+        times = [a.at_s for a in found if a.model == model]
+        assert len(times) == count
+        assert times[-1] < 120.0
+        rounds = np.diff(times).reshape(-1)[: 6 * 19].reshape(19, 6)
+        assert np.allclose(rounds, rounds[0])
+        assert sorted(rounds[0] / rounds[0].sum()) == pytest.approx(
+            np.array([0.1, 0.1, 2 / 3, 1.0, 1.0, 1.8]) / (4 + 2 / 3)
+        )
+    assert found == along(trace, [Traffic("a", 1.0, 10.0), Traffic("b", 2.0, 10.0, 2)], 120.0, 1)
+
+
+def test_stretches_of_a_trace_differ_by_model_and_seed() -> None:
+    trace = np.cumsum(np.random.default_rng(0).exponential(1.0, 500)).tolist()
+    both = [Traffic("a", 2.0, 10.0), Traffic("b", 2.0, 10.0)]
+    first, second = along(trace, both, 30.0, 1), along(trace, both, 30.0, 2)
+    of = [[a.at_s for a in found if a.model == m] for found in (first, second) for m in ("a", "b")]
+    assert len({tuple(times) for times in of}) == 4
+
+
+def test_a_trace_whose_requests_come_at_once_stays_so() -> None:
+    trace = [0.0, *[5.0] * 50]
+    assert {a.at_s for a in along(trace, [Traffic("a", 1.0, 10.0)], 3.0, 0)} == {0.0}
+    assert along(trace, [Traffic("a", 0.1, 10.0)], 3.0, 0) == ()
 
 
 def test_a_trace_is_read_from_a_column_or_from_bare_numbers(tmp_path: Path) -> None:
