@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
-from backend.engines.loading import default_lanes, open_engine, pinned_cores
+from backend.engines.loading import default_lanes, pinned_cores
 from backend.engines.protocol import Array, Engine
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
@@ -36,18 +36,17 @@ _ASK_CANCELLED_AT_ONCE = 16
 
 
 class Instance:
-    """A model that takes requests. Raises IsochroneError where it cannot be loaded."""
+    """A model that takes requests. engine: its own from now on. Raises IsochroneError where it cannot be served."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        self._config = config
+    def __init__(self, config: ModelConfig, engine: Engine) -> None:
+        self._config, self._engine = config, engine
         self._specs = {spec.name: spec for spec in config.inputs}
         self._shapes = {spec.name: spec.shape for spec in config.outputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
         self._last_asked = 0
         self._metrics = Metrics()
-        self._engine: Engine = open_engine(config)
-        profile = profile_at_load(config, self._engine)
+        profile = profile_at_load(config, engine)
         parameters = config.parameters
         join = Join(
             protocol=PROTOCOL,

@@ -20,20 +20,13 @@ DEFAULT_MAX_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A model as it will be served. Shapes are per request, without the batch dimension; −1 is dynamic.
-
-    reshaped: of outputs that clients see in other dimensions than the model's, those dimensions.
-    device_id: the GPU of a KIND_GPU instance, None on CPU.
-    """
+class EngineConfig:
+    """What a model's engine is opened for. device_id: the GPU of a KIND_GPU instance, None on CPU."""
 
     name: str
     version: str
     model_file: Path
     max_batch_size: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    reshaped: Mapping[str, tuple[int, ...]]
     parameters: Parameters
     device_id: int | None
 
@@ -41,6 +34,18 @@ class ModelConfig:
     def device(self) -> str:
         """Name of the device that its batches share."""
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
+
+
+@dataclass(frozen=True)
+class ModelConfig(EngineConfig):
+    """A model as it will be served. Shapes are per request, without the batch dimension; −1 is dynamic.
+
+    reshaped: of outputs that clients see in other dimensions than the model's, those dimensions.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    reshaped: Mapping[str, tuple[int, ...]]
 
 
 def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
@@ -108,27 +113,24 @@ def _complete_tensors(stated: list[dict[str, Any]], specs: Sequence[TensorSpec],
             tensor["dims"] = list(spec.shape[1:] if batching else spec.shape) or [1]
 
 
-def read_model_config(
-    config: Mapping[str, Any],
-    version: str,
-    file: Path,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    device_id: int | None,
-) -> ModelConfig:
-    """The configuration as served. Raises ConfigError on whatever contradicts the model or cannot be kept."""
+def read_engine_config(config: Mapping[str, Any], version: str, file: Path, device_id: int | None) -> EngineConfig:
+    """All that the model file has no say in. Raises ConfigError on what cannot be kept."""
     check_scheduling(config)
     max_batch_size = int(config.get("max_batch_size", 0))
+    parameters = read_parameters(config.get("parameters", {}))
+    return EngineConfig(str(config["name"]), version, file, max_batch_size, parameters, device_id)
+
+
+def read_model_config(
+    engine: EngineConfig, config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> ModelConfig:
+    """The configuration as served. inputs, outputs: the model's. Raises ConfigError on whatever contradicts them."""
+    batching = engine.max_batch_size > 0
     return ModelConfig(
-        name=str(config["name"]),
-        version=version,
-        model_file=file,
-        max_batch_size=max_batch_size,
-        inputs=_served("input", config["input"], inputs, max_batch_size > 0),
-        outputs=_served("output", config["output"], outputs, max_batch_size > 0),
-        reshaped=_reshaped(config["output"], outputs, max_batch_size > 0),
-        parameters=read_parameters(config.get("parameters", {})),
-        device_id=device_id,
+        **vars(engine),
+        inputs=_served("input", config["input"], inputs, batching),
+        outputs=_served("output", config["output"], outputs, batching),
+        reshaped=_reshaped(config["output"], outputs, batching),
     )
 
 

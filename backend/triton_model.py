@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.engines.loading import read_model_specs
+from backend.engines.loading import open_engine, read_model_specs
 from backend.errors import IsochroneError
 from backend.instance import Instance
-from backend.model_config import check_scheduling, check_tensors, complete, first_gpu, model_file, read_model_config
+from backend.model_config import (
+    check_scheduling,
+    check_tensors,
+    complete,
+    first_gpu,
+    model_file,
+    read_engine_config,
+    read_model_config,
+)
 from backend.parameters import read_parameters
 
 
@@ -43,9 +52,12 @@ class TritonPythonModel:
         try:
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-            model = read_model_specs(file, device_id)
-            served = read_model_config(config, version, file, model.inputs, model.outputs, device_id)
-            self._instance = Instance(served)
+            asked = read_engine_config(config, version, file, device_id)
+            with ExitStack() as undone:
+                engine = open_engine(asked)
+                undone.callback(engine.close)
+                self._instance = Instance(read_model_config(asked, config, engine.inputs, engine.outputs), engine)
+                undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
 

@@ -11,12 +11,12 @@ from backend.engines.protocol import Engine, ModelSpecs
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
 from backend.lanes import cores
-from backend.model_config import ModelConfig
+from backend.model_config import EngineConfig
 
 GPU_LANES = 2
 
 
-def open_engine(config: ModelConfig) -> Engine:
+def open_engine(config: EngineConfig) -> Engine:
     """Load the model file with the engine and in the process that the configuration asks for. Raises IsochroneError."""
     parameters, file = config.parameters, config.model_file
     engine = "tensorrt" if is_plan(file) else "onnxruntime"
@@ -64,11 +64,11 @@ def read_model_specs(file: Path, device_id: int | None) -> ModelSpecs:
     return read_plan_specs(file, device_id)
 
 
-def default_lanes(config: ModelConfig) -> int:
+def default_lanes(config: EngineConfig) -> int:
     """Concurrent batches where the configuration leaves it open: a core each on CPU."""
     return len(cores()) if config.device_id is None else GPU_LANES
 
 
-def pinned_cores(config: ModelConfig) -> list[int] | None:
+def pinned_cores(config: EngineConfig) -> list[int] | None:
     """The core of each lane, None where lanes are not cores."""
     return cores() if config.device_id is None else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from backend.device.mps import mps_runs
-from backend.model_config import ModelConfig
+from backend.model_config import EngineConfig
 
 
-def in_engine_process(config: ModelConfig) -> bool:
+def in_engine_process(config: EngineConfig) -> bool:
     """As `engine_process` says. `auto`: on a GPU without MPS, where batches of several processes only time-slice."""
     asked = config.parameters.engine_process
     if asked == "auto":

@@ -14,7 +14,7 @@ from backend.engine_host.messages import PROTOCOL, Open, Spec
 from backend.engines.protocol import Feeds, Ran, TensorSpec
 from backend.engines.shared_link import EngineLink
 from backend.errors import EngineError
-from backend.model_config import ModelConfig
+from backend.model_config import EngineConfig
 
 _TRIES = 2
 
@@ -22,7 +22,7 @@ _TRIES = 2
 class SharedEngine:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
-    def __init__(self, config: ModelConfig, engine: str, lanes: int) -> None:
+    def __init__(self, config: EngineConfig, engine: str, lanes: int) -> None:
         file = str(config.model_file.absolute())
         model = Open(PROTOCOL, engine, file, config.device_id, lanes, config.max_batch_size)
         self._link = EngineLink(config.device, model)

@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.engines.loading import read_model_specs
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, complete, first_gpu, model_file, read_model_config
+from backend.model_config import ModelConfig, complete, first_gpu, model_file, read_engine_config, read_model_config
 
 BACKEND = "isochrone"
 
@@ -57,7 +57,8 @@ def served_config(version: ModelVersion) -> ModelConfig:
     device_id = first_gpu(config)
     model = read_model_specs(file, device_id)
     complete(config, model.inputs, model.outputs, model.max_batch_size)
-    return read_model_config(config, version.version, file, model.inputs, model.outputs, device_id)
+    engine = read_engine_config(config, version.version, file, device_id)
+    return read_model_config(engine, config, model.inputs, model.outputs)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from onnx import helper
 
 from backend.engines import cuda_device
 from backend.engines.loading import open_engine, read_model_specs
@@ -17,8 +19,8 @@ from backend.engines.plan_facts import facts_path
 from backend.engines.protocol import ModelSpecs
 from backend.engines.tensorrt_import import NAMES
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, complete, model_file, read_model_config
-from tests.unit.graphs import write_mlp
+from backend.model_config import EngineConfig, complete, model_file, read_engine_config, read_model_config
+from tests.unit.graphs import Shape, ones, write_mlp, write_model
 from tests.unit.test_plan_layout import FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,15 +33,13 @@ def plan(tmp_path: Path) -> Path:
     return plan
 
 
-def config(file: Path, device_id: int | None = None, **parameters: str) -> ModelConfig:
+def config(file: Path, device_id: int | None = None, **parameters: str) -> EngineConfig:
     stated: Mapping[str, Any] = {
         "name": "m",
         "max_batch_size": 0,
-        "input": [],
-        "output": [],
         "parameters": {key: {"string_value": value} for key, value in parameters.items()},
     }
-    return read_model_config(stated, "1", file, (), (), device_id)
+    return read_engine_config(stated, "1", file, device_id)
 
 
 def test_a_server_without_plans_imports_nothing_of_nvidia() -> None:
@@ -133,11 +133,30 @@ def test_a_plan_for_a_static_batch_does_not_batch(plan: Path) -> None:
     stated: dict[str, Any] = {"name": "m", "max_batch_size": 8}
     complete(stated, model.inputs, model.outputs, model.max_batch_size)
     with pytest.raises(ConfigError) as refused:
-        read_model_config(stated, "1", plan, model.inputs, model.outputs, 0)
+        read_model_config(read_engine_config(stated, "1", plan, 0), stated, model.inputs, model.outputs)
     assert str(refused.value) == (
         "max_batch_size is above 0, but input 'x' of the model has shape [4, 3] without a dynamic first dimension; "
         "use max_batch_size: 0"
     )
+
+
+def test_an_open_engine_takes_and_gives_what_its_file_says(tmp_path: Path) -> None:
+    """Though it has been optimised: an unused branch and an identity are gone, a constant is folded."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+        helper.make_node("Identity", ["scaled"], ["y"]),
+        helper.make_node("Shape", ["weight"], ["shape"]),
+        helper.make_node("Expand", ["row", "shape"], ["z"]),
+        helper.make_node("Relu", ["x"], ["unused"]),
+    ]
+    inputs: dict[str, Shape] = {"x": ["batch", "length", 4], "scale": [4]}
+    outputs: dict[str, Shape | None] = {"y": ["batch", "length", 4], "z": ["a", "b"]}
+    weights = {"scale": ones(4), "weight": ones(2, 4), "row": ones(4)}
+    file = write_model(tmp_path / "model.onnx", nodes, inputs, outputs, weights)
+    model = read_model_specs(file, None)
+    assert [(t.name, t.optional) for t in model.inputs] == [("x", False), ("scale", True)]
+    with closing(open_engine(config(file))) as engine:
+        assert (engine.inputs, engine.outputs) == (model.inputs, model.outputs)
 
 
 def test_an_onnx_file_has_no_largest_batch(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from backend.datatypes import BY_CONFIG
 from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, check_tensors, complete, model_file, read_model_config
+from backend.model_config import ModelConfig, check_tensors, complete, model_file, read_engine_config, read_model_config
 
 Config = dict[str, Any]
 
@@ -33,7 +33,8 @@ def stated(name: str, *dims: int, datatype: str = "FP32", **more: object) -> Con
 
 
 def read(config: Config, inputs: list[TensorSpec], outputs: list[TensorSpec], gpu: int | None = None) -> ModelConfig:
-    return read_model_config({"name": "m", **config}, "3", Path("m/3/model.onnx"), inputs, outputs, gpu)
+    asked = read_engine_config({"name": "m", **config}, "3", Path("m/3/model.onnx"), gpu)
+    return read_model_config(asked, config, inputs, outputs)
 
 
 def refused(config: Config, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.engines.placement import in_engine_process
-from backend.model_config import ModelConfig
+from backend.model_config import EngineConfig
 from backend.parameters import Parameters
 
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
@@ -16,7 +16,7 @@ PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 
 def shared(engine_process: str, device_id: int | None) -> bool:
     parameters = Parameters(engine_process=engine_process)
-    return in_engine_process(ModelConfig("m", "1", Path("model.onnx"), 8, (), (), {}, parameters, device_id))
+    return in_engine_process(EngineConfig("m", "1", Path("model.onnx"), 8, parameters, device_id))
 
 
 @pytest.fixture

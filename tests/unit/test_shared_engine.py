@@ -25,7 +25,7 @@ from backend.engines.loading import open_engine, open_here
 from backend.engines.protocol import Array, Engine
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError, EngineError
-from backend.model_config import ModelConfig
+from backend.model_config import EngineConfig
 from backend.parameters import Parameters
 from backend.runtime_dir import meeting_point
 from tests.server.harness import batchmates, graph, mlp, write_model
@@ -46,13 +46,13 @@ GATHER = graph(
 )
 
 
-def config(folder: Path, model: onnx.ModelProto | bytes, name: str = "m") -> ModelConfig:
+def config(folder: Path, model: onnx.ModelProto | bytes, name: str = "m") -> EngineConfig:
     """Of a model that lies in `folder`; as much of it as opening an engine takes."""
     file = write_model(folder, name, model, "") / "1" / "model.onnx"
-    return ModelConfig(name, "1", file, 8, (), (), {}, Parameters(engine_process="shared"), None)
+    return EngineConfig(name, "1", file, 8, Parameters(engine_process="shared"), None)
 
 
-def own(config: ModelConfig) -> Engine:
+def own(config: EngineConfig) -> Engine:
     return open_here("onnxruntime", config.model_file, config.device_id, 2, 8)
 
 
@@ -258,9 +258,9 @@ def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path
     made = config(tmp_path, mlp(16, 2, seed=3), "doomed")
     code = (
         "import sys, pathlib, numpy; from backend.engines.shared import SharedEngine\n"
-        "from backend.model_config import ModelConfig; from backend.parameters import Parameters\n"
+        "from backend.model_config import EngineConfig; from backend.parameters import Parameters\n"
         "file = pathlib.Path(sys.argv[1])\n"
-        "engine = SharedEngine(ModelConfig('m', '1', file, 8, (), (), {}, Parameters(), None), 'onnxruntime', 2)\n"
+        "engine = SharedEngine(EngineConfig('m', '1', file, 8, Parameters(), None), 'onnxruntime', 2)\n"
         "engine.run(0, {'x': [numpy.ones((1, 16), numpy.float32)]}, ['y']); print('runs', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
