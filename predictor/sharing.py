@@ -1,0 +1,101 @@
+"""Transfers that share a link's bandwidth equally: who ends when, and how long each would have taken alone.
+
+Processor sharing: beside n − 1 others a transfer goes on at 1/n of its pace. With V(t) = ∫ dt / n(t) one that takes w
+alone is over once V has grown by w since it began, and one that ran from a to b takes V(b) − V(a) alone. All times in
+nanoseconds. No learning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import pairwise
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Span(NamedTuple):
+    """When a transfer was under way."""
+
+    begin_ns: float
+    end_ns: float
+
+
+class Link(Generic[K]):
+    """The transfers under way in one direction; times are of one clock and never go back."""
+
+    def __init__(self) -> None:
+        self._over: dict[K, float] = {}
+        """What V is when each is over."""
+        self._v = 0.0
+        self._now_ns = 0.0
+
+    def __len__(self) -> int:
+        return len(self._over)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._over)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._over
+
+    def start(self, key: K, alone_ns: float, now_ns: float) -> None:
+        """A transfer begins that takes `alone_ns` alone. Raises ValueError on a key that is under way."""
+        if key in self._over:
+            raise ValueError(f"transfer {key!r} is under way already")
+        self._advance(now_ns)
+        self._over[key] = self._v + alone_ns
+
+    def end(self, key: K, now_ns: float) -> None:
+        """It is over, whether or not it was to be."""
+        self._advance(now_ns)
+        del self._over[key]
+
+    @property
+    def next(self) -> tuple[float, K] | None:
+        """When which is over, if no other one starts."""
+        if not self._over:
+            return None
+        key = min(self._over, key=self._over.__getitem__)
+        return self._now_ns + max(0.0, self._over[key] - self._v) * len(self._over), key
+
+    def ended(self, now_ns: float) -> Iterator[tuple[float, K]]:
+        """Ends, one after the other, those that are over by then."""
+        while (following := self.next) is not None and following[0] <= now_ns:
+            at_ns, key = following
+            self.end(key, at_ns)
+            yield following
+
+    def left_ns(self, now_ns: float) -> dict[K, float]:
+        """What each that is not over would still take alone."""
+        self._advance(now_ns)
+        return {key: max(0.0, over - self._v) for key, over in self._over.items()}
+
+    def _advance(self, now_ns: float) -> None:
+        if self._over:
+            self._v += (now_ns - self._now_ns) / len(self._over)
+        else:
+            self._v = 0.0  # so that no digit is lost however long the link is in use
+        self._now_ns = now_ns
+
+
+def finishes(transfers: Sequence[tuple[float, float]]) -> list[float]:
+    """When each is over: (start, time alone) of all that will use the link, in any order."""
+    link, ends = Link[int](), [0.0] * len(transfers)
+    for i in sorted(range(len(transfers)), key=lambda i: transfers[i][0]):
+        start_ns, alone_ns = transfers[i]
+        for at_ns, j in link.ended(start_ns):
+            ends[j] = at_ns
+        link.start(i, alone_ns, start_ns)
+    for at_ns, j in link.ended(inf):
+        ends[j] = at_ns
+    return ends
+
+
+def alone_ns(own: Span, others: Sequence[Span]) -> float:
+    """How long a transfer that ran so beside these would have taken alone: ∫ dt / n over it."""
+    edges = {own.begin_ns, own.end_ns, *(t for other in others for t in other if own.begin_ns < t < own.end_ns)}
+    return sum(
+        (b - a) / (1 + sum(o.begin_ns <= a and b <= o.end_ns for o in others)) for a, b in pairwise(sorted(edges))
+    )

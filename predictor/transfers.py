@@ -1,0 +1,187 @@
+"""What it takes to bring a batch's tensors to the device and back: bandwidths and bytes, learned from finished batches.
+
+Alone a transfer of b bytes takes a + b / B; beside others in its direction they share B (`predictor.sharing`). Nothing
+is known at first, and a batch that moves nothing takes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import isfinite
+from typing import NamedTuple
+
+import msgspec
+
+from predictor.sharing import Span, alone_ns
+
+_FORGETTING = 0.99
+_NOISE = 0.1
+"""A measured time differs from the expected one by this share of it."""
+_LATENCY_UNIT_NS = 10_000.0
+"""Of the first weight, a; the second, 1/B, is in ns per byte: so both are of the order of 1 before any sample."""
+_LEAST_NS, _BYTES_PER_NS_MAX = 100.0, 1_000.0
+"""No transfer is believed to take less, nor to be faster."""
+_KEPT = 256
+"""Measured transfers per direction that wait for those beside them, and that are remembered beside later ones."""
+_CARGO_WEIGHT = 0.1
+"""Of the newest batch in the moving average of a model's bytes per row, which differ where shapes are dynamic."""
+
+
+class Work(NamedTuple):
+    """What a batch moves, as nanoseconds that it takes alone on the link."""
+
+    in_ns: float
+    out_ns: float
+
+
+NOTHING = Work(0.0, 0.0)
+
+
+Sums = tuple[float, float, float, float, float]
+_SUM_MAX = 1e30
+
+
+class _Move(NamedTuple):
+    size: int
+    span: Span
+
+
+class Direction:
+    """Transfers one way: [a, 1/B] by least squares on [1, bytes]. State constant in size, but for what is heard of.
+
+    The past fades out of the sums and the prior's pull stays, so that nothing grows however little sizes differ.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Sums = (0.0,) * 5
+        """Σ λ^age of x₁², x₁x₂, x₂², x₁y, x₂y."""
+        self._latency_ns = self._ns_per_byte = 0.0
+        self._heard: deque[_Move] = deque(maxlen=_KEPT)
+        self._past: deque[Span] = deque(maxlen=_KEPT)
+
+    def __len__(self) -> int:
+        """How many measured transfers wait to be learned from."""
+        return len(self._heard)
+
+    def alone_ns(self, size: float) -> float:
+        """What `size` bytes take while nothing else moves this way; 0 while nothing is known."""
+        return self._latency_ns + size * self._ns_per_byte if size else 0.0
+
+    def hear(self, size: int, span: Span) -> None:
+        """A measured transfer. What it would have taken alone is known once all that ran beside it were heard of."""
+        if span.end_ns > span.begin_ns:
+            self._heard.append(_Move(size, span))
+
+    def settle(self, until_ns: float) -> None:
+        """All transfers that began before `until_ns` were heard of: learn from those that were over by then."""
+        moves = list(self._heard)
+        others = [*self._past, *(move.span for move in moves)]
+        self._heard.clear()
+        for move in moves:
+            own = move.span
+            if own.end_ns > until_ns:
+                self._heard.append(move)
+                continue
+            beside = [o for o in others if o is not own and o.begin_ns < own.end_ns and o.end_ns > own.begin_ns]
+            self.learn_one(move.size, alone_ns(own, beside))
+            self._past.append(own)
+        horizon_ns = min([until_ns, *(move.span.begin_ns for move in self._heard)])
+        self._past = deque((span for span in self._past if span.end_ns > horizon_ns), _KEPT)
+
+    def learn_one(self, size: float, alone_ns: float) -> None:
+        """From what `size` bytes took, or would have taken, alone.
+
+        Raises ValueError, unchanged, on a time that is no positive number or a size below 0.
+        """
+        if not (isfinite(alone_ns) and alone_ns > 0.0 and isfinite(size) and size >= 0.0):
+            raise ValueError(f"cannot learn from a transfer of {size} bytes in {alone_ns} ns")
+        alone_ns = max(alone_ns, _LEAST_NS, size / _BYTES_PER_NS_MAX)
+        # By the expected time, not the measured one: else what is fast by chance would count for more. What took
+        # several times as long says less, such as a copy that stood still for a second.
+        unit_ns = _NOISE * max(self.alone_ns(size), 0.25 * alone_ns)
+        x, z, y = _LATENCY_UNIT_NS / unit_ns, size / unit_ns, alone_ns / unit_ns
+        self._sums = _faded(self._sums, (x * x, x * z, z * z, x * y, z * y))
+        self._solve()
+
+    def state(self) -> list[float]:
+        """Everything that it learned."""
+        return list(self._sums)
+
+    def restore(self, state: object) -> None:
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+        sums = msgspec.convert(state, Sums)
+        xx, xz, zz, _, _ = sums
+        if not all(0.0 <= value < _SUM_MAX for value in sums) or xz * xz >= (xx + 1.0) * (zz + 1.0):
+            raise ValueError(f"sums of squares and products of numbers that are not negative are expected, got {sums}")
+        self._sums = sums
+        self._solve()
+
+    def _solve(self) -> None:
+        """The weights that are not below 0."""
+        xx, xz, zz, xy, zy = self._sums
+        xx, zz = xx + 1.0, zz + 1.0  # the prior: 0, with a variance of 1
+        latency, per_byte = xy * zz - zy * xz, zy * xx - xy * xz
+        if latency <= 0.0:
+            latency, per_byte = 0.0, zy / zz
+        elif per_byte <= 0.0:
+            latency, per_byte = xy / xx, 0.0
+        else:
+            determinant = xx * zz - xz * xz
+            latency, per_byte = latency / determinant, per_byte / determinant
+        self._latency_ns, self._ns_per_byte = latency * _LATENCY_UNIT_NS, per_byte
+
+
+def _faded(sums: Sums, more: Sums) -> Sums:
+    a, b, c, d, e = (_FORGETTING * old + new for old, new in zip(sums, more, strict=True))
+    return a, b, c, d, e
+
+
+class Transfers:
+    """A device's two directions: `into` it and `out` of it."""
+
+    def __init__(self) -> None:
+        self.into, self.out = Direction(), Direction()
+
+    @property
+    def heard(self) -> bool:
+        """Whether measured transfers wait to be learned from."""
+        return bool(self.into or self.out)
+
+    def settle(self, until_ns: float) -> None:
+        """See `Direction.settle`."""
+        self.into.settle(until_ns)
+        self.out.settle(until_ns)
+
+    def state(self) -> dict[str, object]:
+        """Everything that it learned, in numbers and lists."""
+        return {"into": self.into.state(), "out": self.out.state()}
+
+    def restore(self, state: object) -> None:
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+        saved = msgspec.convert(state, _Saved)
+        into, out = Direction(), Direction()
+        into.restore(saved.into)
+        out.restore(saved.out)
+        self.into, self.out = into, out
+
+
+class _Saved(msgspec.Struct):
+    into: list[float]
+    out: list[float]
+
+
+class Cargo:
+    """What one model's batches move: bytes per row each way, from those that ended."""
+
+    def __init__(self, transfers: Transfers, rows: int, bytes_in: int, bytes_out: int) -> None:
+        self._transfers = transfers
+        self._in, self._out = bytes_in / rows, bytes_out / rows
+
+    def learn_one(self, rows: int, bytes_in: int, bytes_out: int) -> None:
+        """From a batch of `rows` that ended."""
+        self._in += _CARGO_WEIGHT * (bytes_in / rows - self._in)
+        self._out += _CARGO_WEIGHT * (bytes_out / rows - self._out)
+
+    def work(self, rows: int) -> Work:
+        """What a batch of `rows` takes to move."""
+        return Work(self._transfers.into.alone_ns(self._in * rows), self._transfers.out.alone_ns(self._out * rows))
