@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, Feeds, Ran
 from backend.request import Pending
-from backend.scheduler.messages import Launch
+from backend.scheduler.messages import Finish, Launch
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
     """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
 
-    id: as the scheduler knows it; negative where it did not number it.
+    id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
     """
 
     id: int
@@ -23,6 +23,10 @@ class Batch:
     launch: Launch | None
     launched_ns: int
     exec_ns: int = 0
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -33,10 +37,21 @@ class Batch:
         """Launched without asking, by a lease: nothing else ran or waited then."""
         return self.launch is not None and self.id < 0
 
-    def told_ns(self) -> int | None:
+    def ran(self, ran: Ran, given: Feeds) -> None:
+        """Note what it took. Bytes count where an engine says that it moved them."""
+        self.exec_ns = max(1, ran.exec_ns)
+        self.transfer_in_ns, self.transfer_out_ns = ran.transfer_in_ns, ran.transfer_out_ns
+        if self.transfer_in_ns:
+            self.bytes_in = sum(part.nbytes for parts in given.values() for part in parts)
+        if self.transfer_out_ns:
+            self.bytes_out = sum(output.nbytes for output in ran.outputs)
+
+    def finish(self, *, failed: bool) -> Finish:
         """What the scheduler learns: nothing of a batch that cancellations made smaller than it was planned."""
         complete = self.launch is None or len(self.launch.requests) == len(self.requests)
-        return self.exec_ns if complete else None
+        if failed or not complete:
+            return Finish(self.id, None)
+        return Finish(self.id, self.exec_ns, self.transfer_in_ns, self.transfer_out_ns, self.bytes_in, self.bytes_out)
 
 
 def feeds(requests: Sequence[Pending]) -> dict[str, list[Array]]:

@@ -100,7 +100,8 @@ class Dispatcher:
         if len(requests) > 1 or r.rows != lease.rows or self._waiting or self._running:
             return False
         now_ns = time.monotonic_ns()
-        if r.deadline_ns is not None and now_ns + lease.bound_ns > r.deadline_ns:
+        takes_ns = lease.transfer_in_ns + lease.bound_ns + lease.transfer_out_ns
+        if r.deadline_ns is not None and now_ns + takes_ns > r.deadline_ns:
             return False
         self._own_batches -= 1
         launch = Launch(
@@ -113,6 +114,8 @@ class Dispatcher:
             lease.bound_ns,
             "launch",
             0,
+            lease.transfer_in_ns,
+            lease.transfer_out_ns,
         )
         batch = Batch(launch.batch, launch.lane, requests, launch, now_ns)
         self._running[batch.id] = batch
@@ -256,7 +259,7 @@ class Dispatcher:
         with self._lock:
             del self._running[batch.id]
             if self._connected:
-                self._link.send(Finish(batch.id, None if isinstance(result, Exception) else batch.told_ns()))
+                self._link.send(batch.finish(failed=isinstance(result, Exception)))
             else:
                 self._launch_in_order()
         self._handlers.ended(batch, result)

@@ -126,8 +126,9 @@ class Instance:
 
     def _run(self, batch: Batch) -> Outputs:
         names = batches.wanted(batch.requests)
-        ran = self._engine.run(batch.lane, batches.feeds(batch.requests), names)
-        batch.exec_ns = max(1, ran.exec_ns)
+        given = batches.feeds(batch.requests)
+        ran = self._engine.run(batch.lane, given, names)
+        batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:
             if self._config.reshaped:

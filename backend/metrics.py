@@ -15,6 +15,7 @@ from itertools import chain
 from backend.batch import Batch
 
 _TIMES_US = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6)
+_TRANSFERS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _SLOWDOWNS = (0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 3.0, 5.0, 10.0)
 _ERRORS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
@@ -38,6 +39,12 @@ METRICS = {
     "isochrone_request_latency_us": Metric("From arrival at the backend to the answer", buckets=_TIMES_US),
     "isochrone_queue_us": Metric("From arrival at the backend to the launch", buckets=_TIMES_US),
     "isochrone_execution_us": Metric("Measured execution of a batch", buckets=_TIMES_US),
+    "isochrone_transfer_us": Metric(
+        "Measured transfer of a batch's inputs to the device, or of its outputs back",
+        "direction",
+        ("in", "out"),
+        buckets=_TRANSFERS_US,
+    ),
     "isochrone_batches_total": Metric("Batches that were run"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
     "isochrone_slowdown_ratio": Metric("Measured execution / profiled solo latency", buckets=_SLOWDOWNS),
@@ -74,24 +81,25 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._histograms = {
-            name: _Histogram(m.buckets, [0] * (len(m.buckets) + 1)) for name, m in METRICS.items() if m.buckets
-        }
+        self._histograms: dict[Series, _Histogram] = {}
         self._counters: dict[Series, float] = {}
         for name, metric in METRICS.items():
-            if not metric.buckets:
-                for value in metric.values:
-                    self._counters[_counter(name, metric.label, value)] = 0
+            for value in metric.values:
+                if metric.buckets:
+                    counts = [0] * (len(metric.buckets) + 1)
+                    self._histograms[_labelled(name, value)] = _Histogram(metric.buckets, counts)
+                else:
+                    self._counters[_labelled(name, value)] = 0
 
     def count(self, name: str, value: str = "", by: int = 1) -> None:
         """Add to a counter, at the given value of its label."""
         with self._lock:
-            self._counters[_counter(name, METRICS[name].label, value)] += by
+            self._counters[_labelled(name, value)] += by
 
-    def observe(self, name: str, value: float) -> None:
-        """Add a value to a histogram."""
+    def observe(self, name: str, value: float, at: str = "") -> None:
+        """Add a value to a histogram, that at the given value of its label."""
         with self._lock:
-            histogram = self._histograms[name]
+            histogram = self._histograms[_labelled(name, at)]
             histogram.counts[bisect_left(histogram.bounds, value)] += 1
             histogram.sum += value
 
@@ -99,6 +107,9 @@ class Metrics:
         """A batch ran to its end."""
         execution_us = batch.exec_ns / 1e3
         self.observe("isochrone_execution_us", execution_us)
+        for direction, transfer_ns in (("in", batch.transfer_in_ns), ("out", batch.transfer_out_ns)):
+            if transfer_ns:
+                self.observe("isochrone_transfer_us", transfer_ns / 1e3, direction)
         self.count("isochrone_batches_total")
         self.observe("isochrone_batch_size", batch.rows)
         launch = batch.launch
@@ -116,18 +127,19 @@ class Metrics:
         """The same; a histogram's series are in one list, for a part of them says something false."""
         with self._lock:
             counters = [[(series, value)] for series, value in self._counters.items()]
-            return [*counters, *(list(_series(name, histogram)) for name, histogram in self._histograms.items())]
+            return [*counters, *(list(_series(base, histogram)) for base, histogram in self._histograms.items())]
 
 
-def _series(name: str, histogram: _Histogram) -> Iterator[tuple[Series, float]]:
-    cumulative = 0
+def _series(base: Series, histogram: _Histogram) -> Iterator[tuple[Series, float]]:
+    name, labels, cumulative = base.name, base.labels, 0
     bounds = (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in histogram.bounds), "+Inf")
     for bound, count in zip(bounds, histogram.counts, strict=True):
         cumulative += count
-        yield Series(f"{name}_bucket", (("le", bound),)), cumulative
-    yield Series(f"{name}_count"), cumulative
-    yield Series(f"{name}_sum"), histogram.sum
+        yield Series(f"{name}_bucket", (*labels, ("le", bound))), cumulative
+    yield Series(f"{name}_count", labels), cumulative
+    yield Series(f"{name}_sum", labels), histogram.sum
 
 
-def _counter(name: str, label: str, value: str) -> Series:
+def _labelled(name: str, value: str) -> Series:
+    label = METRICS[name].label
     return Series(name, ((label, value),) if label else ())

@@ -40,7 +40,7 @@ class ModelLane:
             ran = self._held.engine.run(self._lane, feeds, run.outputs)
             outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
             tensors, region = self._outbox.pack(outputs)
-            reply = Finished(tensors, ran.exec_ns)
+            reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
         except EngineError as error:
             reply = Failed(str(error))
         except Exception as error:  # as in the model's own process: its requests are answered and its lane goes on

@@ -81,10 +81,15 @@ class Refused(Message, frozen=True, tag="refused"):
 
 
 class Finished(Message, frozen=True, tag="finished"):
-    """Answer to `Run`; comes with the descriptor of the region where the outputs lie, if that is a new one."""
+    """Answer to `Run`; comes with the descriptor of the region where the outputs lie, if that is a new one.
+
+    The times are those of `Ran`.
+    """
 
     outputs: tuple[Tensor, ...]
     exec_ns: int
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
 
 class Failed(Message, frozen=True, tag="failed"):

@@ -43,10 +43,16 @@ class ModelSpecs:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it."""
+    """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it.
+
+    transfer_in_ns, transfer_out_ns: from when the inputs set out for the device until they were there, before the run,
+    and the outputs' way back after it; 0 where tensors stay where they are, or that cannot be told from the run.
+    """
 
     outputs: list[Array]
     exec_ns: int
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
 
 class Engine(Protocol):

@@ -36,7 +36,7 @@ class Lane:
                 self._inbox.map(region)
             # Copied: the answers are sent while the lane runs its next batch, whose outputs will lie there.
             found = [np.array(array) for array in self._inbox.arrays(reply.outputs).values()]
-            return Ran(found, reply.exec_ns)
+            return Ran(found, reply.exec_ns, reply.transfer_in_ns, reply.transfer_out_ns)
 
     def close(self) -> None:
         """A batch that is under way ends with ConnectionError."""

@@ -98,7 +98,7 @@ class Lane:
             self._device.synchronize(self._out.end)
         timings = self.timings = Timings(*(self._device.elapsed_ns(stage.begin, stage.end) for stage in self._stages))
         found = [self._buffers[name].view(prepared.outputs[name]).copy() for name in outputs]
-        return Ran(found, max(1, timings.execution_ns))
+        return Ran(found, max(1, timings.execution_ns), timings.copy_in_ns, timings.copy_out_ns)
 
     def capture(self, shapes: Shapes) -> bool:
         """Keep a CUDA graph for batches of these shapes; False, with the reason in the log, where there can be none."""

@@ -70,10 +70,18 @@ class Cancel(Message, frozen=True, tag="cancel"):
 
 
 class Finish(Message, frozen=True, tag="finish"):
-    """A batch left its lane. `exec_ns`: measured execution alone, None where the run failed."""
+    """A batch left its lane. `exec_ns`: measured execution alone, None where the run failed.
+
+    transfer_in_ns, transfer_out_ns: measured, before and after it; bytes_in, bytes_out: what was moved so. All 0 where
+    nothing was moved, or the engine cannot tell its transfers apart.
+    """
 
     batch: int
     exec_ns: int | None
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 class Adopt(Message, frozen=True, tag="adopt"):
@@ -108,7 +116,8 @@ class Launch(Message, frozen=True, tag="launch"):
     """Run these requests as one batch on this lane, now.
 
     predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: profiled execution alone;
-    holds: how often this model's next batch was held since its last launch.
+    holds: how often this model's next batch was held since its last launch; transfer_in_ns, transfer_out_ns: forecast
+    time of its inputs and outputs on their way to the device and back.
     """
 
     source: int
@@ -120,6 +129,8 @@ class Launch(Message, frozen=True, tag="launch"):
     bound_ns: int
     decision: Literal["launch", "split"]
     holds: int
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
 
 class Reject(Message, frozen=True, tag="reject"):
@@ -147,6 +158,8 @@ class Lease(Message, frozen=True, tag="lease"):
     solo_ns: int
     predicted_ns: int
     bound_ns: int
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
 
 class Recall(Message, frozen=True, tag="recall"):

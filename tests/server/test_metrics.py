@@ -35,6 +35,8 @@ COUNTERS = {
     "isochrone_fail_open_total": ("", {""}),
     "isochrone_samples_lost_total": ("", {""}),
 }
+TRANSFERS = [("isochrone_transfer_us", ("direction", direction)) for direction in ("in", "out")]
+"""On CPU nothing is moved."""
 HISTOGRAMS = (
     "isochrone_request_latency_us",
     "isochrone_queue_us",
@@ -204,7 +206,12 @@ def test_every_metric_of_the_contract(server: EmbeddedServer) -> None:
                 for other, labels in found
                 if other == f"{name}_bucket" and own <= labels
             } == {frozenset({"model", "version", "le"})}
-    contract = {*COUNTERS, *(f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count", "sum"))}
+        for name, direction in TRANSFERS:
+            labels = frozenset(own | {direction})
+            assert found[f"{name}_count", labels] == found[f"{name}_sum", labels] == 0
+            assert found[f"{name}_bucket", labels | {("le", "+Inf")}] == 0
+    histograms = (*HISTOGRAMS, *dict(TRANSFERS))
+    contract = {*COUNTERS, *(f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum"))}
     assert {name for name, _ in found if name.startswith("isochrone_")} == contract
 
 

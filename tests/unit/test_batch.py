@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from backend.batch import Batch, feeds, split, wanted
 from backend.engines.parts import joined
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, Ran
 from backend.request import Pending
+from backend.scheduler.messages import Finish, Launch
 
 Rows = NDArray[np.float32]
 
@@ -41,6 +42,29 @@ def test_a_request_alone_is_not_copied() -> None:
 
 def test_a_batch_counts_its_rows() -> None:
     assert Batch(1, 0, [request(1, 2), request(2, 3)], None, 0).rows == 5
+
+
+def ended(*, planned: int = 2, moved: bool = True) -> Batch:
+    """A batch of two requests that was planned with so many."""
+    requests = [request(1, 2), request(2, 3)]
+    launch = Launch(1, 7, 0, tuple(range(planned)), 10, 12, 15, "launch", 0)
+    batch = Batch(7, 0, requests, launch, 0)
+    outputs: list[Array] = [np.zeros((5, 8), np.float32)]
+    batch.ran(Ran(outputs, 11, 300, 200) if moved else Ran(outputs, 11), feeds(requests))
+    return batch
+
+
+def test_a_batch_tells_what_it_took_and_what_was_moved_for_it() -> None:
+    """Each row has two floats and an integer of 8 bytes, and gives 8 floats."""
+    assert ended().finish(failed=False) == Finish(7, 11, 300, 200, 5 * 16, 5 * 32)
+
+
+def test_where_nothing_was_moved_there_are_no_bytes() -> None:
+    assert ended(moved=False).finish(failed=False) == Finish(7, 11)
+
+
+def test_a_batch_that_failed_or_shrank_tells_nothing() -> None:
+    assert ended().finish(failed=True) == ended(planned=3).finish(failed=False) == Finish(7, None)
 
 
 def test_every_output_that_somebody_wants_is_asked_for_once() -> None:

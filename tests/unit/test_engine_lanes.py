@@ -13,6 +13,7 @@ from backend.engine_host.channel import Channel
 from backend.engine_host.lanes import LaneThread, ModelLane
 from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
 from backend.engine_host.store import EngineStore
+from backend.engines import shared_session
 from backend.engines.protocol import Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import cores
@@ -35,7 +36,7 @@ class FakeEngine:
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         assert (lane, feeds, tuple(outputs)) == (3, {}, ("y",))
         self.work()
-        return Ran([np.ones(1, np.float32)], 7)
+        return Ran([np.ones(1, np.float32)], 7, 5, 3)
 
     def close(self) -> None:
         self.closed = True
@@ -76,6 +77,11 @@ def test_a_batch_runs_on_the_core_that_it_names(lane: Lane) -> None:
     assert seen == [{cores()[0]}, {cores()[-1]}, set(cores()), {cores()[0]}]
 
 
+def test_what_a_batch_took_comes_back_to_the_model(lane: Lane) -> None:
+    ran = shared_session.Lane(lane.channel).run(None, {}, ["y"])
+    assert (ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns) == (7, 5, 3)
+
+
 @pytest.mark.parametrize(("on_cpu", "niceness"), [(True, 10), (False, 0)])
 def test_lanes_that_are_cores_give_way(on_cpu: bool, niceness: int) -> None:
     made = Lane(on_cpu=on_cpu)
@@ -94,7 +100,7 @@ def test_a_run_that_raises_is_told_and_the_next_one_runs(lane: Lane, error: Exce
     lane.engine.work = fail
     assert lane.ask() == Failed("no luck")
     lane.engine.work = lambda: None
-    assert lane.ask() == Finished((Tensor("y", "<f4", (1,), 0, 4),), 7)
+    assert lane.ask() == Finished((Tensor("y", "<f4", (1,), 0, 4),), 7, 5, 3)
 
 
 def test_a_tensor_that_lies_nowhere_fails_its_batch_alone(lane: Lane) -> None:

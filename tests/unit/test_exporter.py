@@ -19,7 +19,8 @@ from backend.metrics import METRICS, Metrics
 if TYPE_CHECKING:
     from backend.exporter import Exporter
 
-HISTOGRAMS = [name for name, metric in METRICS.items() if metric.buckets]
+HISTOGRAMS = [(name, value) for name, metric in METRICS.items() if metric.buckets for value in metric.values]
+"""By the value of its label, which most have not."""
 LARGEST = max(len(metric.buckets) for metric in METRICS.values()) + 3
 """Series of a histogram: a bucket more than it has bounds, the count and the sum."""
 Shown = dict[str, float]
@@ -86,8 +87,9 @@ def counted(metrics: Metrics) -> Shown:
     return {s.name + "".join(f"{{{k}={v}}}" for k, v in s.labels): value for s, value in metrics.values()}
 
 
-def part(shown: Shown, histogram: str) -> Shown:
-    return {key: value for key, value in shown.items() if key.startswith(f"{histogram}_")}
+def part(shown: Shown, name: str, at: str) -> Shown:
+    own = f"{{{METRICS[name].label}={at}}}" if at else ""
+    return {key: value for key, value in shown.items() if key.startswith(f"{name}_") and own in key}
 
 
 def test_everything_is_there_from_the_start(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
@@ -102,19 +104,20 @@ def test_between_two_steps_a_histogram_is_whole(
 ) -> None:
     """What /metrics shows of it is what was counted at some moment, whatever is observed meanwhile."""
     random = np.random.default_rng(calls)
-    moments = {name: [part(counted(metrics), name)] for name in HISTOGRAMS}
+    moments = {histogram: [part(counted(metrics), *histogram)] for histogram in HISTOGRAMS}
     for _ in range(300):
-        for name in random.choice(HISTOGRAMS, 2):
-            metrics.observe(name, float(random.choice([0.125, 1.5, 12.0, 3_000.0, 2.0**23])))  # sums of these are exact
+        for name, at in (HISTOGRAMS[i] for i in random.integers(len(HISTOGRAMS), size=2)):
+            value = float(random.choice([0.125, 1.5, 12.0, 3_000.0, 2.0**23]))  # sums of these are exact
+            metrics.observe(name, value, at)
             metrics.count("isochrone_batches_total")
-            moments[name].append(part(counted(metrics), name))
+            moments[name, at].append(part(counted(metrics), name, at))
         before = triton.calls
         exporter.step(calls)
         assert triton.calls - before <= calls - 1 + LARGEST
-        for name in HISTOGRAMS:
-            shown = part(triton.shown, name)
-            assert shown in moments[name]
-            del moments[name][: moments[name].index(shown)]  # and it never goes back
+        for histogram, moment in moments.items():
+            shown = part(triton.shown, *histogram)
+            assert shown in moment
+            del moment[: moment.index(shown)]  # and it never goes back
 
 
 def test_a_round_ends_once_all_is_sent_and_sends_nothing_twice(
@@ -132,8 +135,8 @@ def test_a_round_ends_once_all_is_sent_and_sends_nothing_twice(
 
 def test_the_last_counts_are_flushed(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
     exporter.step(1)
-    for name in HISTOGRAMS:
-        metrics.observe(name, 1.0)
+    for name, at in HISTOGRAMS:
+        metrics.observe(name, 1.0, at)
     exporter.step(1)  # which leaves the round half done
     metrics.count("isochrone_fail_open_total")
     exporter.flush()

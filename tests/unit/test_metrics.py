@@ -15,6 +15,7 @@ _CONTRACT = {
     "isochrone_request_latency_us",
     "isochrone_queue_us",
     "isochrone_execution_us",
+    "isochrone_transfer_us",
     "isochrone_batches_total",
     "isochrone_batch_size",
     "isochrone_slowdown_ratio",
@@ -48,6 +49,8 @@ def test_the_metrics_are_the_documented_ones_and_all_are_there_from_the_start() 
         assert f"isochrone_decisions_total{{decision={decision}}}" in values
     for held in ("true", "false"):
         assert f"isochrone_bound_held_total{{held={held}}}" in values
+    for direction in ("in", "out"):
+        assert f"isochrone_transfer_us_count{{direction={direction}}}" in values
     assert "isochrone_batches_total" in values
 
 
@@ -79,11 +82,16 @@ def test_buckets_are_cumulative_and_a_value_on_a_bound_is_within_it() -> None:
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.buckets])
 def test_the_bounds_of_a_histogram_ascend_and_read_as_themselves(name: str) -> None:
-    bounds = [dict(s.labels)["le"] for s, _ in Metrics().values() if s.name == f"{name}_bucket"]
-    assert [float(b) for b in bounds] == [*sorted(METRICS[name].buckets), float("inf")]
-    assert len(set(bounds)) == len(bounds)
-    assert bounds[-1] == "+Inf"
-    assert not any("e" in b for b in bounds)
+    metric = METRICS[name]
+    for value in metric.values:
+        own = {(metric.label, value)} if metric.label else set()
+        bounds = [
+            dict(s.labels)["le"] for s, _ in Metrics().values() if s.name == f"{name}_bucket" and own <= set(s.labels)
+        ]
+        assert [float(b) for b in bounds] == [*sorted(metric.buckets), float("inf")]
+        assert len(set(bounds)) == len(bounds)
+        assert bounds[-1] == "+Inf"
+        assert not any("e" in b for b in bounds)
 
 
 def test_the_series_of_a_histogram_stay_together() -> None:
@@ -96,8 +104,11 @@ def test_the_series_of_a_histogram_stay_together() -> None:
         if len(part) > 1:
             (base,) = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names}
             assert names == {f"{base}_bucket", f"{base}_count", f"{base}_sum"}
-            assert METRICS[base].buckets
-    assert sum(len(part) > 1 for part in together) == sum(bool(m.buckets) for m in METRICS.values())
+            metric = METRICS[base]
+            assert metric.buckets
+            (labels,) = {tuple(pair for pair in series.labels if pair[0] != "le") for series, _ in part}
+            assert labels in {((metric.label, value),) if metric.label else () for value in metric.values}
+    assert sum(len(part) > 1 for part in together) == sum(len(m.values) for m in METRICS.values() if m.buckets)
 
 
 def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
@@ -112,6 +123,24 @@ def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
     assert values["isochrone_slowdown_ratio_sum"] == pytest.approx(3.0)
     assert values["isochrone_prediction_error_ratio_sum"] == pytest.approx(0.4)
     assert values["isochrone_bound_held_total{held=true}"] == 1 == values["isochrone_bound_held_total{held=false}"]
+
+
+def test_transfers_are_counted_by_their_direction_and_only_where_something_moved() -> None:
+    metrics = Metrics()
+    batch = Batch(1, 0, [], None, 0)
+    batch.exec_ns = batch.rows = 1
+    metrics.batch_ended(batch)
+    batch.transfer_in_ns, batch.transfer_out_ns = 60_000, 15_000
+    metrics.batch_ended(batch)
+    batch.transfer_out_ns = 0
+    metrics.batch_ended(batch)
+    values = shown(metrics)
+    sums = [
+        values[f"isochrone_transfer_us_{part}{{direction={d}}}"] for d in ("in", "out") for part in ("count", "sum")
+    ]
+    assert sums == [2, 120.0, 1, 15.0]
+    buckets = [values[f"isochrone_transfer_us_bucket{{direction=in}}{{le={le}}}"] for le in ("50", "100", "+Inf")]
+    assert buckets == [0, 2, 2]
 
 
 def test_a_batch_without_a_scheduler_has_no_prediction() -> None:

@@ -51,10 +51,11 @@ def image_plan(device: FakeDevice, shape: Shape, largest: Shape, **options: Any)
 
 def test_copies_and_kernels_are_timed_apart(device: FakeDevice) -> None:
     engine = opened(device)
-    run(engine, 0, rows(8), ["y", "total"])
+    ran = engine.run(0, {name: [array] for name, array in rows(8).items()}, ["y", "total"])
     x_bytes = y_bytes = 8 * 4 * 4
     total_bytes = 8 * 4
-    assert engine.timings(0) == Timings(x_bytes * COPY_NS_PER_BYTE, RUN_NS, (y_bytes + total_bytes) * COPY_NS_PER_BYTE)
+    timings = Timings(x_bytes * COPY_NS_PER_BYTE, RUN_NS, (y_bytes + total_bytes) * COPY_NS_PER_BYTE)
+    assert engine.timings(0) == timings == Timings(ran.transfer_in_ns, ran.exec_ns, ran.transfer_out_ns)
 
 
 def test_a_batch_that_failed_leaves_the_times_of_the_one_before(device: FakeDevice) -> None:
