@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def run_trace(samples: Path, out: Path) -> int:
     except SamplesError as error:
         raise ConfigError(str(error)) from None
     devices = {device: i for i, device in enumerate(sorted({s.device for s in found}))}
-    events = [*_names(found, devices), *(_event(sample, devices) for sample in found)]
+    events = [*_names(found, devices), *(event for sample in found for event in _events(sample, devices))]
     try:
         out.write_bytes(msgspec.json.encode({"traceEvents": events}))
     except OSError as error:
@@ -27,8 +27,20 @@ def run_trace(samples: Path, out: Path) -> int:
     return len(found)
 
 
-def _event(sample: Sample, devices: Mapping[str, int]) -> dict[str, Any]:
-    """A complete event, in microseconds (Trace Event Format, phase X); a process per device, a thread per lane."""
+def _events(sample: Sample, devices: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """A batch's inputs on their way to the device, its execution, its outputs on their way back."""
+    what = f"{sample.model} × {sample.batch_size}"
+    in_ns, out_ns = sample.transfer_in_ns, sample.transfer_out_ns
+    if in_ns:
+        about = _transfer(in_ns, sample.predicted_in_ns, sample.bytes_in)
+        yield _slice(sample, devices, f"{what} in", sample.start_ns - in_ns, in_ns, about)
+    yield _slice(sample, devices, what, sample.start_ns, sample.exec_ns, _execution(sample))
+    if out_ns:
+        about = _transfer(out_ns, sample.predicted_out_ns, sample.bytes_out)
+        yield _slice(sample, devices, f"{what} out", sample.end_ns, out_ns, about)
+
+
+def _execution(sample: Sample) -> dict[str, Any]:
     about: dict[str, Any] = {
         "measured_ms": sample.exec_ns / 1e6,
         "alone_ms": sample.solo_ns / 1e6,
@@ -40,12 +52,23 @@ def _event(sample: Sample, devices: Mapping[str, int]) -> dict[str, Any]:
         about["measured / predicted"] = round(sample.exec_ns / sample.predicted_ns, 3)
     if sample.decision is not None:
         about["decision"] = sample.decision
+    return about
+
+
+def _transfer(took_ns: int, predicted_ns: int, size: int) -> dict[str, Any]:
+    return {"measured_ms": took_ns / 1e6, "predicted_ms": predicted_ns / 1e6, "bytes": size}
+
+
+def _slice(
+    sample: Sample, devices: Mapping[str, int], name: str, start_ns: int, took_ns: int, about: dict[str, Any]
+) -> dict[str, Any]:
+    """A complete event, in microseconds (Trace Event Format, phase X); a process per device, a thread per lane."""
     return {
-        "name": f"{sample.model} × {sample.batch_size}",
+        "name": name,
         "cat": sample.model,
         "ph": "X",
-        "ts": sample.start_ns / 1e3,
-        "dur": sample.exec_ns / 1e3,
+        "ts": start_ns / 1e3,
+        "dur": took_ns / 1e3,
         "pid": devices[sample.device],
         "tid": sample.lane or 0,
         "args": about,

@@ -27,6 +27,7 @@ from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.response import Response
 from predictor.samples import Sample, neighbours_of, own_of, read_samples
+from predictor.transfers import Transfers
 
 _NO_NEIGHBOURS = (0.0,) * 10
 _AVERAGE_WEIGHT = 0.1
@@ -246,6 +247,8 @@ def scheduler_by_name(
     observer: Observer | None,
     predictor: Forecaster,  # noqa: ARG001 - a rival has its own
     bound: UpperBound,  # noqa: ARG001
+    *,
+    transfers: Transfers,  # noqa: ARG001
 ) -> Scheduler:
     """For ISOCHRONE_SCHEDULER: the rival that the environment names, taught by the samples that it names."""
     path = os.environ.get(SAMPLES_VARIABLE)

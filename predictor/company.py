@@ -33,6 +33,13 @@ class Stay:
     until_ns: int
     others: tuple[_Guest, ...]
 
+    def between(self, since_ns: int, until_ns: int) -> Stay:
+        """A part of it, with those who were there then; all of it where that is no time."""
+        if since_ns >= until_ns:
+            return self
+        there = (o for o in self.others if o.since_ns < until_ns and (o.until_ns is None or o.until_ns > since_ns))
+        return Stay(since_ns, until_ns, tuple(there))
+
     def neighbours(self) -> list[Neighbour]:
         """Each with its overlap as fractions of this batch's time, those that left first in front."""
         since_ns, whole_ns = self.since_ns, max(1, self.until_ns - self.since_ns)

@@ -35,7 +35,9 @@ class CoRunner(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`.
 
-    lane, predicted_ns, decision: what the scheduler knew at the launch; no learner looks at them.
+    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: what the scheduler knew at the launch; no learner
+    looks at them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: how its inputs and outputs came to the device
+    before `start_ns` and back after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
     """
 
     schema: int
@@ -51,6 +53,12 @@ class Sample(msgspec.Struct, frozen=True):
     lane: int | None = None
     predicted_ns: int | None = None
     decision: str | None = None
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    predicted_in_ns: int = 0
+    predicted_out_ns: int = 0
 
     @property
     def end_ns(self) -> int:
@@ -149,8 +157,9 @@ def _first_wrong(sample: Sample) -> str | None:
     for name, value in (("exec_ns", sample.exec_ns), ("solo_ns", sample.solo_ns), ("batch_size", sample.batch_size)):
         if value <= 0:
             return f"{name} must be positive, got {value}"
-    if sample.start_ns < 0:
-        return f"start_ns must not be negative, got {sample.start_ns}"
+    for name in ("start_ns", "transfer_in_ns", "transfer_out_ns", "bytes_in", "bytes_out"):
+        if (value := getattr(sample, name)) < 0:
+            return f"{name} must not be negative, got {value}"
     for co_runner in sample.co_runners:
         if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0:
             return f"a co-runner's solo_ns and batch_size must be positive, got {co_runner}"

@@ -9,15 +9,25 @@ import errno
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
+from predictor.transfers import Transfers
 
 VERSION = 2
 _FORMAT = "isochrone-predictor"
 _log = logging.getLogger("isochrone.predictor")
+
+
+class Learned(NamedTuple):
+    """All that a device's scheduler learns."""
+
+    learner: Isochrone
+    bound: UpperBound
+    transfers: Transfers
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,6 +35,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     learner: dict[str, object]
     bound: dict[str, object]
+    transfers: dict[str, object] | None = None
+    """None: written before there were any."""
 
 
 class _Head(msgspec.Struct):
@@ -32,9 +44,10 @@ class _Head(msgspec.Struct):
     version: int
 
 
-def save(path: Path, learner: Isochrone, bound: UpperBound) -> None:
+def save(path: Path, learned: Learned) -> None:
     """Raises OSError where it cannot be written; the file that was there then stays as it was."""
-    data = msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner.state(), bound.state()))
+    learner, bound, transfers = (part.state() for part in learned)
+    data = msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner, bound, transfers))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -47,17 +60,17 @@ def save(path: Path, learner: Isochrone, bound: UpperBound) -> None:
         raise
 
 
-def load(path: Path) -> tuple[Isochrone, UpperBound]:
+def load(path: Path) -> Learned:
     """What was saved, or the prior: silently where there is no file, with a warning where it is of no use."""
     try:
         if path.exists() and not path.is_file():  # a device or a folder must not be set aside
             raise OSError(errno.EINVAL, "it is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
-        return Isochrone(), UpperBound()
+        return _prior()
     except OSError as error:
         _log.warning("%s cannot be read (%s); the predictor starts from its prior", path, error.strerror)
-        return Isochrone(), UpperBound()
+        return _prior()
     try:
         return _decoded(data)
     except ValueError as error:  # msgspec's errors are such too
@@ -67,15 +80,21 @@ def load(path: Path) -> tuple[Isochrone, UpperBound]:
             path.replace(aside)
         except OSError as failed:
             _log.warning("%s cannot be renamed: %s", path, failed.strerror)
-        return Isochrone(), UpperBound()
+        return _prior()
 
 
-def _decoded(data: bytes) -> tuple[Isochrone, UpperBound]:
+def _prior() -> Learned:
+    return Learned(Isochrone(), UpperBound(), Transfers())
+
+
+def _decoded(data: bytes) -> Learned:
     head = msgspec.msgpack.decode(data, type=_Head)
     if (head.format, head.version) != (_FORMAT, VERSION):
         raise ValueError(f"it is {head.format} version {head.version}, not {_FORMAT} version {VERSION}")
     file = msgspec.msgpack.decode(data, type=_File)
-    learner, bound = Isochrone(), UpperBound()
-    learner.restore(file.learner)
-    bound.restore(file.bound)
-    return learner, bound
+    learned = _prior()
+    learned.learner.restore(file.learner)
+    learned.bound.restore(file.bound)
+    if file.transfers is not None:
+        learned.transfers.restore(file.transfers)
+    return learned

@@ -38,6 +38,8 @@ from predictor.company import Company, Stay
 from predictor.features import Neighbour, Own, Sums, exposure
 from predictor.learners.contract import Forecaster
 from predictor.learners.isochrone import Isochrone
+from predictor.sharing import Span
+from predictor.transfers import NOTHING, Cargo, Transfers, Work
 
 _OVERHEAD_WEIGHT = 0.05
 """Of the newest batch in the moving average of the time around an execution."""
@@ -51,21 +53,22 @@ class ProtocolError(Exception):
     """An event that cannot be: it names what was wrong. The state is as before."""
 
 
-Observer = Callable[[Source, Running, int, list[Neighbour]], None]
-"""Told of each batch that ended well: whose it was, the batch, its measured execution in ns, who ran beside it."""
+Observer = Callable[[Source, Running, Finish, list[Neighbour]], None]
+"""Told of each batch that ended well: whose it was, the batch, what it took, who ran beside its execution."""
 
 
 class _Ended(NamedTuple):
-    """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly."""
+    """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly; None: see `stay`."""
 
     own: Own
     stay: Stay
-    sums: Sums
+    sums: Sums | None
     slowdown: float
 
 
 class Scheduler:
-    """All state of one device. `lanes`: how many batches may run at once; predictor, bound: what is known already.
+    """All state of one device. `lanes`: how many batches may run at once; predictor, bound, transfers: what is known
+    already.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
@@ -77,6 +80,7 @@ class Scheduler:
         predictor: Forecaster | None = None,
         bound: UpperBound | None = None,
         policy: type[Policy] = Policy,
+        transfers: Transfers | None = None,
     ) -> None:
         self.lanes = Lanes(lanes)
         self.leases = LeaseDesk(self.lanes)
@@ -85,6 +89,7 @@ class Scheduler:
         self.colocation = Colocation()
         self.company = Company()
         self.policy = policy(predictor or Isochrone(), bound or UpperBound())
+        self.transfers = transfers or Transfers()
         self._observer = observer
         self.progress = Progress()
         self._ended: list[_Ended] = []
@@ -140,6 +145,8 @@ class Scheduler:
         predictor = self.policy.predictor
         for own, stay, sums, slowdown in ended:
             predictor.learn_one(own, exposure(own, stay.neighbours(), sums), slowdown)
+        if self.transfers.heard:  # whatever began before the oldest that runs was launched has ended, and told
+            self.transfers.settle(min((batch.launched_ns for batch in self.running.values()), default=inf))
         if predictor.revision != self._revision:
             self._revision = predictor.revision
             self.policy.renew()
@@ -198,11 +205,17 @@ class Scheduler:
             raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
         if event.exec_ns is not None and event.exec_ns <= 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
+        if min(event.transfer_in_ns, event.transfer_out_ns, event.bytes_in, event.bytes_out) < 0:
+            raise ProtocolError(f"batch {event.batch} of source {source.id} moved less than nothing: {event}")
+        sums: Sums | None
         batch, stay, sums = self._end(key, now_ns)
         if event.exec_ns is not None and batch.requests:  # what an adopted one suffered is not known
-            self._note(batch, stay, sums, event.exec_ns, now_ns)
+            if event.transfer_in_ns or event.transfer_out_ns:
+                stay, sums = self._note_transfers(source, batch, event, stay), None
+            around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
+            self._note(batch, stay, sums, event.exec_ns, around_ns)
             if self._observer is not None:
-                self._observer(source, batch, event.exec_ns, stay.neighbours())
+                self._observer(source, batch, event, stay.neighbours())
         return batch
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
@@ -233,7 +246,10 @@ class Scheduler:
                 now_ns,
                 lease.predicted_ns,
                 "lease",
-            )
+                lease.transfer_in_ns,
+                lease.transfer_out_ns,
+            ),
+            source.work(request.rows),
         )
 
     def _return(self, source: Source, event: Return) -> None:
@@ -242,13 +258,25 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
         self.leases.end(source.id)
 
-    def _note(self, batch: Running, stay: Stay, sums: Sums, exec_ns: int, now_ns: int) -> None:
+    def _note_transfers(self, source: Source, batch: Running, event: Finish, stay: Stay) -> Stay:
+        """Its inputs came first and its outputs last: what was between is its execution's."""
+        if source.cargo is None:
+            source.cargo = Cargo(self.transfers, batch.rows, event.bytes_in, event.bytes_out)
+        else:
+            source.cargo.learn_one(batch.rows, event.bytes_in, event.bytes_out)
+        begin_ns, end_ns = stay.since_ns, stay.until_ns
+        arrived_ns = min(end_ns, begin_ns + event.transfer_in_ns)
+        left_ns = max(begin_ns, end_ns - event.transfer_out_ns)
+        self.transfers.into.hear(event.bytes_in, Span(begin_ns, arrived_ns))
+        self.transfers.out.hear(event.bytes_out, Span(left_ns, end_ns))
+        return stay.between(arrived_ns, left_ns)
+
+    def _note(self, batch: Running, stay: Stay, sums: Sums | None, exec_ns: int, around_ns: int) -> None:
         policy = self.policy
         # A process that was stopped for a while tells nothing about interference.
         self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
         policy.bound.learn_one(exec_ns / batch.predicted_ns)
-        around = max(0, now_ns - batch.launched_ns - exec_ns)
-        policy.overhead_ns += _OVERHEAD_WEIGHT * (around - policy.overhead_ns)
+        policy.overhead_ns += _OVERHEAD_WEIGHT * (max(0, around_ns) - policy.overhead_ns)
 
     # Launches
 
@@ -311,8 +339,10 @@ class Scheduler:
             launched_ns=now_ns,
             predicted_ns=choice.predicted_ns,
             decision=choice.decision,
+            transfer_in_ns=choice.transfer_in_ns,
+            transfer_out_ns=choice.transfer_out_ns,
         )
-        self._start(batch)
+        self._start(batch, source.work(batch.rows))
         holds, source.holds = source.holds, 0
         bound_ns = round(choice.predicted_ns * self.policy.bound.multiplier)
         return Launch(
@@ -325,14 +355,16 @@ class Scheduler:
             bound_ns,
             choice.decision,
             holds,
+            choice.transfer_in_ns,
+            choice.transfer_out_ns,
         )
 
-    def _start(self, batch: Running) -> None:
+    def _start(self, batch: Running, work: Work = NOTHING) -> None:
         self.running[batch.key] = batch
         self.lanes.take(batch.lane)
         self.colocation.launch(batch.key, batch.own, batch.launched_ns)
         self.company.launch(batch.key, batch.own, batch.launched_ns)
-        self.progress.launch(batch, self.policy.response(batch.key[0], batch.own), batch.launched_ns)
+        self.progress.launch(batch, self.policy.response(batch.key[0], batch.own), batch.launched_ns, work)
 
     def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, Stay, Sums]:
         batch = self.running.pop(key)
@@ -367,5 +399,5 @@ class Scheduler:
 def _rejected(source: Source, request: Request, now_ns: int) -> Reject:
     """What it would take and what it was allowed, from its arrival on."""
     assert request.deadline_ns is not None
-    predicted_ns = now_ns - request.arrival_ns + source.load(request.rows).solo_ns
+    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request.rows)
     return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)

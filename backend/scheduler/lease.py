@@ -52,16 +52,18 @@ class LeaseDesk:
         self._last = source.id
         if self._in_a_row < self.streak or len(self._lanes.occupied) < 2 or self._recalled:
             return []
-        own = source.own(rows)
+        own, (in_ns, out_ns) = source.own(rows), map(round, source.work(rows))
         predicted_ns = policy.alone_ns(source, own)
-        if self.current is not None and abs(predicted_ns - self.current.predicted_ns) <= _NEWS * predicted_ns:
+        whole_ns = predicted_ns + in_ns + out_ns
+        if self.current is not None and abs(whole_ns - _whole_ns(self.current)) <= _NEWS * whole_ns:
             return []
         lane = self._lanes.free() if self.current is None else self.current.lane
         assert lane is not None
         self._issued += 1
         bound_ns = round(predicted_ns * policy.bound.multiplier)
         solo_ns = own.load.solo_ns
-        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, solo_ns, predicted_ns, bound_ns)
+        times = (solo_ns, predicted_ns, bound_ns, in_ns, out_ns)
+        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, *times)
         self._lanes.reserved = lane
         return [self.current]
 
@@ -69,3 +71,7 @@ class LeaseDesk:
         """The lane is kept free exactly as long as there is a lease."""
         assert self._lanes.reserved == (None if self.current is None else self.current.lane)
         assert self.current is None or len(self._lanes.occupied) >= 2
+
+
+def _whole_ns(lease: Lease) -> int:
+    return lease.predicted_ns + lease.transfer_in_ns + lease.transfer_out_ns

@@ -5,7 +5,7 @@ The questions that `backend.scheduler.policy` asks before it decides. Nothing is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,8 @@ import numpy as np
 from backend.scheduler.forecast import forecast_finishes
 from backend.scheduler.messages import Request
 from backend.scheduler.progress import MIN_SLOWDOWN, Progress, column, slowdowns
-from backend.scheduler.state import Source
+from backend.scheduler.state import BatchKey, Source
+from backend.scheduler.traffic import Passage
 from predictor.features import Own, Sums, contribution
 from predictor.response import Mask, Response, Vector, shared
 from predictor.workload import Load
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A batch to launch."""
+    """A batch to launch. predicted_ns: its execution, between the transfers of its inputs and outputs."""
 
     source: Source
     requests: tuple[Request, ...]
     own: Own
     predicted_ns: int
     decision: Literal["launch", "split"] = "launch"
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
     @property
     def load(self) -> Load:
@@ -50,6 +53,7 @@ class Forecast:
         self._could: dict[int, Mask] = {}
         self._alone: Vector | None = None
         self._timelines: dict[tuple[int, int], Vector] = {}
+        self._moving: dict[tuple[int, int], tuple[Mapping[BatchKey, Passage], Passage]] = {}
         self.idle = not len(progress)
         self.contended = contended
 
@@ -58,7 +62,8 @@ class Forecast:
         rows = sum(r.rows for r in requests)
         split = available is not None and len(requests) < available
         predicted_ns = max(1, round(self._predicted_ns(source, rows)))
-        return Choice(source, requests, source.own(rows), predicted_ns, "split" if split else "launch")
+        in_ns, out_ns = (0, 0) if source.cargo is None else map(round, self._moves(source, rows)[1])
+        return Choice(source, requests, source.own(rows), predicted_ns, "split" if split else "launch", in_ns, out_ns)
 
     def timely(self, source: Source, requests: Iterable[Request]) -> Iterator[Request]:
         """Those predicted to make their deadline if launched now, each in a batch of its own."""
@@ -67,7 +72,7 @@ class Forecast:
             if request.deadline_ns is not None:
                 rows = request.rows
                 if rows not in ends_ns:
-                    ends_ns[rows] = self.now_ns + self._predicted_ns(source, rows) + self._policy.overhead_ns
+                    ends_ns[rows] = self.now_ns + self._predicted_ns(source, rows) + self._around_ns(source, rows)
                 if ends_ns[rows] > request.deadline_ns:
                     continue
             yield request
@@ -78,7 +83,7 @@ class Forecast:
         for i, request in enumerate(members):
             rows += request.rows
             tightest = _tighter(tightest, request.deadline_ns)
-            if tightest is None or self._ends_ns(self._predicted_ns(source, rows)) <= tightest:
+            if tightest is None or self._ends_ns(source, rows, self._predicted_ns(source, rows)) <= tightest:
                 fits = i + 1
         return fits
 
@@ -91,7 +96,7 @@ class Forecast:
         if not threatened.any():
             return False
         sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
-        return bool((slowdowns(self._progress.responses, sums) > self._bearable)[threatened].any())
+        return bool((slowdowns(self._progress.responses, sums) > self._bearable_beside(choice))[threatened].any())
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
@@ -99,9 +104,9 @@ class Forecast:
             return False
         self.follow((choice,))
         assert self._alone is not None
-        due_ns, beside = self._progress.due_ns, self._timelines[_kind(choice)][:-1]
-        missing = self._threatened(choice) & (self._end_of(beside) > due_ns)
-        return bool((self._end_of(self._alone) <= due_ns)[missing].any())
+        beside = self._timelines[_kind(choice)][:-1]
+        missing = self._threatened(choice) & (self._end_of(beside) > self._due_beside(choice))
+        return bool((self._end_of(self._alone) <= self._due_ns)[missing].any())
 
     def follow(self, choices: Sequence[Choice]) -> None:
         """The timelines with each of them, and the one with none, all at once."""
@@ -128,26 +133,54 @@ class Forecast:
     @cached_property
     def _bearable(self) -> Vector:
         """(n,) slowdown from here on with which each running batch still makes its deadline."""
-        progress = self._progress
-        spans_ns = (progress.due_ns - self._policy.overhead_ns) / self._margin
-        bearable: Vector = spans_ns / progress.remaining_ns
+        return self._bearable_until(self._due_ns)
+
+    def _bearable_beside(self, choice: Choice) -> Vector:
+        """The same where the choice's transfers hold up theirs."""
+        due_ns = self._due_beside(choice)
+        return self._bearable if due_ns is self._due_ns else self._bearable_until(due_ns)
+
+    def _bearable_until(self, due_ns: Vector) -> Vector:
+        spans_ns = (due_ns - self._policy.overhead_ns) / self._margin
+        bearable: Vector = spans_ns / self._progress.remaining_ns
         return bearable
+
+    @cached_property
+    def _due_ns(self) -> Vector:
+        """(n,) from now on: what the deadline of each running batch leaves to its execution."""
+        due_ns, passing_ns = self._progress.due_ns, self._passing_ns
+        return due_ns if passing_ns is None else due_ns - passing_ns
+
+    def _due_beside(self, choice: Choice) -> Vector:
+        """The same with the choice's transfers beside theirs."""
+        if self._passing_ns is None or choice.source.cargo is None:
+            return self._due_ns
+        beside, _ = self._moves(choice.source, choice.own.batch_size)
+        return self._progress.due_ns - self._progress.passing_ns(beside)
+
+    @cached_property
+    def _passing_ns(self) -> Vector | None:
+        """(n,) what the transfers of each running batch still take; None where nothing is moved."""
+        progress = self._progress
+        return progress.passing_ns(progress.passages()[0]) if progress.traffic else None
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
         deadline_ns = None
         for request in choice.requests:
             deadline_ns = _tighter(deadline_ns, request.deadline_ns)
-        if deadline_ns is None or self._ends_ns(choice.predicted_ns) <= deadline_ns:
+        source, rows = choice.source, choice.own.batch_size
+        if deadline_ns is None or self._ends_ns(source, rows, choice.predicted_ns) <= deadline_ns:
             return False
         self.follow((choice,))
         assert self._alone is not None
-        if self._ends_ns(float(self._timelines[_kind(choice)][-1])) <= deadline_ns:
+        if self._ends_ns(source, rows, float(self._timelines[_kind(choice)][-1])) <= deadline_ns:
             return False
-        first = int(self._alone.argmin())
+        gone = self._alone if self._passing_ns is None else self._alone + self._passing_ns
+        first = int(gone.argmin())
         left = np.subtract(self._sums, self._progress.adds[:, first]).tolist()
         slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(left))
-        return self._ends_ns(float(self._alone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
+        return self._ends_ns(source, rows, float(gone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
 
     def _predicted_ns(self, source: Source, rows: int) -> float:
         """A batch of so many rows beside what runs now."""
@@ -159,12 +192,28 @@ class Forecast:
             self._slowdowns[source.id, rows] = slowdown
         return own.load.solo_ns * slowdown
 
-    def _ends_ns(self, predicted_ns: float) -> float:
-        """The instant that a span from now is over by, with the bound's margin and the cost around it."""
-        return self.now_ns + predicted_ns * self._margin + self._policy.overhead_ns
+    def _ends_ns(self, source: Source, rows: int, predicted_ns: float) -> float:
+        """The instant that such a batch is over by, with the bound's margin and what is around its execution."""
+        return self.now_ns + predicted_ns * self._margin + self._around_ns(source, rows)
+
+    def _around_ns(self, source: Source, rows: int) -> float:
+        """What a batch takes beside its execution: its transfers, and the learned cost."""
+        overhead_ns = self._policy.overhead_ns
+        if source.cargo is None:
+            return overhead_ns
+        _, own = self._moves(source, rows)
+        return overhead_ns + own.both_ns
+
+    def _moves(self, source: Source, rows: int) -> tuple[Mapping[BatchKey, Passage], Passage]:
+        """The transfers of the running batches beside those of such a batch, and its own."""
+        key = (source.id, rows)
+        if key not in self._moving:
+            self._moving[key] = self._progress.passages(source.work(rows), self._predicted_ns(source, rows))
+        return self._moving[key]
 
     def _end_of(self, spans_ns: Vector) -> Vector:
-        """`_ends_ns` of many, from now on: a nanosecond of a clock that far from 0 is beyond a float's digits."""
+        """The same of running batches but for their transfers, from now on: a nanosecond of a clock that far from 0 is
+        beyond a float's digits."""
         return spans_ns * self._margin + self._policy.overhead_ns
 
     def _response(self, choice: Choice) -> Response:

@@ -55,7 +55,7 @@ class Policy:
         self.predictor = predictor
         self.bound = bound
         self.overhead_ns = 0.0
-        """Learned: from launch to finish, less the execution itself."""
+        """Learned: from launch to finish, less the execution itself and the transfers around it."""
         self._credit_ns = 0.0
         self._responses: dict[tuple[int, int], Response] = {}
 
@@ -94,8 +94,9 @@ class Policy:
         """One request on an idle device: whatever the forecast, it is launched."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
-        own = source.own(request.rows)
-        return Choice(source, (request,), own, self.alone_ns(source, own))
+        own, (in_ns, out_ns) = source.own(request.rows), source.work(request.rows)
+        alone_ns = self.alone_ns(source, own)
+        return Choice(source, (request,), own, alone_ns, "launch", round(in_ns), round(out_ns))
 
     def alone_ns(self, source: Source, own: Own) -> int:
         """The execution time predicted on an idle device."""

@@ -20,7 +20,18 @@ from backend.device_process import only_listener
 from backend.errors import ConfigError
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
-from backend.scheduler.messages import Command, Decided, Join, Ping, Refused, Reply, Welcome, decode_event, encode
+from backend.scheduler.messages import (
+    Command,
+    Decided,
+    Finish,
+    Join,
+    Ping,
+    Refused,
+    Reply,
+    Welcome,
+    decode_event,
+    encode,
+)
 from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
 from backend.scheduler.state import Running, Source
 from backend.scheduler.tutor import Tutor
@@ -53,7 +64,11 @@ class SchedulerProcess:
         self._samples = samples
         self._tutor = Tutor(point.state)
         self._scheduler = make_scheduler(
-            lanes, None if samples is None else self._sample, self._tutor.predictor, self._tutor.bound
+            lanes,
+            None if samples is None else self._sample,
+            self._tutor.predictor,
+            self._tutor.bound,
+            transfers=self._tutor.transfers,
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -131,10 +146,22 @@ class SchedulerProcess:
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
-    def _sample(self, source: Source, batch: Running, exec_ns: int, beside: list[Neighbour]) -> None:
-        assert self._samples is not None
-        ran = sample_of(batch.own, beside, source.join.version, self._device, batch.launched_ns, exec_ns)
-        sample = replace(ran, lane=batch.lane, predicted_ns=batch.predicted_ns, decision=batch.decision)
+    def _sample(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+        assert self._samples is not None and took.exec_ns is not None
+        start_ns = batch.launched_ns + took.transfer_in_ns
+        ran = sample_of(batch.own, beside, source.join.version, self._device, start_ns, took.exec_ns)
+        sample = replace(
+            ran,
+            lane=batch.lane,
+            predicted_ns=batch.predicted_ns,
+            decision=batch.decision,
+            transfer_in_ns=took.transfer_in_ns,
+            transfer_out_ns=took.transfer_out_ns,
+            bytes_in=took.bytes_in,
+            bytes_out=took.bytes_out,
+            predicted_in_ns=batch.transfer_in_ns,
+            predicted_out_ns=batch.transfer_out_ns,
+        )
         self._samples.put(source.id, sample)
 
     def _send(self, source: int, reply: Reply) -> None:

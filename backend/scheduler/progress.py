@@ -5,14 +5,16 @@ Kept from event to event, so that a decision finds it ready: columns are filled 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import numpy as np
 
 from backend.scheduler.state import BatchKey, Running
+from backend.scheduler.traffic import Passage, Traffic
 from predictor.features import NOBODY, Own, contribution
 from predictor.response import ROW, Matrix, Response, Responses, Tensor, Vector
+from predictor.transfers import NOTHING, Work
 
 MIN_SLOWDOWN = 0.5
 """Less nobody would believe."""
@@ -34,12 +36,13 @@ class Progress:
         self._keys: list[BatchKey] = []
         self._now_ns = 0
         self._pace: Vector | None = None
+        self.traffic = Traffic()
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def launch(self, batch: Running, response: Response, now_ns: int) -> None:
-        """A batch starts beside whatever runs."""
+    def launch(self, batch: Running, response: Response, now_ns: int, work: Work = NOTHING) -> None:
+        """A batch starts beside whatever runs: at once, or when its inputs are there."""
         self.advance(now_ns)
         n = len(self._keys)
         if n == self._table.shape[1]:
@@ -48,6 +51,8 @@ class Progress:
         self._table[:, n] = column(batch.own, response, deadline_ns, batch.priority)
         self._keys.append(batch.key)
         self._pace = None
+        if work is not NOTHING:
+            self.traffic.launch(batch.key, work, now_ns)
 
     def finish(self, key: BatchKey, now_ns: int) -> None:
         """The batch is gone; another takes its column."""
@@ -57,11 +62,17 @@ class Progress:
             self._keys[i] = last
             self._table[:, i] = self._table[:, len(self._keys)]
         self._pace = None
+        if key in self.traffic:
+            self.traffic.finish(key, now_ns)
 
     def advance(self, now_ns: int) -> None:
         """Every batch has gone on at its pace since the last call."""
         if self._keys and now_ns != self._now_ns:
             self._row(_REMAINING)[:] -= (now_ns - self._now_ns) / self.pace()
+            if self.traffic:
+                for key, waited_ns in self.traffic.advance(now_ns).items():
+                    i = self._keys.index(key)
+                    self._table[_REMAINING, i] += waited_ns / self.pace()[i]
         self._now_ns = now_ns
 
     def renew(self, response_of: Callable[[BatchKey], Response]) -> None:
@@ -106,6 +117,17 @@ class Progress:
         """(n,) slowdown of each without neighbours."""
         return self._row(_ALONE)
 
+    def passages(
+        self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
+    ) -> tuple[Mapping[BatchKey, Passage], Passage]:
+        """See `Traffic.passages`, as each batch goes on at its present pace."""
+        takes_ns = dict(zip(self._keys, (self.remaining_ns * self.pace()).tolist(), strict=True))
+        return self.traffic.passages(takes_ns, candidate, candidate_takes_ns)
+
+    def passing_ns(self, passages: Mapping[BatchKey, Passage]) -> Vector:
+        """(n,) what each batch's transfers still take."""
+        return np.array([passages[key].both_ns if key in passages else 0.0 for key in self._keys])
+
     def beside(self, candidates: Sequence[Column | None]) -> tuple[Matrix, Tensor, Responses]:
         """`remaining_ns`, `adds`, `responses` in as many cases, each with one more batch, last; None: with nobody."""
         n = len(self._keys)
@@ -121,6 +143,7 @@ class Progress:
     def check(self, running: dict[BatchKey, Running]) -> None:
         """The columns are the running batches'."""
         assert sorted(self._keys) == sorted(running)
+        self.traffic.check(running)
         for key, adds in zip(self._keys, self.adds.T.tolist(), strict=True):
             assert tuple(adds) == contribution(running[key].rows, running[key].load)
 

@@ -8,6 +8,7 @@ from math import inf
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
+from predictor.transfers import NOTHING, Cargo, Work
 from predictor.workload import Load
 
 BatchKey = tuple[int, int]
@@ -27,6 +28,8 @@ class Source:
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows)."""
     owns: dict[int, Own] = field(default_factory=dict)
+    cargo: Cargo | None = None
+    """What its batches move; None while none has moved anything."""
 
     def held(self, head: Request) -> None:
         """The next batch was held; looked at again and again, the same one counts once."""
@@ -44,14 +47,26 @@ class Source:
         """The profiled load of a batch of `rows`."""
         return self.own(rows).load
 
+    def work(self, rows: int) -> Work:
+        """What a batch of `rows` is to move."""
+        return NOTHING if self.cargo is None else self.cargo.work(rows)
+
+    def alone_ns(self, rows: int) -> int:
+        """What a batch of `rows` takes alone on the device, its transfers included."""
+        solo_ns = self.load(rows).solo_ns
+        return solo_ns if self.cargo is None else solo_ns + sum(map(round, self.work(rows)))
+
     def late_after_ns(self, request: Request) -> float:
         """The last instant at which it could be launched and make its deadline, were it alone on the device."""
-        return inf if request.deadline_ns is None else request.deadline_ns - self.load(request.rows).solo_ns
+        return inf if request.deadline_ns is None else request.deadline_ns - self.alone_ns(request.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A batch on a lane. deadline_ns: the tightest of its requests; priority: the highest class among them."""
+    """A batch on a lane. deadline_ns: the tightest of its requests; priority: the highest class among them.
+
+    predicted_ns: its execution; transfer_in_ns, transfer_out_ns: of its inputs and outputs, as forecast at its launch.
+    """
 
     key: BatchKey
     requests: tuple[int, ...]
@@ -62,6 +77,8 @@ class Running:
     launched_ns: int
     predicted_ns: int
     decision: str = "launch"
+    transfer_in_ns: int = 0
+    transfer_out_ns: int = 0
 
     @property
     def rows(self) -> int:

@@ -18,11 +18,12 @@ _log = logging.getLogger("isochrone.scheduler")
 
 
 class Tutor:
-    """Owns the predictor and its bound; `path` survives the process."""
+    """Owns the predictor, its bound and the device's bandwidths; `path` survives the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.predictor, self.bound = load(path)
+        self._learned = load(path)
+        self.predictor, self.bound, self.transfers = self._learned
         self._changed = False
         self._saved_at = time.monotonic()
 
@@ -38,7 +39,7 @@ class Tutor:
         if not self._changed:
             return
         try:
-            save(self._path, self.predictor, self.bound)
+            save(self._path, self._learned)
             self._changed = False
         except OSError as error:
             _log.warning("what was learned cannot be saved to '%s': %s", self._path, error.strerror)

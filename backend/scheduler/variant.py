@@ -10,6 +10,7 @@ from backend.errors import ConfigError
 from backend.scheduler.core import Observer, Scheduler
 from predictor.bound import UpperBound
 from predictor.learners.contract import Forecaster
+from predictor.transfers import Transfers
 
 VARIABLE = "ISOCHRONE_SCHEDULER"
 """`module:function`, importable by the scheduler's process; the function is a `MakeScheduler`."""
@@ -17,7 +18,7 @@ VARIABLE = "ISOCHRONE_SCHEDULER"
 
 class MakeScheduler(Protocol):
     def __call__(
-        self, lanes: int, observer: Observer | None, predictor: Forecaster, bound: UpperBound
+        self, lanes: int, observer: Observer | None, predictor: Forecaster, bound: UpperBound, *, transfers: Transfers
     ) -> Scheduler: ...
 
 

@@ -10,37 +10,51 @@ import pytest
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.state_file import load, save
+from predictor.state_file import Learned, load, save
+from predictor.transfers import Transfers
 from tests.learning.test_learners import batches
 
 
 @pytest.fixture
-def learned() -> tuple[Isochrone, UpperBound]:
-    learner, bound = Isochrone(), UpperBound()
+def learned() -> Learned:
+    learner, bound, transfers = Learned(Isochrone(), UpperBound(), Transfers())
     for own, seen, slowdown in batches(100):
         bound.learn_one(slowdown / learner.predict_one(own, seen))
         learner.learn_one(own, seen, slowdown)
         if (job := learner.refit()) is not None:
             learner.install(job())
-    return learner, bound
+    transfers.into.learn_one(600_000, 50_000.0)
+    return Learned(learner, bound, transfers)
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path, learned: tuple[Isochrone, UpperBound]) -> None:
+def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "state"
-    save(path, *learned)
-    learner, bound = load(path)
-    assert learner.state() == learned[0].state()
-    assert (bound.state(), bound.multiplier) == (learned[1].state(), learned[1].multiplier)
+    save(path, learned)
+    found = load(path)
+    assert [part.state() for part in found] == [part.state() for part in learned]
+    assert found.bound.multiplier == learned.bound.multiplier
+    assert found.transfers.into.alone_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
 def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert load(tmp_path / "none")[0].state() == Isochrone().state()
+    assert load(tmp_path / "none").learner.state() == Isochrone().state()
     assert not caplog.records
 
 
-def _broken(path: Path, learned: tuple[Isochrone, UpperBound]) -> dict[str, bytes]:
-    save(path, *learned)
+def test_a_file_from_before_transfers_were_learned_is_of_use(tmp_path: Path, learned: Learned) -> None:
+    path = tmp_path / "state"
+    save(path, learned)
+    whole = msgspec.msgpack.decode(path.read_bytes())
+    del whole["transfers"]
+    path.write_bytes(msgspec.msgpack.encode(whole))
+    found = load(path)
+    assert found.learner.state() == learned.learner.state()
+    assert found.transfers.state() == Transfers().state()
+
+
+def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
+    save(path, learned)
     data = path.read_bytes()
     whole = msgspec.msgpack.decode(data)
     return {
@@ -53,33 +67,33 @@ def _broken(path: Path, learned: tuple[Isochrone, UpperBound]) -> dict[str, byte
         "a part missing": msgspec.msgpack.encode({**whole, "learner": {"bank": []}}),
         "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "range": [1, "a", 2]}}),
         "a bad bound": msgspec.msgpack.encode({**whole, "bound": {"level": 7, "multiplier": 1.0, "recent": []}}),
+        "bad transfers": msgspec.msgpack.encode({**whole, "transfers": {"into": [1.0] * 5, "out": [-1.0] * 5}}),
     }
 
 
-def test_a_file_of_no_use_is_set_aside(
-    tmp_path: Path, learned: tuple[Isochrone, UpperBound], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "state"
     for kind, data in _broken(path, learned).items():
         caplog.clear()
         path.write_bytes(data)
         with caplog.at_level(logging.WARNING):
-            learner, bound = load(path)
-        assert learner.state() == Isochrone().state(), kind
-        assert bound.state() == UpperBound().state()
+            found = load(path)
+        assert found.learner.state() == Isochrone().state(), kind
+        assert found.bound.state() == UpperBound().state()
+        assert found.transfers.state() == Transfers().state()
         assert "is set aside as state.broken" in caplog.text, kind
         assert (tmp_path / "state.broken").read_bytes() == data
         assert not path.exists()
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: tuple[Isochrone, UpperBound]) -> None:
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "folder" / "state"
     with pytest.raises(OSError):
-        save(path, *learned)
+        save(path, learned)
     path.parent.mkdir()
     (path.parent / "state").mkdir()
     with pytest.raises(OSError):
-        save(path, *learned)
+        save(path, learned)
     assert [p.name for p in path.parent.iterdir()] == ["state"]
 
 

@@ -34,15 +34,22 @@ from tests.unit.builders import MS, START_NS
 
 @dataclass
 class Interval:
-    """A batch's time on the device; `end_ns` None: it runs."""
+    """A batch's time on the device; `end_ns` None: it runs. part_of: the whole of which this is a part."""
 
     own: Parts
     start_ns: int
     end_ns: int | None = None
+    part_of: Interval | None = None
 
     def overlap_ns(self, start_ns: int, end_ns: int) -> int:
         own_end_ns = end_ns if self.end_ns is None else self.end_ns
         return max(0, min(own_end_ns, end_ns) - max(self.start_ns, start_ns))
+
+    def without(self, in_ns: int, out_ns: int) -> Interval:
+        """Its execution alone, where any time is left to that; it has ended."""
+        assert self.end_ns is not None
+        start_ns, end_ns = self.start_ns + in_ns, self.end_ns - out_ns
+        return Interval(self.own, start_ns, end_ns, self) if (in_ns or out_ns) and start_ns < end_ns else self
 
 
 @dataclass
@@ -66,6 +73,8 @@ class Model:
     arrivals: int = 0
     lease: Lease | None = None
     recalled: bool = False
+    moves: bool = False
+    """A batch of it has moved something."""
 
     def may_take(self) -> bool:
         return self.lease is not None and not self.waiting and not self.running
@@ -121,7 +130,8 @@ class World:
             case Finish():
                 batch = self._end(source, event.batch)
                 if event.exec_ns is not None and batch.requests:
-                    self.taught.append(batch.interval)
+                    self.models[source].moves |= event.transfer_in_ns + event.transfer_out_ns > 0
+                    self.taught.append(batch.interval.without(event.transfer_in_ns, event.transfer_out_ns))
             case Adopt():
                 for b in event.batches:
                     self._start(source, b.batch, (), b.rows, b.lane)
@@ -206,6 +216,8 @@ class World:
             self._launched_in_order(model, batch, rows)
         assert launch.solo_ns == model.join.profile.at(rows).solo_ns
         assert launch.predicted_ns > 0 and launch.bound_ns >= 0 and launch.holds >= 0
+        assert min(launch.transfer_in_ns, launch.transfer_out_ns) >= 0
+        assert model.moves or launch.transfer_in_ns == launch.transfer_out_ns == 0
         for request in launch.requests:
             del model.waiting[request]
         model.gone += launch.requests
@@ -226,7 +238,7 @@ class World:
         model.gone.append(reject.request)
         assert model.join.rejects and model.join.interference_aware
         assert request.deadline_ns is not None
-        assert self.now_ns + model.join.profile.at(request.rows).solo_ns > request.deadline_ns
+        assert model.moves or self.now_ns + model.join.profile.at(request.rows).solo_ns > request.deadline_ns
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
     def occupied(self) -> set[int]:
@@ -268,7 +280,7 @@ class World:
 
     def _suffered(self, interval: Interval) -> Sums:
         start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns
-        others = [i for i in self.log if i is not interval]
+        others = [i for i in self.log if i is not (interval.part_of or interval)]
         if start_ns == end_ns:
             now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(6)]
         else:

@@ -37,6 +37,14 @@ _PROFILES = (
     ModelProfile((1,), (Load(1, 1.0, 1.0, 1.0),)),
     ModelProfile((2, 5), (Load(3 * MS, 0.0, 0.0, 0.0), Load(4 * MS, 0.3333333, 0.1, 0.0000004))),
 )
+_MOVED = (
+    (0, 0, 0, 0),
+    (200_000, 50_000, 600_000, 4_000),
+    (3 * MS, 2 * MS, 9_000_000, 7_000_000),
+    (0, MS, 0, 4_000_000),
+    (1, 10**15, 0, 2**62),
+)
+"""By source: what its batches say of their transfers; the last is absurd."""
 _JOINS = tuple(
     join(p, max_batch_size=_MAX_BATCH_SIZES[i % 6], aware=i % 4 != 3, rejects=i % 3 == 2, model=f"m{i}")
     for i, p in enumerate(_PROFILES * 6)
@@ -135,7 +143,8 @@ class Stream:
         source, batch = running[self._byte() % len(running)]
         how = self._byte()
         solo_ns = self.world.models[source].running[batch].load.solo_ns
-        self.world.take(source, Finish(batch, None if how < 30 else 1 + solo_ns * how // 100))
+        moved = _MOVED[source % len(_MOVED)] if self._byte() < 224 else ()
+        self.world.take(source, Finish(batch, None if how < 30 else 1 + solo_ns * how // 100, *moved))
 
     def _cancel(self, source: int) -> None:
         model = self.world.models[source]
@@ -187,6 +196,8 @@ class Stream:
             (source, Finish(model.ended[-1] if model.ended else 0, None)),
             (source, Finish(1 if running is None else running, 0)),
             (source, Finish(1 if running is None else running, -7)),
+            (source, Finish(1 if running is None else running, 7, 1, -1)),
+            (source, Finish(1 if running is None else running, 7, 1, 1, -1)),
             (source, Adopt((free, RunningBatch(1, 1, 0)))),
             (source, Adopt((free, RunningBatch(free.batch - 1, 0, 0)))),
             (source, Adopt((free, RunningBatch(free.batch - 1, 1, -1)))),

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Command, Recall
+from backend.scheduler.messages import Command, Launch, Recall
 from tests.properties.stream import Stream
 
 seeds = st.integers(0, 2**64 - 1)
@@ -58,3 +58,10 @@ def test_the_streams_use_leases_and_take_them_back() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     assert sum(world.taken for world in worlds) >= 10
     assert sum(isinstance(command, Recall) for world in worlds for command in world.commands) >= 5
+
+
+def test_the_streams_move_tensors_beside_each_other() -> None:
+    worlds = [Stream(seed).run() for seed in range(60)]
+    launches = [command for world in worlds for command in world.commands if isinstance(command, Launch)]
+    assert sum(launch.transfer_in_ns > 0 for launch in launches) >= 200
+    assert sum(launch.transfer_out_ns > 0 for launch in launches) >= 200

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from backend.batch import Batch
+from backend.batch import Batch, feeds
 from backend.dispatcher import Dispatcher, Handlers, Outputs
+from backend.engines.protocol import Ran
 from backend.request import Pending
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject
@@ -54,6 +55,7 @@ class FakeModel:
         self.rejects: dict[int, Reject] = {}
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
+        self.took = Ran([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
         handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
         self.dispatcher = Dispatcher(device, 2, event, handlers, None)
@@ -105,7 +107,7 @@ class FakeModel:
         assert self.gate.wait(PATIENCE_S)
         with self.changed:
             self.at_once -= 1
-        batch.exec_ns = 1_000_000
+        batch.ran(self.took, feeds(batch.requests))
         if self.error is not None:
             raise self.error
         return [[] for _ in batch.requests]

@@ -6,11 +6,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from backend.engines.protocol import Ran
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
+from backend.scheduler.messages import Finish
 from backend.scheduler.sample_log import VARIABLE, SampleLog
 from backend.scheduler.state import Running, Source
 from backend.trace import run_trace
@@ -80,10 +83,10 @@ def test_a_disk_that_is_really_full_costs_samples_only() -> None:
 
 
 def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
-    told: list[tuple[str, int, int, list[Neighbour]]] = []
+    told: list[tuple[str, int, int | None, list[Neighbour]]] = []
 
-    def observe(source: Source, batch: Running, exec_ns: int, beside: list[Neighbour]) -> None:
-        told.append((source.join.model, batch.rows, exec_ns, beside))
+    def observe(source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+        told.append((source.join.model, batch.rows, took.exec_ns, beside))
 
     device = Device(lanes=2)
     device.core = Scheduler(2, observe)
@@ -114,6 +117,17 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
 
         eventually(lambda: len(written()) == 10)
         assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
+        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {(0, 0, 0, 0)}
+        model.took = Ran([np.zeros(250, np.float32)], MS, 3_000, 2_000)
+        for _ in range(10):
+            model.wait_for(*model.submit(pending(5_000.0)))
+        eventually(lambda: len(written()) == 20)
+        moved = written()[10:]
+        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in moved} == {
+            (3_000, 2_000, 0, 1_000)
+        }
+        assert moved[0].predicted_out_ns == 0
+        assert moved[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
 
 
 def test_batches_become_a_timeline(tmp_path: Path) -> None:
@@ -139,6 +153,28 @@ def test_batches_become_a_timeline(tmp_path: Path) -> None:
     assert (first["args"]["decision"], first["args"]["predicted_ms"], first["args"]["measured_ms"]) == ("split", 5, 4)
     assert first["args"]["beside"] == ["n × 1"]
     assert "predicted_ms" not in second["args"]
+
+
+def test_transfers_are_slices_before_and_after_the_execution(tmp_path: Path) -> None:
+    moved = replace(
+        sample_of(Own("m", 2, load(3.0)), [], "1", "gpu-0", 7 * MS, 4 * MS),
+        transfer_in_ns=2 * MS,
+        transfer_out_ns=MS,
+        bytes_in=6_000,
+        bytes_out=500,
+        predicted_in_ns=3 * MS,
+        predicted_out_ns=MS // 2,
+    )
+    path, out = tmp_path / "samples.jsonl", tmp_path / "trace.json"
+    path.write_bytes(encode_sample(moved))
+    assert run_trace(path, out) == 1
+    slices = [event for event in json.loads(out.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert [(s["name"], s["ts"], s["dur"]) for s in slices] == [
+        ("m × 2 in", 5e3, 2e3), ("m × 2", 7e3, 4e3), ("m × 2 out", 11e3, 1e3)
+    ]  # fmt: skip
+    assert len({(s["pid"], s["tid"]) for s in slices}) == 1
+    assert slices[0]["args"] == {"measured_ms": 2, "predicted_ms": 3, "bytes": 6_000}
+    assert slices[2]["args"] == {"measured_ms": 1, "predicted_ms": 0.5, "bytes": 500}
 
 
 def test_no_timeline_of_nothing(tmp_path: Path) -> None:

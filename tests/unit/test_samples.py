@@ -73,6 +73,8 @@ def test_only_features_that_every_sample_has_are_used(tmp_path: Path) -> None:
         (changed(solo_ns=-5), "line 2: solo_ns must be positive, got -5"),
         (changed(batch_size=0), "line 2: batch_size must be positive, got 0"),
         (changed(start_ns=-1), "line 2: start_ns must not be negative, got -1"),
+        (changed(transfer_in_ns=-1), "line 2: transfer_in_ns must not be negative, got -1"),
+        (changed(bytes_out=-9), "line 2: bytes_out must not be negative, got -9"),
         (changed(exec_ns=float("nan")), "line 2 is not a sample"),
         (changed(features={"l2": -0.1}), "line 2: a share must lie in 0..1, got l2 -0.1"),
         (changed(features={"l2": 1.5}), "line 2: a share must lie in 0..1, got l2 1.5"),

@@ -17,19 +17,20 @@ OWN = Own("m", 1, load(10.0))
 
 
 def scheduler(tutor: Tutor) -> Scheduler:
-    made = Scheduler(1, None, tutor.predictor, tutor.bound)
+    made = Scheduler(1, None, tutor.predictor, tutor.bound, transfers=tutor.transfers)
     made.handle(1, join(profile(10.0)), 0)
     return made
 
 
 def run(tutor: Tutor, made: Scheduler, batches: int, exec_ms: float) -> None:
-    """Batches of one, each alone on the device."""
+    """Batches of one, each alone on the device, with inputs of 1 MB that take 0.1 ms."""
     begun_ns = made._now_ns
     for i in range(batches):
         at_ns = begun_ns + (i + 1) * 100 * MS
         (launch,) = made.handle(1, Arrive((Request(at_ns, 1, at_ns, None, 1),)), at_ns)
         assert isinstance(launch, Launch)
-        made.handle(1, Finish(launch.batch, round(exec_ms * MS)), at_ns + round(exec_ms * MS))
+        exec_ns, in_ns = round(exec_ms * MS), MS // 10
+        made.handle(1, Finish(launch.batch, exec_ns, in_ns, 0, 1_000_000), at_ns + in_ns + exec_ns)
         tutor.teach(made)
 
 
@@ -46,6 +47,8 @@ def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
     successor = Tutor(tmp_path / "cpu.state")
     assert alone(successor) == alone(tutor)
     assert successor.bound.multiplier == tutor.bound.multiplier
+    assert successor.transfers.into.alone_ns(2e6) == tutor.transfers.into.alone_ns(2e6)
+    assert successor.transfers.into.alone_ns(2e6) == pytest.approx(0.2 * MS, rel=0.01)
 
 
 def test_nothing_learned_is_nothing_written(tmp_path: Path) -> None:
