@@ -137,7 +137,7 @@ def evaluate(
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
     workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
     model_repository: Annotated[Path, typer.Option(help="Folder of the models and their profile.json.")],
     samples: Annotated[
@@ -147,12 +147,30 @@ def simulate(
     load: Annotated[str, typer.Option(help="Factors on all rates, such as 0.5,1,1.5.")] = "1",
     seed: Annotated[int, typer.Option(min=0, help="Of the arrivals and of how batches differ.")] = 1,
     overhead_ms: Annotated[float, typer.Option(help="Around each execution on its lane.")] = 0.0,
+    bandwidth_in: Annotated[
+        float | None,
+        typer.Option(help="GB/s that inputs share on their way to the device; default: no limit."),
+    ] = None,
+    bandwidth_out: Annotated[float | None, typer.Option(help="The same of outputs on their way back.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Ask in virtual time what share of deadlines the scheduler keeps."""
     from backend.simulation.command import SimulateOptions, run_simulation  # noqa: PLC0415 - `serve` needs none of it
 
-    run_simulation(SimulateOptions(workload, model_repository, samples, lanes, load, seed, overhead_ms, json))
+    run_simulation(
+        SimulateOptions(
+            workload,
+            model_repository,
+            samples,
+            lanes,
+            load,
+            seed,
+            overhead_ms,
+            json,
+            bandwidth_in=bandwidth_in,
+            bandwidth_out=bandwidth_out,
+        )
+    )
 
 
 @app.command()

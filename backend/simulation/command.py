@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, prod
 from pathlib import Path
 
 import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
@@ -18,7 +19,7 @@ from backend.load.workload import Workload, check_deadlines, check_models, read_
 from backend.profiling.repository import find_versions, served_config
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
-from backend.simulation.device import VirtualDevice
+from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
 from backend.stages import console
 from predictor.samples import SamplesError, read_samples
@@ -26,13 +27,17 @@ from profiler.profile_file import NAME, ProfileFileError, read_profile
 
 _LANES_MAX = 1024
 _LOAD_MAX = 1e3
+_GB_PER_S_MAX = 1e3
 _WIDTH = 140
 """Of the table, where it is not for a terminal."""
 
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """lanes, loads: as the user wrote them, with commas between. overhead_ms: beside each execution on its lane."""
+    """lanes, loads: as the user wrote them, with commas between. overhead_ms: beside each execution on its lane.
+
+    bandwidth_in, bandwidth_out: between host and device in GB/s; None: nothing takes time to move.
+    """
 
     workload: Path
     model_repository: Path
@@ -42,6 +47,8 @@ class SimulateOptions:
     seed: int = 1
     overhead_ms: float = 0.0
     json: Path | None = None
+    bandwidth_in: float | None = None
+    bandwidth_out: float | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -63,6 +70,9 @@ def run_simulation(options: SimulateOptions) -> None:
     loads = numbers("--load", options.loads, 0.0, _LOAD_MAX)
     if not (isfinite(options.overhead_ms) and 0.0 <= options.overhead_ms <= 1e6):
         raise ConfigError(f"--overhead-ms must lie in 0..1e6, got {options.overhead_ms:g}")
+    bandwidth = Bandwidth(
+        _bandwidth("--bandwidth-in", options.bandwidth_in), _bandwidth("--bandwidth-out", options.bandwidth_out)
+    )
     models = _models(options.model_repository, workload)
     check_deadlines(workload, {model.name: model.profile.at(1).solo_ns / 1e6 for model in models})
     truth, points = _truth(options.samples), []
@@ -71,7 +81,7 @@ def run_simulation(options: SimulateOptions) -> None:
         if not plan:
             raise ConfigError(f"no request arrives in {workload.seconds:g} s at load {load:g}; ask for more of either")
         for n in lanes:
-            device = VirtualDevice(truth, options.seed)
+            device = VirtualDevice(truth, options.seed, bandwidth)
             ran = simulate(models, plan, Scheduler(n), device, round(options.overhead_ms * 1e6))
             points.append(_point(load, n, ran, workload.seconds))
     if options.json is not None:
@@ -99,14 +109,35 @@ def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
                 f"model '{version.model}' has no profile; run `isochrone profile --model-repository {repository}`"
             )
         p = config.parameters
-        rejects = p.on_miss == "reject"
         found.append(
-            SimulatedModel(version.model, profile.profile(), config.max_batch_size, p.interference_aware, rejects)
+            SimulatedModel(
+                version.model,
+                profile.profile(),
+                config.max_batch_size,
+                p.interference_aware,
+                p.on_miss == "reject",
+                _row_bytes(config.inputs),
+                _row_bytes(config.outputs),
+            )
         )
     broken = [name for name in asked if name in failed]
     if broken:
         raise ConfigError(f"model '{broken[0]}': {failed[broken[0]]}")
     return found
+
+
+def _bandwidth(option: str, gb_per_s: float | None) -> float:
+    if gb_per_s is None:
+        return inf
+    if not (isfinite(gb_per_s) and 0.0 < gb_per_s <= _GB_PER_S_MAX):
+        raise ConfigError(f"{option} must lie above 0 and up to {_GB_PER_S_MAX:g}, got {gb_per_s:g}")
+    return gb_per_s
+
+
+def _row_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Dynamic dimensions are 1; text never leaves the host."""
+    moved = (spec for spec in specs if not spec.datatype.numpy.hasobject)
+    return sum(spec.datatype.numpy.itemsize * prod(max(1, d) for d in spec.shape) for spec in moved)
 
 
 def _truth(samples: Path | None) -> Truth:
@@ -165,9 +196,11 @@ def _show(workload: Workload, options: SimulateOptions, points: Sequence[Point])
     out.print(table)
     learnt = f"learned from {options.samples}"
     contention = "none: give --samples, recorded with ISOCHRONE_SAMPLES" if options.samples is None else learnt
+    links = (("in", options.bandwidth_in), ("out", options.bandwidth_out))
+    bandwidths = ", ".join(f"{rate:g} GB/s {name}" for name, rate in links if rate is not None)
     out.print(
         f"{len(workload.models)} models, {workload.arrivals} arrivals over {workload.seconds:g} s, "
-        f"seed {options.seed}; interference: {contention}",
+        f"seed {options.seed}; interference: {contention}" + (f"; transfers: {bandwidths}" if bandwidths else ""),
         highlight=False,
         soft_wrap=True,
     )

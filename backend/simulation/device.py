@@ -1,54 +1,124 @@
-"""A device in virtual time: batches that run beside each other, each at 1 / slowdown of its own pace."""
+"""A device in virtual time: batches that run beside each other, each at 1 / slowdown of its own pace.
+
+Where its links have a bandwidth, a batch's inputs come before its execution, beside others' inputs, and its outputs
+leave after it, beside others' outputs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
 from backend.simulation.contention import Truth
 from predictor.features import NOBODY, Own, Sums, contribution
 from predictor.response import Response
+from predictor.sharing import Link
 
 Key = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes per nanosecond, which are GB/s; without a limit nothing takes time to move."""
+
+    into: float = inf
+    out: float = inf
+
+
+class Ended(NamedTuple):
+    """A batch that is over, and what it took."""
+
+    key: Key
+    exec_ns: int
+    in_ns: int = 0
+    out_ns: int = 0
+
+
 @dataclass(slots=True)
 class _Job:
+    """set_out_ns, started_ns, done_ns: when its inputs, its execution and its outputs began."""
+
     response: Response
     adds: Sums
     left_ns: float
-    started_ns: float
+    out_ns: float
+    set_out_ns: float
+    started_ns: float = 0.0
+    done_ns: float = 0.0
     slowdown: float = 1.0
 
 
 class VirtualDevice:
     """Times are nanoseconds of the simulation's clock and never go back. seed: of how batches differ."""
 
-    def __init__(self, truth: Truth, seed: int) -> None:
+    def __init__(self, truth: Truth, seed: int, bandwidth: Bandwidth | None = None) -> None:
         self._truth = truth
+        self._bandwidth = bandwidth or Bandwidth()
+        self._coming, self._going = Link[Key](), Link[Key]()
+        self._moving: dict[Key, _Job] = {}
         self._jobs: dict[Key, _Job] = {}
         self._now_ns = 0.0
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
-        self.next: tuple[float, Key] | None = None
-        """When which batch finishes, if nothing else happens."""
+        self._first: tuple[float, Key] | None = None
+        """When which execution ends, if nothing else happens."""
 
-    def start(self, key: Key, own: Own, now_ns: float) -> None:
+    def start(self, key: Key, own: Own, now_ns: float, bytes_in: float = 0.0, bytes_out: float = 0.0) -> None:
         """A batch begins."""
-        self._advance(now_ns)
         work_ns = own.load.solo_ns * self._residual()
-        self._jobs[key] = _Job(self._truth.response(own), contribution(own.batch_size, own.load), work_ns, now_ns)
+        in_ns, out_ns = bytes_in / self._bandwidth.into, bytes_out / self._bandwidth.out
+        adds = contribution(own.batch_size, own.load)
+        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns)
+        if in_ns:
+            self._moving[key] = job
+            self._coming.start(key, in_ns, now_ns)
+        else:
+            self._execute(key, job, now_ns)
+
+    @property
+    def next_ns(self) -> float | None:
+        """When something happens by itself."""
+        if not self._moving:
+            return None if self._first is None else self._first[0]
+        return min(event[0] for event in (self._coming.next, self._first, self._going.next) if event is not None)
+
+    def step(self) -> Ended | None:
+        """What is due at `next_ns` happens; the batch that is over by it, if one is."""
+        now_ns = self.next_ns
+        assert now_ns is not None
+        if self._first is not None and self._first[0] <= now_ns:
+            return self._executed(*self._first)
+        for link, then in ((self._coming, self._execute), (self._going, self._gone)):
+            if (following := link.next) is not None and following[0] <= now_ns:
+                at_ns, key = following
+                link.end(key, at_ns)
+                return then(key, self._moving.pop(key), at_ns)
+        raise AssertionError("nothing is due")
+
+    def _execute(self, key: Key, job: _Job, now_ns: float) -> None:
+        self._advance(now_ns)
+        job.started_ns = now_ns
+        self._jobs[key] = job
         self._settle()
 
-    def finish(self) -> tuple[Key, int]:
-        """The batch of `next` ends; returns it and what its execution took."""
-        assert self.next is not None
-        at_ns, key = self.next
-        self._advance(at_ns)
+    def _executed(self, now_ns: float, key: Key) -> Ended | None:
+        self._advance(now_ns)
         job = self._jobs.pop(key)
         self._settle()
-        return key, max(1, round(at_ns - job.started_ns))
+        job.done_ns = now_ns
+        if not job.out_ns:
+            return self._gone(key, job, now_ns)
+        self._moving[key] = job
+        self._going.start(key, job.out_ns, now_ns)
+        return None
+
+    @staticmethod
+    def _gone(key: Key, job: _Job, now_ns: float) -> Ended:
+        exec_ns = max(1, round(job.done_ns - job.started_ns))
+        return Ended(key, exec_ns, round(job.started_ns - job.set_out_ns), round(now_ns - job.done_ns))
 
     def _advance(self, now_ns: float) -> None:
         passed_ns = now_ns - self._now_ns
@@ -62,7 +132,7 @@ class VirtualDevice:
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
             job.slowdown = job.response.slowdown(NOBODY)
-            self.next = (self._now_ns + max(0.0, job.left_ns) * job.slowdown, key)
+            self._first = (self._now_ns + max(0.0, job.left_ns) * job.slowdown, key)
             return
         adds = [job.adds for job in jobs.values()]
         n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else NOBODY
@@ -74,7 +144,7 @@ class VirtualDevice:
             at_ns = self._now_ns + max(0.0, job.left_ns) * job.slowdown
             if found is None or at_ns < found[0]:
                 found = (at_ns, key)
-        self.next = found
+        self._first = found
 
     def _residual(self) -> float:
         if not self._drawn:

@@ -20,20 +20,22 @@ from backend.scheduler.messages import (
     Request,
     Return,
 )
-from backend.simulation.device import Key, VirtualDevice
+from backend.simulation.device import Ended, Key, VirtualDevice
 from predictor.features import Own
 from predictor.workload import ModelProfile
 
 
 @dataclass(frozen=True)
 class SimulatedModel:
-    """As its config.pbtxt has it."""
+    """As its config.pbtxt has it. bytes_in, bytes_out: of a row's inputs and outputs."""
 
     name: str
     profile: ModelProfile
     max_batch_size: int = 8
     interference_aware: bool = True
     rejects: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 @dataclass(slots=True)
@@ -54,13 +56,16 @@ class Served:
 
 @dataclass
 class Ran:
-    """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns."""
+    """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
+    execution; moved: the same of each transfer, in or out.
+    """
 
     requests: list[Served]
     seconds: float = 0.0
     busy_s: float = 0.0
     batches: int = 0
     predicted: list[tuple[int, int]] = field(default_factory=list)
+    moved: list[tuple[int, int]] = field(default_factory=list)
 
     def outcomes(self) -> list[Outcome]:
         return [request.outcome for request in self.requests]
@@ -100,8 +105,8 @@ class _Run:
         self._names = dict(self._models.values())
         self._owns: dict[tuple[int, int], Own] = {}
         self._launches: dict[Key, Launch] = {}
-        self._reports: list[tuple[int, Key, int]] = []
-        """Executions that ended: when the scheduler hears of it, which, what it took."""
+        self._reports: list[tuple[int, Ended]] = []
+        """Batches that ended, and when the scheduler hears of it."""
         for source, model in self._models.values():
             event = Join(
                 PROTOCOL,
@@ -126,30 +131,35 @@ class _Run:
     def until(self, end_ns: int | None) -> None:
         """Let batches finish up to that instant; None: all of them."""
         while True:
-            following = self._device.next
+            next_ns = self._device.next_ns
             report_ns = self._reports[0][0] if self._reports else None
-            execution_ns = None if following is None else following[0]
-            if report_ns is not None and (execution_ns is None or report_ns <= execution_ns):
+            if report_ns is not None and (next_ns is None or report_ns <= next_ns):
                 if end_ns is not None and report_ns > end_ns:
                     return
                 self._report(*heapq.heappop(self._reports))
-            elif execution_ns is not None:
-                if end_ns is not None and execution_ns > end_ns:
+            elif next_ns is not None:
+                if end_ns is not None and next_ns > end_ns:
                     return
-                key, exec_ns = self._device.finish()
-                heapq.heappush(self._reports, (round(execution_ns) + self._overhead_ns, key, exec_ns))
+                if (ended := self._device.step()) is not None:
+                    heapq.heappush(self._reports, (round(next_ns) + self._overhead_ns, ended))
             else:
                 return
 
-    def _report(self, now_ns: int, key: Key, exec_ns: int) -> None:
-        launch, ran = self._launches.pop(key), self.ran
+    def _report(self, now_ns: int, ended: Ended) -> None:
+        (source, batch), exec_ns, in_ns, out_ns = ended
+        launch, ran = self._launches.pop(ended.key), self.ran
         for number in launch.requests:
             ran.requests[number].answered_s = now_ns / 1e9
         ran.batches += 1
-        ran.busy_s += (exec_ns + self._overhead_ns) / 1e9
+        ran.busy_s += (in_ns + exec_ns + out_ns + self._overhead_ns) / 1e9
         ran.seconds = now_ns / 1e9
         ran.predicted.append((launch.predicted_ns, exec_ns))
-        commands = self._scheduler.handle(key[0], Finish(key[1], exec_ns), now_ns)
+        if in_ns:
+            ran.moved.append((launch.transfer_in_ns, in_ns))
+        if out_ns:
+            ran.moved.append((launch.transfer_out_ns, out_ns))
+        moved = self._bytes(source, len(launch.requests))
+        commands = self._scheduler.handle(source, Finish(batch, exec_ns, in_ns, out_ns, *moved), now_ns)
         self._scheduler.learn()
         self._obey(commands, now_ns)
 
@@ -167,4 +177,9 @@ class _Run:
             model = self._names[launch.source]
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
-        self._device.start(key, own, now_ns)
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows))
+
+    def _bytes(self, source: int, rows: int) -> tuple[int, int]:
+        """Of a batch's inputs and outputs."""
+        model = self._names[source]
+        return rows * model.bytes_in, rows * model.bytes_out

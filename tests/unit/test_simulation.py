@@ -242,6 +242,22 @@ def test_loads_and_lanes_side_by_side(
     assert "interference: none" in shown
 
 
+def test_tensors_take_their_time_on_a_narrow_link(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of 16 floats in 10 ms of execution: at 6.4 kB/s their way alone is 10 ms more."""
+    found = []
+    for i, options in enumerate(((), ("--bandwidth-in=6.4e-6", "--bandwidth-out=100"))):
+        out = tmp_path / f"{i}.json"
+        where = f"--model-repository={repository}"
+        assert run(monkeypatch, workload(tmp_path), where, "--lanes=4", f"--json={out}", *options) == 0
+        (point,) = json.loads(out.read_text())["points"]
+        found.append(point["all"]["p50_ms"])
+    assert found[0] < 15.0
+    assert 19.0 < found[1] < 60.0
+    assert "transfers: 6.4e-06 GB/s in, 100 GB/s out" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_samples_tell_the_interference(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +287,8 @@ def test_samples_tell_the_interference(
         ({}, ("--load=half",), "got 'half'"),
         ({}, ("--load=0.0001",), "no request arrives in 5 s at load 0.0001"),
         ({}, ("--overhead-ms=-1",), "--overhead-ms must lie in 0..1e6"),
+        ({}, ("--bandwidth-in=0",), "--bandwidth-in must lie above 0 and up to 1000, got 0"),
+        ({}, ("--bandwidth-out=inf",), "--bandwidth-out must lie above 0 and up to 1000, got inf"),
         ({}, ("--samples=/nowhere",), "/nowhere cannot be read"),
     ],
 )
