@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from backend.device.facts import device_name
 from backend.engines.loading import pinned_cores
 from backend.engines.protocol import Array, Engine, TensorSpec
 from backend.errors import EngineError
@@ -18,7 +19,7 @@ from backend.model_config import ModelConfig
 from backend.runtime_dir import runtime_dir
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
-from profiler.host import device_name, sha256_of
+from profiler.host import sha256_of
 from profiler.profile_file import NAME, Identity, ProfileFileError, mismatch, read_profile
 
 _log = logging.getLogger("isochrone")
@@ -27,12 +28,18 @@ _UNKNOWN = Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2)
 
 
 def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
-    """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile."""
+    """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
+
+    Raises ConfigError where a GPU cannot be asked what it is.
+    """
     return _stored_profile(config, engine) or _brief_profile(config, engine)
 
 
 def identity_of(config: ModelConfig, engine: Engine) -> Identity:
-    """What a profile of this model with this engine holds for. Raises OSError where the model file cannot be read."""
+    """What a profile of this model with this engine holds for.
+
+    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
+    """
     return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
 
 
@@ -64,6 +71,7 @@ def _brief_profile(config: ModelConfig, engine: Engine) -> ModelProfile:
                 partial(timed_run, config, engine),
                 config.max_batch_size,
                 directory=runtime_dir(),
+                device=device_name(config.device_id),
                 engine=engine.identity,
             )
     except EngineError as error:

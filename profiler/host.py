@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 
 _CPU0_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _HASH_CHUNK_BYTES = 1 << 20
 _LAST_LEVEL_BYTES_UNKNOWN = 16 << 20
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -31,18 +30,6 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def device_name(device_id: int | None) -> str:
-    """What a profile names as its device: the processor, or the GPU `device_id` of this machine as its driver says."""
-    if device_id is None:
-        return cpu_name()
-    gpus = sorted(_NVIDIA_GPUS.glob("*/information"))
-    if device_id < len(gpus):
-        for line in gpus[device_id].read_text(errors="replace").splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return f"gpu-{device_id}"
 
 
 def package_version(name: str) -> str:

@@ -1,25 +1,18 @@
-"""Facts about a GPU from NVIDIA's management library: what it is, and how fast it may run at this moment.
-
-A batch measured while `State.slowed_by` holds something says little about other times.
-"""
+"""A GPU by NVIDIA's management library: what it is, and what slows its clocks down at this moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar
 
-from backend.device.mps import mps_runs
 from backend.errors import ConfigError
 
 try:
     import pynvml
 except ImportError:
-    raise ConfigError("facts about a GPU need the package nvidia-ml-py; pip install 'isochrone[gpu]'") from None
+    raise ConfigError("a model on a GPU needs the package nvidia-ml-py; pip install 'isochrone[gpu]'") from None
 
-T = TypeVar("T")
-
+_MIB = 1 << 20
 SLOWED_BY = {
     pynvml.nvmlClocksThrottleReasonSwPowerCap: "its power cap",
     pynvml.nvmlClocksThrottleReasonHwSlowdown: "the hardware",
@@ -33,27 +26,14 @@ SLOWED_BY = {
 
 @dataclass(frozen=True)
 class Identity:
-    """What does not change while the driver runs. A clock is None where the GPU does not tell it."""
+    """What a measured time holds for, and what does not change while the driver runs."""
 
     name: str
-    uuid: str
-    pci_bus_id: str
-    compute_capability: str
-    driver: str
     memory_bytes: int
-    sm_clock_mhz_max: int | None
-    memory_clock_mhz_max: int | None
+    driver: str
 
-
-@dataclass(frozen=True)
-class State:
-    """At one moment. None where the GPU does not tell. slowed_by: in words, empty where nothing slows it down."""
-
-    memory_used_bytes: int
-    sm_clock_mhz: int | None
-    memory_clock_mhz: int | None
-    slowed_by: tuple[str, ...] | None
-    mps: bool
+    def __str__(self) -> str:
+        return f"{self.name}, {self.memory_bytes // _MIB} MiB, driver {self.driver}"
 
 
 class Gpu:
@@ -75,31 +55,20 @@ class Gpu:
         self._pci_bus_id = pci_bus_id
 
     def identity(self) -> Identity:
-        handle = self._handle
-        memory: pynvml.c_nvmlMemory_t = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        return Identity(
-            name=pynvml.nvmlDeviceGetName(handle),
-            uuid=pynvml.nvmlDeviceGetUUID(handle),
-            pci_bus_id=self._pci_bus_id,
-            compute_capability=f"{major}.{minor}",
-            driver=pynvml.nvmlSystemGetDriverVersion(),
-            memory_bytes=memory.total,
-            sm_clock_mhz_max=_told(lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM))),
-            memory_clock_mhz_max=_told(lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM))),
-        )
+        """Raises ConfigError where the driver does not tell."""
+        try:
+            memory: pynvml.c_nvmlMemory_t = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+            name = pynvml.nvmlDeviceGetName(self._handle)
+            return Identity(name, memory.total, pynvml.nvmlSystemGetDriverVersion())
+        except pynvml.NVMLError as error:
+            raise ConfigError(f"the GPU at '{self._pci_bus_id}' does not tell what it is: {error}") from None
 
-    def state(self) -> State:
-        """Asks the driver several times; not for the way of a batch."""
-        handle = self._handle
-        memory: pynvml.c_nvmlMemory_t = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return State(
-            memory_used_bytes=memory.used,
-            sm_clock_mhz=_told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))),
-            memory_clock_mhz=_told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))),
-            slowed_by=_told(lambda: slowed_by(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
-            mps=mps_runs(),
-        )
+    def slowed_by(self) -> tuple[str, ...] | None:
+        """Now, in words; empty where nothing slows it down, None where it does not tell. Not for the way of a batch."""
+        try:
+            return slowed_by(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
+        except pynvml.NVMLError:
+            return None
 
     def close(self) -> None:
         pynvml.nvmlShutdown()
@@ -114,11 +83,3 @@ class Gpu:
 def slowed_by(mask: int) -> tuple[str, ...]:
     """The causes that NVML's mask of clock reasons names, in words."""
     return tuple(words for bit, words in SLOWED_BY.items() if mask & bit)
-
-
-def _told(ask: Callable[[], T]) -> T | None:
-    """None where this GPU, or this part of one, does not tell."""
-    try:
-        return ask()
-    except pynvml.NVMLError_NotSupported:
-        return None

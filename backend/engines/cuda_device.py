@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.engines.plan_runtime import Address, Event, Graph, Memory, Stream
-from backend.errors import ConfigError, EngineError
+from backend.device.cuda import check_gpu, describe, text  # first: it says so in a sentence where CUDA is missing
 
-try:
-    from cuda.bindings import runtime
-except ImportError as missing:
-    raise ConfigError(
-        f"a plan needs the package cuda-bindings, which cannot be imported ({missing}); pip install 'isochrone[gpu]'"
-    ) from None
+# isort: split
+from cuda.bindings import runtime
+
+from backend.engines.plan_runtime import Address, Event, Graph, Memory, Stream
+from backend.errors import EngineError
 
 _NS_PER_MS = 1e6
-_PCI_BUS_ID_CHARS = 32
 _E = runtime.cudaError_t
 _LOST = (
     _E.cudaErrorAssert,
@@ -32,14 +29,13 @@ _LOST = (
     _E.cudaErrorUnknown,
 )
 """Of these CUDA's documentation says that the process must be ended to use CUDA again."""
-_NO_DRIVER = (_E.cudaErrorInsufficientDriver, _E.cudaErrorSystemDriverMismatch)
 
 
 class CudaDevice:
     """See `plan_runtime.Device`. Raises ConfigError where there is no such GPU."""
 
     def __init__(self, index: int) -> None:
-        _check_index(index)
+        check_gpu(index, "a plan")
         self.index = index
         self.lost: str | None = None
         self.activate()
@@ -50,11 +46,7 @@ class CudaDevice:
     def name(self) -> str:
         """As NVIDIA sells it."""
         properties: runtime.cudaDeviceProp = self._call("asking its name", runtime.cudaGetDeviceProperties(self.index))
-        return _text(properties.name)
-
-    def pci_bus_id(self) -> str:
-        """Under which NVML knows it, whatever CUDA_VISIBLE_DEVICES says."""
-        return _text(self._call("asking its address", runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, self.index)))
+        return text(properties.name)
 
     def compute_capability(self) -> str:
         """Such as 9.0."""
@@ -149,31 +141,7 @@ class CudaDevice:
 
     def _error(self, doing: str, status: runtime.cudaError_t) -> EngineError:
         runtime.cudaGetLastError()  # else TensorRT would find it and take it for its own
-        reason = _describe(status)
+        reason = describe(status)
         if status in _LOST:
             self.lost = reason
         return EngineError(f"GPU {self.index}: {doing} failed: {reason}")
-
-
-def _check_index(index: int) -> None:
-    status, count = runtime.cudaGetDeviceCount()
-    if status in _NO_DRIVER:
-        raise ConfigError(
-            f"a plan needs a GPU with NVIDIA's driver, but there is none that suffices ({_describe(status)})"
-        )
-    if status == _E.cudaErrorNoDevice or count == 0:
-        raise ConfigError("a plan needs a GPU, but this process sees none; CUDA_VISIBLE_DEVICES may hide it")
-    if status != _E.cudaSuccess:
-        raise ConfigError(f"a plan needs a GPU, but CUDA does not start: {_describe(status)}")
-    if not 0 <= index < count:
-        seen = "GPU 0" if count == 1 else f"GPUs 0 to {count - 1}"
-        raise ConfigError(f"there is no GPU {index}: this process sees {seen}")
-
-
-def _text(found: bytes) -> str:
-    return found.split(b"\0", 1)[0].decode()
-
-
-def _describe(status: runtime.cudaError_t) -> str:
-    _, text = runtime.cudaGetErrorString(status)
-    return f"{status.name}, {text.decode()}"

@@ -90,6 +90,9 @@ def _providers(device_id: int | None) -> list[object]:
             f"KIND_GPU on GPU {device_id} needs ONNX Runtime with CUDA, but the installed one has "
             f"{', '.join(onnxruntime.get_available_providers())}; install onnxruntime-gpu or use KIND_CPU"
         )
+    from backend.device.cuda import check_gpu  # noqa: PLC0415 - imports CUDA
+
+    check_gpu(device_id, "KIND_GPU")  # ONNX Runtime would run it on the CPU instead, and only its log would tell
     return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
 
 

@@ -1,4 +1,4 @@
-"""Who shares a GPU and how fast it may run: real sockets for MPS, pynvml with a driver's answers made up."""
+"""What a GPU is, who shares it, what slows it down: real sockets for MPS, NVIDIA's modules with made-up answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
 
 from backend.device import mps
-from backend.device.nvml import Gpu, Identity, State, slowed_by
+from backend.device.facts import device_name, open_gpu
+from backend.device.nvml import Gpu, Identity, slowed_by
 from backend.errors import ConfigError
+from profiler.host import cpu_name
+from tests.gpu.driver import ADDRESS, OK, made_up_driver
 
 
 @pytest.fixture(autouse=True)
@@ -82,58 +84,56 @@ def test_no_driver() -> None:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a driver answers, by NVML's function; an exception is raised."""
-    answers: dict[str, Any] = {
-        "nvmlInit": None,
-        "nvmlShutdown": None,
-        "nvmlDeviceGetHandleByPciBusId": "handle",
-        "nvmlDeviceGetCudaComputeCapability": (9, 0),
-        "nvmlDeviceGetName": "NVIDIA H200",
-        "nvmlDeviceGetUUID": "GPU-1",
-        "nvmlSystemGetDriverVersion": "570.1",
-        "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=150, used=50),
-        "nvmlDeviceGetMaxClockInfo": 1980,
-        "nvmlDeviceGetClockInfo": 1500,
-        "nvmlDeviceGetCurrentClocksThrottleReasons": pynvml.nvmlClocksThrottleReasonSwPowerCap,
-    }
+    return made_up_driver(monkeypatch)
 
-    def answering(name: str) -> Any:
-        def answer(*_: object) -> Any:
-            if isinstance(answers[name], Exception):
-                raise answers[name]
-            return answers[name]
 
-        return answer
-
-    for name in answers:
-        monkeypatch.setattr(pynvml, name, answering(name))
-    return answers
+def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
+    """What NVML's function is given."""
+    given: list[object] = []
+    monkeypatch.setattr(pynvml, name, lambda *arguments: given.extend(arguments))
+    return given
 
 
 @pytest.mark.usefixtures("driver")
-def test_identity_and_state() -> None:
-    with Gpu("0000:65:00.0") as gpu:
-        assert gpu.identity() == Identity(
-            "NVIDIA H200",
-            "GPU-1",
-            "0000:65:00.0",
-            "9.0",
-            "570.1",
-            150,
-            sm_clock_mhz_max=1980,
-            memory_clock_mhz_max=1980,
-        )
-        assert gpu.state() == State(50, 1500, 1500, slowed_by=("its power cap",), mps=False)
+def test_a_gpu_is_its_name_its_memory_and_its_driver() -> None:
+    with open_gpu(0) as gpu:
+        assert gpu.identity() == Identity("NVIDIA H200", 3 << 30, "570.1")
+    assert device_name(0) == "NVIDIA H200, 3072 MiB, driver 570.1"
+    assert device_name(None) == cpu_name()
 
 
-def test_what_a_gpu_does_not_tell(driver: dict[str, Any]) -> None:
-    unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    driver |= {"nvmlDeviceGetCurrentClocksThrottleReasons": unsupported, "nvmlDeviceGetClockInfo": unsupported}
-    with Gpu("0000:65:00.0") as gpu:
-        assert gpu.state() == State(50, None, None, slowed_by=None, mps=False)
+@pytest.mark.usefixtures("driver")
+def test_nvml_is_asked_for_the_gpu_that_cuda_counts_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = asked(monkeypatch, "nvmlDeviceGetHandleByPciBusId")
+    open_gpu(0).close()
+    assert given == [ADDRESS]
 
 
-def test_no_such_gpu(driver: dict[str, Any]) -> None:
+def test_what_slows_it_down_now(driver: dict[str, Any]) -> None:
+    with open_gpu(0) as gpu:
+        assert gpu.slowed_by() == ()
+        driver["nvmlDeviceGetCurrentClocksThrottleReasons"] = pynvml.nvmlClocksThrottleReasonSwPowerCap
+        assert gpu.slowed_by() == ("its power cap",)
+        for error in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST):
+            driver["nvmlDeviceGetCurrentClocksThrottleReasons"] = pynvml.NVMLError(error)
+            assert gpu.slowed_by() is None
+
+
+def test_a_gpu_that_does_not_tell_what_it_is(driver: dict[str, Any]) -> None:
+    driver["nvmlDeviceGetMemoryInfo"] = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    with pytest.raises(ConfigError, match=r"^the GPU at '0000:65:00.0' does not tell what it is: Not Supported$"):
+        device_name(0)
+
+
+def test_a_number_that_no_gpu_has(driver: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^there is no GPU 1: this process sees GPU 0$"):
+        device_name(1)
+    driver["cudaGetDeviceCount"] = (OK, 0)
+    with pytest.raises(ConfigError, match=r"^KIND_GPU needs a GPU, but this process sees none; CUDA_VISIBLE_DEVICES"):
+        device_name(0)
+
+
+def test_no_such_gpu_to_nvml(driver: dict[str, Any]) -> None:
     driver["nvmlDeviceGetHandleByPciBusId"] = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-    with pytest.raises(ConfigError, match=r"^there is no GPU at '0000:99:00.0': Not Found$"):
-        Gpu("0000:99:00.0")
+    with pytest.raises(ConfigError, match=r"^there is no GPU at '0000:65:00.0': Not Found$"):
+        device_name(0)

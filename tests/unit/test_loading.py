@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import onnxruntime
 import pytest
 from onnx import helper
 
@@ -20,6 +21,7 @@ from backend.engines.protocol import ModelSpecs
 from backend.engines.tensorrt_import import NAMES
 from backend.errors import ConfigError
 from backend.model_config import EngineConfig, complete, model_file, read_engine_config, read_model_config
+from tests.gpu.driver import made_up_driver
 from tests.unit.graphs import Shape, ones, write_mlp, write_model
 from tests.unit.test_plan_layout import FACTS
 
@@ -47,6 +49,7 @@ def test_a_server_without_plans_imports_nothing_of_nvidia() -> None:
 import sys
 import backend.cli, backend.engines.loading, backend.building.command, backend.profiling.command
 import backend.engines.tensorrt_loading, backend.scheduler.process, backend.simulation.command
+import backend.load_profile
 print([name for name in sys.modules if name.startswith(("cuda.", "pynvml", "tensorrt"))])
 """
     done = subprocess.run(
@@ -84,13 +87,23 @@ def test_a_plan_without_tensorrt(plan: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_plan_without_cuda(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "backend.engines.cuda_device", raising=False)
-    monkeypatch.delattr("backend.engines.cuda_device", raising=False)
+    for module in ("backend.engines.cuda_device", "backend.device.cuda"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.delattr(module, raising=False)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(
-        ConfigError, match=r"^a plan needs the package cuda-bindings, which cannot be imported \(.*gpu\]'$"
-    ):
+    says = r"^a model on a GPU needs the package cuda-bindings, which cannot be imported \(.*gpu\]'$"
+    with pytest.raises(ConfigError, match=says):
         read_model_specs(plan, 0)
+
+
+def test_a_gpu_that_is_not_there_is_not_left_to_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would run the model on the CPU then."""
+    made_up_driver(monkeypatch)
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    made = config(write_mlp(tmp_path), device_id=1, engine_process="own")
+    with pytest.raises(ConfigError, match=r"^there is no GPU 1: this process sees GPU 0$"):
+        open_engine(made)
 
 
 def test_a_plan_on_a_cpu_instance(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,8 @@ RENAMED = {
     "runtime.cudaStreamWaitEvent(stream, event, runtime.cudaEventWaitDefault)": "runtime.cudaStreamWaitEvent(stream)",
     "runtime.cudaEventElapsedTime(start, end)": "runtime.cudaEventElapsed(start, end)",
     "_E.cudaErrorLaunchTimeout,": "_E.cudaErrorLaunchTimedOut,",
-    "pynvml.nvmlDeviceGetUUID(handle)": "pynvml.nvmlDeviceGetUuid(handle)",
+    "runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)": "runtime.cudaDeviceGetPCIBusId(index)",
+    "pynvml.nvmlDeviceGetName(self._handle)": "pynvml.nvmlDeviceName(self._handle)",
     'config.set_timing_cache(config.create_timing_cache(b""), False)': 'config.set_timing_cache(b"", False)',
     "parser.parse_from_file(str(onnx))": "parser.parse_file(str(onnx))",
 }

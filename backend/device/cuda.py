@@ -1,0 +1,62 @@
+"""What CUDA says of a GPU by its number, before it is used. Importing this module is what needs `cuda-bindings`.
+
+CUDA counts what CUDA_VISIBLE_DEVICES shows, in an order of its own; NVML counts all GPUs, by their address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.errors import ConfigError
+
+try:
+    from cuda.bindings import runtime
+except ImportError as missing:
+    raise ConfigError(
+        f"a model on a GPU needs the package cuda-bindings, which cannot be imported ({missing}); "
+        "pip install 'isochrone[gpu]'"
+    ) from None
+
+_PCI_BUS_ID_CHARS = 32
+_E = runtime.cudaError_t
+_NO_DRIVER = (_E.cudaErrorInsufficientDriver, _E.cudaErrorSystemDriverMismatch)
+
+
+def check_gpu(index: int, whose: str) -> None:
+    """Raises ConfigError where this process has no such GPU; whose: what needs it, as the sentence begins."""
+    status, count = runtime.cudaGetDeviceCount()
+    if status in _NO_DRIVER:
+        raise ConfigError(
+            f"{whose} needs a GPU with NVIDIA's driver, but there is none that suffices ({describe(status)})"
+        )
+    if status == _E.cudaErrorNoDevice or count == 0:
+        raise ConfigError(f"{whose} needs a GPU, but this process sees none; CUDA_VISIBLE_DEVICES may hide it")
+    if status != _E.cudaSuccess:
+        raise ConfigError(f"{whose} needs a GPU, but CUDA does not start: {describe(status)}")
+    if not 0 <= index < count:
+        seen = "GPU 0" if count == 1 else f"GPUs 0 to {count - 1}"
+        raise ConfigError(f"there is no GPU {index}: this process sees {seen}")
+
+
+def pci_bus_id(index: int) -> str:
+    """Its address, under which NVML knows it. Raises ConfigError."""
+    check_gpu(index, "KIND_GPU")
+    return text(_value("its address", index, runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)))
+
+
+def text(found: bytes) -> str:
+    """What CUDA wrote into a field of fixed length."""
+    return found.split(b"\0", 1)[0].decode()
+
+
+def describe(status: runtime.cudaError_t) -> str:
+    """CUDA's name and words for it."""
+    _, words = runtime.cudaGetErrorString(status)
+    return f"{status.name}, {words.decode()}"
+
+
+def _value(what: str, index: int, result: tuple[Any, Any]) -> Any:
+    status, value = result
+    if status != _E.cudaSuccess:
+        raise ConfigError(f"GPU {index} does not tell {what}: {describe(status)}")
+    return value

@@ -1,0 +1,26 @@
+"""What a device is, by the number that a configuration gives it; NVIDIA's libraries are imported for a GPU only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from profiler.host import cpu_name
+
+if TYPE_CHECKING:
+    from backend.device.nvml import Gpu
+
+
+def device_name(device_id: int | None) -> str:
+    """What a profile holds for: the processor, or the GPU with its memory and driver. Raises ConfigError."""
+    if device_id is None:
+        return cpu_name()
+    with open_gpu(device_id) as gpu:
+        return str(gpu.identity())
+
+
+def open_gpu(index: int) -> Gpu:
+    """The GPU that CUDA counts so in this process. To be closed. Raises ConfigError where there is none."""
+    from backend.device.cuda import pci_bus_id  # noqa: PLC0415 - imports CUDA
+    from backend.device.nvml import Gpu  # noqa: PLC0415 - imports NVML
+
+    return Gpu(pci_bus_id(index))
