@@ -131,9 +131,12 @@ def evaluate(
     ] = None,
     train_file: Annotated[Path | None, typer.Option(help="Train on the batches of this file.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
+    without_throttled: Annotated[
+        bool, typer.Option("--without-throttled", help="Leave out batches of a GPU that heat or power slowed down.")
+    ] = False,
 ) -> None:
     """Test every learner on recorded batches, each predicted before it is learned."""
-    run_evaluation(samples, train_fraction, train_file, json_out)
+    run_evaluation(samples, train_fraction, train_file, json_out, without_throttled=without_throttled)
 
 
 @app.command()

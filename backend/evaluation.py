@@ -15,18 +15,25 @@ from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
 from predictor.samples import Sample, Samples, SamplesError, read_samples
 
 
-def run_evaluation(path: Path, train_fraction: float | None, train_file: Path | None, json_out: Path | None) -> None:
+def run_evaluation(
+    path: Path,
+    train_fraction: float | None,
+    train_file: Path | None,
+    json_out: Path | None,
+    *,
+    without_throttled: bool = False,
+) -> None:
     """Raises ConfigError on options or files that cannot be used."""
     if train_fraction is not None and train_file is not None:
         raise ConfigError("--train-fraction and --train-file exclude each other: give one")
     if train_fraction is not None and not 0.0 <= train_fraction < 1.0:
         raise ConfigError(f"--train-fraction must lie in 0..1, got {train_fraction}")
-    samples = _read(path)
+    samples = _read(path, without_throttled=without_throttled)
     features, training, tested = samples.features, list[Sample](), list(samples.samples)
     if train_fraction is not None:
         training, tested = map(list, split(samples, train_fraction))
     elif train_file is not None:
-        others = _read(train_file)
+        others = _read(train_file, without_throttled=without_throttled)
         training, features = list(others.samples), tuple(f for f in features if f in others.features)
     missing = _missing(samples, features)
     evaluation = evaluate(tested, features, training)
@@ -35,11 +42,19 @@ def run_evaluation(path: Path, train_fraction: float | None, train_file: Path | 
     _show(path, evaluation, training, missing)
 
 
-def _read(path: Path) -> Samples:
+def _read(path: Path, *, without_throttled: bool) -> Samples:
     try:
-        return read_samples(path)
+        found = read_samples(path)
     except SamplesError as error:
         raise ConfigError(str(error)) from None
+    if not without_throttled:
+        return found
+    left = found.without_throttled()
+    if not left.samples:
+        raise ConfigError(
+            f"--without-throttled leaves nothing of {path}: all {len(found.samples)} batches were throttled"
+        )
+    return left
 
 
 def _missing(samples: Samples, features: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,6 +74,8 @@ def _show(path: Path, evaluation: Evaluation, training: Sequence[Sample], missin
     console.print(
         f"{path}: {evaluation.samples} batches tested{learnt}; features: {_list(evaluation.features)}", soft_wrap=True
     )
+    if evaluation.throttled:
+        console.print(f"while the device's clocks were throttled: {evaluation.throttled} of them", soft_wrap=True)
     if missing:
         console.print(f"not in every sample, so not used: {_list(missing)}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -42,9 +42,10 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """samples: how many were tested."""
+    """samples: how many were tested, throttled: how many of them while the device's clocks were throttled."""
 
     samples: int
+    throttled: int
     features: tuple[str, ...]
     learners: dict[str, Score]
 
@@ -78,7 +79,7 @@ def evaluate(
     train, test = _cases(training, features), _cases(tested, features)
     truth = np.array([c.slowdown for c in test])
     scores = {name: _score(_run(LEARNERS[name](), train, test), truth) for name in learners}
-    return Evaluation(len(test), features, scores)
+    return Evaluation(len(test), sum(bool(s.throttled) for s in tested), features, scores)
 
 
 def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Sequence[Sample]]:

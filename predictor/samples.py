@@ -38,6 +38,8 @@ class Sample(msgspec.Struct, frozen=True):
     lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: what the scheduler knew at the launch; no learner
     looks at them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: how its inputs and outputs came to the device
     before `start_ns` and back after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
+    throttled: whether heat or power slowed the device's clocks down, as its driver said within a second of the batch's
+    end; None where it was not asked, as on CPU.
     """
 
     schema: int
@@ -59,6 +61,7 @@ class Sample(msgspec.Struct, frozen=True):
     bytes_out: int = 0
     predicted_in_ns: int = 0
     predicted_out_ns: int = 0
+    throttled: bool | None = None
 
     @property
     def end_ns(self) -> int:
@@ -80,6 +83,10 @@ class Samples(msgspec.Struct, frozen=True):
     def missing(self) -> tuple[str, ...]:
         """Features that not every sample has; they are not used."""
         return tuple(name for name in FEATURES if name not in self.features)
+
+    def without_throttled(self) -> Samples:
+        """Those that were not taken while the device's clocks were throttled; may be none."""
+        return msgspec.structs.replace(self, samples=tuple(s for s in self.samples if not s.throttled))
 
 
 _encoder = msgspec.json.Encoder()

@@ -193,7 +193,7 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         if listener is None:
             return
         listener.setblocking(False)
-        samples = sample_log_of_environment()
+        samples = sample_log_of_environment(point.device)
         process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
         try:
             process.run()

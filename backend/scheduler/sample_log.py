@@ -1,4 +1,5 @@
-"""Writes a sample per finished batch (`ISOCHRONE_SAMPLES=FILE`) on a thread of its own: no launch waits for a disk.
+"""Writes a sample per finished batch (`ISOCHRONE_SAMPLES=FILE`) on a thread of its own: no launch waits for a disk, or
+for the device's driver, which is asked whether the clocks were throttled.
 
 What cannot be written is counted and given up. The size is bounded: a full file becomes FILE.1, in place of the last.
 """
@@ -14,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Full, Queue
 
+from msgspec.structs import replace
+
+from backend.device.clocks import Throttled, throttled_of
 from predictor.samples import Sample, encode_sample
 
 VARIABLE = "ISOCHRONE_SAMPLES"
@@ -25,8 +29,8 @@ _log = logging.getLogger("isochrone.scheduler")
 class SampleLog:
     """Appends to `path`. A sample belongs to the source whose batch it is; so do the losses."""
 
-    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._path, self._max_bytes = path, max_bytes
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES, throttled: Throttled = lambda: None) -> None:
+        self._path, self._max_bytes, self._throttled = path, max_bytes, throttled
         self._queue: Queue[tuple[int, Sample] | None] = Queue(MAX_QUEUED)
         self._lost: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -61,7 +65,7 @@ class SampleLog:
         while (item := self._queue.get()) is not None:
             source, sample = item
             try:
-                self._append(encode_sample(sample))
+                self._append(encode_sample(replace(sample, throttled=self._throttled())))
                 self._said = False
             except OSError as error:
                 self._lose(source)
@@ -87,7 +91,7 @@ class SampleLog:
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
 
 
-def sample_log_of_environment() -> SampleLog | None:
+def sample_log_of_environment(device: str) -> SampleLog | None:
     """Where the environment asks for one."""
     path = os.environ.get(VARIABLE)
-    return SampleLog(Path(path).expanduser()) if path else None
+    return SampleLog(Path(path).expanduser(), throttled=throttled_of(device)) if path else None

@@ -2,6 +2,9 @@
 
 Decisions go by the predictor's log-linear part (`Forecaster.response`), which each batch updates; its kernel, which
 would need refits of 0.1 s, is left to evaluations.
+
+Batches of a throttled GPU teach like any other: co-located batches draw its power and heat it up together, deadlines
+hold then too, and without them the bound would be broken just when it is needed.
 """
 
 from __future__ import annotations

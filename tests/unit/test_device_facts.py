@@ -12,6 +12,7 @@ import pynvml
 import pytest
 
 from backend.device import mps
+from backend.device.clocks import ASK_EVERY_S, Asked, throttled_of
 from backend.device.facts import device_name, open_gpu
 from backend.device.nvml import Gpu, Identity, slowed_by
 from backend.errors import ConfigError
@@ -137,3 +138,34 @@ def test_no_such_gpu_to_nvml(driver: dict[str, Any]) -> None:
     driver["nvmlDeviceGetHandleByPciBusId"] = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
     with pytest.raises(ConfigError, match=r"^there is no GPU at '0000:65:00.0': Not Found$"):
         device_name(0)
+
+
+def test_a_driver_is_asked_once_a_second_at_most() -> None:
+    now_s, answers = 10.0, iter((True, False))
+    asked = Asked(lambda: next(answers), lambda: now_s)
+    assert asked() is True
+    now_s += ASK_EVERY_S - 0.01
+    assert asked() is True
+    now_s += 0.01
+    assert asked() is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "throttled"),
+    [
+        (pynvml.nvmlClocksThrottleReasonGpuIdle, False),
+        (pynvml.nvmlClocksThrottleReasonSwThermalSlowdown, True),
+        (pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED), None),
+    ],
+)
+def test_a_gpus_clocks(answer: Any, throttled: bool | None, driver: dict[str, Any]) -> None:
+    driver["nvmlDeviceGetCurrentClocksThrottleReasons"] = answer
+    assert throttled_of("gpu-0")() is throttled
+
+
+def test_clocks_that_nobody_can_ask_for(driver: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    assert throttled_of("cpu")() is None
+    assert caplog.text == ""
+    driver["nvmlInit"] = pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    assert throttled_of("gpu-0")() is None
+    assert "samples do not tell whether the clocks of gpu-0 were throttled: NVIDIA's driver does not" in caplog.text

@@ -31,6 +31,9 @@ def at(start_ns: int, exec_ns: int) -> Sample:
     return Sample(1, "a", 1, start_ns, exec_ns, 100)
 
 
+THROTTLED = msgspec.structs.replace(at(0, 1), throttled=True)
+
+
 def test_a_label_is_revealed_when_the_batch_has_ended() -> None:
     """The second starts while the first runs, the third as it ends."""
     scores = evaluate([at(0, 300), at(200, 400), at(300, 300)], (), learners=["mean"]).learners["mean"]
@@ -78,12 +81,37 @@ def test_a_missing_feature_is_said_and_done_without(
     assert "not in every sample, so not used: l2, dram" in capsys.readouterr().out
 
 
+def test_batches_of_a_throttled_device_are_counted_and_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 60 every third was throttled, and every second of the 30 to train on."""
+    made = generate(Workload("mixed", count=90))
+    tested, training = (
+        [msgspec.structs.replace(s, throttled=i % every == 0) for i, s in enumerate(part)]
+        for part, every in ((made[:60], 3), (made[60:], 2))
+    )
+    log, train, out = write(tmp_path / "s", tested), write(tmp_path / "train", training), tmp_path / "out"
+    assert run(monkeypatch, log, "--train-file", train, "--json", out) == 0
+    written = json.loads(out.read_text())
+    assert (written["samples"], written["throttled"]) == (60, 20)
+    shown = capsys.readouterr().out
+    assert "60 batches tested, after 30 to train on" in shown
+    assert "while the device's clocks were throttled: 20 of them" in shown
+    assert run(monkeypatch, log, "--train-file", train, "--json", out, "--without-throttled") == 0
+    written = json.loads(out.read_text())
+    assert (written["samples"], written["throttled"]) == (40, 0)
+    shown = capsys.readouterr().out
+    assert "40 batches tested, after 15 to train on" in shown
+    assert "clocks were throttled" not in shown
+
+
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
         (b"", [], "has no samples: it is empty"),
         (b"{\n", [], "line 1 is not a sample"),
         (b'{"schema":7}\n', [], "line 1: schema 7 is not known"),
+        (encode_sample(THROTTLED), ["--without-throttled"], "leaves nothing of"),
         (encode_sample(at(0, 1)), ["--train-fraction", "1.5"], "--train-fraction must lie in 0..1, got 1.5"),
         (encode_sample(at(0, 1)), ["--train-fraction", "0.1", "--train-file", "x"], "exclude each other"),
         (encode_sample(at(0, 1)), ["--train-file", "/none.jsonl"], "/none.jsonl cannot be read"),

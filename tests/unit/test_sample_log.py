@@ -34,6 +34,15 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert log.take_lost(1) == 0
 
 
+def test_a_sample_tells_whether_the_device_was_throttled(tmp_path: Path) -> None:
+    answers = iter((True, False, None))
+    log = SampleLog(tmp_path / "samples.jsonl", throttled=lambda: next(answers))
+    for _ in range(3):
+        log.put(1, SAMPLE)
+    log.close()
+    assert [s.throttled for s in read_samples(tmp_path / "samples.jsonl").samples] == [True, False, None]
+
+
 def test_the_files_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     log = SampleLog(path, max_bytes=2_000)

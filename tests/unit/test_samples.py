@@ -62,6 +62,13 @@ def test_only_features_that_every_sample_has_are_used(tmp_path: Path) -> None:
     assert read_samples(write(tmp_path, beside(features={"l2": 0.5}))).features == ("l2",)
 
 
+def test_what_was_throttled_is_read_and_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, changed(throttled=True), changed(throttled=False), encode_sample(SAMPLE))
+    read = read_samples(path)
+    assert [s.throttled for s in read.samples] == [True, False, None]
+    assert [s.throttled for s in read.without_throttled().samples] == [False, None]
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -76,6 +83,7 @@ def test_only_features_that_every_sample_has_are_used(tmp_path: Path) -> None:
         (changed(transfer_in_ns=-1), "line 2: transfer_in_ns must not be negative, got -1"),
         (changed(bytes_out=-9), "line 2: bytes_out must not be negative, got -9"),
         (changed(exec_ns=float("nan")), "line 2 is not a sample"),
+        (changed(throttled="yes"), "line 2 is not a sample: Expected `bool | null`, got `str`"),
         (changed(features={"l2": -0.1}), "line 2: a share must lie in 0..1, got l2 -0.1"),
         (changed(features={"l2": 1.5}), "line 2: a share must lie in 0..1, got l2 1.5"),
         (changed(features={"l2": float("inf")}), "line 2 is not a sample"),
