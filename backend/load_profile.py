@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from backend.device.facts import device_name
-from backend.engines.loading import pinned_cores
+from backend.device.facts import device_name, device_peaks
+from backend.engines.loading import is_plan, pinned_cores
+from backend.engines.plan_facts import graph_of
 from backend.engines.protocol import Array, Engine, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import pin
@@ -19,6 +21,7 @@ from backend.model_config import ModelConfig
 from backend.runtime_dir import runtime_dir
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
+from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import sha256_of
 from profiler.profile_file import NAME, Identity, ProfileFileError, mismatch, read_profile
 
@@ -41,6 +44,15 @@ def identity_of(config: ModelConfig, engine: Engine) -> Identity:
     Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
     """
     return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
+
+
+def counted_features(
+    config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
+) -> FeatureSource:
+    """From the model's graph; see `feature_source`. Raises ConfigError where a GPU cannot be asked what it is."""
+    file = config.model_file
+    graph = (graph_of(file) if is_plan(file) else None) or file
+    return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
 
 
 def _stored_profile(config: ModelConfig, engine: Engine) -> ModelProfile | None:
@@ -73,6 +85,7 @@ def _brief_profile(config: ModelConfig, engine: Engine) -> ModelProfile:
                 directory=runtime_dir(),
                 device=device_name(config.device_id),
                 engine=engine.identity,
+                features=partial(counted_features, config, runtime_dir()),
             )
     except EngineError as error:
         _log.warning(

@@ -6,15 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from predictor.workload import ModelProfile
-from profiler.feature_source import feature_source
+from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import cpu_name, package_version, sha256_of
 from profiler.lock import exclusive
-from profiler.peaks import Peaks, load_or_measure
+from profiler.peaks import load_or_measure
 from profiler.solo import measure_solo
 from profiler.store import keep_newest, read_json, write_json
 
@@ -57,12 +58,13 @@ def brief_profile(
     budget_ns: int = BUDGET_NS,
     device: str | None = None,
     engine: str | None = None,
-    measure_peaks: Callable[[Path], Peaks] = load_or_measure,
+    features: Callable[[list[int]], FeatureSource] | None = None,
 ) -> BriefProfile:
     """The profile of the model file `path`, whose batches `run(batch_size)` executes and times in nanoseconds.
 
     `device` and `engine` name what the times hold for (default: this CPU, this ONNX Runtime); anything else that
-    changes them, such as threads per batch, belongs into `engine`. Only one process at a time measures, as long as
+    changes them, such as threads per batch, belongs into `engine`. `features` of batch sizes (default: from the
+    graph `path` on one core). Only one process at a time measures, as long as
     `directory` is shared; whoever waited `LOCK_WAIT_S` measures beside the others and says so.
     """
     identity = Identity(
@@ -79,7 +81,7 @@ def brief_profile(
             return known
         sizes = batch_sizes(identity.max_batch_size)
         # Before the timing, so that the children have ended by then.
-        source = feature_source(path, sizes, on_cpu=True, peaks=lambda: measure_peaks(directory))
+        source = features(sizes) if features else feature_source(path, sizes, partial(load_or_measure, directory))
         solo = measure_solo(run, sizes, budget_ns=budget_ns)
     loads = tuple(source.load(size, times.p50_ns) for size, times in solo.items())
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)

@@ -1,7 +1,6 @@
 """Where a profile's features come from. Each source says its name, which the profile keeps.
 
-The hardware's own counters (on NVIDIA: Nsight Compute's SM, L2 and DRAM throughput) are one more source: a class with
-the members below, chosen in `feature_source`.
+Whoever has the hardware's own counters (on NVIDIA: `profiler.nsight`) takes these instead.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Protocol
 from predictor.workload import Load
 from profiler.child import ChildError
 from profiler.features import load_of, neutral_load
-from profiler.peaks import Peaks
+from profiler.peaks import Peaks, PeaksError
 from profiler.work import Work, work_in_child
 
 
@@ -22,7 +21,7 @@ class FeatureSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What the profile says of the features: "graph", "neutral"."""
+        """What the profile says of the features: "nsight", "graph", "estimate", "neutral"."""
 
     @property
     def note(self) -> str | None:
@@ -37,15 +36,20 @@ class FeatureSource(Protocol):
 
 
 class GraphFeatures:
-    """Operations and bytes counted in the ONNX graph, over the measured peaks of one core."""
+    """Operations and bytes counted in the ONNX graph, over the peaks of one core or of a GPU.
 
-    name = "graph"
+    why: there are no better ones where a GPU's peaks are an estimate.
+    """
+
     lasting = True
 
-    def __init__(self, work: Mapping[int, Work], peaks: Peaks) -> None:
+    def __init__(self, work: Mapping[int, Work], peaks: Peaks, why: str | None = None) -> None:
         self._work, self._peaks = work, peaks
-        complete = all(one.complete for one in work.values())
-        self.note = None if complete else "features are lower bounds, since some operators' shapes are not known"
+        self.name = "estimate" if peaks.estimated else "graph"
+        notes = [f"features are estimated, since {why}"] if why else []
+        if not all(one.complete for one in work.values()):
+            notes.append("features are lower bounds, since some operators' shapes are not known")
+        self.note = "; ".join(notes) or None
 
     def load(self, batch_size: int, solo_ns: int) -> Load:
         """See `FeatureSource.load`."""
@@ -67,14 +71,18 @@ class NeutralFeatures:
 
 
 def feature_source(
-    path: Path, batch_sizes: Sequence[int], *, on_cpu: bool, peaks: Callable[[], Peaks]
+    path: Path, batch_sizes: Sequence[int], peaks: Callable[[], Peaks], why: str | None = None
 ) -> FeatureSource:
-    """The best source there is for the model file `path` on this device. May run child processes; never fails."""
+    """The best there is without counters for the graph file `path`. May run child processes; never fails.
+
+    why: counters were looked for in vain.
+    """
+    reasons = [why] if why else []
     if path.suffix != ".onnx":
-        return NeutralFeatures(f"{path.name} is not an ONNX graph")
-    if not on_cpu:
-        return NeutralFeatures("a GPU's peaks and counters are not measured yet")
+        return NeutralFeatures(" and ".join([*reasons, f"{path.name} is not an ONNX graph"]))
     try:
-        return GraphFeatures(work_in_child(path, batch_sizes), peaks())
+        return GraphFeatures(work_in_child(path, batch_sizes), peaks(), why)
     except ChildError as error:
-        return NeutralFeatures(str(error), lasting=False)
+        return NeutralFeatures(" and ".join([*reasons, str(error)]), lasting=False)
+    except PeaksError as error:
+        return NeutralFeatures(" and ".join([*reasons, str(error)]))

@@ -12,7 +12,7 @@ million parameters on a server core. The same at every batch size, so such model
 
 
 def load_of(work: Work, solo_ns: int, peaks: Peaks) -> Load:
-    """Average rates over one run alone, as shares of what one core can do at most.
+    """Average rates over one run alone, as shares of what one core, or the GPU, can do at most.
 
     - compute: operations per second over the peak of a matrix product.
     - l2: all bytes per second over the rate of a copy inside the cache. Bytes are weights and activations, each

@@ -38,14 +38,22 @@ _DRAM_COPY_BYTES_MAX = 128 << 20  # per buffer
 _COPIES_PER_SAMPLE = 8  # of the small buffer, so that the clock's own cost does not count
 
 
+class PeaksError(RuntimeError):
+    """Nothing can be said of this device's peaks; its text is one sentence."""
+
+
 class Peaks(msgspec.Struct, frozen=True):
-    """Of one core while the others rest. A copy of n bytes moves 2 n: n are read and n written."""
+    """Of one core while the others rest, or of a GPU. A copy of n bytes moves 2 n: n are read and n written.
+
+    estimated: from what the device says of itself, not measured.
+    """
 
     operations_per_s: float
     cache_bytes_per_s: float
     dram_bytes_per_s: float
     cache_share_bytes: int
-    """Last-level cache divided by the logical CPUs that share it."""
+    """Last-level cache divided by the logical CPUs that share it; a GPU's second-level cache."""
+    estimated: bool = False
 
     def __post_init__(self) -> None:
         if min(self.operations_per_s, self.cache_bytes_per_s, self.dram_bytes_per_s) <= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.errors import ConfigError
+from profiler.gpu_peaks import Hardware
 
 try:
     from cuda.bindings import runtime
@@ -18,6 +19,7 @@ except ImportError as missing:
     ) from None
 
 _PCI_BUS_ID_CHARS = 32
+_HZ_PER_KHZ = 1000
 _E = runtime.cudaError_t
 _NO_DRIVER = (_E.cudaErrorInsufficientDriver, _E.cudaErrorSystemDriverMismatch)
 
@@ -42,6 +44,24 @@ def pci_bus_id(index: int) -> str:
     """Its address, under which NVML knows it. Raises ConfigError."""
     check_gpu(index, "KIND_GPU")
     return text(_value("its address", index, runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)))
+
+
+def hardware(index: int) -> Hardware:
+    """What its peaks follow from. Raises ConfigError."""
+    check_gpu(index, "KIND_GPU")
+    kind = runtime.cudaDeviceAttr
+
+    def ask(attribute: runtime.cudaDeviceAttr) -> int:
+        return int(_value(attribute.name, index, runtime.cudaDeviceGetAttribute(attribute, index)))
+
+    return Hardware(
+        compute_capability=(ask(kind.cudaDevAttrComputeCapabilityMajor), ask(kind.cudaDevAttrComputeCapabilityMinor)),
+        multiprocessors=ask(kind.cudaDevAttrMultiProcessorCount),
+        clock_hz=ask(kind.cudaDevAttrClockRate) * _HZ_PER_KHZ,
+        memory_clock_hz=ask(kind.cudaDevAttrMemoryClockRate) * _HZ_PER_KHZ,
+        memory_bus_bits=ask(kind.cudaDevAttrGlobalMemoryBusWidth),
+        l2_bytes=ask(kind.cudaDevAttrL2CacheSize),
+    )
 
 
 def text(found: bytes) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiler.gpu_peaks import gpu_peaks
 from profiler.host import cpu_name
+from profiler.peaks import Peaks, load_or_measure
 
 if TYPE_CHECKING:
     from backend.device.nvml import Gpu
@@ -16,6 +19,18 @@ def device_name(device_id: int | None) -> str:
         return cpu_name()
     with open_gpu(device_id) as gpu:
         return str(gpu.identity())
+
+
+def device_peaks(device_id: int | None, directory: Path) -> Peaks:
+    """Of one core, measured and kept in `directory`, or of the whole GPU, as its attributes give them.
+
+    Raises ConfigError, `ChildError` or `PeaksError`.
+    """
+    if device_id is None:
+        return load_or_measure(directory)
+    from backend.device.cuda import hardware  # noqa: PLC0415 - imports CUDA
+
+    return gpu_peaks(hardware(device_id))
 
 
 def open_gpu(index: int) -> Gpu:

@@ -9,6 +9,7 @@ import msgspec
 from backend.datatypes import BY_CONFIG
 from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError
+from profiler.host import sha256_of
 
 SCHEMA = 1
 
@@ -71,6 +72,12 @@ def read_facts(plan: Path) -> PlanFacts | None:
     if facts.schema != SCHEMA or not {t.datatype for t in facts.tensors} <= BY_CONFIG.keys() or not facts.profiles:
         raise ConfigError(f"'{path}' is of another release; build the plan anew or remove the file")
     return facts if facts.plan_bytes == plan.stat().st_size else None
+
+
+def graph_of(plan: Path) -> Path | None:
+    """The ONNX file that the plan was built from, where it lies beside it still. Raises ConfigError as `read_facts`."""
+    facts, onnx = read_facts(plan), plan.with_suffix(".onnx")
+    return onnx if facts and onnx.is_file() and sha256_of(onnx) == facts.onnx_sha256 else None
 
 
 def check_facts(facts: PlanFacts, plan: Path, *, tensorrt: str, gpu: str) -> None:

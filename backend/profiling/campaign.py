@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import IsochroneError
-from backend.load_profile import identity_of, on_first_lane, timed_run
+from backend.load_profile import counted_features, identity_of, on_first_lane, timed_run
 from backend.profiling.job import Job
-from profiler.feature_source import feature_source
 from profiler.lock import exclusive
-from profiler.peaks import load_or_measure
 from profiler.rounds import Rounds
 
 _LOCK_WAIT_S = 60.0
@@ -85,19 +83,15 @@ def groups(jobs: Sequence[Job], bytes_max: int) -> Iterator[list[Job]]:
 
 
 def _begin(job: Job, directory: Path, again: bool, hooks: Hooks) -> None:
+    config = job.config
     try:
-        engine = job.open(job.config)
-        identity = identity_of(job.config, engine)
+        engine = job.open(config)
+        identity = identity_of(config, engine)
         engine.close()
+        source = counted_features(config, directory, job.batch_sizes)
     except (IsochroneError, OSError) as error:
         job.error = str(error)
         return
-    source = feature_source(
-        job.config.model_file,
-        job.batch_sizes,
-        on_cpu=job.config.device_id is None,
-        peaks=partial(load_or_measure, directory),
-    )
     job.begin(identity, source, again=again)
     for sentence in (job.redone and f"{job.redone}, so it is measured anew", source.note):
         if sentence:

@@ -99,6 +99,7 @@ def features_sentence(jobs: Sequence[Job]) -> str:
     """Says where the features come from."""
     where = {
         "graph": "operations and bytes counted in the model graph, over the measured peaks of one core",
+        "estimate": "operations and bytes counted in the model graph, over peaks that follow from the GPU's attributes",
         "neutral": "nothing measured: neutral values",
     }
     names = dict.fromkeys(job.file.features_from for job in jobs if job.file)

@@ -9,29 +9,47 @@ import pynvml
 import pytest
 from cuda.bindings import runtime
 
+from profiler.gpu_peaks import Hardware
+
 OK = runtime.cudaError_t.cudaSuccess
 ADDRESS = "0000:65:00.0"
+_MHZ = 1_000_000
+A100 = Hardware((8, 0), 108, 1410 * _MHZ, 1215 * _MHZ, 5120, 40 << 20)
+_KIND = runtime.cudaDeviceAttr
+_ATTRIBUTES = {
+    _KIND.cudaDevAttrComputeCapabilityMajor: 8,
+    _KIND.cudaDevAttrComputeCapabilityMinor: 0,
+    _KIND.cudaDevAttrMultiProcessorCount: 108,
+    _KIND.cudaDevAttrClockRate: 1_410_000,
+    _KIND.cudaDevAttrMemoryClockRate: 1_215_000,
+    _KIND.cudaDevAttrGlobalMemoryBusWidth: 5120,
+    _KIND.cudaDevAttrL2CacheSize: 40 << 20,
+}
 
 
 def made_up_driver(patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """By name of the function, to be changed; an exception is raised. CUDA's answers are tuples with the status."""
+    """By name of the function, to be changed; an exception is raised, a function called.
+
+    CUDA's answers are tuples with the status.
+    """
     answers: dict[str, Any] = {
         "nvmlInit": None,
         "nvmlShutdown": None,
         "nvmlDeviceGetHandleByPciBusId": "handle",
-        "nvmlDeviceGetName": "NVIDIA H200",
+        "nvmlDeviceGetName": "NVIDIA A100-SXM4-40GB",
         "nvmlSystemGetDriverVersion": "570.1",
-        "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=3 << 30),
+        "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=40 << 30),
         "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
         "cudaGetDeviceCount": (OK, 1),
         "cudaDeviceGetPCIBusId": (OK, ADDRESS.encode() + b"\0\0\0\0"),
+        "cudaDeviceGetAttribute": lambda attribute, _: (OK, _ATTRIBUTES[attribute]),
     }
 
     def answering(name: str) -> Any:
-        def answer(*_: object) -> Any:
+        def answer(*arguments: object) -> Any:
             if isinstance(answers[name], Exception):
                 raise answers[name]
-            return answers[name]
+            return answers[name](*arguments) if callable(answers[name]) else answers[name]
 
         return answer
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from backend.device.facts import device_name, open_gpu
+from backend.device.facts import device_name, device_peaks, open_gpu
 from backend.device.nvml import SLOWED_BY, Gpu
 from backend.errors import ConfigError
 from tests.gpu.driver import made_up_driver
@@ -28,6 +29,12 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_profile_names_the_gpu_its_memory_and_its_driver(gpu: Gpu) -> None:
     assert re.fullmatch(r"\S.+, \d+ MiB, driver \d+(\.\d+)+", device_name(0))
     assert device_name(0) == str(gpu.identity())
+
+
+def test_its_peaks_follow_from_its_attributes(gpu: Gpu, tmp_path: Path) -> None:  # noqa: ARG001
+    peaks = device_peaks(0, tmp_path)
+    assert 1e11 < peaks.operations_per_s < 1e16
+    assert 1e10 < peaks.dram_bytes_per_s < peaks.cache_bytes_per_s < 1e15
 
 
 def test_what_slows_it_down_is_told_in_words(gpu: Gpu) -> None:

@@ -98,8 +98,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
 @pytest.mark.usefixtures("driver")
 def test_a_gpu_is_its_name_its_memory_and_its_driver() -> None:
     with open_gpu(0) as gpu:
-        assert gpu.identity() == Identity("NVIDIA H200", 3 << 30, "570.1")
-    assert device_name(0) == "NVIDIA H200, 3072 MiB, driver 570.1"
+        assert gpu.identity() == Identity("NVIDIA A100-SXM4-40GB", 40 << 30, "570.1")
+    assert device_name(0) == "NVIDIA A100-SXM4-40GB, 40960 MiB, driver 570.1"
     assert device_name(None) == cpu_name()
 
 

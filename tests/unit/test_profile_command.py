@@ -50,7 +50,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert defaults is not None
     monkeypatch.setitem(defaults, "round_ns", 1)
     monkeypatch.setattr(campaign_module, "_GIVE_WAY_S", 0.0)
-    monkeypatch.setattr(campaign_module, "feature_source", lambda *_, **__: NeutralFeatures("it is a test"))
+    monkeypatch.setattr(campaign_module, "counted_features", lambda *_: NeutralFeatures("it is a test"))
     for name in "ab":
         add_model(tmp_path / "models", name)
     return tmp_path / "models"

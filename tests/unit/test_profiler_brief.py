@@ -17,6 +17,7 @@ import profiler.feature_source as source_module
 from predictor.workload import ModelProfile
 from profiler.brief import BriefProfile, ProfileFile, batch_sizes, brief_profile
 from profiler.child import CODE_ROOT, ChildError
+from profiler.feature_source import feature_source
 from profiler.features import NEUTRAL_COMPUTE
 from profiler.lock import exclusive
 from profiler.work import Work, graph_work
@@ -60,7 +61,7 @@ class Profiling:
             directory=self.directory,
             budget_ns=20 * MS,
             engine=engine,
-            measure_peaks=lambda _: PEAKS,
+            features=lambda sizes: feature_source(path, sizes, lambda: PEAKS),
         )
 
     def files(self) -> list[Path]:
