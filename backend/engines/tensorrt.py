@@ -8,7 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from backend.device import mps
-from backend.engines.plan_layout import batch_shapes, check_batches, graph_sizes, largest_shapes, size_bytes, specs
+from backend.engines.plan_layout import (
+    admits,
+    batch_shapes,
+    check_batches,
+    graph_sizes,
+    largest_shapes,
+    size_bytes,
+    specs,
+)
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Device, Plan
 from backend.engines.protocol import Feeds, Ran
@@ -109,8 +117,10 @@ def _capacities(plan: Plan, device: Device, file: Path, max_batch_size: int) -> 
     stream = device.create_stream()
     try:
         for index, profile in enumerate(plan.profiles):
-            context = plan.context(index, stream)
             shapes = largest_shapes(profile, max_batch_size)
+            if not admits(profile, shapes):  # it is for batches above max_batch_size
+                continue
+            context = plan.context(index, stream)
             for name, shape in shapes.items():
                 context.set_shape(name, shape)
             for tensor in plan.tensors:

@@ -108,6 +108,12 @@ def test_a_shape_outside_all_profiles_fails_that_batch_alone(open_double: Open) 
     np.testing.assert_array_equal(run(engine, 0, {"x": batch(2)}, ["y"])[0], 2 * batch(2))
 
 
+def test_profiles_for_larger_batches_than_are_served(open_double: Open) -> None:
+    engine = open_double(max_batch_size=2)
+    for rows in (1, 2):
+        np.testing.assert_array_equal(run(engine, 0, {"x": batch(rows)}, ["y"])[0], 2 * batch(rows))
+
+
 def test_more_rows_than_the_profiles_take(open_double: Open) -> None:
     with pytest.raises(
         ConfigError,
