@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,29 +18,50 @@ class ChildError(RuntimeError):
     """The child did not answer; its text is one sentence that names the module and the reason."""
 
 
-def run_module(module: str, arguments: Sequence[str], *, timeout_s: float, python: str = sys.executable) -> bytes:
-    """The last line that `python -m module arguments` prints. Raises `ChildError`."""
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    timeout_s: float,
+    python: str = sys.executable,
+    under: Sequence[str] = (),
+) -> bytes:
+    """The last line that `python -m module arguments` prints, started by the command `under`, such as a profiler.
+
+    Raises `ChildError`.
+    """
     if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
         python = shutil.which("python3") or "python3"
-    command = [python, "-m", module, *arguments]
+    command = [*under, python, "-m", module, *arguments]
     try:
-        done = subprocess.run(
-            command,
-            # -m puts the working folder first on sys.path: it must be ours, not the server's.
-            cwd=CODE_ROOT,
-            env={**os.environ, "PYTHONPATH": _search_path()},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        status, stdout, stderr = _run(command, timeout_s)
     except subprocess.TimeoutExpired:
         raise ChildError(f"{module} did not finish within {timeout_s:g} s") from None
     except OSError as error:
         raise ChildError(f"{module} could not be started with {command[0]}: {error.strerror}") from None
-    if done.returncode != 0:
-        raise ChildError(f"{module} failed with status {done.returncode}: {_last_line(done.stderr)}")
-    return done.stdout.strip().rpartition(b"\n")[2]
+    if status != 0:
+        raise ChildError(f"{module} failed with status {status}: {_last_line(stderr)}")
+    return stdout.strip().rpartition(b"\n")[2]
+
+
+def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
+    """Status, what it printed, what it complained of. Nothing that it started is left behind where it is broken off."""
+    with subprocess.Popen(
+        command,
+        # -m puts the working folder first on sys.path: it must be ours, not the server's.
+        cwd=CODE_ROOT,
+        env={**os.environ, "PYTHONPATH": _search_path()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, stdout, stderr
 
 
 def _search_path() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,15 @@ def test_child_answer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_module, "run_module", lambda *_, **__: b"hello")
     with pytest.raises(ChildError, match="cannot be read"):
         work_in_child(Path("m.onnx"), [1])
+
+
+def test_a_child_that_is_broken_off_leaves_nothing_that_it_started(tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    under = ("sh", "-c", f"sleep 60 & echo $! > {started}; wait")
+    with pytest.raises(ChildError, match=r"^profiler.work did not finish within 1 s$"):
+        run_module("profiler.work", [], timeout_s=1, under=under)
+    state = Path(f"/proc/{int(started.read_text())}/stat")
+    give_up_s = time.monotonic() + 20
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < give_up_s, "it still runs"
+        time.sleep(0.01)
