@@ -76,10 +76,15 @@ class ProfileFile(msgspec.Struct, frozen=True):
         """The part that decides whether the rest may be used."""
         return Identity(self.device, self.engine, self.model_sha256)
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Those of the entries."""
+        return tuple(entry.batch_size for entry in self.entries)
+
     def profile(self) -> ModelProfile:
         """What the scheduler works with; there is at least one entry."""
         loads = (Load(e.p50_ns, e.features.compute, e.features.l2, e.features.dram) for e in self.entries)
-        return ModelProfile(tuple(e.batch_size for e in self.entries), tuple(loads))
+        return ModelProfile(self.batch_sizes, tuple(loads))
 
 
 def read_profile(path: Path) -> ProfileFile | None:
@@ -112,7 +117,7 @@ def mismatch(path: Path, found: ProfileFile, wanted: Identity, batch_sizes: Iter
         return f"'{path}' was measured with another engine ('{found.engine}', this is '{wanted.engine}')"
     if found.model_sha256 != wanted.model_sha256:
         return f"'{path}' was measured before the model file changed"
-    missing = sorted(set(batch_sizes) - {entry.batch_size for entry in found.entries})
+    missing = sorted(set(batch_sizes).difference(found.batch_sizes))
     return f"'{path}' has no entry for batch size {missing[0]}" if missing else None
 
 

@@ -5,6 +5,8 @@ CUDA counts what CUDA_VISIBLE_DEVICES shows, in an order of its own; NVML counts
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from backend.errors import ConfigError
@@ -64,6 +66,15 @@ def hardware(index: int) -> Hardware:
     )
 
 
+@contextmanager
+def profiled(index: int) -> Iterator[None]:
+    """What runs meanwhile is for a profiler to see that was told to wait for this. Raises ConfigError."""
+    _check("be used", index, runtime.cudaSetDevice(index))
+    _check("be profiled", index, runtime.cudaProfilerStart())
+    yield
+    _check("be profiled", index, runtime.cudaProfilerStop())
+
+
 def text(found: bytes) -> str:
     """What CUDA wrote into a field of fixed length."""
     return found.split(b"\0", 1)[0].decode()
@@ -80,3 +91,8 @@ def _value(what: str, index: int, result: tuple[Any, Any]) -> Any:
     if status != _E.cudaSuccess:
         raise ConfigError(f"GPU {index} does not tell {what}: {describe(status)}")
     return value
+
+
+def _check(what: str, index: int, result: tuple[Any]) -> None:
+    if result[0] != _E.cudaSuccess:
+        raise ConfigError(f"GPU {index} cannot {what}: {describe(result[0])}")

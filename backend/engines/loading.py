@@ -19,7 +19,7 @@ GPU_LANES = 2
 def open_engine(config: EngineConfig) -> Engine:
     """Load the model file with the engine and in the process that the configuration asks for. Raises IsochroneError."""
     parameters, file = config.parameters, config.model_file
-    engine = "tensorrt" if is_plan(file) else "onnxruntime"
+    engine = engine_of(file)
     if parameters.engine not in ("auto", engine):
         made = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {made}")
@@ -48,6 +48,11 @@ def open_here(engine: str, file: Path, device_id: int | None, lanes: int, max_ba
     from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
 
     return open_plan(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
+
+
+def engine_of(file: Path) -> str:
+    """The name of the engine that runs a model file."""
+    return "tensorrt" if is_plan(file) else "onnxruntime"
 
 
 def is_plan(file: Path) -> bool:

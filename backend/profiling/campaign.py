@@ -11,8 +11,12 @@ from pathlib import Path
 
 from backend.errors import IsochroneError
 from backend.load_profile import counted_features, identity_of, on_first_lane, timed_run
+from backend.profiling.counters import Counters
 from backend.profiling.job import Job
+from profiler.feature_source import FeatureSource
 from profiler.lock import exclusive
+from profiler.nsight import NsightError, NsightFeatures
+from profiler.profile_file import ProfileFile
 from profiler.rounds import Rounds
 
 _LOCK_WAIT_S = 60.0
@@ -54,8 +58,9 @@ def run_campaign(
 
     An interrupt passes through; what has rounds enough is kept before.
     """
+    counters = Counters(directory, hooks.say)
     for job in jobs:  # children run here, before anything is timed
-        _begin(job, directory, again, hooks)
+        _begin(job, counters, directory, again, hooks)
     total = sum(len(job.missing) for job in jobs if job.error is None)
     done = 0
     for group in groups([job for job in jobs if job.missing and job.error is None], _OPEN_BYTES_MAX):
@@ -82,20 +87,32 @@ def groups(jobs: Sequence[Job], bytes_max: int) -> Iterator[list[Job]]:
         yield group
 
 
-def _begin(job: Job, directory: Path, again: bool, hooks: Hooks) -> None:
-    config = job.config
+def _begin(job: Job, counters: Counters, directory: Path, again: bool, hooks: Hooks) -> None:
     try:
-        engine = job.open(config)
-        identity = identity_of(config, engine)
+        engine = job.open(job.config)
+        identity = identity_of(job.config, engine)
         engine.close()
-        source = counted_features(config, directory, job.batch_sizes)
+        found = job.recall(identity, again=again)
+        source = _source(job, found, counters, directory)
+        job.begin(found, source)
     except (IsochroneError, OSError) as error:
         job.error = str(error)
         return
-    job.begin(identity, source, again=again)
     for sentence in (job.redone and f"{job.redone}, so it is measured anew", source.note):
         if sentence:
             hooks.say(f"{job.name}: {sentence}")
+
+
+def _source(job: Job, found: ProfileFile, counters: Counters, directory: Path) -> FeatureSource:
+    """Where the features of all sizes come from that the file will have: a GPU's own counters if they can be had."""
+    sizes = sorted({*job.batch_sizes, *found.batch_sizes})
+    if job.config.device_id is None:
+        return counted_features(job.config, directory, sizes)
+    known = found.batch_sizes if found.features_from == NsightFeatures.name else ()
+    try:
+        return counters.features(job.path.parent, [size for size in sizes if size not in known])
+    except NsightError as error:
+        return counted_features(job.config, directory, sizes, str(error))
 
 
 def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]) -> list[Task]:

@@ -48,41 +48,54 @@ class Job:
     @property
     def missing(self) -> list[int]:
         """Batch sizes that are to be measured still."""
-        have = {entry.batch_size for entry in self.file.entries} if self.file else set()
+        have = self.file.batch_sizes if self.file else ()
         return [size for size in self.batch_sizes if size not in have]
 
-    def begin(self, identity: Identity, source: FeatureSource, *, again: bool) -> None:
-        """Take over what the file holds for this identity and source; with `again`, not the sizes asked for."""
-        self.source = source
-        kept, self.redone = _kept(self.path, identity, source.name)
-        if again:
-            kept = tuple(entry for entry in kept if entry.batch_size not in self.batch_sizes)
-        self.file = ProfileFile(
+    def recall(self, identity: Identity, *, again: bool) -> ProfileFile:
+        """What the file holds for this identity, maybe nothing; with `again`, less the sizes asked for."""
+        found, self.redone = _found(self.path, identity)
+        dropped = self.batch_sizes if again else ()
+        return ProfileFile(
             SCHEMA,
             self.config.name,
             self.config.version,
             identity.device,
             identity.engine,
             identity.model_sha256,
-            source.name,
-            kept,
-            source.note,
+            found.features_from if found else "",
+            tuple(entry for entry in (found.entries if found else ()) if entry.batch_size not in dropped),
         )
+
+    def begin(self, found: ProfileFile, source: FeatureSource) -> None:
+        """Go on from `found`: its times stay, its features come from `source` now. Raises ConfigError as `keep`."""
+        self.source = source
+        self.file = msgspec.structs.replace(found, features_from=source.name, note=source.note)
+        if found.entries and found.features_from != source.name:
+            self._write(tuple(map(self._renewed, found.entries)))
 
     def keep(self, batch_size: int, measured: Measured) -> None:
         """Write the file with one more entry. Raises ConfigError where the directory refuses it."""
-        assert self.file is not None and self.source is not None
-        load = self.source.load(batch_size, measured.p50_ns)
+        assert self.file is not None
         entry = Entry(
             batch_size=batch_size,
             rows_per_s=round(batch_size * 1e9 / measured.p50_ns, 3),
-            features=Features(*(round(share, 6) for share in load.features)),
+            features=self._features(batch_size, measured.p50_ns),
             **msgspec.structs.asdict(measured),
         )
         others = (old for old in self.file.entries if old.batch_size != batch_size)
-        entries = tuple(sorted((*others, entry), key=lambda one: one.batch_size))
-        self.file = msgspec.structs.replace(self.file, entries=entries)
         self.measured.add(batch_size)
+        self._write(tuple(sorted((*others, entry), key=lambda one: one.batch_size)))
+
+    def _features(self, batch_size: int, solo_ns: int) -> Features:
+        assert self.source is not None
+        return Features(*(round(share, 6) for share in self.source.load(batch_size, solo_ns).features))
+
+    def _renewed(self, entry: Entry) -> Entry:
+        return msgspec.structs.replace(entry, features=self._features(entry.batch_size, entry.p50_ns))
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        assert self.file is not None
+        self.file = msgspec.structs.replace(self.file, entries=entries)
         try:
             write_profile(self.path, self.file)
         except OSError as error:
@@ -99,14 +112,11 @@ def check_batch_sizes(config: ModelConfig, sizes: Sequence[int]) -> None:
             )
 
 
-def _kept(path: Path, identity: Identity, features_from: str) -> tuple[tuple[Entry, ...], str | None]:
+def _found(path: Path, identity: Identity) -> tuple[ProfileFile | None, str | None]:
+    """The file where it holds, else why what it holds is dropped."""
     try:
         found = read_profile(path)
     except ProfileFileError as error:
-        return (), str(error)
-    if found is None:
-        return (), None
-    why = mismatch(path, found, identity)
-    if why is None and found.features_from != features_from:
-        why = f"'{path}' has features from '{found.features_from}', and now they come from '{features_from}'"
-    return ((), why) if why else (found.entries, None)
+        return None, str(error)
+    why = mismatch(path, found, identity) if found else None
+    return (None, why) if why else (found, None)

@@ -98,6 +98,7 @@ def as_json(jobs: Sequence[Job], failed: Mapping[str, str], *, wall_s: float, in
 def features_sentence(jobs: Sequence[Job]) -> str:
     """Says where the features come from."""
     where = {
+        "nsight": "the GPU's own counters, read by Nsight Compute",
         "graph": "operations and bytes counted in the model graph, over the measured peaks of one core",
         "estimate": "operations and bytes counted in the model graph, over peaks that follow from the GPU's attributes",
         "neutral": "nothing measured: neutral values",

@@ -20,9 +20,11 @@ from backend.cli import app
 from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
 from backend.load_profile import profile_at_load
+from backend.profiling import one_batch
 from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
 from backend.profiling.repository import find_versions, served_config
 from backend.runtime_dir import VARIABLE
+from predictor.workload import Load
 from profiler.feature_source import NeutralFeatures
 from profiler.rounds import Rounds
 
@@ -150,6 +152,32 @@ def test_a_missing_repository_is_named(tmp_path: Path) -> None:
 def test_batch_sizes_that_are_no_numbers(text: str) -> None:
     with pytest.raises(ConfigError):
         read_batch_sizes(text)
+
+
+def test_nsight_has_nothing_to_count_on_a_cpu(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert one_batch.main([str(repository / "a" / "1"), "1"]) == 1
+    assert capsys.readouterr().err == "model 'a' runs on the CPU, where there is nothing for Nsight Compute to count\n"
+
+
+def test_times_stay_when_features_come_from_elsewhere(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(repository, models=("a",)) == 0
+    before = entries(repository, "a")
+    monkeypatch.setattr(campaign_module, "counted_features", lambda *_: Halves())
+    assert run(repository, models=("a",)) == 0
+    file = json.loads((repository / "a" / "1" / "profile.json").read_bytes())
+    assert (file["features_from"], file["note"]) == ("half", None)
+    after = entries(repository, "a")
+    assert {size: entry["p50_ns"] for size, entry in after.items()} == {n: e["p50_ns"] for n, e in before.items()}
+    assert {entry["features"]["l2"] for entry in after.values()} == {0.5}
+
+
+class Halves:
+    """Half of everything."""
+
+    name, note, lasting = "half", None, True
+
+    def load(self, batch_size: int, solo_ns: int) -> Load:  # noqa: ARG002
+        return Load(solo_ns, 0.5, 0.5, 0.5)
 
 
 def test_serving_uses_the_file_of_this_device_only(repository: Path, caplog: pytest.LogCaptureFixture) -> None:

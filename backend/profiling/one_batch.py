@@ -1,0 +1,45 @@
+"""Runs one batch of a model between CUDA's marks for profilers: `python -m backend.profiling.one_batch DIRECTORY SIZE`.
+
+For `profiler.nsight`, whose `ncu` starts it. The engine is opened in this process, wherever it would serve.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from backend.device.cuda import profiled
+from backend.engines.loading import engine_of, open_here
+from backend.errors import ConfigError, IsochroneError
+from backend.load_profile import timed_run
+from backend.profiling.repository import ModelVersion, read_config, served_config
+
+
+def run_one(directory: Path, batch_size: int) -> None:
+    """Once to warm up, once to be counted. directory: the model's version. Raises IsochroneError."""
+    folder = directory.parent
+    config = served_config(ModelVersion(folder.name, directory.name, directory, read_config(folder / "config.pbtxt")))
+    if config.device_id is None:
+        raise ConfigError(f"model '{config.name}' runs on the CPU, where there is nothing for Nsight Compute to count")
+    file = config.model_file
+    engine = open_here(engine_of(file), file, config.device_id, 1, config.max_batch_size)
+    try:
+        timed_run(config, engine, batch_size)
+        with profiled(config.device_id):
+            timed_run(config, engine, batch_size)
+    finally:
+        engine.close()
+
+
+def main(arguments: list[str]) -> int:
+    """What goes wrong is one sentence in the last line of stderr."""
+    try:
+        run_one(Path(arguments[0]), int(arguments[1]))
+    except IsochroneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
