@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -74,6 +75,12 @@ class Channel:
             _close(descriptors)
             raise ProtocolError(f"{len(descriptors)} descriptors came with one message")
         return message, descriptors[0] if descriptors else None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether `receive` has something to say by then."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1e3))
 
     def hang_up(self) -> None:
         """Wake whoever waits here or at the other end; `close` is still due."""

@@ -1,6 +1,7 @@
 """What a model's process and its device's engine process say to each other: frozen and typed; tensors lie elsewhere.
 
-A model has one connection of its own, on which it is opened, and one per lane. Closing the first releases the model.
+A model has one connection of its own, on which it is opened, one per lane, and one for signs of life. Closing the first
+releases the model.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class AddLane(Message, frozen=True, tag="add-lane"):
     lane: int
 
 
+class Ping(Message, frozen=True, tag="ping"):
+    """Are you there? The first message on a connection that carries nothing else."""
+
+
 class Run(Message, frozen=True, tag="run"):
     """Run a batch; comes with the descriptor of the region where the inputs lie, if that is a new one.
 
@@ -72,6 +77,10 @@ class Opened(Message, frozen=True, tag="opened"):
     file_stamp: str
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
+
+
+class Pong(Message, frozen=True, tag="pong"):
+    """Answer to `Ping`, whatever else the process does."""
 
 
 class Refused(Message, frozen=True, tag="refused"):
@@ -99,7 +108,8 @@ class Failed(Message, frozen=True, tag="failed"):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Open | AddLane).decode
+decode_request = msgspec.msgpack.Decoder(Open | AddLane | Ping).decode
 decode_run = msgspec.msgpack.Decoder(Run).decode
+decode_pong = msgspec.msgpack.Decoder(Pong).decode
 decode_opened = msgspec.msgpack.Decoder(Opened | Refused).decode
 decode_finished = msgspec.msgpack.Decoder(Finished | Failed).decode

@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from backend.device_process import only_listener
 from backend.engine_host import memory
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.lanes import LaneThread, ModelLane
-from backend.engine_host.messages import PROTOCOL, AddLane, Open, Opened, Refused, Spec, decode_request
+from backend.engine_host.messages import PROTOCOL, AddLane, Open, Opened, Ping, Pong, Refused, Spec, decode_request
 from backend.engine_host.store import EngineStore, Held, file_stamp
 from backend.engines.loading import open_here
 from backend.engines.protocol import TensorSpec
@@ -68,7 +69,10 @@ class EngineProcess:
 
     def _serve(self, channel: Channel) -> None:
         try:
-            held = self._open(channel)
+            first, _ = channel.receive(decode_request)
+            if isinstance(first, Ping):
+                _answer_pings(channel)
+            held = self._open(channel, first)
             if held is None:
                 return
             try:
@@ -84,9 +88,8 @@ class EngineProcess:
             channel.close()
             self._count(-1)
 
-    def _open(self, channel: Channel) -> Held | None:
+    def _open(self, channel: Channel, request: Open | AddLane) -> Held | None:
         """What the first message asks for; None where that is refused."""
-        request, _ = channel.receive(decode_request)
         try:
             held, opened = self._load(request)
         except IsochroneError as error:
@@ -120,6 +123,15 @@ class EngineProcess:
             if thread is None:
                 thread = self._lanes[request.lane] = LaneThread(request.lane, on_cpu=self._on_cpu)
         thread.add(ModelLane(request.lane, Channel(socket.socket(fileno=descriptor)), held.again()))
+
+
+def _answer_pings(channel: Channel) -> NoReturn:
+    """Until nobody asks any more, which raises ConnectionError."""
+    while True:
+        channel.send(Pong())
+        request, _ = channel.receive(decode_request)
+        if not isinstance(request, Ping):
+            raise ProtocolError(f"not a ping: {request!r}")
 
 
 def _told(specs: tuple[TensorSpec, ...]) -> tuple[Spec, ...]:

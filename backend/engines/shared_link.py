@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack, suppress
 
 from backend.device_process import LINGER_S, Start, connect_or_start
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Open, Opened, Refused, decode_opened
 from backend.engines.shared_session import Session
+from backend.engines.shared_watch import Watch
 from backend.errors import ConfigError, EngineError, IsochroneError, ServerError
 from backend.runtime_dir import meeting_point
 
@@ -105,14 +107,16 @@ class EngineLink:
         options = ("--device", self._device, "--linger-s", str(LINGER_S))
         start = Start("backend.engine_host.process", options, own_session=False)
         for _ in range(_OPEN_TRIES):
-            channel = Channel(connect_or_start(point, start, CONNECT_S))
-            try:
-                return Session(channel, self._ask(channel))
-            except ConnectionError:
-                channel.close()
-            except BaseException:
-                channel.close()
-                raise
+            with ExitStack() as undone:
+                channel = Channel(connect_or_start(point, start, CONNECT_S))
+                undone.callback(channel.close)
+                # Second, so that it watches no other process than the one that the model is opened in.
+                watch = Watch(connect_or_start(point, start, CONNECT_S))
+                undone.callback(watch.close)
+                with suppress(ConnectionError):
+                    session = Session(channel, watch, self._ask(channel))
+                    undone.pop_all()
+                    return session
         raise ServerError(
             f"the engine process ended each time it was to load '{self._model.file}'; its log is '{point.log}'"
         )

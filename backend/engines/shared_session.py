@@ -1,4 +1,4 @@
-"""A model's connections to an engine process while that lives: one on which it is open there, and one per lane."""
+"""A model's connections to an engine process while that lives: where it is open, where it is watched, and its lanes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import AddLane, Failed, Opened, Run, decode_finished, decode_opened
 from backend.engine_host.regions import Inbox, Outbox
 from backend.engines.protocol import Feeds, Ran
+from backend.engines.shared_watch import Watch
 from backend.errors import EngineError
 
 
@@ -48,9 +49,9 @@ class Lane:
 class Session:
     """One life of the model in an engine process. Raises ConnectionError where that is over."""
 
-    def __init__(self, channel: Channel, opened: Opened) -> None:
+    def __init__(self, channel: Channel, watch: Watch, opened: Opened) -> None:
         self.opened = opened
-        self._channel = channel
+        self._channel, self._watch = channel, watch
         self._lock = threading.Lock()
         self._lanes: dict[int, Lane] = {}
         self._over = False
@@ -83,3 +84,4 @@ class Session:
         for lane in self._lanes.values():
             lane.close()
         self._channel.close()
+        self._watch.close()

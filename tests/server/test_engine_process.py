@@ -185,18 +185,24 @@ def test_the_weights_of_two_instances_are_in_memory_once(
     eventually(lambda: memory_bytes(process) < sizes[0] + 0.5 * WEIGHTS_BYTES)
 
 
-def test_a_killed_engine_process_costs_no_request_and_is_replaced(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize(
+    ("how", "noticed_within_s"), [(signal.SIGKILL, 0.0), (signal.SIGSTOP, 15.0)], ids=["dies", "hangs"]
+)
+def test_an_engine_process_that_dies_or_hangs_costs_no_request_and_is_replaced(
+    server: EmbeddedServer, how: signal.Signals, noticed_within_s: float
+) -> None:
+    before = loaded(server, "one"), loaded(server, "two")
     with ExitStack() as stack:
         models = {"one": ONE, "two": TWO}
         loops = [stack.enter_context(OpenLoop(server.grpc_url, n, m, RATE_PER_S)) for n, m in models.items()]
         time.sleep(1.0)
         first, killed_s = engine_process(server), time.monotonic()
-        os.kill(first, signal.SIGKILL)
-        eventually(lambda: loaded(server, "one") == loaded(server, "two") == 2)
+        os.kill(first, how)
+        eventually(lambda: (loaded(server, "one"), loaded(server, "two")) == (before[0] + 1, before[1] + 1))
         time.sleep(1.0)
     for loop in loops:
         assert loop.failures() == []
-        assert longest_s(loop.sent(killed_s - 0.5)) < RECOVERED_WITHIN_S
+        assert longest_s(loop.sent(killed_s - 0.5)) < noticed_within_s + RECOVERED_WITHIN_S
     assert metric(server, "isochrone_requests_total", outcome="failed", model="one") == 0
     assert engine_processes(server) == [engine_process(server)]
     assert engine_process(server) != first

@@ -21,6 +21,8 @@ import pytest
 from onnx import helper
 
 from backend.device_process import LINGER_S
+from backend.engine_host.messages import Pong, decode_pong
+from backend.engines import shared_watch
 from backend.engines.loading import open_engine, open_here
 from backend.engines.protocol import Array, Engine
 from backend.engines.shared import SharedEngine
@@ -195,6 +197,72 @@ def test_a_killed_engine_process_costs_no_batch(small: tuple[Engine, Engine]) ->
 
     in_threads(partial(load, 0), partial(load, 1), kill)
     assert engine_process() not in killed
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that stand still are found out soon."""
+    monkeypatch.setattr(shared_watch, "PING_EVERY_S", 0.05)
+    monkeypatch.setattr(shared_watch, "WAIT_S", 0.2)
+    monkeypatch.setattr(shared_watch, "ANSWER_WAITS", 3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_engine_process_that_hangs_is_ended_and_what_it_ran_is_run_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(open_engine(config(tmp_path, batchmates(1_000.0)))) as shared:
+        hung = engine_process()
+
+        def hang() -> None:
+            eventually(partial(computes, cpu_s(hung) + 0.1))
+            os.kill(hung, signal.SIGSTOP)
+
+        def run() -> None:
+            assert shared.run(0, ONE_ROW, ["y"]).exec_ns > 0
+
+        in_threads(run, hang)
+        assert gone(hung)
+        assert engine_process() != hung
+    assert f"engine process {hung} gives no sign of life; it is ended" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_model_that_comes_to_an_engine_process_that_hangs_is_loaded(
+    tmp_path: Path, small: tuple[Engine, Engine]
+) -> None:
+    hung = engine_process()
+    os.kill(hung, signal.SIGSTOP)
+    with closing(open_engine(config(tmp_path, mlp(16, 2), "newcomer"))) as shared:
+        assert shared.run(0, {"x": [x()]}, ["y"]).exec_ns > 0
+        assert small[0].run(0, {"x": [x()]}, ["y"]).exec_ns > 0
+        assert gone(hung)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_engine_process_that_has_nothing_to_do_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Pong] = []
+
+    def counted(packet: bytes) -> Pong:
+        answers.append(decode_pong(packet))
+        return answers[-1]
+
+    monkeypatch.setattr(shared_watch, "decode_pong", counted)
+    with closing(open_engine(config(tmp_path, mlp(16, 2)))):
+        before = engine_process()
+        eventually(lambda: len(answers) > 30)
+        assert engine_process() == before
+        assert not gone(before)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_batch_that_takes_long_is_no_hang(tmp_path: Path) -> None:
+    """Several times what an engine process is waited for that does nothing."""
+    with closing(open_engine(config(tmp_path, batchmates(2_000.0)))) as shared:
+        before = engine_process()
+        assert shared.run(0, ONE_ROW, ["y"]).exec_ns > 1e9
+        assert engine_process() == before
+        assert not gone(before)
 
 
 def test_a_batch_that_takes_the_engine_process_down_is_run_twice_and_no_more(tmp_path: Path) -> None:
