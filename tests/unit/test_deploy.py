@@ -120,9 +120,10 @@ def test_the_install_lines_are_those_of_the_projects_readme() -> None:
     assert "\n".join(install_lines()) in (ROOT / "README.md").read_text()
 
 
-def locked() -> dict[str, str]:
-    lines = (DEPLOY / "requirements.txt").read_text().splitlines()
-    return {canonicalize_name(pin.partition("==")[0]): pin for pin in lines if not pin.startswith("#")}
+def locked(file: str = "requirements.txt") -> dict[str, str]:
+    """By name; another such file that it includes is left out."""
+    lines = (DEPLOY / file).read_text().splitlines()
+    return {canonicalize_name(pin.partition("==")[0]): pin for pin in lines if not pin.startswith(("#", "--"))}
 
 
 def closure(requirements: list[str]) -> set[str]:
@@ -145,6 +146,17 @@ def test_the_image_gets_what_the_install_lines_get_all_of_it_pinned() -> None:
     for name, pin in pins.items():
         assert re.fullmatch(r"[\w-]+==[\d.]+", pin), pin
         assert pin == PINS.get(name, pin)
+
+
+def test_the_gpus_image_gets_what_a_model_on_a_gpu_needs_all_of_it_pinned() -> None:
+    file = services()["triton-gpu"]["build"]["args"]["REQUIREMENTS"]
+    assert "--requirement requirements.txt" in (DEPLOY / file).read_text().splitlines()
+    assert ("ARG", "REQUIREMENTS=requirements.txt") in instructions()
+    wanted = PROJECT["optional-dependencies"]["gpu"]
+    assert set(locked(file)) == closure(list(wanted))
+    assert set(wanted) <= set(locked(file).values())
+    for pin in locked(file).values():
+        assert re.fullmatch(r"[\w-]+==[\d.]+", pin), pin
 
 
 # Compose
