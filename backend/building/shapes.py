@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backend.engines.gpu_runtime import Shape
 from backend.engines.plan_facts import ProfileFacts
-from backend.engines.plan_runtime import Shape
 from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
 

@@ -51,6 +51,7 @@ def limit_multiprocessors(percent: int) -> None:
         )
 
 
-def share_percent() -> str | None:
-    """What this process may use under MPS, None: all."""
-    return os.environ.get(SHARE)
+def stated_share() -> str | None:
+    """What this process may use under MPS, in words for an engine's identity; None: all."""
+    share = os.environ.get(SHARE)
+    return f"{share} % of the multiprocessors" if share else None

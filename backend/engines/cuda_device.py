@@ -9,7 +9,7 @@ from backend.device.cuda import check_gpu, describe, text  # first: it says so i
 # isort: split
 from cuda.bindings import runtime
 
-from backend.engines.plan_runtime import Address, Event, Graph, Memory, Stream
+from backend.engines.gpu_runtime import Address, Event, Graph, Memory, Stream
 from backend.errors import EngineError
 
 _NS_PER_MS = 1e6
@@ -32,7 +32,7 @@ _LOST = (
 
 
 class CudaDevice:
-    """See `plan_runtime.Device`. Raises ConfigError where there is no such GPU."""
+    """See `gpu_runtime.Device`. Raises ConfigError where there is no such GPU."""
 
     def __init__(self, index: int) -> None:
         check_gpu(index, "a plan")

@@ -1,4 +1,4 @@
-"""Shapes of a plan: which profile takes a batch, how large tensors get, which batches there are. Arithmetic only."""
+"""Shapes of a plan: which profile takes a batch, how large tensors get. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.engines.plan_runtime import PlanTensor, Profile, Shape, Shapes
+from backend.engines.gpu_runtime import Shape, Shapes
+from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError, EngineError
-from profiler.brief import batch_sizes
-
-GRAPH_SIZES_MAX = 32
-"""Batch sizes that get a CUDA graph each; a graph costs memory and some of the load's time, on every lane."""
 
 
 def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, ...]:
@@ -54,23 +51,6 @@ def largest_shapes(profile: Profile, max_batch_size: int) -> dict[str, Shape]:
     if max_batch_size == 0:
         return dict(profile.largest)
     return {name: (min(shape[0], max_batch_size), *shape[1:]) for name, shape in profile.largest.items()}
-
-
-def batch_shapes(tensors: Sequence[PlanTensor], batch_size: int) -> dict[str, Shape] | None:
-    """The inputs' shapes in a batch of this size, None where it does not decide them. 0: the model does not batch."""
-    shapes = {
-        tensor.name: (batch_size, *tensor.shape[1:]) if batch_size and tensor.shape else tensor.shape
-        for tensor in tensors
-        if tensor.is_input
-    }
-    return None if any(-1 in shape for shape in shapes.values()) else shapes
-
-
-def graph_sizes(max_batch_size: int) -> list[int]:
-    """Batch sizes that get a graph: all where they are few, else powers of two and the largest."""
-    if max_batch_size <= GRAPH_SIZES_MAX:
-        return list(range(1, max_batch_size + 1)) or [0]
-    return batch_sizes(max_batch_size)
 
 
 def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> int:

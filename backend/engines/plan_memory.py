@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.engines.plan_runtime import Memory
+from backend.engines.gpu_runtime import Memory
 from backend.errors import ConfigError
 
 _MIB = 1 << 20

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from backend.device import mps
-from backend.engines.plan_layout import (
-    admits,
-    batch_shapes,
-    check_batches,
-    graph_sizes,
-    largest_shapes,
-    size_bytes,
-    specs,
-)
+from backend.engines.gpu_lanes import GpuLanes
+from backend.engines.gpu_runtime import Device
+from backend.engines.gpu_transfers import Timings
+from backend.engines.plan_layout import admits, check_batches, largest_shapes, size_bytes, specs
 from backend.engines.plan_memory import Budget, check_budget
-from backend.engines.plan_runtime import Device, Plan
+from backend.engines.plan_runtime import Plan
 from backend.engines.protocol import Feeds, Ran
-from backend.engines.tensorrt_lane import Lane, Timings
+from backend.engines.ready_batches import ready_batches
+from backend.engines.tensorrt_lane import Lane
 from backend.errors import ConfigError, EngineError
 
 
@@ -37,78 +32,54 @@ class TensorRtEngine:
         self.inputs = specs(plan.tensors, inputs=True)
         self.outputs = specs(plan.tensors, inputs=False)
         self._capacities = _capacities(plan, device, file, max_batch_size)
-        self._graph_sizes = graph_sizes(max_batch_size)
+        self._max_batch_size = max_batch_size
         self._has_graphs = False
-        self._lanes: dict[int, Lane] = {}
-        self._growing = threading.Lock()
-        with ExitStack() as undone:
-            undone.callback(self._close_lanes)
-            self._add_lanes(range(lanes))
-            undone.pop_all()
-        share = mps.share_percent()
-        self.identity = ", ".join(
-            [
-                f"tensorrt {plan.version}",
-                f"{'with' if self._has_graphs else 'without'} CUDA graphs",
-                *([f"{share} % of the multiprocessors"] if share else []),
-            ]
-        )
+        check_budget(self._budget(lanes), file, device.index, device.memory())
+        self._lanes = GpuLanes(device, self._lane, lanes)
+        graphs = f"{'with' if self._has_graphs else 'without'} CUDA graphs"
+        self.identity = ", ".join(filter(None, (f"tensorrt {plan.version}", graphs, mps.stated_share())))
 
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         """See `Engine.run`."""
-        if self._device.lost:
-            raise EngineError(
-                f"GPU {self._device.index} failed while this process used it ({self._device.lost}) and is lost to it; "
-                "unload the model and load it again"
-            )
-        self._device.activate()
-        return (self._lanes.get(lane) or self._one_more(lane)).run(feeds, outputs)
+        return self._lanes.run(lane, feeds, outputs)
 
     def timings(self, lane: int) -> Timings | None:
         """Of the last batch that ended well on a lane; for the thread that ran it."""
-        found = self._lanes.get(lane)
-        return found.timings if found else None
+        return self._lanes.timings(lane)
 
     def close(self) -> None:
         """See `Engine.close`."""
-        if not self._device.lost:
-            self._device.activate()
-        self._close_lanes()
+        self._lanes.close()
         self._plan.close()
 
-    def _one_more(self, index: int) -> Lane:
-        """The device's scheduler runs more lanes than this model was told of."""
-        with self._growing:
-            try:
-                self._add_lanes([index])
-            except ConfigError as error:
-                raise EngineError(f"there is no room for lane {index}: {error}") from None
-            return self._lanes[index]
-
-    def _add_lanes(self, indices: Sequence[int]) -> None:
-        """Raises ConfigError where they do not fit."""
-        budget = Budget(0, self._plan.activation_bytes + sum(self._capacities.values()), len(indices))
-        memory = self._device.memory()
+    def _lane(self, index: int) -> Lane:
+        """Raises ConfigError where it does not fit."""
+        budget, memory = self._budget(1), self._device.memory()
         check_budget(budget, self._file, self._device.index, memory)
-        for index in indices:
-            try:
-                lane = self._lanes[index] = Lane(self._plan, self._device, self._capacities)
-            except EngineError as error:
-                raise ConfigError(
-                    f"lane {index} of '{self._file}' cannot be had: {error}; "
-                    + budget.sentence(self._file, self._device.index, memory)
-                ) from None
+        try:
+            lane = Lane(self._plan, self._device, self._capacities)
+        except EngineError as error:
+            raise ConfigError(
+                f"lane {index} of '{self._file}' cannot be had: {error}; "
+                + budget.sentence(self._file, self._device.index, memory)
+            ) from None
+        with ExitStack() as undone:
+            undone.callback(lane.close)
             self._has_graphs = self._capture(lane)
+            undone.pop_all()
+        return lane
+
+    def _budget(self, lanes: int) -> Budget:
+        return Budget(0, self._plan.activation_bytes + sum(self._capacities.values()), lanes)
 
     def _capture(self, lane: Lane) -> bool:
         """Graphs for the batch sizes that decide all shapes; False where some of them has none."""
-        shapes = (batch_shapes(self._plan.tensors, size) for size in self._graph_sizes)
-        return all(known is not None and lane.capture(known) for known in shapes)
-
-    def _close_lanes(self) -> None:
-        for lane in self._lanes.values():
-            lane.close()
-        self._lanes.clear()
+        captured = False
+        for feeds in ready_batches(self.inputs, self._max_batch_size):
+            captured = lane.capture(feeds)
+            if not captured:
+                break
+        return captured
 
 
 def _capacities(plan: Plan, device: Device, file: Path, max_batch_size: int) -> dict[str, int]:

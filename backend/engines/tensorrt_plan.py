@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.datatypes import BY_CONFIG, Datatype
-from backend.engines.plan_runtime import Address, PlanTensor, Profile, Shape, Stream
+from backend.engines.gpu_runtime import Address, Shape, Stream
+from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.engines.tensorrt_import import import_tensorrt, release_of
 from backend.errors import ConfigError, EngineError
 

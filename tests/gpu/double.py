@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backend.engines.plan_runtime import Profile, Shape
+from backend.engines.gpu_runtime import Shape
+from backend.engines.plan_runtime import Profile
 from backend.engines.protocol import Array
 from backend.engines.tensorrt import TensorRtEngine
 from tests.gpu.fake_gpu import FakeDevice, FakePlan, tensor

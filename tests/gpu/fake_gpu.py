@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backend.datatypes import BY_CONFIG
+from backend.engines.gpu_runtime import Address, Event, Graph, Memory, Shape, Stream
 from backend.engines.plan_layout import size_bytes
-from backend.engines.plan_runtime import Address, Event, Graph, Memory, PlanTensor, Profile, Shape, Stream
+from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.engines.protocol import Array
 from backend.errors import EngineError
 
@@ -43,7 +44,7 @@ class _Queue:
 
 
 class FakeDevice:
-    """See `plan_runtime.Device`. failures: name of a call → what it raises, once."""
+    """See `gpu_runtime.Device`. failures: name of a call → what it raises, once."""
 
     def __init__(self, *, memory_bytes: int = GIB, index: int = 0) -> None:
         self.index = index

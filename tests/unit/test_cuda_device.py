@@ -9,7 +9,7 @@ import pytest
 from cuda.bindings import runtime
 
 from backend.engines.cuda_device import CudaDevice
-from backend.engines.plan_runtime import Event, Memory, Stream
+from backend.engines.gpu_runtime import Event, Memory, Stream
 from backend.errors import ConfigError, EngineError
 
 STATUS = runtime.cudaError_t

@@ -58,13 +58,14 @@ def test_no_daemon(pipes: Path) -> None:
         f"parameter 'mps_percent' is \"30\", but no MPS daemon listens in '{pipes}'; "
         "start it with `nvidia-cuda-mps-control -d`, or set CUDA_MPS_PIPE_DIRECTORY"
     )
-    assert mps.share_percent() is None
+    assert mps.stated_share() is None
 
 
 @pytest.mark.usefixtures("daemon")
 def test_the_share_is_set_for_cuda_to_read() -> None:
     mps.limit_multiprocessors(30)
     assert os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "30"
+    assert mps.stated_share() == "30 % of the multiprocessors"
     mps.limit_multiprocessors(30)
     with pytest.raises(ConfigError, match=r"^parameter 'mps_percent' is \"40\", but this process has 30 % already;"):
         mps.limit_multiprocessors(40)

@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backend.engines.gpu_runtime import Memory
 from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, check_facts, facts_path, read_facts
-from backend.engines.plan_layout import batch_shapes, choose_profile, graph_sizes, largest_batch, largest_shapes
+from backend.engines.plan_layout import choose_profile, largest_batch, largest_shapes
 from backend.engines.plan_memory import Budget, check_budget
-from backend.engines.plan_runtime import Memory, Profile
+from backend.engines.plan_runtime import Profile
 from backend.errors import ConfigError, EngineError
 from tests.gpu.fake_gpu import tensor
 
@@ -49,28 +50,12 @@ def test_a_rank_that_no_profile_has() -> None:
         choose_profile([SMALL], {"x": (2,)})
 
 
-def test_shapes_of_batches() -> None:
+def test_the_largest_batch() -> None:
     fixed = [tensor("x", (-1, 3), is_input=True), tensor("y", (-1,), is_input=False)]
-    assert batch_shapes(fixed, 4) == {"x": (4, 3)}
-    assert batch_shapes([tensor("x", (-1, -1), is_input=True)], 4) is None
-    assert batch_shapes([tensor("x", (2, 3), is_input=True)], 0) == {"x": (2, 3)}
     assert largest_shapes(LARGE, 6) == {"x": (6, 3)}
     assert largest_shapes(LARGE, 0) == {"x": (8, 3)}
     assert largest_batch(fixed, [SMALL, LARGE]) == 8
     assert largest_batch([tensor("x", (4, 3), is_input=True)], [Profile({"x": (4, 3)}, {"x": (4, 3)})]) == 0
-
-
-@pytest.mark.parametrize(
-    ("most", "sizes"),
-    [
-        (0, [0]),
-        (1, [1]),
-        (5, [1, 2, 3, 4, 5]),
-        (100, [1, 2, 4, 8, 16, 32, 64, 100]),
-    ],
-)
-def test_sizes_with_a_graph(most: int, sizes: list[int]) -> None:
-    assert graph_sizes(most) == sizes
 
 
 def test_a_budget() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.engines.plan_runtime import PlanTensor, Profile, Shape
+from backend.engines.gpu_runtime import Shape
+from backend.engines.gpu_transfers import Timings
+from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.engines.protocol import Array
 from backend.engines.tensorrt import TensorRtEngine
-from backend.engines.tensorrt_lane import Timings
 from backend.errors import ConfigError, EngineError
 from tests.gpu.double import double_plan, run
 from tests.gpu.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice, FakePlan, tensor

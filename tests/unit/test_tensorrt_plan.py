@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from backend.engines.plan_runtime import Address, Profile, Stream
+from backend.engines.gpu_runtime import Address, Stream
+from backend.engines.plan_runtime import Profile
 from backend.engines.tensorrt_import import NAMES, import_tensorrt
 from backend.engines.tensorrt_plan import LOG, TensorRtPlan
 from backend.errors import ConfigError, EngineError
