@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,11 @@ class Datatype:
     config: str
     onnx: str
     numpy: np.dtype[np.generic]
+
+    def size_bytes(self, shape: Sequence[int]) -> int:
+        """Of a tensor without dynamic dimensions."""
+        assert all(dimension >= 0 for dimension in shape), shape
+        return math.prod(shape) * self.numpy.itemsize
 
 
 DATATYPES = tuple(

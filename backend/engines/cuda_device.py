@@ -32,10 +32,10 @@ _LOST = (
 
 
 class CudaDevice:
-    """See `gpu_runtime.Device`. Raises ConfigError where there is no such GPU."""
+    """See `gpu_runtime.Device`. whose: what needs it. Raises ConfigError where there is no such GPU."""
 
-    def __init__(self, index: int) -> None:
-        check_gpu(index, "a plan")
+    def __init__(self, index: int, whose: str = "a plan") -> None:
+        check_gpu(index, whose)
         self.index = index
         self.lost: str | None = None
         self.activate()

@@ -6,7 +6,6 @@ What is executed is the caller's. Everything here belongs to one batch at a time
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ class Placed:
 
     @property
     def size_bytes(self) -> int:
-        return math.prod(self.shape) * self.datatype.numpy.itemsize
+        return self.datatype.size_bytes(self.shape)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class Transfers:
         """Enqueue the inputs' copies; what `stream` is given next begins once they are there."""
         staged = [(place, self._room(self._incoming, place.name).of(place.size_bytes)) for place in places]
         for place, pinned in staged:
-            join_into(_array_at(pinned, place), feeds[place.name])
+            join_into(array_at(pinned, place), feeds[place.name])
         with self._timed(self._in):
             for place, pinned in staged:
                 if place.size_bytes:
@@ -149,7 +148,7 @@ class Transfers:
             for place, pinned in zip(outputs, staged, strict=True):
                 if place.size_bytes:
                     self._device.copy_out(pinned, place.address, place.size_bytes, self._out.stream)
-        return [_array_at(pinned, place) for place, pinned in zip(outputs, staged, strict=True)]
+        return [array_at(pinned, place) for place, pinned in zip(outputs, staged, strict=True)]
 
     @contextmanager
     def _timed(self, stage: _Stage) -> Iterator[None]:
@@ -181,8 +180,8 @@ def quietly(give_back: Callable[[T], None], what: T) -> None:
         give_back(what)
 
 
-def _array_at(address: Address, tensor: Placed) -> Array:
-    """Host memory as an array."""
+def array_at(address: Address, tensor: Placed) -> Array:
+    """Host memory as an array of the tensor's type and shape."""
     if not tensor.size_bytes:
         return np.empty(tensor.shape, tensor.datatype.numpy)
     memory = (ctypes.c_ubyte * tensor.size_bytes).from_address(address)

@@ -43,11 +43,15 @@ def open_engine(config: EngineConfig) -> Engine:
 
 def open_here(engine: str, file: Path, device_id: int | None, lanes: int, max_batch_size: int) -> Engine:
     """Load a model file in this process. device_id: a GPU, None on CPU. Raises IsochroneError."""
-    if engine == "onnxruntime":
-        return OnnxEngine(file, device_id=device_id)
-    from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
+    if engine == "tensorrt":
+        from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
 
-    return open_plan(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
+        return open_plan(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
+    if device_id is None:
+        return OnnxEngine(file)
+    from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
+
+    return open_onnx_on_gpu(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
 
 
 def engine_of(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: one thread per batch, so that a batch stays on the core of its lane."""
+"""ONNX Runtime on CPU as an engine: one thread per batch, so that a batch stays on the core of its lane."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from backend.errors import ConfigError, EngineError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
 _ERRORS_ONLY = 3
+CPU = "CPUExecutionProvider"
 
 
 class OnnxEngine:
     """A `model.onnx` in this process. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, *, device_id: int | None = None) -> None:
-        self._session: onnxruntime.InferenceSession | None = _open(path, _providers(device_id))
+    def __init__(self, path: Path) -> None:
+        self._session: onnxruntime.InferenceSession | None = open_session(path, [CPU])
         self.inputs = input_specs(self._session, path)
         self.outputs = output_specs(self._session, path)
-        provider = self._session.get_providers()[0]
-        self.identity = f"onnxruntime {onnxruntime.__version__} {provider}, 1 thread per batch"
+        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, 1 thread per batch"
 
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:  # noqa: ARG002
         """See `Engine.run`."""
@@ -40,7 +40,7 @@ class OnnxEngine:
             results = self._session.run(list(outputs), inputs)
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.
-            raise EngineError(f"the model's run failed: {_first_line(error)}") from error
+            raise EngineError(f"the model's run failed: {first_line(error)}") from error
         return Ran(results, time.perf_counter_ns() - started_ns)
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class OnnxEngine:
 
 def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a model file, without preparing it to run."""
-    session = _open(path, ["CPUExecutionProvider"], optimize=False)
+    session = open_session(path, [CPU], optimize=False)
     return input_specs(session, path), output_specs(session, path)
 
 
@@ -65,7 +65,8 @@ def output_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[Ten
     return tuple(_spec(node, path) for node in session.get_outputs())
 
 
-def _open(path: Path, providers: list[object], *, optimize: bool = True) -> onnxruntime.InferenceSession:
+def open_session(path: Path, providers: Sequence[object], *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """One thread for what runs on the CPU. providers: in order of preference. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"there is no model file '{path}'")
     if path.stat().st_size == 0:
@@ -79,21 +80,7 @@ def _open(path: Path, providers: list[object], *, optimize: bool = True) -> onnx
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        raise ConfigError(f"ONNX Runtime cannot load '{path}': {_first_line(error)}") from error
-
-
-def _providers(device_id: int | None) -> list[object]:
-    if device_id is None:
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise ConfigError(
-            f"KIND_GPU on GPU {device_id} needs ONNX Runtime with CUDA, but the installed one has "
-            f"{', '.join(onnxruntime.get_available_providers())}; install onnxruntime-gpu or use KIND_CPU"
-        )
-    from backend.device.cuda import check_gpu  # noqa: PLC0415 - imports CUDA
-
-    check_gpu(device_id, "KIND_GPU")  # ONNX Runtime would run it on the CPU instead, and only its log would tell
-    return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
+        raise ConfigError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
 
 
 def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> TensorSpec:
@@ -106,5 +93,6 @@ def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> T
     return TensorSpec(node.name, BY_ONNX[node.type], shape, optional)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says of an error, without its backtrace."""
     return str(error).strip().split("\n", 1)[0]

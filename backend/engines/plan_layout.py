@@ -17,12 +17,6 @@ def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, .
     return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors if t.is_input == inputs)
 
 
-def size_bytes(tensor: PlanTensor, shape: Shape) -> int:
-    """Of the tensor in this shape, without dynamic dimensions."""
-    assert all(dimension >= 0 for dimension in shape), shape
-    return math.prod(shape) * tensor.datatype.numpy.itemsize
-
-
 def admits(profile: Profile, shapes: Shapes) -> bool:
     """Whether every input's shape lies between the profile's smallest and largest."""
     return all(

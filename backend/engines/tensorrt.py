@@ -10,7 +10,7 @@ from backend.device import mps
 from backend.engines.gpu_lanes import GpuLanes
 from backend.engines.gpu_runtime import Device
 from backend.engines.gpu_transfers import Timings
-from backend.engines.plan_layout import admits, check_batches, largest_shapes, size_bytes, specs
+from backend.engines.plan_layout import admits, check_batches, largest_shapes, specs
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Plan
 from backend.engines.protocol import Feeds, Ran
@@ -101,7 +101,7 @@ def _capacities(plan: Plan, device: Device, file: Path, max_batch_size: int) -> 
                         f"output '{tensor.name}' of '{file}' has shape {list(shape)}, which the data decide; "
                         "that cannot be served from a plan, use a model.onnx"
                     )
-                most[tensor.name] = max(most[tensor.name], size_bytes(tensor, shape))
+                most[tensor.name] = max(most[tensor.name], tensor.datatype.size_bytes(shape))
         device.drain(stream)
     finally:
         device.destroy_stream(stream)

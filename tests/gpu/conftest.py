@@ -1,35 +1,33 @@
-"""The same plan on a fake GPU, everywhere, and on a real one, where there is one with TensorRT."""
+"""The same model on a fake GPU, everywhere, and on a real one, where there is one with the engine that is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from onnx import helper
 
 from backend.building.command import BuildOptions, run_build
+from backend.engines.onnx_cuda import OnnxCudaEngine
+from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
 from backend.engines.tensorrt import TensorRtEngine
 from backend.engines.tensorrt_loading import open_plan
 from backend.errors import IsochroneError
-from tests.gpu.double import BATCH_SIZES, WIDTH, Open, double_plan
+from tests.gpu.double import BATCH_SIZES, GpuEngine, Open, double_plan, double_session, write_double
 from tests.gpu.fake_gpu import FakeDevice
-from tests.unit.graphs import write_model
+from tests.gpu.fake_session import HostSession
 
 
 @pytest.fixture(scope="session")
-def real_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_double(tmp_path_factory.mktemp("double") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def real_plan(onnx: Path) -> Path:
     """Built here by `isochrone build`; skips with the reason where it cannot be."""
-    folder = tmp_path_factory.mktemp("plans")
-    nodes = [
-        helper.make_node("Add", ["x", "x"], ["y"]),
-        helper.make_node("ReduceSum", ["y", "axes"], ["total"], keepdims=0),
-    ]
-    axes = np.array([1], np.int64)
-    outputs: dict[str, Sequence[int | str | None] | None] = {"y": ["batch", WIDTH], "total": ["batch"]}
-    onnx = write_model(folder / "model.onnx", nodes, {"x": ["batch", WIDTH]}, outputs, {"axes": axes})
     try:
         import backend.building.tensorrt_builder  # noqa: F401, PLC0415 - imports TensorRT
         from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
@@ -38,25 +36,60 @@ def real_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except IsochroneError as error:
         pytest.skip(f"no plan can be built and run here: {error}")
     sizes = ",".join(map(str, BATCH_SIZES))
-    run_build(BuildOptions(onnx, batch_sizes=sizes, timing_cache=folder / "timing.cache"))
-    return folder / "model.plan"
+    run_build(BuildOptions(onnx, batch_sizes=sizes, timing_cache=onnx.with_name("timing.cache")))
+    return onnx.with_name("model.plan")
 
 
-@pytest.fixture(params=["fake", "real"])
+class Opener:
+    """Opens the model of `double`; everything is closed after the test."""
+
+    def __init__(self, request: pytest.FixtureRequest, closed: ExitStack) -> None:
+        self._request, self._closed = request, closed
+
+    def __call__(self, *, lanes: int = 2, max_batch_size: int = 8) -> GpuEngine:
+        engine, gpu = self._request.param
+        open_one = {"tensorrt": self._plan, "onnxruntime": self._onnx}[engine]
+        opened = open_one(gpu, lanes, max_batch_size)
+        self._closed.callback(opened.close)
+        return opened
+
+    def _plan(self, gpu: str, lanes: int, most: int) -> GpuEngine:
+        if gpu == "real":
+            plan = self._request.getfixturevalue("real_plan")
+            return open_plan(plan, device_id=0, lanes=lanes, max_batch_size=most)
+        device = self._device()
+        return TensorRtEngine(double_plan(device), device, Path("double.plan"), lanes=lanes, max_batch_size=most)
+
+    def _onnx(self, gpu: str, lanes: int, most: int) -> GpuEngine:
+        onnx = self._request.getfixturevalue("onnx")
+        if gpu == "real":
+            try:
+                return open_onnx_on_gpu(onnx, device_id=0, lanes=lanes, max_batch_size=most)
+            except IsochroneError as error:
+                pytest.skip(f"ONNX Runtime does not run on a GPU here: {error}")
+        device = self._device()
+        session = partial(double_session, device) if gpu == "fake" else partial(HostSession, onnx, device)
+        return OnnxCudaEngine(session, device, onnx, version="1.0", lanes=lanes, max_batch_size=most)
+
+    def _device(self) -> FakeDevice:
+        device = FakeDevice()
+        self._closed.callback(lambda: device.held and pytest.fail(f"not given back: {device.held}"))
+        return device
+
+
+PLANS = [("tensorrt", "fake"), ("tensorrt", "real")]
+SESSIONS = [("onnxruntime", "fake"), ("onnxruntime", "real library on the host"), ("onnxruntime", "real")]
+
+
+@pytest.fixture(params=PLANS + SESSIONS, ids=" ".join)
 def open_double(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens the plan of `double_plan` with `lanes` and `max_batch_size`; everything is closed after the test."""
+    """Opens it with `lanes` and `max_batch_size`, in each engine."""
     with ExitStack() as closed:
+        yield Opener(request, closed)
 
-        def open_engine(*, lanes: int = 2, max_batch_size: int = 8) -> TensorRtEngine:
-            if request.param == "real":
-                plan = request.getfixturevalue("real_plan")
-                engine = open_plan(plan, device_id=0, lanes=lanes, max_batch_size=max_batch_size)
-            else:
-                device = FakeDevice()
-                closed.callback(lambda: device.held and pytest.fail(f"not given back: {device.held}"))
-                plan, file = double_plan(device), Path("double.plan")
-                engine = TensorRtEngine(plan, device, file, lanes=lanes, max_batch_size=max_batch_size)
-            closed.callback(engine.close)
-            return engine
 
-        yield open_engine
+@pytest.fixture(params=PLANS, ids=" ".join)
+def open_double_plan(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """The same in TensorRT only."""
+    with ExitStack() as closed:
+        yield Opener(request, closed)

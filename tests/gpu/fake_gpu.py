@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.datatypes import BY_CONFIG
 from backend.engines.gpu_runtime import Address, Event, Graph, Memory, Shape, Stream
-from backend.engines.plan_layout import size_bytes
+from backend.engines.gpu_transfers import Placed
 from backend.engines.plan_runtime import PlanTensor, Profile
 from backend.engines.protocol import Array
 from backend.errors import EngineError
@@ -178,12 +178,11 @@ class FakeDevice:
         """What a kernel does: on the stream, or in the graph that is being captured there."""
         self._capturing.get(stream, self._queues[stream].ops).append(_Op(action, duration_ns))
 
-    def array(self, address: Address, tensor: PlanTensor, shape: Shape) -> Array:
+    def array(self, place: Placed) -> Array:
         """A tensor in device memory. Fails where it would not fit."""
-        size = size_bytes(tensor, shape)
-        memory = _whole(self._allocated, address)
-        assert size <= len(memory), f"'{tensor.name}' of {size} bytes in {len(memory)}: a GPU would write past the end"
-        return np.ctypeslib.as_array(memory)[:size].view(tensor.datatype.numpy).reshape(shape)
+        size, memory = place.size_bytes, _whole(self._allocated, place.address)
+        assert size <= len(memory), f"'{place.name}' of {size} bytes in {len(memory)}: a GPU would write past the end"
+        return memory[:size].view(place.datatype.numpy).reshape(place.shape)
 
     def _copy(self, target: Array, source: Array, size_bytes: int, stream: Stream) -> None:
         assert size_bytes <= min(len(target), len(source)), "a copy past the end"
@@ -283,7 +282,9 @@ class FakeContext:
         device, plan, inputs = self._plan.device, self._plan, dict(self._shapes)
         outputs = plan.output_shapes(inputs)
         arrays = {
-            t.name: device.array(self._addresses[t.name], t, (inputs if t.is_input else outputs)[t.name])
+            t.name: device.array(
+                Placed(t.name, t.datatype, (inputs if t.is_input else outputs)[t.name], self._addresses[t.name])
+            )
             for t in plan.tensors
         }
 

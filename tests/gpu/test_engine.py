@@ -1,4 +1,4 @@
-"""What the TensorRT engine promises, on a fake GPU and on a real one."""
+"""What the engines on a GPU promise, on a fake GPU and on a real one."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def test_parts_of_a_batch_come_together(open_double: Open) -> None:
     assert ran.exec_ns > 0
 
 
-def test_what_the_plan_takes_and_gives(open_double: Open) -> None:
+def test_what_the_model_takes_and_gives(open_double: Open) -> None:
     engine = open_double()
     assert [(t.name, t.datatype.config, t.shape) for t in engine.inputs] == [("x", "TYPE_FP32", (-1, WIDTH))]
     assert {(t.name, t.shape) for t in engine.outputs} == {("y", (-1, WIDTH)), ("total", (-1,))}
-    assert engine.identity.startswith("tensorrt ")
+    assert engine.identity.split()[0] in ("tensorrt", "onnxruntime")
 
 
 @pytest.mark.parametrize("rows", range(1, 9))
-def test_each_batch_size_in_its_profile(rows: int, open_double: Open) -> None:
+def test_each_batch_size(rows: int, open_double: Open) -> None:
     engine = open_double()
     for lane in (0, 1):
         y, total = run(engine, lane, {"x": batch(rows, lane)}, ["y", "total"])
@@ -97,8 +97,8 @@ def test_times_are_known_per_lane(open_double: Open) -> None:
     assert engine.timings(1) is None
 
 
-def test_a_shape_outside_all_profiles_fails_that_batch_alone(open_double: Open) -> None:
-    engine = open_double()
+def test_a_shape_outside_all_profiles_fails_that_batch_alone(open_double_plan: Open) -> None:
+    engine = open_double_plan()
     with pytest.raises(
         EngineError,
         match=r"^input 'x' has shape \[2, 5\], which no profile of the plan takes; they take "
@@ -114,9 +114,9 @@ def test_profiles_for_larger_batches_than_are_served(open_double: Open) -> None:
         np.testing.assert_array_equal(run(engine, 0, {"x": batch(rows)}, ["y"])[0], 2 * batch(rows))
 
 
-def test_more_rows_than_the_profiles_take(open_double: Open) -> None:
+def test_more_rows_than_the_profiles_take(open_double_plan: Open) -> None:
     with pytest.raises(
         ConfigError,
         match=r"^max_batch_size is 9, but no profile of '.*' takes a batch of 9: they take 1, 2, 3 to 4, 5 to 8;",
     ):
-        open_double(max_batch_size=9)
+        open_double_plan(max_batch_size=9)

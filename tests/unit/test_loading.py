@@ -44,12 +44,12 @@ def config(file: Path, device_id: int | None = None, **parameters: str) -> Engin
     return read_engine_config(stated, "1", file, device_id)
 
 
-def test_a_server_without_plans_imports_nothing_of_nvidia() -> None:
+def test_a_server_without_a_gpu_imports_nothing_of_nvidia() -> None:
     program = """
 import sys
 import backend.cli, backend.engines.loading, backend.building.command, backend.profiling.command
-import backend.engines.tensorrt_loading, backend.scheduler.process, backend.simulation.command
-import backend.load_profile
+import backend.engines.tensorrt_loading, backend.engines.onnx_cuda_loading, backend.load_profile
+import backend.scheduler.process, backend.simulation.command
 print([name for name in sys.modules if name.startswith(("cuda.", "pynvml", "tensorrt"))])
 """
     done = subprocess.run(

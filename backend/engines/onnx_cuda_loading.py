@@ -1,0 +1,34 @@
+"""Opens a `model.onnx` on a GPU with the real ONNX Runtime and CUDA, which is not imported before."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import onnxruntime
+
+from backend.engines.onnx_bound import CUDA, on_cuda
+from backend.engines.onnx_cuda import OnnxCudaEngine
+from backend.errors import ConfigError
+
+
+def open_onnx_on_gpu(file: Path, *, device_id: int, lanes: int, max_batch_size: int) -> OnnxCudaEngine:
+    """Raises IsochroneError, also where ONNX Runtime's CUDA, the driver or the GPU are missing."""
+    available = onnxruntime.get_available_providers()
+    if CUDA not in available:
+        raise ConfigError(
+            f"KIND_GPU on GPU {device_id} needs ONNX Runtime with CUDA, but the installed one has "
+            f"{', '.join(available)}; install onnxruntime-gpu or use KIND_CPU"
+        )
+    from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
+
+    device = CudaDevice(device_id, "KIND_GPU")
+    onnxruntime.preload_dlls()  # CUDA and cuDNN where pip put them, which the loader does not look for
+    return OnnxCudaEngine(
+        partial(on_cuda, file, device_id),
+        device,
+        file,
+        version=onnxruntime.__version__,
+        lanes=lanes,
+        max_batch_size=max_batch_size,
+    )
