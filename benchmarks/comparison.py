@@ -19,8 +19,8 @@ from typing import Literal
 
 from backend.lanes import cores
 from backend.load.arrivals import Traffic, poisson
-from backend.load.generator import LoadInterrupted, first_error, run_load
-from backend.load.outcomes import Outcome
+from backend.load.generator import LoadInterrupted, run_load
+from backend.load.outcomes import Outcome, first_error
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s, solo_latency_ms

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from backend.errors import IsochroneError
 from backend.lanes import cores
-from backend.load.generator import first_error
+from backend.load.outcomes import first_error
 from backend.stages import Stages, console
 from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, Plan
 from benchmarks.ending import INTERRUPTED, USAGE_ERROR, interrupt_on_term

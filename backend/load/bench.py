@@ -9,22 +9,11 @@ from itertools import product
 from backend.errors import ServerError
 from backend.load.generator import LoadInterrupted, Payloads, run_load
 from backend.load.inputs import is_live
-from backend.load.outcomes import Outcome
+from backend.load.outcomes import Measured
 from backend.load.workload import Workload
 
 WARM_UP_S = 3.0
 """Of load before each measurement, whose figures do not count."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One load on one server once. seconds: of the plan that the outcomes stand for."""
-
-    target: str
-    load: float
-    repeat: int
-    seconds: float
-    outcomes: list[Outcome]
 
 
 @dataclass(frozen=True)

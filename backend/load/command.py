@@ -13,9 +13,10 @@ from rich.console import Console
 
 from backend.errors import ConfigError, IsochroneError
 from backend.load import report
-from backend.load.bench import Bench, Measured, Schedule
+from backend.load.bench import Bench, Schedule
 from backend.load.inputs import server_payloads, solo_ms
 from backend.load.options import numbers
+from backend.load.outcomes import Measured
 from backend.load.workload import Workload, check_deadlines, read_workload
 from backend.stages import Stages, console
 

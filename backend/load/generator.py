@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -174,8 +174,3 @@ def is_rejection(error: Exception) -> bool:
         and str(error.status()).endswith("UNAVAILABLE")
         and any(words in error.message() for words in _REJECTIONS)
     )
-
-
-def first_error(outcomes: Iterable[Outcome]) -> str | None:
-    """Of the requests that failed, what the first one was told."""
-    return next((o.error for o in outcomes if o.status == "failed"), None)

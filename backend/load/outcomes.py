@@ -35,6 +35,17 @@ class Outcome:
         return self.status == "ok" and self.latency_ms <= self.slo_ms
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One load on one server once. seconds: of the plan that the outcomes stand for."""
+
+    target: str
+    load: float
+    repeat: int
+    seconds: float
+    outcomes: list[Outcome]
+
+
 class Summary(msgspec.Struct, frozen=True):
     """requests = met + missed + rejected + failed. p50_ms, p99_ms: of those answered with a result, NaN without any."""
 
@@ -77,6 +88,11 @@ def by_model(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Summary]:
     """Of each model."""
     models = sorted({o.model for o in outcomes})
     return {model: summarise((o for o in outcomes if o.model == model), seconds) for model in models}
+
+
+def first_error(outcomes: Iterable[Outcome]) -> str | None:
+    """Of the requests that failed, what the first one was told."""
+    return next((o.error for o in outcomes if o.status == "failed"), None)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backend.load.bench import Measured
+from backend.load.outcomes import Measured
 from backend.load.report import Point, cell
 
 mpl.use("Agg")

@@ -13,8 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backend.errors import ConfigError
-from backend.load.bench import Measured
-from backend.load.outcomes import Summary, by_class, by_model, lateness_ms, summarise
+from backend.load.outcomes import Measured, Summary, by_class, by_model, lateness_ms, summarise
 
 RESULTS, REQUESTS = "results.json", "requests.csv"
 _COLUMNS = (

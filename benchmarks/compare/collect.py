@@ -14,8 +14,9 @@ import psutil  # type: ignore[import-untyped]
 
 from backend.lanes import cores
 from backend.load.arrivals import read_trace
-from backend.load.bench import Bench, Measured, Schedule
+from backend.load.bench import Bench, Schedule
 from backend.load.generator import Payloads
+from backend.load.outcomes import Measured
 from backend.load.workload import Asked as AskedModel
 from backend.load.workload import Workload
 from backend.server.embedded import EmbeddedServer

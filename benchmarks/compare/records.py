@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from backend.lanes import cores
-from backend.load.bench import Measured
+from backend.load.outcomes import Measured
 from benchmarks.compare.plan import Plan
 from benchmarks.compare.spent import Spent
 from benchmarks.profiles import read_profiles, unprofiled

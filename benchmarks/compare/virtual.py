@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from backend.load.arrivals import Arrival
-from backend.load.bench import Measured
-from backend.load.outcomes import Outcome, summarise
+from backend.load.outcomes import Measured, Outcome, summarise
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice

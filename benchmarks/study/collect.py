@@ -13,8 +13,8 @@ from typing import NamedTuple
 from backend.errors import ServerError
 from backend.lanes import cores
 from backend.load.arrivals import Arrival, Traffic, poisson
-from backend.load.generator import Payloads, first_error, run_load
-from backend.load.outcomes import Outcome, summarise
+from backend.load.generator import Payloads, run_load
+from backend.load.outcomes import Outcome, first_error, summarise
 from backend.scheduler.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer

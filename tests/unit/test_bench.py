@@ -10,10 +10,10 @@ import pytest
 
 from backend.errors import ConfigError
 from backend.load import report
-from backend.load.bench import Bench, Measured, Schedule
+from backend.load.bench import Bench, Schedule
 from backend.load.command import BenchOptions, run_bench
 from backend.load.options import numbers
-from backend.load.outcomes import Outcome, Status
+from backend.load.outcomes import Measured, Outcome, Status
 from backend.load.plots import draw
 from backend.load.workload import Asked, Workload
 from backend.scheduler import variant

@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from backend.load import generator as load
 from backend.load.arrivals import Arrival, Traffic, poisson
-from backend.load.generator import LoadInterrupted, first_error, is_rejection, run_load
-from backend.load.outcomes import Outcome, Status, lateness_ms, percentile, summarise
+from backend.load.generator import LoadInterrupted, is_rejection, run_load
+from backend.load.outcomes import Outcome, Status, first_error, lateness_ms, percentile, summarise
 from benchmarks.comparison import Mode, Segment
 from benchmarks.errors import BenchmarkError
 from benchmarks.prometheus import parse
