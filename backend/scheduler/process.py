@@ -14,7 +14,6 @@ import sys
 import time
 
 import msgspec
-from msgspec.structs import replace
 
 from backend.device_process import only_listener
 from backend.errors import ConfigError
@@ -32,12 +31,11 @@ from backend.scheduler.messages import (
     decode_event,
     encode,
 )
-from backend.scheduler.sample_log import SampleLog, sample_log_of_environment
+from backend.scheduler.sample_log import SampleLog, sample_log_of_environment, sample_of_batch
 from backend.scheduler.state import Running, Source
 from backend.scheduler.tutor import Tutor
 from backend.scheduler.variant import MakeScheduler, scheduler_of_environment
 from predictor.features import Neighbour
-from predictor.samples import sample_of
 
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
@@ -147,22 +145,8 @@ class SchedulerProcess:
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
     def _sample(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
-        assert self._samples is not None and took.exec_ns is not None
-        start_ns = batch.launched_ns + took.transfer_in_ns
-        ran = sample_of(batch.own, beside, source.join.version, self._device, start_ns, took.exec_ns)
-        sample = replace(
-            ran,
-            lane=batch.lane,
-            predicted_ns=batch.predicted_ns,
-            decision=batch.decision,
-            transfer_in_ns=took.transfer_in_ns,
-            transfer_out_ns=took.transfer_out_ns,
-            bytes_in=took.bytes_in,
-            bytes_out=took.bytes_out,
-            predicted_in_ns=batch.transfer_in_ns,
-            predicted_out_ns=batch.transfer_out_ns,
-        )
-        self._samples.put(source.id, sample)
+        assert self._samples is not None
+        self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
 
     def _send(self, source: int, reply: Reply) -> None:
         connection = self._connections.get(source)

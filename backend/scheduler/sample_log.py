@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Full, Queue
@@ -18,7 +19,10 @@ from queue import Full, Queue
 from msgspec.structs import replace
 
 from backend.device.clocks import Throttled, throttled_of
-from predictor.samples import Sample, encode_sample
+from backend.scheduler.messages import Finish
+from backend.scheduler.state import Running, Source
+from predictor.features import Neighbour
+from predictor.samples import Sample, encode_sample, sample_of
 
 VARIABLE = "ISOCHRONE_SAMPLES"
 MAX_BYTES = 64 << 20
@@ -89,6 +93,25 @@ class SampleLog:
         with suppress(FileNotFoundError):
             if (size := self._path.stat().st_size) > 0 and size + more > self._max_bytes:
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+
+
+def sample_of_batch(source: Source, batch: Running, took: Finish, beside: Sequence[Neighbour], device: str) -> Sample:
+    """Of what an `Observer` is told, and the device's name."""
+    assert took.exec_ns is not None
+    start_ns = batch.launched_ns + took.transfer_in_ns
+    ran = sample_of(batch.own, beside, source.join.version, device, start_ns, took.exec_ns)
+    return replace(
+        ran,
+        lane=batch.lane,
+        predicted_ns=batch.predicted_ns,
+        decision=batch.decision,
+        transfer_in_ns=took.transfer_in_ns,
+        transfer_out_ns=took.transfer_out_ns,
+        bytes_in=took.bytes_in,
+        bytes_out=took.bytes_out,
+        predicted_in_ns=batch.transfer_in_ns,
+        predicted_out_ns=batch.transfer_out_ns,
+    )
 
 
 def sample_log_of_environment(device: str) -> SampleLog | None:

@@ -37,6 +37,20 @@ class SimulatedModel:
     bytes_in: int = 0
     bytes_out: int = 0
 
+    @property
+    def join(self) -> Join:
+        """As its process tells the scheduler."""
+        return Join(
+            PROTOCOL,
+            self.name,
+            "1",
+            self.max_batch_size,
+            None,
+            self.profile,
+            self.interference_aware,
+            self.rejects,
+        )
+
 
 @dataclass(slots=True)
 class Served:
@@ -108,17 +122,7 @@ class _Run:
         self._reports: list[tuple[int, Ended]] = []
         """Batches that ended, and when the scheduler hears of it."""
         for source, model in self._models.values():
-            event = Join(
-                PROTOCOL,
-                model.name,
-                "1",
-                model.max_batch_size,
-                None,
-                model.profile,
-                model.interference_aware,
-                model.rejects,
-            )
-            self._scheduler.handle(source, event, 0)
+            self._scheduler.handle(source, model.join, 0)
 
     def arrive(self, arrival: Arrival) -> None:
         source, _ = self._models[arrival.model]
