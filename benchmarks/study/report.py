@@ -6,18 +6,14 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from backend.lanes import cores
 from benchmarks import markdown
+from benchmarks.study import tables
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE
 from benchmarks.study.plan import COPIED, OTHERS, STEAL_MAX, TEST_SETS, TRAINED, TRAINING
-from benchmarks.study.results import OfLanes, Results
-from predictor.evaluate import Score
+from benchmarks.study.results import Results
 from profiler.host import cpu_name, package_version
 
-GOALS = dict(zip(TEST_SETS, (0.7, 0.5, 0.5), strict=True))
-"""MSE of ours / MSE of the paper's RLS, at most."""
 _PAPER_TABLE = {
     TRAINING: (0.0355, 0.0355, 0.0355),
     TEST_SETS[0]: (0.0394, 0.0346, 0.0343),
@@ -111,33 +107,9 @@ def _conditions(results: Results) -> str:
 
 
 def _throughput(results: Results, image: str) -> str:
-    rows = []
-    for model, file in results.profiles.items():
-        first, last = file.entries[0], file.entries[-1]
-        best = max(file.entries, key=lambda e: e.rows_per_s)
-        rows.append(
-            (
-                model,
-                f"{first.p50_ns / 1e6:.1f} / {first.p95_ns / 1e6:.1f}",
-                f"{first.rows_per_s:.0f}",
-                f"{last.rows_per_s:.0f} (at {last.batch_size})",
-                f"{best.rows_per_s / first.rows_per_s - 1:+.0%} (at {best.batch_size})",
-                " / ".join(f"{share:.2f}" for share in (last.features.compute, last.features.l2, last.features.dram)),
-            )
-        )
     return (
         f"## Throughput over batch size (the paper's figure 2)\n\n{image}\n\n"
-        + markdown.table(
-            (
-                "model",
-                "alone, batch 1: p50 / p95 ms",
-                "requests/s at 1",
-                "at the largest",
-                "best gain",
-                "compute / l2 / dram at the largest",
-            ),
-            rows,
-        )
+        + tables.throughput(results.profiles)
         + "\n\nThe paper's L4 gains more than 200 % on ResNet-50 and 26.5 % on RoBERTa-B. One CPU core is full with a "
         "batch of one, so batching saves little here but the work per call."
     )
@@ -173,14 +145,10 @@ def _tasks(results: Results, image: str) -> str:
 
 
 def _interference(results: Results, image: str) -> str:
-    rows = []
-    for lanes, found in results.lanes.items():
-        quantiles = np.percentile(found.interference, (5, 25, 50, 75, 95, 99))
-        rows.append((str(lanes), f"{len(found.interference):,}", *(f"{q:.1%}" for q in quantiles)))
     paper = f"{_PAPER_P95:.2%}"
     return (
         f"## How large interference is (section 3)\n\n{image}\n\n"
-        + markdown.table(("lanes", "batches", "p5", "p25", "p50", "p75", "p95", "p99"), rows)
+        + tables.interference(results.lanes)
         + f"\n\nMeasured execution in percent of the profiled p95. The paper reports up to {paper} at the 95th "
         "percentile for two concurrent batches on an L4. More lanes than cores share a core by turns, which is the "
         "dominant effect there."
@@ -188,14 +156,9 @@ def _interference(results: Results, image: str) -> str:
 
 
 def _features(results: Results, image: str) -> str:
-    rows = [
-        (str(lanes), name, *(f"{100 * v:.1f}" for v in spread[:4]), f"{np.mean(spread.errors > 0.6):.1%}")
-        for lanes, found in results.lanes.items()
-        for name, spread in found.features.items()
-    ]
     return (
         f"## What coarse features lose (figure 5)\n\n{image}\n\n"
-        + markdown.table(("lanes", "neighbours' features", "p25 %", "p50 %", "p75 %", "p95 %", "beyond 60 %"), rows)
+        + tables.features(results.lanes)
         + f"\n\nThe gpulets form (linear) fitted on {TRAIN_SHARE:.0%} of all batches of all logs, drawn at random, and "
         "tested on the rest; boxes: quartiles, whiskers: 5 and 95 %. *Static*: the neighbours at launch; *EWMA*: "
         "smoothed at each arrival and departure; *integral*: their exact time mean, which is what this backend keeps. "
@@ -206,38 +169,8 @@ def _features(results: Results, image: str) -> str:
 def _learners(results: Results, image: str) -> str:
     parts = [f"## Static and online learning (table 1)\n\n{image}"]
     for lanes, found in results.lanes.items():
-        linear, ours = found.training
-        rows = [
-            (TRAINING, f"{found.batches[TRAINING]:,}", "", "", *[f"{linear:.4f}"] * 3, f"{ours:.4f} (online)", "", "")
-        ]
-        for name, tested in found.tested.items():
-            mse = {learner: f"{score.mse:.4f}" for learner, score in tested.scores.items()}
-            rows.append(
-                (
-                    name,
-                    f"{tested.samples:,}",
-                    *(mse[learner] for learner in ("mean", "count", "offline", "sgd", "rls")),
-                    f"**{mse['isochrone']}**",
-                    f"{tested.ceiling:.4f}",
-                    f"{tested.floor.mse:.4f} ({tested.floor.share:.0%})",
-                )
-            )
-        parts.append(
-            f"MSE of slowdown relative to the profiled p95, {lanes} lanes:\n\n"
-            + markdown.table(
-                ("set", "batches", "mean", "count", "offline", "SGD", "RLS", "ours", "trees", "noise floor (share)"),
-                rows,
-            )
-        )
-        parts.append(_relative(lanes, found))
-        every = [
-            (name, *(f"{tested.scores[learner].mse:.3f}" for learner in ("offline", "sgd", "rls", "isochrone")))
-            for name, tested in found.every.items()
-        ]
-        parts.append(
-            f"MSE over all batches, those that the host disturbed as well, {lanes} lanes:\n\n"
-            + markdown.table(("set", "offline", "SGD", "RLS", "ours"), every)
-        )
+        parts += [tables.errors(lanes, found), tables.relative_errors(lanes, found)]
+        parts.append(tables.errors_of_all(lanes, found))
     paper = [(name, *(f"{v:.4f}" for v in values)) for name, values in _PAPER_TABLE.items()]
     parts.append(
         "The paper's, two batches at a time on an L4:\n\n" + markdown.table(("set", "offline", "SGD", "RLS"), paper)
@@ -255,69 +188,13 @@ def _learners(results: Results, image: str) -> str:
     return "\n\n".join(parts)
 
 
-def _relative(lanes: int, found: OfLanes) -> str:
-    def cell(score: Score) -> str:
-        return f"{100 * score.relative_error_p50:.1f} / {100 * score.relative_error_p95:.0f}"
-
-    rows = [
-        (
-            name,
-            *(cell(tested.scores[learner]) for learner in ("mean", "offline", "sgd", "rls", "isochrone")),
-            f"{100 * tested.floor.relative:.1f}",
-            f"{tested.scores['isochrone'].coverage:.1%}",
-            f"{tested.scores['isochrone'].inflation:.2f}",
-        )
-        for name, tested in found.tested.items()
-    ]
-    head = ("set", "mean", "offline", "SGD", "RLS", "ours", "floor p50", "bound held", "bound / predicted")
-    what = f"Relative error of execution time, p50 / p95 in %, and what our 95 % bound held, {lanes} lanes"
-    return f"{what}:\n\n{markdown.table(head, rows)}"
-
-
 def _bars(results: Results) -> str:
-    rows = []
-    for lanes, found in results.lanes.items():
-        for name, tested in found.tested.items():
-            rls, ours = tested.scores["rls"], tested.scores["isochrone"]
-            ratio, floor, trees = (mse / rls.mse for mse in (ours.mse, tested.floor.mse, tested.ceiling))
-            rows.append(
-                (
-                    name,
-                    str(lanes),
-                    f"{ratio:.2f}",
-                    f"≤ {GOALS[name]}",
-                    f"{floor:.2f}",
-                    f"{trees:.2f}",
-                    _verdict(ratio, GOALS[name], floor, trees),
-                    f"{ours.relative_error_p50 / rls.relative_error_p50:.2f}",
-                )
-            )
     return (
         "## Ours beside the paper's RLS\n\n"
-        + markdown.table(
-            (
-                "set",
-                "lanes",
-                "MSE ours / RLS",
-                "goal",
-                "floor / RLS",
-                "trees / RLS",
-                "reached",
-                "median relative error ours / RLS",
-            ),
-            rows,
-        )
+        + tables.beside_rls(results.lanes)
         + "\n\nWhere the floor alone is above the goal, no predictor can reach it from who ran beside whom. Where "
         "trees that know the rest of the same set do not reach it, hardly any predictor will that meets it unprepared."
     )
-
-
-def _verdict(ratio: float, goal: float, floor: float, trees: float) -> str:
-    if ratio <= goal:
-        return "yes"
-    if floor > goal:
-        return "no: the floor is above the goal"
-    return "no: nor do trees fitted on the set itself" if trees > goal else "no"
 
 
 def _differences(results: Results) -> str:
