@@ -36,6 +36,14 @@ class Identity:
         return f"{self.name}, {self.memory_bytes // _MIB} MiB, driver {self.driver}"
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """Of the multiprocessors and of the memory, at one moment."""
+
+    sm_mhz: int
+    memory_mhz: int
+
+
 class Gpu:
     """One GPU, by the address that CUDA knows it under too: NVML counts without CUDA_VISIBLE_DEVICES.
 
@@ -67,6 +75,14 @@ class Gpu:
         """Now, in words; empty where nothing slows it down, None where it does not tell. Not for the way of a batch."""
         try:
             return slowed_by(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
+        except pynvml.NVMLError:
+            return None
+
+    def clocks(self) -> Clocks | None:
+        """Now; None where it does not tell. Not for the way of a batch."""
+        try:
+            sm_mhz = pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
+            return Clocks(sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM))
         except pynvml.NVMLError:
             return None
 

@@ -40,6 +40,7 @@ def made_up_driver(patch: pytest.MonkeyPatch) -> dict[str, Any]:
         "nvmlSystemGetDriverVersion": "570.1",
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=40 << 30),
         "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
+        "nvmlDeviceGetClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1410, pynvml.NVML_CLOCK_MEM: 1215}[kind],
         "cudaGetDeviceCount": (OK, 1),
         "cudaDeviceGetPCIBusId": (OK, ADDRESS.encode() + b"\0\0\0\0"),
         "cudaDeviceGetAttribute": lambda attribute, _: (OK, _ATTRIBUTES[attribute]),

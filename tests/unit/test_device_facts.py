@@ -14,7 +14,7 @@ import pytest
 from backend.device import mps
 from backend.device.clocks import ASK_EVERY_S, Asked, throttled_of
 from backend.device.facts import device_name, open_gpu
-from backend.device.nvml import Gpu, Identity, slowed_by
+from backend.device.nvml import Clocks, Gpu, Identity, slowed_by
 from backend.errors import ConfigError
 from profiler.host import cpu_name
 from tests.gpu.driver import ADDRESS, OK, made_up_driver
@@ -119,6 +119,13 @@ def test_what_slows_it_down_now(driver: dict[str, Any]) -> None:
         for error in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST):
             driver["nvmlDeviceGetCurrentClocksThrottleReasons"] = pynvml.NVMLError(error)
             assert gpu.slowed_by() is None
+
+
+def test_its_clocks_now(driver: dict[str, Any]) -> None:
+    with open_gpu(0) as gpu:
+        assert gpu.clocks() == Clocks(sm_mhz=1410, memory_mhz=1215)
+        driver["nvmlDeviceGetClockInfo"] = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        assert gpu.clocks() is None
 
 
 def test_a_gpu_that_does_not_tell_what_it_is(driver: dict[str, Any]) -> None:
