@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-decision bench-policies clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-decision bench-policies gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
 	@echo "make bench-decision        what one decision of the scheduler costs"
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded, into docs/policies.md"
+	@echo "make gpu-check             everything that needs a GPU, on one, into docs/gpu.md (nine minutes; goes on when run again)"
 
 $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
@@ -76,6 +77,9 @@ bench-decision: $(READY)
 
 bench-policies: $(READY)
 	$(BIN)/python -m benchmarks.policies --out docs/policies.md
+
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean:
 	rm -rf $(VENV) $(MODELS) model_repository/*/1/model.onnx build *.egg-info

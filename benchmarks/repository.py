@@ -27,12 +27,22 @@ def link_models(source: Path, target: Path, models: Iterable[str]) -> dict[str, 
     return files
 
 
-def write_configs(repository: Path, parameters: Mapping[str, str], *, backend: str = "isochrone") -> None:
-    """The same config.pbtxt for every model in the repository."""
-    lines = [f'backend: "{backend}"', f"max_batch_size: {MAX_BATCH_SIZE}"]
-    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+def write_configs(
+    repository: Path, parameters: Mapping[str, str], *, backend: str = "isochrone", kind: str | None = None
+) -> None:
+    """The same for every model in the repository."""
     for model in repository.iterdir():
-        (model / "config.pbtxt").write_text("\n".join(lines) + "\n")
+        write_config(model, parameters, backend=backend, kind=kind)
+
+
+def write_config(
+    model: Path, parameters: Mapping[str, str], *, backend: str = "isochrone", kind: str | None = None
+) -> None:
+    """One model's config.pbtxt. kind: of its instances, None: Triton's choice."""
+    lines = [f'backend: "{backend}"', f"max_batch_size: {MAX_BATCH_SIZE}"]
+    lines += [f"instance_group [ {{ kind: {kind} }} ]"] if kind else []
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+    (model / "config.pbtxt").write_text("\n".join(lines) + "\n")
 
 
 def short_temporary_folder() -> Path:

@@ -64,13 +64,15 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(*, quick: bool) -> Plan:
     """The study in full, or in a form that only shows that all of it works."""
     if quick:
-        return Plan((2, 4), _logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5, 1)
+        return Plan((2, 4), logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5, 1)
     return Plan(
-        (2, 4), _logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2
+        (2, 4), logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2
     )
 
 
-def _logs(loads: tuple[float, ...], seconds: float) -> tuple[Log, ...]:
+def logs(loads: tuple[float, ...], seconds: float) -> tuple[Log, ...]:
+    """The paper's training set and its three test sets."""
+
     def equal(models: Sequence[str]) -> dict[str, float]:
         return dict.fromkeys(models, 1.0)
 

@@ -1,0 +1,135 @@
+"""`python -m benchmarks.gpu_check`: does what is missing, part by part, while there is time."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.stages import Stages, console
+from benchmarks.ending import interrupt_on_term, told
+from benchmarks.errors import BenchmarkError
+from benchmarks.gpu_check import agreement, build, profiles, through_server
+from benchmarks.gpu_check.budget import Budget, Step, TimeIsOver
+from benchmarks.gpu_check.colocate import Colocation
+from benchmarks.gpu_check.plan import FULL, QUICK
+from benchmarks.gpu_check.records import Records
+from benchmarks.gpu_check.report import report
+from benchmarks.gpu_check.target import the_cpu, the_gpu
+
+if TYPE_CHECKING:
+    from benchmarks.study.results import Results
+
+PARTS = ("build", "check", "profile", "colocate", "report")
+OFF, NOT_ALL = 1, 3
+_BATCH_S, _REPORT_S = 0.015, 5.0
+"""Of the report, per recorded batch of the study's logs, and beside."""
+
+
+def gpu_check(
+    part: Annotated[list[str] | None, typer.Option(help=f"Only this one of {', '.join(PARTS)}; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="gpu; or cpu, to see that everything runs.")] = "gpu",
+    minutes: Annotated[float, typer.Option(min=0.0, help="No step begins that would end later.")] = 9.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Shows that it works, not what it finds.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
+    repository: Annotated[Path | None, typer.Option(help="Of models of the same names, in place of the zoo's.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Of the records; default: results/gpu-check/DEVICE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The report; default: docs/gpu.md; on the CPU in FOLDER.")] = None,
+) -> None:
+    """Build, check, profile and co-locate the six models on a GPU, and write a report.
+
+    Exit code 0: all done; 1: done, and outputs differ; 2: it cannot be done; 3: the time is over before all was done.
+    """
+    interrupt_on_term()
+    folder = folder or Path("results/gpu-check") / device
+    with told("gpu-check"):
+        wanted = _known("--part", part or PARTS, PARTS)
+        _known("--device", [device], ("gpu", "cpu"))
+        if again:
+            shutil.rmtree(folder, ignore_errors=True)
+        target = the_gpu() if device == "gpu" else the_cpu()
+        records = Records(QUICK if quick else FULL, target, folder, repository)
+        records.begin()
+        try:
+            run(records, wanted, Budget(60.0 * minutes), out or _report_path(device, folder))
+        except TimeIsOver as over:
+            print(f"gpu-check: {over}", file=sys.stderr)
+            raise typer.Exit(NOT_ALL) from None
+    if "check" in wanted and not all(agreement.agrees(a) for found in records.agreements().values() for a in found):
+        print(f"gpu-check: some outputs differ by more than {agreement.BOUND:g}, see the report", file=sys.stderr)
+        raise typer.Exit(OFF)
+
+
+def run(records: Records, wanted: Iterable[str], budget: Budget, out: Path) -> None:
+    """Raises TimeIsOver, or another IsochroneError; what is recorded by then is kept."""
+    screen = console()
+    with Stages(screen, budget.left_s) as stages:
+
+        def do(steps: Iterable[Step]) -> None:
+            for step in steps:
+                budget.check(step)
+                stages.begin(step.name, step.seconds)
+                step.run()
+
+        for part in PARTS:
+            if part not in wanted:
+                continue
+            if part not in ("build", "report"):
+                build.need_models(records)
+            match part:
+                case "build":
+                    do(build.steps(records, budget))
+                case "check":
+                    do(agreement.steps(records))
+                case "profile":
+                    do(profiles.steps(records, lambda sentence: screen.print(sentence, highlight=False)))
+                case "colocate":
+                    profiles.need_all(records)
+                    with Colocation(records, stages.advance) as colocation:
+                        do(colocation.steps())
+                    if (why := through_server.missing()) is None:
+                        do(through_server.steps(records, stages.begin, stages.advance))
+                    else:
+                        records.keep_server_skipped(why)
+                case "report":
+                    do([Step("the report", _report_s(records), lambda: _write(records, stages, out))])
+    screen.print(f"{out} is written" if "report" in wanted else "done", highlight=False)
+
+
+def _write(records: Records, stages: Stages, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(report(records, _study(records, stages)), encoding="utf-8")
+
+
+def _study(records: Records, stages: Stages) -> Results | str:
+    """Or why there is none."""
+    if not records.study_is_complete():
+        return "some of its four logs are missing, or no engine took their models"
+    try:
+        from benchmarks.study.results import results  # noqa: PLC0415 - needs scikit-learn, an extra
+    except ModuleNotFoundError as error:
+        return f"the module {error.name} is missing, pip install 'isochrone[bench]'"
+    return results(records.study, stages.begin)
+
+
+def _report_s(records: Records) -> float:
+    batches = sum(run.requests for run in records.study_runs()) if records.study_is_complete() else 0
+    return _REPORT_S + _BATCH_S * batches
+
+
+def _report_path(device: str, folder: Path) -> Path:
+    return Path("docs/gpu.md") if device == "gpu" else folder / "report.md"
+
+
+def _known(option: str, given: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
+    if unknown := [name for name in given if name not in allowed]:
+        raise BenchmarkError(f"{option} must be of {', '.join(allowed)}, got '{unknown[0]}'")
+    return list(given)
+
+
+if __name__ == "__main__":
+    typer.run(gpu_check)

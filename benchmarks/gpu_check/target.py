@@ -1,0 +1,121 @@
+"""The device under check: the first GPU, or the CPU, on which all of it runs too, to show that it does."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backend.device.facts import open_gpu
+from backend.device.mps import mps_runs
+from backend.engines.loading import read_model_specs
+from backend.engines.tensorrt_import import import_tensorrt
+from backend.errors import ConfigError
+from backend.lanes import cores
+from backend.model_config import ModelConfig, complete, read_engine_config, read_model_config
+from benchmarks.repository import MAX_BATCH_SIZE
+from profiler.host import cpu_name, package_version
+
+_VERSIONS = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")
+_FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
+_UNKNOWN = "not told"
+
+
+@dataclass(frozen=True)
+class Target:
+    """device_id: of a GPU, None: the CPU. engines: to be tried, the best first. facts: what figures depend on."""
+
+    device_id: int | None
+    name: str
+    engines: tuple[str, ...]
+    facts: Mapping[str, str]
+    kind: str = field(init=False)
+    """In config.pbtxt."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", "KIND_CPU" if self.device_id is None else "KIND_GPU")
+
+    @property
+    def device(self) -> str:
+        """As samples name it."""
+        return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
+
+    def config(self, repository: Path, model: str, engine: str) -> ModelConfig:
+        """A model as it is served here, its engine in this process. Raises ConfigError."""
+        file = repository / model / "1" / _FILES[engine]
+        stated: dict[str, Any] = {
+            "name": model,
+            "max_batch_size": MAX_BATCH_SIZE,
+            "parameters": {"engine": {"string_value": engine}, "engine_process": {"string_value": "own"}},
+        }
+        specs = read_model_specs(file, self.device_id)
+        complete(stated, specs.inputs, specs.outputs, specs.max_batch_size)
+        asked = read_engine_config(stated, "1", file, self.device_id)
+        return read_model_config(asked, stated, specs.inputs, specs.outputs)
+
+    def pinned_to(self) -> list[int] | None:
+        """The cores of the lanes, None where lanes are not cores."""
+        return cores() if self.device_id is None else None
+
+    def clocks(self) -> str:
+        """How fast it may run at this moment, in words."""
+        if self.device_id is None:
+            return _UNKNOWN
+        try:
+            with open_gpu(self.device_id) as gpu:
+                clocks, causes = gpu.clocks(), gpu.slowed_by()
+        except ConfigError as error:
+            return str(error)
+        rates = _UNKNOWN if clocks is None else f"SM {clocks.sm_mhz} MHz, memory {clocks.memory_mhz} MHz"
+        slowed = _UNKNOWN if causes is None else ", ".join(causes) or "nothing"
+        return f"{rates}, slowed by {slowed}"
+
+
+def the_cpu() -> Target:
+    """For seeing that everything runs, not for figures."""
+    facts = {"cores": str(len(cores())), **_versions()}
+    return Target(None, cpu_name(), ("onnxruntime",), facts)
+
+
+def the_gpu() -> Target:
+    """The first that CUDA sees. Raises ConfigError, one sentence, where there is none."""
+    from backend.device.cuda import hardware  # noqa: PLC0415 - imports CUDA
+    from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - likewise
+
+    device, has = CudaDevice(0, "the check"), hardware(0)
+    facts = {
+        "compute capability": device.compute_capability(),
+        "multiprocessors": str(has.multiprocessors),
+        "memory": f"{device.memory().total_bytes / (1 << 30):.0f} GiB",
+        "driver": _driver(),
+        "highest clocks": f"SM {has.clock_hz / 1e6:.0f} MHz, memory {has.memory_clock_hz / 1e6:.0f} MHz",
+        "MPS": "runs" if mps_runs() else "does not run",
+        "TF32": "off (NVIDIA_TF32_OVERRIDE=0)" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "as by default",
+        "host": f"{cpu_name()}, {len(cores())} cores",
+        **_versions(),
+        "TensorRT": _tensorrt(),
+    }
+    return Target(0, device.name(), ("tensorrt", "onnxruntime"), facts)
+
+
+def _driver() -> str:
+    try:
+        with open_gpu(0) as gpu:
+            return gpu.identity().driver
+    except ConfigError as error:
+        return str(error)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: package_version(name) for name in _VERSIONS}
+    return {"Python": platform.python_version()} | {name: text for name, text in found.items() if text != "none"}
+
+
+def _tensorrt() -> str:
+    try:
+        return str(import_tensorrt().__version__)
+    except ConfigError as error:
+        return str(error)
