@@ -5,10 +5,15 @@ No scheduler could have them: they know batches that come later, and of each bat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+# For so few batches several threads only wait for each other, for minutes where cores are busy. Read at the import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]
 from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
 
