@@ -5,17 +5,13 @@ No scheduler could have them: they know batches that come later, and of each bat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-# For so few batches several threads only wait for each other, for minutes where cores are busy. Read at the import.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]
 from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from predictor.features import Neighbour, exposure
 from predictor.samples import Sample, neighbours_of, own_of
@@ -31,7 +27,9 @@ def ceiling(samples: Sequence[Sample]) -> float:
     rows = np.array([_row(s, models) for s in samples])
     truth = np.array([s.slowdown for s in samples])
     trees = HistGradientBoostingRegressor(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
-    predicted = cross_val_predict(trees, rows, truth, cv=KFold(min(FOLDS, len(samples)), shuffle=True, random_state=0))
+    folds = KFold(min(FOLDS, len(samples)), shuffle=True, random_state=0)
+    with threadpool_limits(1):  # so few rows: several threads would wait for each other ten times as long as they work
+        predicted = cross_val_predict(trees, rows, truth, cv=folds)
     return float(np.mean((predicted - truth) ** 2))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.steal import Steal
 from benchmarks.study.ceiling import ceiling
+from benchmarks.study.plan import COMPARED
 from predictor.evaluate import Score, evaluate
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
@@ -24,7 +25,7 @@ from profiler.profile_file import ProfileFile
 
 Vector = NDArray[np.float64]
 
-LEARNERS = ("mean", "count", "offline", "sgd", "rls", "isochrone")
+LEARNERS = ("mean", "count", *COMPARED)
 TRAIN_SHARE = 0.75
 FEWEST = 20
 _SPLIT_SEED = 1
@@ -133,16 +134,19 @@ class Tested(NamedTuple):
 
 
 def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
-    """Each test set after the training set, by name. The paper's three start from the same weights."""
+    """Each test set after the training set, by name."""
+    found = scores(training, tests, LEARNERS)
     return {
-        name: Tested(
-            len(samples),
-            evaluate(samples, FEATURES, training, LEARNERS).learners,
-            noise_floor(samples),
-            ceiling(samples),
-        )
+        name: Tested(len(samples), found[name], noise_floor(samples), ceiling(samples))
         for name, samples in tests.items()
     }
+
+
+def scores(
+    training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]], learners: Sequence[str]
+) -> dict[str, dict[str, Score]]:
+    """By test set and learner; each set after the training set. The paper's three start from the same weights."""
+    return {name: evaluate(samples, FEATURES, training, learners).learners for name, samples in tests.items()}
 
 
 def training_errors(training: Sequence[Sample]) -> tuple[float, float]:

@@ -10,6 +10,8 @@ from backend.load.arrivals import Traffic
 
 TRAINED = ("resnet50", "roberta_base", "vgg19")
 """Models of the training set."""
+COMPARED = ("offline", "sgd", "rls", "isochrone")
+"""Learners of table 1; the first three are the paper's."""
 OTHERS = ("yolov8n", "vit_b16", "convnext_base")
 """Of test set 2: none of them is in the training set."""
 COPIED = "resnet50"

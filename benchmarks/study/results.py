@@ -12,12 +12,14 @@ from benchmarks.study.numbers import (
     feature_errors,
     interference,
     relative_to_p95,
+    scores,
     table_one,
     training_errors,
     undisturbed,
 )
-from benchmarks.study.plan import TEST_SETS, TRAINING, Plan
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, Plan
 from benchmarks.study.records import Records, Run, Tasks
+from predictor.evaluate import Score
 from predictor.samples import read_samples
 from profiler.profile_file import ProfileFile
 
@@ -26,7 +28,7 @@ from profiler.profile_file import ProfileFile
 class OfLanes:
     """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set.
 
-    batches: undisturbed ones, of which all the rest is; every: table one over the disturbed ones too.
+    batches: undisturbed ones, of which all the rest is; every: scores over the disturbed ones too.
     """
 
     recorded: dict[str, int]
@@ -36,7 +38,7 @@ class OfLanes:
     features: dict[str, Spread]
     training: tuple[float, float]
     tested: dict[str, Tested]
-    every: dict[str, Tested]
+    every: dict[str, dict[str, Score]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,6 @@ def results(records: Records, on_stage: Callable[[str, float], None]) -> Results
             feature_errors(every),
             training_errors(logs[TRAINING]),
             table_one(logs[TRAINING], {name: logs[name] for name in TEST_SETS}),
-            table_one(whole[TRAINING], {name: whole[name] for name in TEST_SETS}),
+            scores(whole[TRAINING], {name: whole[name] for name in TEST_SETS}, COMPARED),
         )
     return Results(plan, profiles, records.tasks(), found)

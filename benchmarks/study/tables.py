@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import markdown
-from benchmarks.study.plan import TEST_SETS, TRAINING
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING
 from predictor.evaluate import Score
 from profiler.profile_file import ProfileFile
 
@@ -108,10 +108,7 @@ def relative_errors(lanes: int, found: OfLanes) -> str:
 
 def errors_of_all(lanes: int, found: OfLanes) -> str:
     """Table 1 over the disturbed batches too, under a line that says so."""
-    rows = [
-        (name, *(f"{tested.scores[learner].mse:.3f}" for learner in ("offline", "sgd", "rls", "isochrone")))
-        for name, tested in found.every.items()
-    ]
+    rows = [(name, *(f"{scores[learner].mse:.3f}" for learner in COMPARED)) for name, scores in found.every.items()]
     what = f"MSE over all batches, those that the host disturbed as well, {lanes} lanes"
     return f"{what}:\n\n{markdown.table(('set', 'offline', 'SGD', 'RLS', 'ours'), rows)}"
 
