@@ -38,7 +38,8 @@ class Measured(msgspec.Struct, frozen=True):
 class Rounds:
     """Calls `run`, which executes one batch and returns its execution time in nanoseconds.
 
-    Done once the median is stable, or `budget_ns` is spent; never before `ROUNDS_MIN` rounds.
+    Done once the median is stable, or `budget_ns` is spent; never before `ROUNDS_MIN` rounds, which are of `round_ns`
+    where that leaves time for so many.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Rounds:
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._run, self._clock = run, clock
-        self._budget_ns, self._round_ns = budget_ns, round_ns
+        self._budget_ns, self._round_ns = budget_ns, min(round_ns, budget_ns // ROUNDS_MIN)
         self._rounds: list[list[int]] = []
         self.spent_ns = 0
 

@@ -12,8 +12,7 @@ from backend.load.inputs import is_live
 from backend.load.outcomes import Measured
 from backend.load.workload import Workload
 
-WARM_UP_S = 3.0
-"""Of load before each measurement, whose figures do not count."""
+_WARM_UP_MAX_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,14 @@ class Schedule:
     repeats: int
     seed: int
 
+    @property
+    def warm_up_s(self) -> float:
+        """Of load before each measurement, whose figures do not count."""
+        return min(_WARM_UP_MAX_S, self.workload.seconds)
+
     def seconds(self, targets: int) -> float:
         """Of load in all."""
-        return targets * len(self.loads) * self.repeats * (self.workload.seconds + WARM_UP_S)
+        return targets * len(self.loads) * self.repeats * (self.workload.seconds + self.warm_up_s)
 
 
 @dataclass
@@ -54,9 +58,10 @@ class Bench:
                 self.measure(name, servers[name], load, repeat)
 
     def warm_up(self, name: str, url: str, load: float) -> None:
-        self.on_stage(f"{name}: warm-up", WARM_UP_S)
+        warm_up_s = self.schedule.warm_up_s
+        self.on_stage(f"{name}: warm-up", warm_up_s)
         plan = self.schedule.workload.planned(load, self.schedule.seed + 10_000, self.schedule.trace)
-        early = [arrival for arrival in plan if arrival.at_s < WARM_UP_S]
+        early = [arrival for arrival in plan if arrival.at_s < warm_up_s]
         run_load(url, early, self.payloads, on_progress=self.on_progress)
 
     def measure(self, name: str, url: str, load: float, repeat: int) -> None:

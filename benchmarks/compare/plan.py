@@ -39,14 +39,14 @@ class Plan(msgspec.Struct, frozen=True):
 
 FULL = Plan()
 QUICK = Plan(
-    models=("resnet50", "vgg19", "yolov8n"),
+    models=("resnet50", "yolov8n"),
     servers=("stock, rate limiter", "naive", OURS),
     loads=(0.7, 1.1),
     arrivals=("poisson",),
     repeats=1,
     attempts=1,
-    seconds=2.0,
+    seconds=1.0,
     profile_seconds=0.3,
-    batch_sizes=(1, 4),
-    capacity_seconds=2.0,
+    batch_sizes=(1, 8),
+    capacity_seconds=1.0,
 )

@@ -30,7 +30,7 @@ from benchmarks.study.records import TASK_LANES, Records, Run, Tasks
 from profiler.profile_file import NAME, ProfileFile
 
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
-_WARM_UP_S, _SETTLED_S, _SETTLE_MAX_S = 2.0, 0.6, 10.0
+_SETTLED_S, _SETTLE_MAX_S = 0.3, 10.0
 _PATIENCE_S = 120.0
 _STUB_LOST = "is not healthy"
 
@@ -123,8 +123,9 @@ class Collector:
     def _warm_up(
         self, server: EmbeddedServer, payloads: Payloads, traffic: Sequence[Traffic], samples: Path | None = None
     ) -> None:
-        self._on_stage("warm-up", _WARM_UP_S)
-        self._load(server, poisson(traffic, _WARM_UP_S, 0), payloads)
+        seconds = self._plan.warm_up_seconds
+        self._on_stage("warm-up", seconds)
+        self._load(server, poisson(traffic, seconds, 0), payloads)
         if samples is not None:
             _settle(samples)
             samples.unlink(missing_ok=True)
@@ -183,7 +184,7 @@ def missing_s(records: Records) -> float:
     tasks_s = sum(len(records.missing_tasks(lanes)) for lanes in TASK_LANES) * (plan.task_seconds + _REST_S)
     servers = sum(bool(records.missing_logs(lanes)) for lanes in plan.lanes)
     servers += sum(bool(records.missing_tasks(lanes)) for lanes in TASK_LANES)
-    return profiling_s(records) + loads_s + tasks_s + servers * (_START_S + _WARM_UP_S)
+    return profiling_s(records) + loads_s + tasks_s + servers * (_START_S + plan.warm_up_seconds)
 
 
 def profiling_s(records: Records) -> float:

@@ -14,6 +14,8 @@ COMPARED = ("offline", "sgd", "rls", "isochrone")
 """Learners of table 1; the first three are the paper's."""
 OTHERS = ("yolov8n", "vit_b16", "convnext_base")
 """Of test set 2: none of them is in the training set."""
+_SHIFTED = (0.3, 1.0, 3.0)
+"""Weights of the trained ones in test set 1."""
 COPIED = "resnet50"
 """The model of the paper's figure 3."""
 TRAINING, TEST_SETS = "training set", ("test set 1", "test set 2", "test set 3")
@@ -41,12 +43,13 @@ class Log(msgspec.Struct, frozen=True):
         return tuple(Traffic(model, rate * weight, _SLO_MS) for model, weight in self.weights.items())
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """lanes: each log is recorded with each. tasks: numbers of copies of `COPIED` that share the load.
 
     attempts: at a log that the host disturbs.
 
     task_load: as in `Log`, of one core, which is what sequential execution has. profile_seconds: per entry at most.
+    warm_up_seconds: of load before each log and each server's tasks.
     """
 
     lanes: tuple[int, ...]
@@ -57,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     task_load: float
     task_seconds: float
     attempts: int
+    warm_up_seconds: float = 2.0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -66,24 +70,28 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(*, quick: bool) -> Plan:
     """The study in full, or in a form that only shows that all of it works."""
     if quick:
-        return Plan((2, 4), logs((0.7,), 2.0), (1, 8), 0.2, (1, 3), 0.7, 1.5, 1)
-    return Plan(
-        (2, 4), logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0), tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2
-    )
+        few = logs((0.7,), 1.0, TRAINED[::2], OTHERS[:1])
+        return Plan((2, 4), few, (1, 8), 0.2, (1, 2), 0.7, 1.0, 1, warm_up_seconds=0.5)
+    whole = logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0)
+    return Plan((2, 4), whole, tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2)
 
 
-def logs(loads: tuple[float, ...], seconds: float) -> tuple[Log, ...]:
+def logs(
+    loads: tuple[float, ...],
+    seconds: float,
+    trained: tuple[str, ...] = TRAINED,
+    others: tuple[str, ...] = OTHERS,
+) -> tuple[Log, ...]:
     """The paper's training set and its three test sets."""
 
     def equal(models: Sequence[str]) -> dict[str, float]:
         return dict.fromkeys(models, 1.0)
 
-    shifted = dict(zip(TRAINED, (0.3, 1.0, 3.0), strict=True))
     other_loads = tuple(load + 0.1 for load in reversed(loads))
     sets = (
-        (TRAINING, equal(TRAINED), loads),
-        (TEST_SETS[0], shifted, other_loads),
-        (TEST_SETS[1], equal(OTHERS), loads),
-        (TEST_SETS[2], equal(TRAINED + OTHERS), loads),
+        (TRAINING, equal(trained), loads),
+        (TEST_SETS[0], dict(zip(trained, _SHIFTED, strict=False)), other_loads),
+        (TEST_SETS[1], equal(others), loads),
+        (TEST_SETS[2], equal(trained + others), loads),
     )
     return tuple(Log(name, weights, own, seconds, 10 * i + 1) for i, (name, weights, own) in enumerate(sets))

@@ -10,7 +10,7 @@ from backend.lanes import cores
 from benchmarks import markdown
 from benchmarks.study import tables
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE
-from benchmarks.study.plan import COPIED, OTHERS, STEAL_MAX, TEST_SETS, TRAINED, TRAINING
+from benchmarks.study.plan import COPIED, STEAL_MAX, TEST_SETS, TRAINING
 from benchmarks.study.results import Results
 from profiler.host import cpu_name, package_version
 
@@ -21,6 +21,8 @@ _PAPER_TABLE = {
     TEST_SETS[2]: (0.2065, 0.1679, 0.1499),
 }
 _PAPER_P95 = 1.5166
+_IN_WORDS = {3: "three", 6: "six"}
+"""Numbers of models, of the quick study and the whole one."""
 
 
 def report(results: Results, plots: Mapping[str, Path], folder: Path) -> str:
@@ -46,8 +48,8 @@ def _head(results: Results) -> str:
         "# The paper's evaluation, on this server\n\n"
         "*ML Inference Scheduling with Predictable Latency* (Zhao and Georgantas, MAIoT '25, arXiv 2512.18725) asks "
         "how well interference between co-located batches is predicted. This is its protocol on logs of a stock "
-        f"tritonserver with the Isochrone backend, six models, {lanes} lanes, and the same protocol for our own "
-        "predictor. `make study` runs all of it and writes this file."
+        f"tritonserver with the Isochrone backend, {_IN_WORDS[len(results.plan.models)]} models, {lanes} lanes, and "
+        "the same protocol for our own predictor. `make study` runs all of it and writes this file."
     )
 
 
@@ -167,6 +169,7 @@ def _features(results: Results, image: str) -> str:
 
 
 def _learners(results: Results, image: str) -> str:
+    logs = {log.name: log for log in results.plan.logs}
     parts = [f"## Static and online learning (table 1)\n\n{image}"]
     for lanes, found in results.lanes.items():
         parts += [tables.errors(lanes, found), tables.relative_errors(lanes, found)]
@@ -176,7 +179,8 @@ def _learners(results: Results, image: str) -> str:
         "The paper's, two batches at a time on an L4:\n\n" + markdown.table(("set", "offline", "SGD", "RLS"), paper)
     )
     parts.append(
-        f"Training set: {_list(TRAINED)}. Test set 1: the same models at other loads; 2: {_list(OTHERS)}; 3: all six. "
+        f"Training set: {_list(logs[TRAINING].weights)}. Test set 1: the same models at other loads; 2: "
+        f"{_list(logs[TEST_SETS[1]].weights)}; 3: all {_IN_WORDS[len(results.plan.models)]}. "
         "Offline, SGD and RLS start from the same least squares weights of the training set; ours learns it batch by "
         "batch. A label is revealed once its batch has ended. *Trees*: gradient boosting that predicts each tenth of a "
         "set from the other nine, and knows more than any learner may: batches that come later, the time, which models "

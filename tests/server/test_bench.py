@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,20 +25,28 @@ from tests.server.harness import batchmates, mlp, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("one", "two")
-RATE_PER_S, SECONDS = 40.0, 2.0
+RATE_PER_S, SECONDS = 40.0, 1.0
 SLOW_MS = 1_000.0
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     repository = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(MODELS):
-        write_model(repository, name, mlp(16, 4, seed, hidden=256), 'backend: "isochrone"\nmax_batch_size: 8')
-    slow = write_model(repository, "slow", batchmates(SLOW_MS), 'backend: "isochrone"')
+    slow = write_model(repository, "slow", batchmates(SLOW_MS), 'backend: "isochrone"\nmax_batch_size: 8')
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
-        remember_profile(server, slow, SLOW_MS)
-        assert load(server, [*MODELS, "slow"]) == {}
+        remember_profile(server, slow, SLOW_MS, max_batch_size=8)
+        load_light(server, repository, MODELS)
+        assert load(server, ["slow"]) == {}
         yield server
+
+
+def load_light(server: EmbeddedServer, repository: Path, models: Sequence[str]) -> None:
+    """Models of some 0.1 ms."""
+    for seed, name in enumerate(models):
+        light = mlp(16, 4, seed, hidden=256)
+        folder = write_model(repository, name, light, 'backend: "isochrone"\nmax_batch_size: 8')
+        remember_profile(server, folder, solo_ms=0.1, max_batch_size=8)
+    assert load(server, models) == {}
 
 
 def workload(folder: Path, seconds: float = SECONDS, **changed: object) -> Path:
@@ -74,7 +82,7 @@ def test_a_load_is_sent_and_told(server: EmbeddedServer, tmp_path: Path) -> None
     for name in ("deadlines", "latencies"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "class 2 met %" in done.stdout
-    assert "2 models, poisson arrivals over 2 s × 1, seed 1; latencies count from the planned instant" in done.stdout
+    assert "2 models, poisson arrivals over 1 s × 1, seed 1; latencies count from the planned instant" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_a_load_is_sent_and_told(server: EmbeddedServer, tmp_path: Path) -> None
         ({"model": "three"}, [], "does not serve model 'three': "),
         ({"slo_ms": 1e-3}, [], "the workload allows model 'one' 0.001 ms, but alone it takes "),
         ({}, ["--load=0"], "--load must be numbers above 0 to 1000 with commas between, got '0'"),
-        ({"rate_per_s": 1e-9}, [], "no request arrives in 2 s at load 1; ask for more of either"),
+        ({"rate_per_s": 1e-9}, [], "no request arrives in 1 s at load 1; ask for more of either"),
         ({}, ["--repeats=0"], "--repeats must lie in 1..1000, got 0"),
     ],
 )
@@ -108,17 +116,25 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None:
-    write_model(tmp_path / "models", "one", mlp(16, 4, 1, hidden=256), 'backend: "isochrone"\nmax_batch_size: 8')
-    path, out = workload(tmp_path, seconds=4.0), tmp_path / "out"
+    path, out = workload(tmp_path, seconds=2.0), tmp_path / "out"
     asked = json.loads(path.read_text())
     path.write_text(json.dumps(asked | {"models": asked["models"][:1]}))
-    with EmbeddedServer(tmp_path / "models") as server:
-        command = [sys.executable, "-m", "backend.cli", "bench", str(path), f"--server={server.grpc_url}"]
+    models = tmp_path / "models"
+    (models / "one").mkdir(parents=True)
+    with EmbeddedServer(models, extra=EXPLICIT) as server:
+        load_light(server, models, ["one"])
+        command = [sys.executable, "-m", "backend.cli", "bench", str(path), f"--server=it={server.grpc_url}"]
         running = subprocess.Popen(
-            [*command, "--load=1,2", f"--out={out}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [*command, "--load=1,2", f"--out={out}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        assert running.stdout is not None
         try:
-            time.sleep(9.0)  # start, solo latency, 3 s of warm-up: in the middle of the first load or later
+            next(line for line in running.stdout if "it: load 1, 1 of 1" in line)
+            time.sleep(1.0)  # into that load
             os.kill(server.pid, signal.SIGKILL)
             said = running.communicate(timeout=60.0)[1]
         finally:

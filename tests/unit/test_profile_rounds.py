@@ -51,6 +51,12 @@ def test_a_noisy_model_uses_its_budget_and_says_so() -> None:
     assert measured.p50_interval_ns == (9 * MS, 11 * MS)
 
 
+def test_a_small_budget_makes_short_rounds() -> None:
+    fake = Fake(lambda i: (9 + i % 3) * MS, budget_ms=600)
+    assert fake.finish().result().rounds >= ROUNDS_MIN
+    assert 600 * MS <= fake.now_ns < 800 * MS
+
+
 def test_a_clock_too_coarse_gives_no_zero() -> None:
     times = iter(range(0, 10**12, 100 * MS))
     rounds = Rounds(lambda: 0, MS, clock=lambda: next(times))
