@@ -118,6 +118,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "samples.jsonl"
     monkeypatch.setenv(VARIABLE, str(path))
     with FakeModel("a") as model:
+        model.took = Ran([np.zeros(250, np.float32)], MS, 3_000, 2_000)
         for _ in range(10):
             model.wait_for(*model.submit(pending(5_000.0)))
 
@@ -126,17 +127,17 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
 
         eventually(lambda: len(written()) == 10)
         assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {(0, 0, 0, 0)}
-        model.took = Ran([np.zeros(250, np.float32)], MS, 3_000, 2_000)
+        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {
+            (3_000, 2_000, 0, 1_000)
+        }
+        assert written()[0].predicted_out_ns == 0
+        assert written()[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
+        model.took = Ran([], MS)
         for _ in range(10):
             model.wait_for(*model.submit(pending(5_000.0)))
         eventually(lambda: len(written()) == 20)
-        moved = written()[10:]
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in moved} == {
-            (3_000, 2_000, 0, 1_000)
-        }
-        assert moved[0].predicted_out_ns == 0
-        assert moved[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
+        still = written()[10:]
+        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in still} == {(0, 0, 0, 0)}
 
 
 def test_batches_become_a_timeline(tmp_path: Path) -> None:
