@@ -1,13 +1,19 @@
-"""ONNX Runtime reports to its vendor unless told not to before its import. Tests tell it so for their own process only:
-the servers that they start must see to it themselves, or leave a file behind.
+"""What libraries read once, at their import, told to them for the tests' own process only.
+
+ONNX Runtime reports to its vendor unless told not to; servers that tests start must see to that themselves, or leave a
+file behind. Threads of numpy, which the scheduler's process has none of either, wait for each other for longer than
+problems as small as the learners' take.
 """
 
 import os
 
-_VARIABLE = "ORT_DISABLE_TELEMETRY"
-_before = os.environ.get(_VARIABLE)
-os.environ[_VARIABLE] = "1"
-import onnxruntime  # noqa: E402, F401 - that it is imported here and now is the point
+_SETTINGS = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
+_before = {name: os.environ.get(name) for name in _SETTINGS}
+os.environ.update(_SETTINGS)
+import onnxruntime  # noqa: E402, F401 - that it is imported here and now, with numpy, is the point
 
-if _before is None:
-    del os.environ[_VARIABLE]
+for _name, _value in _before.items():
+    if _value is None:
+        del os.environ[_name]
+    else:
+        os.environ[_name] = _value
