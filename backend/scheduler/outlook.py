@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
 
 from backend.scheduler.forecast import forecast_finishes
 from backend.scheduler.messages import Request
-from backend.scheduler.progress import MIN_SLOWDOWN, Progress, column, slowdowns
+from backend.scheduler.progress import MIN_SLOWDOWN, Going, Progress, column
 from backend.scheduler.state import BatchKey, Source
 from backend.scheduler.traffic import Passage
 from predictor.features import Own, Sums, contribution
-from predictor.response import Mask, Response, Vector, shared
+from predictor.response import Response, shared
 from predictor.workload import Load
 
 if TYPE_CHECKING:
@@ -50,9 +49,11 @@ class Forecast:
         self._margin = policy.bound.multiplier
         self._shared = shared(sums)
         self._slowdowns: dict[tuple[int, int], float] = {}
-        self._could: dict[int, Mask] = {}
-        self._alone: Vector | None = None
-        self._timelines: dict[tuple[int, int], Vector] = {}
+        self._could: dict[int, list[tuple[int, Going]]] = {}
+        self._alone: list[float] = []
+        """When each running batch ends without one more."""
+        self._timelines: dict[tuple[int, int], list[float]] = {}
+        """The same with one more, which comes last; by its kind."""
         self._moving: dict[tuple[int, int], tuple[Mapping[BatchKey, Passage], Passage]] = {}
         self.idle = not len(progress)
         self.contended = contended
@@ -93,20 +94,20 @@ class Forecast:
         A finish is taken to slow nobody down: what is harmless so needs no timeline.
         """
         threatened = self._threatened(choice)
-        if not threatened.any():
+        if not threatened:
             return False
-        sums = np.add(self._sums, contribution(choice.own.batch_size, choice.load))
-        return bool((slowdowns(self._progress.responses, sums) > self._bearable_beside(choice))[threatened].any())
+        adds, allowed_ns = contribution(choice.own.batch_size, choice.load), self._allowed_beside_ns(choice)
+        progress = self._progress
+        return any(progress.slowdown_beside(b, adds) * b.remaining_ns > allowed_ns[i] for i, b in threatened)
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
         if _kind(choice) not in self._timelines and not self.may_harm(choice):
             return False
         self.follow((choice,))
-        assert self._alone is not None
-        beside = self._timelines[_kind(choice)][:-1]
-        missing = self._threatened(choice) & (self._end_of(beside) > self._due_beside(choice))
-        return bool((self._end_of(self._alone) <= self._due_ns)[missing].any())
+        beside, alone = self._timelines[_kind(choice)], self._alone
+        allowed_beside_ns, allowed_ns = self._allowed_beside_ns(choice), self._allowed_ns
+        return any(beside[i] > allowed_beside_ns[i] and alone[i] <= allowed_ns[i] for i, _ in self._threatened(choice))
 
     def follow(self, choices: Sequence[Choice]) -> None:
         """The timelines with each of them, and the one with none, all at once."""
@@ -114,55 +115,51 @@ class Forecast:
         columns = [column(choice.own, self._response(choice)) for choice in kinds.values()]
         if not columns:
             return
-        if self._alone is not None:
-            self._timelines.update(zip(kinds, forecast_finishes(*self._progress.beside(columns)), strict=True))
-            return
-        first, *others = forecast_finishes(*self._progress.beside([None, *columns]))
-        self._alone = first[:-1]
-        self._timelines.update(zip(kinds, others, strict=True))
+        if self._alone:
+            found = forecast_finishes(*self._progress.beside(columns)).tolist()
+        else:
+            first, *found = forecast_finishes(*self._progress.beside([None, *columns])).tolist()
+            self._alone = first[:-1]
+        self._timelines.update(zip(kinds, found, strict=True))
 
-    def _threatened(self, choice: Choice) -> Mask:
-        """(n,) true where a batch of the same or a higher class would make its deadline without any neighbour."""
+    def _threatened(self, choice: Choice) -> list[tuple[int, Going]]:
+        """Batches of the same or a higher class that would make their deadlines without any neighbour; each with its
+        place among those that run."""
         priority = min(r.priority for r in choice.requests)
         found = self._could.get(priority)
         if found is None:
-            found = (self._progress.alone <= self._bearable) & (self._progress.priorities <= priority)
-            self._could[priority] = found
+            allowed_ns = self._allowed_ns
+            found = self._could[priority] = [
+                (i, batch)
+                for i, batch in enumerate(self._progress.batches)
+                if batch.priority <= priority and batch.alone * batch.remaining_ns <= allowed_ns[i] < inf
+            ]
         return found
 
     @cached_property
-    def _bearable(self) -> Vector:
-        """(n,) slowdown from here on with which each running batch still makes its deadline."""
-        return self._bearable_until(self._due_ns)
+    def _allowed_ns(self) -> list[float]:
+        """From now on: what the deadline of each running batch leaves to its execution as predicted."""
+        return self._allowed(self._passages)
 
-    def _bearable_beside(self, choice: Choice) -> Vector:
-        """The same where the choice's transfers hold up theirs."""
-        due_ns = self._due_beside(choice)
-        return self._bearable if due_ns is self._due_ns else self._bearable_until(due_ns)
-
-    def _bearable_until(self, due_ns: Vector) -> Vector:
-        spans_ns = (due_ns - self._policy.overhead_ns) / self._margin
-        bearable: Vector = spans_ns / self._progress.remaining_ns
-        return bearable
-
-    @cached_property
-    def _due_ns(self) -> Vector:
-        """(n,) from now on: what the deadline of each running batch leaves to its execution."""
-        due_ns, passing_ns = self._progress.due_ns, self._passing_ns
-        return due_ns if passing_ns is None else due_ns - passing_ns
-
-    def _due_beside(self, choice: Choice) -> Vector:
+    def _allowed_beside_ns(self, choice: Choice) -> list[float]:
         """The same with the choice's transfers beside theirs."""
-        if self._passing_ns is None or choice.source.cargo is None:
-            return self._due_ns
-        beside, _ = self._moves(choice.source, choice.own.batch_size)
-        return self._progress.due_ns - self._progress.passing_ns(beside)
+        if not self._passages or choice.source.cargo is None:
+            return self._allowed_ns
+        return self._allowed(self._moves(choice.source, choice.own.batch_size)[0])
+
+    def _allowed(self, passages: Mapping[BatchKey, Passage]) -> list[float]:
+        # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
+        around_ns, margin, now_ns = self._policy.overhead_ns, self._margin, self.now_ns
+        passing_ns = {key: passage.both_ns for key, passage in passages.items()}
+        return [
+            (batch.deadline_ns - now_ns - (around_ns + passing_ns.get(batch.key, 0.0))) / margin
+            for batch in self._progress.batches
+        ]
 
     @cached_property
-    def _passing_ns(self) -> Vector | None:
-        """(n,) what the transfers of each running batch still take; None where nothing is moved."""
-        progress = self._progress
-        return progress.passing_ns(progress.passages()[0]) if progress.traffic else None
+    def _passages(self) -> Mapping[BatchKey, Passage]:
+        """What the transfers of the running batches still take; of those that move anything."""
+        return self._progress.passages()[0] if self._progress.traffic else {}
 
     def better_later(self, choice: Choice) -> bool:
         """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
@@ -173,14 +170,14 @@ class Forecast:
         if deadline_ns is None or self._ends_ns(source, rows, choice.predicted_ns) <= deadline_ns:
             return False
         self.follow((choice,))
-        assert self._alone is not None
-        if self._ends_ns(source, rows, float(self._timelines[_kind(choice)][-1])) <= deadline_ns:
+        if self._ends_ns(source, rows, self._timelines[_kind(choice)][-1]) <= deadline_ns:
             return False
-        gone = self._alone if self._passing_ns is None else self._alone + self._passing_ns
-        first = int(gone.argmin())
-        left = np.subtract(self._sums, self._progress.adds[:, first]).tolist()
-        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(left))
-        return self._ends_ns(source, rows, float(gone[first]) + choice.load.solo_ns * slowdown) <= deadline_ns
+        gone_ns, first = min(
+            (gone_ns + self._passages[batch.key].both_ns if batch.key in self._passages else gone_ns, i)
+            for i, (batch, gone_ns) in enumerate(zip(self._progress.batches, self._alone, strict=True))
+        )
+        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.without(first)))
+        return self._ends_ns(source, rows, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
 
     def _predicted_ns(self, source: Source, rows: int) -> float:
         """A batch of so many rows beside what runs now."""
@@ -210,11 +207,6 @@ class Forecast:
         if key not in self._moving:
             self._moving[key] = self._progress.passages(source.work(rows), self._predicted_ns(source, rows))
         return self._moving[key]
-
-    def _end_of(self, spans_ns: Vector) -> Vector:
-        """The same of running batches but for their transfers, from now on: a nanosecond of a clock that far from 0 is
-        beyond a float's digits."""
-        return spans_ns * self._margin + self._policy.overhead_ns
 
     def _response(self, choice: Choice) -> Response:
         return self._policy.response(choice.source.id, choice.own)

@@ -1,18 +1,21 @@
-"""The running batches as columns of one table: how far each is, what it adds to the others, at which pace it goes.
+"""The running batches: how far each is, what it adds to the others, at which pace it goes.
 
-Kept from event to event, so that a decision finds it ready: columns are filled at a launch, dropped at a finish.
+Kept from event to event, so that a decision finds it ready. Few batches run at once, and most questions are about one
+of them: plain numbers answer those sooner than arrays would. Whole timelines are computed on arrays, see `beside`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
+from operator import sub
 
 import numpy as np
 
 from backend.scheduler.state import BatchKey, Running
 from backend.scheduler.traffic import Passage, Traffic
-from predictor.features import NOBODY, Own, contribution
+from predictor.features import NOBODY, Own, Sums, contribution
 from predictor.response import ROW, Matrix, Response, Responses, Tensor, Vector
 from predictor.transfers import NOTHING, Work
 
@@ -21,148 +24,161 @@ MIN_SLOWDOWN = 0.5
 _NEARLY_DONE = 0.05
 """Of its solo latency is left at least: there is nothing better to go by for a batch that outlives its prediction."""
 _ADDS = slice(ROW, ROW + 6)
-_REMAINING, _LEAST, _DEADLINE, _PRIORITY, _ALONE = range(ROW + 6, ROW + 11)
-_HEIGHT = ROW + 11
+_HEIGHT = ROW + 7
 
 Column = tuple[float, ...]
-"""A batch."""
+"""A batch as a timeline's arrays hold it: its response's row, what it adds to the others, what of it remains."""
+
+
+@dataclass(slots=True, eq=False)
+class Going:
+    """A running batch. deadline_ns: inf where it has none. pace: its slowdown beside those that run now."""
+
+    key: BatchKey
+    own: Own
+    adds: Sums
+    priority: int
+    deadline_ns: float
+    response: Response
+    alone: float
+    """Its slowdown without neighbours."""
+    left_ns: float
+    """Of its solo latency, by the forecast; below 0 where it outlives that."""
+    pace: float = 1.0
+    row: Column | None = None
+    """Of its response, where a timeline needed it."""
+
+    @property
+    def remaining_ns(self) -> float:
+        """Of its solo latency, as of the last `Progress.advance`."""
+        least_ns = _NEARLY_DONE * self.own.load.solo_ns
+        return self.left_ns if self.left_ns > least_ns else least_ns
+
+    def column(self) -> Column:
+        if self.row is None:
+            self.row = (*self.response.row(self.adds), *self.adds)
+        return (*self.row, self.remaining_ns)
 
 
 class Progress:
-    """All times in nanoseconds. Batches are in no particular order, the same in every array."""
+    """All times in nanoseconds. Batches are in one order, that of their launches, in all that is said of them."""
 
     def __init__(self) -> None:
-        self._table = np.zeros((_HEIGHT, 8))
-        self._keys: list[BatchKey] = []
+        self._going: dict[BatchKey, Going] = {}
         self._now_ns = 0
-        self._pace: Vector | None = None
+        self._sums: Sums | None = None
+        """What all of them add; None: to be summed up anew, and each one's pace with it."""
         self.traffic = Traffic()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._going)
+
+    @property
+    def batches(self) -> Collection[Going]:
+        """As of the last `advance`."""
+        return self._going.values()
 
     def launch(self, batch: Running, response: Response, now_ns: int, work: Work = NOTHING) -> None:
         """A batch starts beside whatever runs: at once, or when its inputs are there."""
         self.advance(now_ns)
-        n = len(self._keys)
-        if n == self._table.shape[1]:
-            self._table = np.hstack([self._table, np.zeros_like(self._table)])
-        deadline_ns = inf if batch.deadline_ns is None else batch.deadline_ns
-        self._table[:, n] = column(batch.own, response, deadline_ns, batch.priority)
-        self._keys.append(batch.key)
-        self._pace = None
+        own = batch.own
+        self._going[batch.key] = Going(
+            batch.key,
+            own,
+            contribution(own.batch_size, own.load),
+            batch.priority,
+            inf if batch.deadline_ns is None else batch.deadline_ns,
+            response,
+            response.slowdown(NOBODY),
+            own.load.solo_ns,
+        )
+        self._sums = None
         if work is not NOTHING:
             self.traffic.launch(batch.key, work, now_ns)
 
     def finish(self, key: BatchKey, now_ns: int) -> None:
-        """The batch is gone; another takes its column."""
+        """The batch is gone."""
         self.advance(now_ns)
-        i, last = self._keys.index(key), self._keys.pop()
-        if last != key:
-            self._keys[i] = last
-            self._table[:, i] = self._table[:, len(self._keys)]
-        self._pace = None
+        del self._going[key]
+        self._sums = None
         if key in self.traffic:
             self.traffic.finish(key, now_ns)
 
     def advance(self, now_ns: int) -> None:
         """Every batch has gone on at its pace since the last call."""
-        if self._keys and now_ns != self._now_ns:
-            self._row(_REMAINING)[:] -= (now_ns - self._now_ns) / self.pace()
+        span_ns = now_ns - self._now_ns
+        if span_ns and self._going:
+            self.pace()
+            for batch in self._going.values():
+                batch.left_ns -= span_ns / batch.pace
             if self.traffic:
                 for key, waited_ns in self.traffic.advance(now_ns).items():
-                    i = self._keys.index(key)
-                    self._table[_REMAINING, i] += waited_ns / self.pace()[i]
+                    batch = self._going[key]
+                    batch.left_ns += waited_ns / batch.pace
         self._now_ns = now_ns
 
     def renew(self, response_of: Callable[[BatchKey], Response]) -> None:
         """The predictor has learned: from here on the batches go by these."""
-        for i, key in enumerate(self._keys):
-            response = response_of(key)
-            self._table[:ROW, i] = response.row(self._table[_ADDS, i].tolist())
-            self._table[_ALONE, i] = response.slowdown(NOBODY)
-        self._pace = None
+        for key, batch in self._going.items():
+            batch.response, batch.row = response_of(key), None
+            batch.alone = batch.response.slowdown(NOBODY)
+        self._sums = None
 
-    def pace(self) -> Vector:
-        """(n,) slowdown of each beside the others."""
-        if self._pace is None:
-            self._pace = slowdowns(self.responses, self.adds.sum(axis=1))
-        return self._pace
+    def pace(self) -> Sums:
+        """What all that run add; each batch's `pace` goes by it."""
+        if self._sums is None:
+            going = self._going.values()
+            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(batch.adds for batch in going), strict=True))
+            self._sums = sums = (n, compute, l2, dram, solo, size)
+            for batch in going:
+                batch.pace = _slowdown(batch, sums)
+        return self._sums
 
-    @property
-    def responses(self) -> Responses:
-        return Responses(self._table[:ROW, : len(self._keys)])
+    def slowdown_beside(self, batch: Going, adds: Sums) -> float:
+        """A running batch's, with one more beside it that adds this."""
+        a, b, c, d, e, f = self.pace()
+        n, compute, l2, dram, solo, size = adds
+        return _slowdown(batch, (a + n, b + compute, c + l2, d + dram, e + solo, f + size))
 
-    @property
-    def adds(self) -> Matrix:
-        """(6, n) what each contributes to its neighbours."""
-        return self._table[_ADDS, : len(self._keys)]
-
-    @property
-    def remaining_ns(self) -> Vector:
-        """(n,) of each one's solo latency, as of the last `advance`."""
-        return np.maximum(self._row(_REMAINING), self._row(_LEAST))
-
-    @property
-    def due_ns(self) -> Vector:
-        """(n,) from the last `advance` to each one's deadline, inf where there is none."""
-        return self._row(_DEADLINE) - self._now_ns
-
-    @property
-    def priorities(self) -> Vector:
-        return self._row(_PRIORITY)
-
-    @property
-    def alone(self) -> Vector:
-        """(n,) slowdown of each without neighbours."""
-        return self._row(_ALONE)
+    def without(self, place: int) -> Sums:
+        """What those that run add, but for the one at this place among them."""
+        n, compute, l2, dram, solo, size = map(sub, self.pace(), list(self._going.values())[place].adds)
+        return (n, compute, l2, dram, solo, size)
 
     def passages(
         self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
     ) -> tuple[Mapping[BatchKey, Passage], Passage]:
         """See `Traffic.passages`, as each batch goes on at its present pace."""
-        takes_ns = dict(zip(self._keys, (self.remaining_ns * self.pace()).tolist(), strict=True))
+        self.pace()
+        takes_ns = {key: batch.remaining_ns * batch.pace for key, batch in self._going.items()}
         return self.traffic.passages(takes_ns, candidate, candidate_takes_ns)
 
-    def passing_ns(self, passages: Mapping[BatchKey, Passage]) -> Vector:
-        """(n,) what each batch's transfers still take."""
-        return np.array([passages[key].both_ns if key in passages else 0.0 for key in self._keys])
-
     def beside(self, candidates: Sequence[Column | None]) -> tuple[Matrix, Tensor, Responses]:
-        """`remaining_ns`, `adds`, `responses` in as many cases, each with one more batch, last; None: with nobody."""
-        n = len(self._keys)
-        table = np.empty((len(candidates), _HEIGHT, n + 1))
-        table[..., :n] = self._table[:, :n]
-        table[..., n] = [_NOBODY if candidate is None else candidate for candidate in candidates]
-        return np.maximum(table[:, _REMAINING], table[:, _LEAST]), table[:, _ADDS], Responses(table[:, :ROW])
+        """(k, n + 1) what remains, (k, 6, n + 1) what each adds, and how it responds, for `forecast_finishes`.
 
-    def _row(self, which: int) -> Vector:
-        row: Vector = self._table[which, : len(self._keys)]
-        return row
+        In as many cases, each with one more batch, last; None: with nobody.
+        """
+        n = len(self._going)
+        table = np.empty((len(candidates), _HEIGHT, n + 1))
+        table[..., :n] = np.array([batch.column() for batch in self._going.values()]).T
+        table[..., n] = [_NOBODY if candidate is None else candidate for candidate in candidates]
+        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW])
 
     def check(self, running: dict[BatchKey, Running]) -> None:
-        """The columns are the running batches'."""
-        assert sorted(self._keys) == sorted(running)
+        """They are the running batches."""
+        assert sorted(self._going) == sorted(running)
         self.traffic.check(running)
-        for key, adds in zip(self._keys, self.adds.T.tolist(), strict=True):
-            assert tuple(adds) == contribution(running[key].rows, running[key].load)
+        for key, batch in self._going.items():
+            assert batch.own == running[key].own
 
 
-def column(own: Own, response: Response, deadline_ns: float = inf, priority: int = 0) -> Column:
-    """What the table holds of a batch that begins, or would."""
-    load, adds = own.load, contribution(own.batch_size, own.load)
-    return (
-        *response.row(adds),
-        *adds,
-        load.solo_ns,
-        _NEARLY_DONE * load.solo_ns,
-        deadline_ns,
-        priority,
-        response.slowdown(NOBODY),
-    )
+def column(own: Own, response: Response) -> Column:
+    """A batch that begins, or would."""
+    adds = contribution(own.batch_size, own.load)
+    return (*response.row(adds), *adds, own.load.solo_ns)
 
 
-_NOBODY: Column = (*[0.0] * (ROW + 6), 1e18, 0.0, inf, 0.0, 1.0)
+_NOBODY: Column = (*[0.0] * (ROW + 6), 1e18)
 """A batch that adds nothing and does not end."""
 
 
@@ -170,3 +186,11 @@ def slowdowns(responses: Responses, sums: Vector) -> Vector:
     """(n,) where all that runs contributes `sums`."""
     found = responses.slowdowns(sums)
     return np.maximum(found, MIN_SLOWDOWN, out=found)
+
+
+def _slowdown(batch: Going, sums: Sums) -> float:
+    """Where all that run, itself among them, add `sums`."""
+    a, b, c, d, e, f = sums
+    n, compute, l2, dram, solo, size = batch.adds
+    found = batch.response.slowdown((a - n, b - compute, c - l2, d - dram, e - solo, f - size))
+    return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN

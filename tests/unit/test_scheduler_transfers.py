@@ -171,7 +171,7 @@ def test_an_execution_begins_once_its_inputs_are_there() -> None:
     progress, left = made.core.progress, []
     for at_ms in (103, 104, 106, 109):
         progress.advance(made.at(at_ms).now_ns)
-        left.append(float(progress.remaining_ns[0]) / MS)
+        left.append(next(iter(progress.batches)).remaining_ns / MS)
     assert left == pytest.approx([10.0, 10.0, 8.0, 5.0], abs=0.05)
 
 
