@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import exp, isfinite
 from operator import mul
 
-from predictor.learners.regression import array_of
+import numpy as np
+
+from predictor.learners.regression import Vector, array_of
 
 _WORST = 2.0
 """A loss is cut here, so that no single batch silences an expert."""
@@ -23,14 +25,17 @@ class Hedge:
     def mix(self, predictions: list[float]) -> float:
         return float(sum(map(mul, self.weights, predictions)))
 
-    def learn(self, predictions: list[float], truth: float) -> None:
-        """`predictions` before the truth was known, both logarithms of slowdown."""
-        discount = self._discount
+    def learn(self, predictions: list[list[float]], truths: Vector) -> None:
+        """Of a block of samples, before their truths were known; all logarithms of slowdown."""
+        misses = np.subtract(predictions, truths[:, None])
+        np.minimum(np.abs(misses, out=misses), _WORST, out=misses)
+        size = len(truths)
+        ages = self._discount ** np.arange(size - 1, -1, -1)
+        faded = self._discount**size
         self._losses = losses = [
-            discount * loss + (miss if (miss := abs(p - truth)) < _WORST else _WORST)
-            for loss, p in zip(self._losses, predictions, strict=False)
+            faded * loss + miss for loss, miss in zip(self._losses, ages.dot(misses).tolist(), strict=True)
         ]
-        self._age = discount * self._age + 1.0
+        self._age = faded * self._age + float(ages.sum())
         best = min(losses)
         scale = self._rate / (best / self._age + 1e-4)
         raw = [exp(scale * (best - loss)) for loss in losses]

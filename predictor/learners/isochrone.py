@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import exp, log
 from operator import mul
 from struct import Struct
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,10 +22,12 @@ from predictor.learners.kernel import VECTOR, Fit, Kernel
 from predictor.learners.memory import Memory
 from predictor.learners.regression import Vector
 from predictor.learners.response import PAPER, WIDTH, inputs, prior, rate_prior, response
+from predictor.learners.table import Table
 from predictor.response import LOG_MAX, LOG_MIN, Response
 
 _FORGETTING = 0.985
-_STEADY, _RECENT, _RATE, _PAPER = range(4)
+_REGRESSIONS = 4
+_STEADY, _RECENT, _RATE, _PAPER = range(_REGRESSIONS)
 """Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
 _EXPERTS = 7
 _SPELL = 4.0
@@ -41,8 +43,18 @@ _OFF_MAX = 1.0
 _BELOW, _ABOVE = 0.3, 0.5
 """How far beyond the slowdowns seen so far a prediction may go, in log slowdown."""
 
-_pack = Struct(f"={VECTOR}d").pack
+_pack = Struct(f"={VECTOR}f").pack
 """Floats to an array by way of bytes, in a third of the time of `np.array`."""
+
+
+class _Sample(NamedTuple):
+    """One that waits to be learned. x: `inputs`; spell: before it."""
+
+    own: Own
+    seen: Exposure
+    x: list[float]
+    slowdown: float
+    spell: float
 
 
 class Isochrone:
@@ -52,11 +64,12 @@ class Isochrone:
 
     def __init__(self) -> None:
         self._bank = Bank(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
-        self._masks = np.ones((4, WIDTH))
+        self._masks = np.ones((_REGRESSIONS, WIDTH))
         self._masks[_PAPER] = 0.0
         self._masks[_PAPER, list(PAPER)] = 1.0
         self._counts = Memory(64, 1e9)
         self._kernel = Kernel()
+        self._table = Table(_REGRESSIONS + 1)
         self._first = Hedge(_EXPERTS)
         self._second = Hedge(6)
         self._third = Hedge(len(_FELT))
@@ -67,26 +80,23 @@ class Isochrone:
         self._bound()
         self._spell = 0.0
         """Moving average of how far batches were off of late, in log slowdown."""
-        self._waiting: list[tuple[Own, Exposure, float, float]] = []
-        """With the spell before each."""
+        self._waiting: list[_Sample] = []
         self.revision = 0
         self._gather()
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
         check(own, seen)
-        vector = np.frombuffer(_pack(*inputs(own, seen), *self._kernel.who(own, seen)))
-        linear = (self._weights @ vector[:WIDTH]).tolist()
-        fit = self._kernel.fit
-        experts = self._experts(seen, linear, 0.0 if fit is None else fit.rest(vector))
+        vector = np.frombuffer(_pack(*inputs(own, seen), *self._kernel.who(own, seen)), np.float32)
+        experts = self._experts(seen, *self._table.look_up(vector))
         mixed = self._second.mix(self._refined(own, seen, self._first.mix(experts)))
         return exp(self._within(self._third.mix(_believed(mixed, self._spell))))
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """Batches are learned in blocks: most calls only keep one for later."""
         check(own, seen, slowdown)
-        slowdown = clipped(slowdown)
-        self._waiting.append((own, seen, slowdown, self._spell))
-        off = log(slowdown / response(own, self._fast, self._own_rest(own)).slowdown(seen.sums))
+        slowdown, x = clipped(slowdown), inputs(own, seen)
+        self._waiting.append(_Sample(own, seen, x, slowdown, self._spell))
+        off = log(slowdown) - sum(map(mul, self._fast, x)) - self._own_rest(own)
         self._spell += (max(-_OFF_MAX, min(_OFF_MAX, off)) - self._spell) / _SPELL
         if len(self._waiting) >= (_BLOCK if self._samples >= _EARLY else 1):
             self._learn_waiting()
@@ -95,35 +105,36 @@ class Isochrone:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        vectors = np.array([inputs(own, seen) + self._kernel.who(own, seen) for own, seen, *_ in waiting])
-        slowdowns = np.array([slowdown for _, _, slowdown, _ in waiting])
+        vectors = np.array([sample.x + self._kernel.who(sample.own, sample.seen) for sample in waiting])
+        slowdowns = np.array([sample.slowdown for sample in waiting])
         truths = np.log(slowdowns)
-        fit, x = self._kernel.fit, vectors[:, :WIDTH]
-        linear = (x @ self._weights.T).tolist()
-        rests = [0.0] * len(waiting) if fit is None else fit.rests(vectors).tolist()
-        for i, ((own, seen, _, spell), truth) in enumerate(zip(waiting, truths.tolist(), strict=True)):
-            self._learn_mixture(own, seen, self._experts(seen, linear[i], rests[i]), spell, truth)
-            self._kernel.learn(vectors[i], truth)
-        masked = self._masks[:, None, :] * x
+        self._learn_mixture(waiting, vectors, truths)
+        masked = self._masks[:, None, :] * vectors[:, :WIDTH]
         masked[_RATE] *= slowdowns[:, None]  # weighs by relative error: slowdown × (w·x) ≈ 1
         self._bank.learn(masked, np.stack([truths, truths, np.ones(len(waiting)), slowdowns]))
         self._gather()
 
-    def _learn_mixture(self, own: Own, seen: Exposure, experts: list[float], spell: float, truth: float) -> None:
-        mixed = self._first.mix(experts)
-        refined = self._refined(own, seen, mixed)
-        self._third.learn(_believed(self._second.mix(refined), spell), truth)
-        self._second.learn(refined, truth)
-        self._first.learn(experts, truth)
-        self._counts.learn("all", truth)
-        self._counts.learn(_count(seen), truth)
-        self._remember(own, seen, mixed, truth)
-        self._see(truth)
+    def _learn_mixture(self, waiting: list[_Sample], vectors: Vector, truths: Vector) -> None:
+        """Each mixture judges what it would have predicted before any of these was known."""
+        linear, rests = self._table.look_up_all(vectors)
+        experts = [self._experts(s.seen, y, rest) for s, y, rest in zip(waiting, linear, rests, strict=True)]
+        mixed = [self._first.mix(each) for each in experts]
+        refined = [self._refined(s.own, s.seen, y) for s, y in zip(waiting, mixed, strict=True)]
+        believed = [_believed(self._second.mix(each), s.spell) for s, each in zip(waiting, refined, strict=True)]
+        self._third.learn(believed, truths)
+        self._second.learn(refined, truths)
+        self._first.learn(experts, truths)
+        for sample, vector, y, truth in zip(waiting, vectors, mixed, truths.tolist(), strict=True):
+            self._counts.learn("all", truth)
+            self._counts.learn(_count(sample.seen), truth)
+            self._remember(sample.own, sample.seen, y, truth)
+            self._see(truth)
+            self._kernel.learn(vector, truth)
 
     def _gather(self) -> None:
         """All linear weights in one matrix; what followed from the old ones is void."""
         fit = self._kernel.fit
-        self._weights = np.vstack([self._bank.weights, self._bank.weights[_STEADY] if fit is None else fit.weights])
+        self._table.set(np.vstack([self._bank.weights, self._bank.weights[_STEADY] if fit is None else fit.weights]))
         a, b = self._first.weights[2:4]
         share = a / (a + b) if a + b > 0.0 else 0.5
         fast = share * self._bank.weights[_STEADY] + (1.0 - share) * self._bank.weights[_RECENT]
@@ -148,6 +159,7 @@ class Isochrone:
 
     def install(self, fit: Fit) -> None:
         self._kernel.install(fit)
+        self._table.install(fit)
         self._gather()
 
     def _experts(self, seen: Exposure, linear: list[float], rest: float) -> list[float]:
@@ -223,6 +235,7 @@ class Isochrone:
         found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
         fresh._samples, fresh._lowest, fresh._highest, fresh._spell = found
         fresh._bound()
+        fresh._table.install(fresh._kernel.fit)
         fresh.revision = self.revision
         fresh._gather()
         self.__dict__.update(fresh.__dict__)

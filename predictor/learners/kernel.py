@@ -62,27 +62,16 @@ class Scales:
 
 @dataclass(frozen=True)
 class Fit:
-    """A frozen predictor: linear weights, (_ROW + 1, n) scaled rows with minus their half norms last, (n,) alpha."""
+    """A frozen predictor: linear weights, (_ROW + 1, n) scaled rows with minus their half norms last, (n,) alpha.
+
+    With z, a vector from `PLAIN` on times `factors`: w·x + Σ alpha · exp(z·rows − (|z|² − 1) / 2); see `Table`.
+    """
 
     scales: Scales
     weights: Vector
     rows: Narrow
     alpha: Narrow
     factors: Narrow
-
-    def rest(self, vector: Vector) -> float:
-        """What the linear weights leave, for one `Kernel.vector`."""
-        z = np.multiply(vector[PLAIN:], self.factors, dtype=np.float32, casting="same_kind")
-        exponent = z @ self.rows
-        exponent -= 0.5 * (float(z @ z) - 1.0)
-        return float(np.exp(exponent, out=exponent) @ self.alpha)
-
-    def rests(self, vectors: Vector) -> Vector:
-        """The same for (b, VECTOR)."""
-        z = np.multiply(vectors[:, PLAIN:], self.factors, dtype=np.float32, casting="same_kind")
-        exponent = z @ self.rows
-        exponent -= 0.5 * (np.einsum("ij,ij->i", z, z) - 1.0)[:, None]
-        return np.asarray(np.exp(exponent, out=exponent) @ self.alpha, dtype=np.float64)
 
 
 class Kernel:

@@ -102,14 +102,13 @@ class Watched(Policy):
 
     def newly_missing(self, choice: Choice, within_ns: float = ALMOST_NS) -> list[int]:
         """The running batches of the same or a higher class that make it without the choice, but not with it."""
-        progress = self.progress
         running = [
             Batch(
-                float(progress.remaining_ns[i]),
-                contribution(batch.rows, batch.load),
-                self.response(batch.key[0], batch.own).slowdown,
+                going.remaining_ns,
+                contribution(going.own.batch_size, going.own.load),
+                self.response(going.key[0], going.own).slowdown,
             )
-            for i, batch in enumerate(self.core.running[key] for key in progress._keys)
+            for going in self.progress.batches
         ]
         new = Batch(
             choice.load.solo_ns,
@@ -119,13 +118,9 @@ class Watched(Policy):
         alone, beside = timeline(running), timeline([*running, new])[:-1]
         mine = min(r.priority for r in choice.requests)
         margin, found = self.bound.multiplier, []
-        for i, (before, after) in enumerate(zip(alone, beside, strict=True)):
-            due = float(progress.due_ns[i]) - self.overhead_ns
-            if (
-                progress.priorities[i] <= mine
-                and before * margin <= due - within_ns
-                and after * margin > due + within_ns
-            ):
+        for i, (going, before, after) in enumerate(zip(self.progress.batches, alone, beside, strict=True)):
+            due = going.deadline_ns - self.core._now_ns - self.overhead_ns
+            if going.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
                 found.append(i)
         return found
 
