@@ -24,6 +24,7 @@ from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
 from benchmarks.made_up import made_up
+from benchmarks.yardstick import yardstick
 from predictor.workload import ModelProfile
 
 _MODELS = 12
@@ -102,6 +103,7 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Also draw the cost over lanes and waiting requests.")] = None,
 ) -> None:
     """Print p50 and p99 of `handle()` for both kinds of event."""
+    before = yardstick()
     table = Table("running", "waiting", "event", "p50 us", "p99 us", "mean us", "events")
     for running, waiting in ((2, 16), (16, 64), (16, 256)):
         steady = _held(running, waiting, seed, events)
@@ -112,7 +114,9 @@ def main(
             table.add_row(str(running), str(waiting), name, f"{p50:.0f}", f"{p99:.0f}", f"{mean:.0f}", str(len(spent)))
     console = Console()
     console.print(table)
-    console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")
+    console.print(
+        f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}; {before} before, {yardstick()} after"
+    )
     if plot is not None:
         _draw(plot, seed, events)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contention import Workload, generate
+from benchmarks.yardstick import yardstick
 from predictor.features import contribution, exposure
 from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
@@ -38,6 +39,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the batches.")] = 0,
 ) -> None:
     """Print microseconds. Ours learns in blocks, so its mean says more than its p50."""
+    before = yardstick()
     batches = []
     for sample in generate(Workload("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
         beside = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
@@ -60,7 +62,9 @@ def main(
             forms = [learner.response(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]
             table.add_row(" fast form", *(f"{us:.1f}" for us in fast), "", "", "", "")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"16 neighbours; {before} before, {yardstick()} after", highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.made_up import made_up
+from benchmarks.yardstick import yardstick
 
 _TRUTH = Linear((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0
@@ -47,7 +48,7 @@ def main(
     typer.echo(
         f"{len(plan):,} requests over {models} models in {ran.seconds:,.0f} s of virtual time on {lanes} lanes at load "
         f"{load:g}: {ran.batches:,} batches, {100 * kept:.1f} % of deadlines kept; took {took_s:.0f} s, {cpu_s:.0f} s "
-        f"of one core, {cpu_s / len(plan) * 1e6:.0f} µs a request; {memory_mb:,.0f} MB"
+        f"of one core, {cpu_s / len(plan) * 1e6:.0f} µs a request; {memory_mb:,.0f} MB; {yardstick()}"
     )
 
 

@@ -34,7 +34,7 @@ _SPELL = 4.0
 """Batches that a spell of the machine's is felt from: all of them are slow, or fast, for a while."""
 _FELT = (0.0, 0.4, 0.8)
 """How much of it is believed, by experts."""
-_BLOCK, _EARLY = 8, 64
+_BLOCK, _EARLY = 16, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
 """With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
@@ -43,6 +43,8 @@ _OFF_MAX = 1.0
 _BELOW, _ABOVE = 0.3, 0.5
 """How far beyond the slowdowns seen so far a prediction may go, in log slowdown."""
 
+_COUNTS = tuple(map(str, range(33)))
+"""Numbers of neighbours that are told apart: 0 to 31, and more."""
 _pack = Struct(f"={VECTOR}f").pack
 """Floats to an array by way of bytes, in a third of the time of `np.array`."""
 
@@ -167,9 +169,9 @@ class Isochrone:
         low, high = self._low, self._high
         rate = -log(rate) if rate > 0.0 else high
         paper = log(paper) if paper > 0.0 else low
-        found = (steady, recent, rate, paper, kernel + rest)
-        within = [high if y > high else y if y > low else low for y in found]
         counted, mean = self._counts.get(_count(seen))
+        found = [steady, recent, rate, paper, kernel + rest]
+        within = [high if y > high else y if y > low else low for y in found]
         return [self._counts.get("all")[1], mean if counted else within[0], *within]
 
     def _within(self, y: float) -> float:
@@ -254,4 +256,5 @@ def _believed(mixed: float, spell: float) -> list[float]:
 
 
 def _count(seen: Exposure) -> str:
-    return str(min(32, max(0, round(min(seen.sums[0], 32.0)))))
+    n = seen.sums[0]
+    return _COUNTS[round(n)] if 0.0 < n < len(_COUNTS) - 1 else _COUNTS[-1 if n > 0.0 else 0]
