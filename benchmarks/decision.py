@@ -114,9 +114,8 @@ def main(
             table.add_row(str(running), str(waiting), name, f"{p50:.0f}", f"{p99:.0f}", f"{mean:.0f}", str(len(spent)))
     console = Console()
     console.print(table)
-    console.print(
-        f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}; {before} before, {yardstick()} after"
-    )
+    console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")
+    console.print(f"{before} before, {yardstick()} after", highlight=False)
     if plot is not None:
         _draw(plot, seed, events)
 

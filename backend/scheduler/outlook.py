@@ -96,9 +96,9 @@ class Forecast:
         threatened = self._threatened(choice)
         if not threatened:
             return False
-        adds, allowed_ns = contribution(choice.own.batch_size, choice.load), self._allowed_beside_ns(choice)
-        progress = self._progress
-        return any(progress.slowdown_beside(b, adds) * b.remaining_ns > allowed_ns[i] for i, b in threatened)
+        sums = self._progress.sums_with(contribution(choice.own.batch_size, choice.load))
+        allowed_ns = self._allowed_beside_ns(choice)
+        return any(batch.slowdown(sums) * batch.remaining_ns > allowed_ns[i] for i, batch in threatened)
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
@@ -176,7 +176,7 @@ class Forecast:
             (gone_ns + self._passages[batch.key].both_ns if batch.key in self._passages else gone_ns, i)
             for i, (batch, gone_ns) in enumerate(zip(self._progress.batches, self._alone, strict=True))
         )
-        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.without(first)))
+        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.sums_without(first)))
         return self._ends_ns(source, rows, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
 
     def _predicted_ns(self, source: Source, rows: int) -> float:

@@ -54,6 +54,13 @@ class Going:
         least_ns = _NEARLY_DONE * self.own.load.solo_ns
         return self.left_ns if self.left_ns > least_ns else least_ns
 
+    def slowdown(self, sums: Sums) -> float:
+        """Where all that run, itself among them, add `sums`."""
+        a, b, c, d, e, f = sums
+        n, compute, l2, dram, solo, size = self.adds
+        found = self.response.slowdown((a - n, b - compute, c - l2, d - dram, e - solo, f - size))
+        return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN
+
     def column(self) -> Column:
         if self.row is None:
             self.row = (*self.response.row(self.adds), *self.adds)
@@ -67,7 +74,9 @@ class Progress:
         self._going: dict[BatchKey, Going] = {}
         self._now_ns = 0
         self._sums: Sums | None = None
-        """What all of them add; None: to be summed up anew, and each one's pace with it."""
+        """What all of them add; None: to be summed up anew."""
+        self._paced = True
+        """Whether each batch's pace is that beside those that run now."""
         self.traffic = Traffic()
 
     def __len__(self) -> int:
@@ -92,7 +101,7 @@ class Progress:
             response.slowdown(NOBODY),
             own.load.solo_ns,
         )
-        self._sums = None
+        self._changed()
         if work is not NOTHING:
             self.traffic.launch(batch.key, work, now_ns)
 
@@ -100,7 +109,7 @@ class Progress:
         """The batch is gone."""
         self.advance(now_ns)
         del self._going[key]
-        self._sums = None
+        self._changed()
         if key in self.traffic:
             self.traffic.finish(key, now_ns)
 
@@ -108,7 +117,7 @@ class Progress:
         """Every batch has gone on at its pace since the last call."""
         span_ns = now_ns - self._now_ns
         if span_ns and self._going:
-            self.pace()
+            self._set_pace()
             for batch in self._going.values():
                 batch.left_ns -= span_ns / batch.pace
             if self.traffic:
@@ -122,34 +131,31 @@ class Progress:
         for key, batch in self._going.items():
             batch.response, batch.row = response_of(key), None
             batch.alone = batch.response.slowdown(NOBODY)
-        self._sums = None
+        self._paced = False
 
-    def pace(self) -> Sums:
-        """What all that run add; each batch's `pace` goes by it."""
+    def sums(self) -> Sums:
+        """What all that run add."""
         if self._sums is None:
-            going = self._going.values()
-            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(batch.adds for batch in going), strict=True))
-            self._sums = sums = (n, compute, l2, dram, solo, size)
-            for batch in going:
-                batch.pace = _slowdown(batch, sums)
+            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(b.adds for b in self.batches), strict=True))
+            self._sums = (n, compute, l2, dram, solo, size)
         return self._sums
 
-    def slowdown_beside(self, batch: Going, adds: Sums) -> float:
-        """A running batch's, with one more beside it that adds this."""
-        a, b, c, d, e, f = self.pace()
+    def sums_with(self, adds: Sums) -> Sums:
+        """The same with one more beside them that adds this."""
+        a, b, c, d, e, f = self.sums()
         n, compute, l2, dram, solo, size = adds
-        return _slowdown(batch, (a + n, b + compute, c + l2, d + dram, e + solo, f + size))
+        return (a + n, b + compute, c + l2, d + dram, e + solo, f + size)
 
-    def without(self, place: int) -> Sums:
-        """What those that run add, but for the one at this place among them."""
-        n, compute, l2, dram, solo, size = map(sub, self.pace(), list(self._going.values())[place].adds)
+    def sums_without(self, place: int) -> Sums:
+        """The same but for the one at this place among them."""
+        n, compute, l2, dram, solo, size = map(sub, self.sums(), list(self._going.values())[place].adds)
         return (n, compute, l2, dram, solo, size)
 
     def passages(
         self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
     ) -> tuple[Mapping[BatchKey, Passage], Passage]:
         """See `Traffic.passages`, as each batch goes on at its present pace."""
-        self.pace()
+        self._set_pace()
         takes_ns = {key: batch.remaining_ns * batch.pace for key, batch in self._going.items()}
         return self.traffic.passages(takes_ns, candidate, candidate_takes_ns)
 
@@ -171,6 +177,15 @@ class Progress:
         for key, batch in self._going.items():
             assert batch.own == running[key].own
 
+    def _set_pace(self) -> None:
+        if not self._paced:
+            sums, self._paced = self.sums(), True
+            for batch in self.batches:
+                batch.pace = batch.slowdown(sums)
+
+    def _changed(self) -> None:
+        self._sums, self._paced = None, False
+
 
 def column(own: Own, response: Response) -> Column:
     """A batch that begins, or would."""
@@ -186,11 +201,3 @@ def slowdowns(responses: Responses, sums: Vector) -> Vector:
     """(n,) where all that runs contributes `sums`."""
     found = responses.slowdowns(sums)
     return np.maximum(found, MIN_SLOWDOWN, out=found)
-
-
-def _slowdown(batch: Going, sums: Sums) -> float:
-    """Where all that run, itself among them, add `sums`."""
-    a, b, c, d, e, f = sums
-    n, compute, l2, dram, solo, size = batch.adds
-    found = batch.response.slowdown((a - n, b - compute, c - l2, d - dram, e - solo, f - size))
-    return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN
