@@ -65,7 +65,6 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._command: Command | None = None
         self._ports: dict[str, int] = {}
-        self._regions: set[str] = set()
         self._last_log = ""
         self._exit_code: int | None = None
 
@@ -116,7 +115,6 @@ class EmbeddedServer:
 
     def stubs(self) -> list[Stub]:
         """The processes that run Python models, one per model instance."""
-        self._regions |= processes.regions_mapped_by(self.pid)
         assert self._command is not None
         return processes.stubs_of(self._command.backends)
 
@@ -186,7 +184,6 @@ class EmbeddedServer:
         process = self._running()
         deadline = time.monotonic() + self._ready_timeout_s
         while time.monotonic() < deadline:
-            self._regions |= processes.regions_mapped_by(process.pid)  # while it lives: it may be killed at any time
             code = process.poll()
             if _PORT_TAKEN in self.log_text():
                 return False
@@ -208,7 +205,6 @@ class EmbeddedServer:
     def _end_server(self) -> int:
         process, self._process = self._running(), None
         assert self._command is not None
-        self._regions |= processes.regions_mapped_by(process.pid)
         process.terminate()
         try:
             code = process.wait(timeout=_STOP_S)
@@ -218,10 +214,10 @@ class EmbeddedServer:
         except BaseException:  # the user's Ctrl-C: still leave nothing behind
             process.kill()
             process.wait()
-            processes.sweep(self._command.backends, self._regions)
+            processes.sweep(self._command.backends, self._command.regions)
             raise
         if code != 0:
-            processes.sweep(self._command.backends, self._regions)
+            processes.sweep(self._command.backends, self._command.regions)
         return code
 
     def _clean_up(self) -> None:

@@ -6,6 +6,7 @@ The server's output goes to this process's stdout and stderr untouched.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -38,7 +39,6 @@ _PATH_OPTIONS = frozenset(
         "--trace-file",
     }
 )
-_WATCH_S = 5.0  # how often to note the shared memory that the server has open, should it die of a signal
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Command:
     env: dict[str, str] = field(repr=False)
     cwd: Path
     backends: Path
+    regions: str
+    """With what the names of its shared memory begin, and no other server's."""
 
 
 def check(options: ServeOptions) -> None:
@@ -87,8 +89,10 @@ def command(options: ServeOptions, folder: Path) -> Command:
     ]
     for name, port in options.ports().items():
         argv += [f"--{name}-address={options.host}", f"--{name}-port={port}"]
+    regions = f"triton_isochrone_{secrets.token_hex(8)}_"
+    argv.append(f"--backend-config=python,shm-region-prefix-name={regions}")  # of the backends built on Python's too
     cwd = working_directory(folder / "cwd")
-    return Command((*argv, *_absolute_paths(options.extra)), env, cwd, backends)
+    return Command((*argv, *_absolute_paths(options.extra)), env, cwd, backends, regions)
 
 
 def serve(options: ServeOptions) -> int:
@@ -105,24 +109,12 @@ def serve(options: ServeOptions) -> int:
         # A session of its own: Ctrl-C in a terminal reaches the server once, from here, and no stub.
         process = subprocess.Popen(tethered(run.argv), env=run.env, cwd=run.cwd, start_new_session=True)
         received.forward_to(process)
-        code = _wait(process, run.backends)
+        code = process.wait()
+        if code != 0:
+            processes.sweep(run.backends, run.regions)
     if code not in (0, received.first and -received.first):
         print(f"isochrone: tritonserver {_ending(code)}; its log above says why", file=sys.stderr, flush=True)
     return code if code >= 0 else 128 - code
-
-
-def _wait(process: subprocess.Popen[bytes], backends: Path) -> int:
-    """Waits for the server; if it did not end in order, removes what it left."""
-    regions: set[str] = set()
-    while True:
-        try:
-            code = process.wait(timeout=_WATCH_S)
-        except subprocess.TimeoutExpired:
-            regions |= processes.regions_mapped_by(process.pid)
-            continue
-        if code != 0:
-            processes.sweep(backends, regions)
-        return code
 
 
 def _ending(code: int) -> str:

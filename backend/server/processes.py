@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SHM = Path("/dev/shm")
-_REGION = re.compile(r"triton_\w+_shm_region_[0-9a-f-]{36}")
 
 
 @dataclass(frozen=True)
@@ -24,18 +22,12 @@ class Stub:
     pid: int
     model: str
     instance: str  # "resnet50_0"; while a model loads, Triton also runs a stub that completes its configuration
-    region: str  # name of its shared memory in /dev/shm
 
 
 def stubs_of(backends: Path) -> list[Stub]:
     """The living stubs of the server that runs with this backend directory, oldest first."""
     stubs = [_stub(pid, _arguments(pid), str(backends / "python")) for pid in _pids()]
     return [stub for stub in stubs if stub is not None]
-
-
-def regions_mapped_by(pid: int) -> set[str]:
-    """Shared memory of Triton's stubs that a server has open, those of stubs that died included."""
-    return set(_REGION.findall(_read(pid, "maps")))
 
 
 def pids_with(variable: str, value: str) -> list[int]:
@@ -54,19 +46,17 @@ def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 
             return
 
 
-def sweep(backends: Path, regions: Iterable[str] = (), grace_s: float = 3.0) -> None:
+def sweep(backends: Path, regions: str, grace_s: float = 3.0) -> None:
     """After a server died without an orderly exit: ends its stubs and removes their shared memory.
 
-    A stub notices the loss of its server within a second and cleans up itself; this is for those that cannot.
-    `regions`: what the server was seen to map while it lived, for stubs that are gone as well.
+    A stub notices the loss of its server within a second and cleans up itself; this is for those that cannot, and for
+    memory whose stub was not there yet. `regions`: with what the names of its shared memory begin.
     One thing stays: Triton's /tmp/python_env_XXXXXX, empty as a rule, whose name tells nothing about its owner.
     """
-    names = {stub.region for stub in stubs_of(backends)} | set(regions)
     if not _gone(lambda: [stub.pid for stub in stubs_of(backends)], grace_s):
         end(lambda: [stub.pid for stub in stubs_of(backends)], term_s=0.0)
-    for name in names:
-        if _REGION.fullmatch(name):
-            (_SHM / name).unlink(missing_ok=True)
+    for region in _SHM.glob(f"{regions}*"):
+        region.unlink(missing_ok=True)
 
 
 def _gone(find: Callable[[], Iterable[int]], within_s: float) -> bool:
@@ -83,7 +73,7 @@ def _stub(pid: int, argv: list[str], python_backend: str) -> Stub | None:
     # an offset, instance name, folder of the backend's own model.py (or DEFAULT)
     if len(argv) < 9 or argv[6] != python_backend:
         return None
-    return Stub(pid=pid, model=Path(argv[1]).parents[1].name, instance=argv[8], region=argv[2])
+    return Stub(pid=pid, model=Path(argv[1]).parents[1].name, instance=argv[8])
 
 
 def _pids() -> list[int]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.server.processes import pids_with, regions_mapped_by
+from backend.server.processes import pids_with
+from tests.server.control import regions_mapped_by
 
 _MARK = "ISOCHRONE_TEST_MARK"  # inherited by everything that a test starts, however far down
 _SHM = Path("/dev/shm")

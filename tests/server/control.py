@@ -24,6 +24,7 @@ from profiler.host import cpu_name
 from profiler.store import write_json
 
 _LOADS_AT_ONCE = 8
+_REGION = re.compile(r"/dev/shm/(triton_\S+)")
 EXPLICIT = ("--model-control-mode=explicit", f"--model-load-thread-count={_LOADS_AT_ONCE}")
 """For tritonserver: it starts empty, and tests load what they need with `load`. Most of a load is Triton's waiting."""
 
@@ -89,3 +90,12 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
+
+
+def regions_mapped_by(pid: int) -> set[str]:
+    """Shared memory of Triton's stubs that a server has open, those of stubs that died included."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it is gone, or another user's
+        return set()
+    return set(_REGION.findall(maps))

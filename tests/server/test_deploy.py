@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import uuid
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,12 @@ def serving(prefix: Path, cwd: Path) -> Iterator[Server]:
     http_port, grpc_port, metrics_port = free_ports(3)
     loopback = [f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")]
     ports = port_options([str(http_port), str(grpc_port), str(metrics_port)])
-    argv = [*shlex.split(install_lines()[2]), f"--backend-directory={prefix / 'backends'}", *loopback, *ports]
+    regions = f"triton_deploy_{uuid.uuid4().hex}_"
+    options = [
+        f"--backend-directory={prefix / 'backends'}",
+        f"--backend-config=python,shm-region-prefix-name={regions}",
+    ]
+    argv = [*shlex.split(install_lines()[2]), *own, *loopback, *ports]
     with tempfile.TemporaryDirectory() as runtime_dir, (cwd / "log").open("wb") as log:
         environment = os.environ | {
             "PATH": os.pathsep.join([str(prefix / "bin"), str(python_with_dependencies(cwd)), os.environ["PATH"]]),
@@ -83,7 +89,7 @@ def serving(prefix: Path, cwd: Path) -> Iterator[Server]:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-                sweep(prefix / "backends")
+                sweep(prefix / "backends", regions)
             for scheduler in pids_with(VARIABLE, runtime_dir):
                 os.kill(scheduler, signal.SIGTERM)
             eventually(lambda: not pids_with(VARIABLE, runtime_dir))

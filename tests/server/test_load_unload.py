@@ -10,9 +10,9 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from backend.server.embedded import EmbeddedServer
-from backend.server.processes import pids_with, regions_mapped_by
+from backend.server.processes import pids_with
 from tests.server.burst import Burst
-from tests.server.control import EXPLICIT, eventually, load, remember_profile
+from tests.server.control import EXPLICIT, eventually, load, regions_mapped_by, remember_profile
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 

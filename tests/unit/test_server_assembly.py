@@ -350,10 +350,13 @@ def test_the_command(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
         f"--model-repository={repository}",
         *("--http-address=0.0.0.0", "--http-port=1", "--grpc-address=0.0.0.0", "--grpc-port=2"),
         *("--metrics-address=0.0.0.0", "--metrics-port=3"),
+        f"--backend-config=python,shm-region-prefix-name={made.regions}",
         f"--log-file={tmp_path}/server.log",
         *("--cache-directory", f"{tmp_path}/cache"),
         *("--model-repository=s3://b/m", "--log-verbose=1"),
     )
+    assert re.fullmatch(r"triton_isochrone_[0-9a-f]{16}_", made.regions)
+    assert made.regions != command(asked, tmp_path / "again").regions
     assert made.env["LD_LIBRARY_PATH"] == f"/usr/local/cuda/compat:{tmp_path}/opt/lib"
     assert made.env["PATH"].startswith(f"{Path(sys.executable).parent}:")
     assert [entry.name for entry in made.cwd.iterdir()] == ["model.py"]

@@ -14,6 +14,8 @@ from pathlib import Path
 from backend.server import processes
 from backend.server.tether import tethered
 
+OURS, OTHERS = (f"triton_isochrone_{uuid.uuid4().hex[:16]}_" for _ in range(2))
+
 
 def test_a_tethered_command_keeps_its_pid_and_ends_with_its_parent() -> None:
     parent = (
@@ -44,12 +46,13 @@ def test_sweep_ends_a_dead_servers_stubs_and_spares_all_others(tmp_path: Path) -
         (found,) = processes.stubs_of(tmp_path / "ours")
         (spared,) = processes.stubs_of(tmp_path / "others")
         assert (found.pid, found.model, found.instance) == (ours.pid, "resnet50", "resnet50_0")
-        regions = [Path("/dev/shm", name) for name in (found.region, spared.region)]
+        assert spared.pid == others.pid
+        regions = [Path("/dev/shm", f"{prefix}{uuid.uuid4()}") for prefix in (OURS, OURS, OTHERS)]
         try:
             for region in regions:
                 region.touch()
-            processes.sweep(tmp_path / "ours", ["../etc/passwd"], grace_s=0.0)
-            assert [region.exists() for region in regions] == [False, True]
+            processes.sweep(tmp_path / "ours", OURS, grace_s=0.0)
+            assert [region.exists() for region in regions] == [False, False, True]
             assert ours.wait(5) == -signal.SIGTERM
             assert others.poll() is None
         finally:
@@ -64,8 +67,7 @@ def stub(backends: Path) -> subprocess.Popen[bytes]:
     script = backends / "models" / "resnet50" / "1" / "model.py"
     script.parent.mkdir(parents=True)
     script.write_text("import time; time.sleep(60)")
-    region = f"triton_test_backend_shm_region_{uuid.uuid4()}"
-    argv = ["stub", str(script), region, "1", "1", "1", f"{backends}/python", "336", "resnet50_0", "DEFAULT"]
+    argv = ["stub", str(script), "region", "1", "1", "1", f"{backends}/python", "336", "resnet50_0", "DEFAULT"]
     return subprocess.Popen(argv, executable=sys.executable)
 
 
