@@ -66,11 +66,9 @@ def serving(prefix: Path, cwd: Path) -> Iterator[Server]:
     loopback = [f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")]
     ports = port_options([str(http_port), str(grpc_port), str(metrics_port)])
     regions = f"triton_deploy_{uuid.uuid4().hex}_"
-    options = [
-        f"--backend-directory={prefix / 'backends'}",
-        f"--backend-config=python,shm-region-prefix-name={regions}",
-    ]
-    argv = [*shlex.split(install_lines()[2]), *own, *loopback, *ports]
+    backends = f"--backend-directory={prefix / 'backends'}"
+    named = f"--backend-config=python,shm-region-prefix-name={regions}"
+    argv = [*shlex.split(install_lines()[2]), backends, named, *loopback, *ports]
     with tempfile.TemporaryDirectory() as runtime_dir, (cwd / "log").open("wb") as log:
         environment = os.environ | {
             "PATH": os.pathsep.join([str(prefix / "bin"), str(python_with_dependencies(cwd)), os.environ["PATH"]]),
