@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS := 1
 help:
 	@echo "make demo                  the same Poisson load with the scheduler off, then on (about 2 minutes)"
 	@echo "make test                  all tests, on a real tritonserver too"
-	@echo "make test-unit             the tests that need no server (seconds)"
+	@echo "make test-unit             the tests that need nothing but Python (seconds)"
 	@echo "make lint                  ruff and mypy --strict"
 	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models                generate model_repository/*/1/model.onnx"
@@ -50,7 +50,7 @@ test: lint $(MODELS)
 	$(BIN)/python -m pytest tests/server
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit tests/gpu --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Several parts together, without a server: other processes, whole simulations, reports."""
