@@ -44,10 +44,10 @@ models: $(MODELS)
 demo: $(MODELS)
 	$(BIN)/python -m benchmarks.demo
 
-# The servers' tests run one after the other, since they measure; the rest runs on two cores before.
+# What holds answers to times runs by itself, after the rest, which shares two cores.
 test: lint $(MODELS)
-	$(BIN)/python -m pytest --ignore tests/server --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest tests/server
+	$(BIN)/python -m pytest -m 'not alone and not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile

@@ -27,6 +27,9 @@ from tests.server.control import EXPLICIT, eventually, load, metric, remember_pr
 from tests.server.harness import graph, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
+pytestmark = pytest.mark.alone
+
+
 RATE_PER_S = 50.0
 RECOVERED_WITHIN_S = 10.0
 """A Python process starts and loads its models: a second here, several times that where others use the machine too."""

@@ -24,6 +24,9 @@ from tests.server.control import EXPLICIT, eventually, load, metric, remember_pr
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
+pytestmark = pytest.mark.alone
+
+
 CONFIG = 'backend: "isochrone"\nmax_batch_size: 8\n'
 ONE_LANE = CONFIG + 'parameters { key: "device_lanes" value { string_value: "1" } }'
 SMALL = {name: mlp(16, 4, seed, hidden=768) for seed, name in enumerate(("one", "two"))}  # about 1 ms

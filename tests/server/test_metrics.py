@@ -24,6 +24,9 @@ from tests.server.busy import BLOCKING_MS, Asked, Batches, arrived, device_is_bu
 from tests.server.control import EXPLICIT, eventually, load, metrics, remember_profile, request
 from tests.server.harness import batchmates, mlp, write_model
 
+pytestmark = pytest.mark.alone
+
+
 SOLO_MS = 20.0
 MAX_QUEUE_SIZE = 3
 ONE_LANE = 'backend: "isochrone"\nparameters { key: "device_lanes" value { string_value: "1" } }\n'

@@ -18,6 +18,9 @@ from predictor.samples import read_samples
 from tests.server.control import eventually, metric, request
 from tests.server.harness import mlp, mlp_answer, write_model
 
+pytestmark = pytest.mark.alone
+
+
 CONFIG = 'backend: "isochrone"\nmax_batch_size: 4\nparameters { key: "device_lanes" value { string_value: "2" } }\n'
 MODEL = mlp(depth=4, hidden=1024)
 MODELS = ("a", "b")

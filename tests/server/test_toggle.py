@@ -19,6 +19,9 @@ from tests.server.busy import BLOCKING_MS, Asked, Batches, arrived, device_is_bu
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, write_model
 
+pytestmark = pytest.mark.alone
+
+
 MAX_BATCH_SIZE = 4
 RUN_MS = 30.0
 MODEL = batchmates(RUN_MS)
