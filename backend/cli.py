@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
 from backend.errors import ConfigError, IsochroneError
 from backend.evaluation import run_evaluation
 from backend.server.launch import ServeOptions
