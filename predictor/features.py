@@ -116,8 +116,9 @@ def ewma_exposure(own: Own, neighbours: Sequence[Neighbour], alpha: float) -> Ex
 
 def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
     """Raises ValueError on anything that is no number; a slowdown must be positive too."""
-    features = (*own.load.features, *seen.sums, *seen.overdraft)
-    if not isfinite(sum(map(abs, features))):
+    load = own.load
+    if not isfinite(load.compute + load.l2 + load.dram + sum(seen.sums) + sum(seen.overdraft)):
+        features = (*load.features, *seen.sums, *seen.overdraft)
         raise ValueError(f"cannot learn from or predict with features that are no finite numbers: {features}")
     if slowdown is not None and not (isfinite(slowdown) and slowdown > 0.0):
         raise ValueError(f"cannot learn from slowdown {slowdown}")

@@ -23,7 +23,8 @@ class Hedge:
         self.weights = [1.0 / experts] * experts
 
     def mix(self, predictions: list[float]) -> float:
-        return float(sum(map(mul, self.weights, predictions)))
+        mixed: float = sum(map(mul, self.weights, predictions))
+        return mixed
 
     def learn(self, predictions: list[list[float]], truths: Vector) -> None:
         """Of a block of samples, before their truths were known; all logarithms of slowdown."""

@@ -8,6 +8,8 @@ from predictor.learners.kernel import VECTOR, Fit, Narrow
 from predictor.learners.regression import Vector
 from predictor.learners.response import PLAIN, WIDTH
 
+_exp = np.exp
+
 
 class Table:
     """Single precision: predictions are good to three digits at best."""
@@ -39,7 +41,7 @@ class Table:
             return linear, 0.0
         plain, exponent = vector[PLAIN:], y[self._regressions :]
         exponent += (plain * plain).dot(self._squares)
-        return linear, float(np.exp(exponent, exponent).dot(self._alpha))
+        return linear, _exp(exponent, exponent).dot(self._alpha).item()
 
     def look_up_all(self, vectors: Vector) -> tuple[list[list[float]], list[float]]:
         """The same of (b, VECTOR)."""
