@@ -10,6 +10,7 @@ from typing import Any
 
 from tritonclient import grpc as triton
 
+from backend.load.aside import Interruption, aside
 from backend.load.generator import TIMEOUT_S, Payloads
 
 _WARM_UP_CALLS = 5
@@ -17,8 +18,16 @@ _WARM_UP_CALLS = 5
 
 def solo_latency_ms(url: str, payloads: Payloads, *, calls: int = 40, seconds_max: float = 3.0) -> dict[str, float]:
     """Median latency of one request at a time, per model, its client's part included."""
-    with triton.InferenceServerClient(url) as client:
-        return {model: _median_ms(client, model, payloads[model], calls, seconds_max) for model in payloads}
+
+    def measure(interruption: Interruption) -> dict[str, float]:
+        with triton.InferenceServerClient(url) as client:
+            return {
+                model: _median_ms(client, model, payloads[model], calls, seconds_max)
+                for model in payloads
+                if not interruption.asked
+            }
+
+    return aside(measure)
 
 
 def _median_ms(client: Any, model: str, inputs: Sequence[Any], calls: int, seconds_max: float) -> float:
@@ -35,16 +44,20 @@ def _median_ms(client: Any, model: str, inputs: Sequence[Any], calls: int, secon
 
 def capacity_per_s(url: str, payloads: Payloads, *, per_model: int, seconds: float, ramp_s: float = 1.0) -> float:
     """Requests a second, equal numbers of each model, with `per_model` of each always waiting or running."""
-    with triton.InferenceServerClient(url) as client:
-        loop = _ClosedLoop(client, payloads, per_model * len(payloads))
-        loop.start()
-        try:
-            time.sleep(ramp_s)
-            before, started_s = loop.answers, time.monotonic()
-            time.sleep(seconds)
-            return (loop.answers - before) / (time.monotonic() - started_s)
-        finally:
-            loop.stop()
+
+    def measure(interruption: Interruption) -> float:
+        with triton.InferenceServerClient(url) as client:
+            loop = _ClosedLoop(client, payloads, per_model * len(payloads))
+            loop.start()
+            try:
+                interruption.sleep(ramp_s)
+                before, started_s = loop.answers, time.monotonic()
+                interruption.sleep(seconds)
+                return (loop.answers - before) / (time.monotonic() - started_s)
+            finally:
+                loop.stop()
+
+    return aside(measure)
 
 
 class _ClosedLoop:

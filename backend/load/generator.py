@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from backend.errors import ServerError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
+from backend.load.aside import Interruption, aside
 from backend.load.outcomes import Outcome, Status
 
 TIMEOUT_S = 10.0
@@ -24,6 +25,7 @@ IN_FLIGHT_MAX = 2_048
 _GRACE_S = 5.0  # beyond the time limit, for gRPC to tell that it has passed
 _LEAD_S = 0.05
 _PROGRESS_S = 0.5
+_NAP_S = 0.05
 _ERROR_CHARS_MAX = 200
 _REJECTIONS = ("cannot meet its deadline", "max_queue_size", "Request timeout expired")
 """Words of this backend, and of Triton's own queue policies."""
@@ -55,18 +57,8 @@ def run_load(
     `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
     ServerError where no server answers.
     """
-    with triton.InferenceServerClient(url) as client:
-        try:
-            client.is_server_live()  # opens the connection
-        except InferenceServerException as error:
-            raise ServerError(f"the server at {url} is gone: {error.message()}") from None
-        run = _Run(client, plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
-        try:
-            run.send()
-            run.wait()
-        except KeyboardInterrupt:
-            raise LoadInterrupted(run.answered()) from None
-        return run.outcomes()
+    run = _Run(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
+    return aside(partial(run.against, url))
 
 
 class _Run:
@@ -74,45 +66,60 @@ class _Run:
 
     def __init__(
         self,
-        client: Any,
         plan: Sequence[Arrival],
         payloads: Payloads,
         timeout_s: float,
         in_flight_max: int,
         on_progress: Callable[[float], None],
     ) -> None:
-        self._client, self._plan, self._payloads = client, plan, payloads
+        self._plan, self._payloads = plan, payloads
         self._timeout_s, self._in_flight_max, self._on_progress = timeout_s, in_flight_max, on_progress
         self._sent_s = [0.0] * len(plan)
         self._answers: list[tuple[float, Status, str] | None] = [None] * len(plan)
         self._in_flight = 0
         self._changed = threading.Condition()
-        self._start_s = time.monotonic() + _LEAD_S
-        self._start_unix_ns = time.time_ns() + round(_LEAD_S * 1e9)
+        self._start_s = 0.0
+        self._start_unix_ns = 0
         self._next_progress_s = 0.0
 
-    def send(self) -> None:
+    def against(self, url: str, interruption: Interruption) -> list[Outcome]:
+        with triton.InferenceServerClient(url) as client:
+            try:
+                client.is_server_live()  # opens the connection
+            except InferenceServerException as error:
+                raise ServerError(f"the server at {url} is gone: {error.message()}") from None
+            self._start_s = time.monotonic() + _LEAD_S
+            self._start_unix_ns = time.time_ns() + round(_LEAD_S * 1e9)
+            self._send(client, interruption)
+            self._wait(interruption)
+            if interruption.asked:  # what is still out gets an answer of the client's own, once that is closed
+                raise LoadInterrupted(self._answered_so_far())
+            return self._outcomes()
+
+    def _send(self, client: Any, interruption: Interruption) -> None:
         for i, arrival in enumerate(self._plan):
-            self._sleep_until(arrival.at_s)
+            self._sleep_until(arrival.at_s, interruption)
+            if interruption.asked:
+                return
             self._sent_s[i] = self._now_s()
             if self._in_flight >= self._in_flight_max:
                 self._answers[i] = (self._sent_s[i], "failed", f"not sent: {self._in_flight_max} are in flight already")
                 continue
-            self._send_one(i, arrival)
+            self._send_one(client, i, arrival)
 
-    def wait(self) -> None:
+    def _wait(self, interruption: Interruption) -> None:
         """For the answers still out, no longer than a request may take."""
         end_s = self._now_s() + self._timeout_s + _GRACE_S
         with self._changed:
-            while self._in_flight and (left_s := end_s - self._now_s()) > 0:
-                self._changed.wait(min(left_s, _PROGRESS_S))
-                self._on_progress(self._now_s())
+            while self._in_flight and not interruption.asked and (left_s := end_s - self._now_s()) > 0:
+                self._changed.wait(min(left_s, _NAP_S))
+                self._tell_progress(self._now_s())
 
-    def outcomes(self) -> list[Outcome]:
+    def _outcomes(self) -> list[Outcome]:
         now_s = self._now_s()
         return [self._outcome(i, answer or (now_s, "failed", "no answer")) for i, answer in enumerate(self._answers)]
 
-    def answered(self) -> list[Outcome]:
+    def _answered_so_far(self) -> list[Outcome]:
         return [self._outcome(i, answer) for i, answer in enumerate(self._answers) if answer is not None]
 
     def _outcome(self, i: int, answer: tuple[float, Status, str]) -> Outcome:
@@ -128,14 +135,14 @@ class _Run:
             error,
         )
 
-    def _send_one(self, i: int, arrival: Arrival) -> None:
+    def _send_one(self, client: Any, i: int, arrival: Arrival) -> None:
         with self._changed:
             self._in_flight += 1
         parameters = {"priority_class": arrival.priority}
         if arrival.slo_ms < NO_DEADLINE_MS:
             parameters["deadline_ns"] = self._start_unix_ns + round((arrival.at_s + arrival.slo_ms / 1e3) * 1e9)
         try:
-            self._client.async_infer(
+            client.async_infer(
                 arrival.model,
                 self._payloads[arrival.model],
                 partial(self._answered, i),
@@ -154,14 +161,14 @@ class _Run:
             if self._in_flight == 0:
                 self._changed.notify()
 
-    def _sleep_until(self, at_s: float) -> None:
-        now_s = self._now_s()
+    def _sleep_until(self, at_s: float, interruption: Interruption) -> None:
+        self._tell_progress(self._now_s())
+        interruption.sleep(at_s - self._now_s())
+
+    def _tell_progress(self, now_s: float) -> None:
         if now_s >= self._next_progress_s:
             self._next_progress_s = now_s + _PROGRESS_S
             self._on_progress(max(0.0, now_s))
-            now_s = self._now_s()
-        if at_s > now_s:
-            time.sleep(at_s - now_s)
 
     def _now_s(self) -> float:
         return time.monotonic() - self._start_s

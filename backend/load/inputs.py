@@ -13,6 +13,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from backend.errors import ConfigError, ServerError
+from backend.load.aside import Interruption, aside
 from backend.load.generator import TIMEOUT_S, Payloads
 
 _WARM_UP_CALLS, _CALLS = 3, 15
@@ -32,8 +33,14 @@ def server_payloads(url: str, models: Iterable[str], seed: int = 0) -> Payloads:
 
 def solo_ms(url: str, payloads: Payloads) -> dict[str, float]:
     """Median latency of each model's request, one at a time. Raises ConfigError where a model does not answer it."""
-    with triton.InferenceServerClient(url) as client:
-        return {model: _solo_ms(client, model, inputs) for model, inputs in payloads.items()}
+
+    def measure(interruption: Interruption) -> dict[str, float]:
+        with triton.InferenceServerClient(url) as client:
+            return {
+                model: _solo_ms(client, model, inputs) for model, inputs in payloads.items() if not interruption.asked
+            }
+
+    return aside(measure)
 
 
 def is_live(url: str) -> bool:

@@ -11,9 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from random import Random
+from threading import Timer
 
 import pytest
 
+from backend.load.arrivals import Arrival
+from backend.load.generator import LoadInterrupted, run_load
+from backend.load.inputs import server_payloads
 from backend.load.report import REQUESTS, RESULTS
 from backend.server.embedded import EmbeddedServer
 from benchmarks import perf_analyzer
@@ -62,6 +67,20 @@ def workload(folder: Path, seconds: float = SECONDS, **changed: object) -> Path:
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "backend.cli", "bench", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90.0, check=False)
+
+
+def test_a_load_ends_whenever_it_is_interrupted(server: EmbeddedServer) -> None:
+    """gRPC's locks must not be lost to the exception of a signal: closing the channel would wait for ever."""
+    arrivals = [Arrival(i / 2_000, "one", 1e3) for i in range(1_000)]
+    random = Random(1)
+    inputs = server_payloads(server.grpc_url, ["one"])
+    for _ in range(20):
+        timer = Timer(random.uniform(0.06, 0.4), os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        begun_s = time.monotonic()
+        with pytest.raises(LoadInterrupted):
+            run_load(server.grpc_url, arrivals, inputs, timeout_s=60.0)
+        assert time.monotonic() - begun_s < 5.0
 
 
 def test_a_load_is_sent_and_told(server: EmbeddedServer, tmp_path: Path) -> None:

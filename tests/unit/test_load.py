@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -191,8 +193,8 @@ class FakeClient:
         self.calls.append({"model": model, "inputs": inputs, **options})
         reply = self._reply(model)
         if reply == "interrupt":
-            raise KeyboardInterrupt
-        if reply != "silence":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif reply != "silence":
             callback(result=SimpleNamespace(), error=reply if isinstance(reply, Exception) else None)
 
 
