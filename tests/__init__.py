@@ -1,13 +1,14 @@
 """What libraries read once, at their import, told to them for the tests' own process only.
 
 ONNX Runtime reports to its vendor unless told not to; servers that tests start must see to that themselves, or leave a
-file behind. Threads of numpy, which the scheduler's process has none of either, wait for each other for longer than
-problems as small as the learners' take.
+file behind.
 """
 
 import os
 
-_SETTINGS = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
+from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
+
+_SETTINGS = {"ORT_DISABLE_TELEMETRY": "1"}
 _before = {name: os.environ.get(name) for name in _SETTINGS}
 os.environ.update(_SETTINGS)
 import onnxruntime  # noqa: E402, F401 - that it is imported here and now, with numpy, is the point

@@ -175,7 +175,8 @@ class Progress:
         assert sorted(self._going) == sorted(running)
         self.traffic.check(running)
         for key, batch in self._going.items():
-            assert batch.own == running[key].own
+            own = running[key].own
+            assert (batch.own, batch.adds) == (own, contribution(own.batch_size, own.load))
 
     def _set_pace(self) -> None:
         if not self._paced:
