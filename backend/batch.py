@@ -15,6 +15,7 @@ class Batch:
     """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
+    preempted: it stood still for a while, for another one.
     """
 
     id: int
@@ -27,6 +28,7 @@ class Batch:
     transfer_out_ns: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    preempted: bool = False
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from backend.scheduler.messages import (
     Join,
     Launch,
     Lease,
+    Preempted,
     Recall,
     Reject,
     Request,
@@ -156,6 +157,8 @@ class Dispatcher:
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._launch(command)
+            elif isinstance(command, Preempted):
+                self._preempted(command)
             elif isinstance(command, Lease):
                 self._leased(command, decided.took_ns)
             elif isinstance(command, Recall):
@@ -175,6 +178,11 @@ class Dispatcher:
             batch = Batch(launch.batch, launch.lane, requests, launch, time.monotonic_ns())
             self._running[batch.id] = batch
         self._lanes.submit(batch)
+
+    def _preempted(self, preempted: Preempted) -> None:
+        with self._lock:
+            if (batch := self._running.get(preempted.batch)) is not None:
+                batch.preempted = True
 
     def _leased(self, lease: Lease, took_ns: int) -> None:
         with self._lock:

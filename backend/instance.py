@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
-from backend.engines.loading import default_lanes, pinned_cores
+from backend.engines.loading import default_lanes, pinned_cores, preemptible_lanes
 from backend.engines.protocol import Array, Engine
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
@@ -57,6 +57,7 @@ class Instance:
             profile=profile,
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
+            preemptible_lanes=preemptible_lanes(config),
         )
         handlers = Handlers(self._run, self._done, self._ended, self._rejected, self._decided)
         lanes = default_lanes(config)

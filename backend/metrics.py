@@ -46,6 +46,7 @@ METRICS = {
         buckets=_TRANSFERS_US,
     ),
     "isochrone_batches_total": Metric("Batches that were run"),
+    "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
     "isochrone_slowdown_ratio": Metric("Measured execution / profiled solo latency", buckets=_SLOWDOWNS),
     "isochrone_prediction_error_ratio": Metric("|predicted - measured| / measured execution", buckets=_ERRORS),
@@ -113,7 +114,9 @@ class Metrics:
         self.count("isochrone_batches_total")
         self.observe("isochrone_batch_size", batch.rows)
         launch = batch.launch
-        if launch is None:
+        if batch.preempted:
+            self.count("isochrone_preempted_total")
+        if launch is None or batch.preempted:
             return
         self.observe("isochrone_slowdown_ratio", batch.exec_ns / launch.solo_ns)
         self.observe("isochrone_prediction_error_ratio", abs(launch.predicted_ns - batch.exec_ns) / batch.exec_ns)

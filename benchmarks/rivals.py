@@ -99,6 +99,8 @@ class Oracle(Unaware):
 class EarliestDeadline(Policy):
     """The earliest deadline first, as large a batch as makes it, at once; requests that are late come last."""
 
+    preempts: ClassVar[bool] = False
+
     def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:  # noqa: ARG002 - who runs does not matter here
         heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
         if heads:
@@ -161,6 +163,12 @@ class NoSplit(Policy):
     def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
         choice = forecast.choice(source, members, len(members))
         return None if forecast.harms(choice) else choice
+
+
+class NoPreemption(Policy):
+    """Ours, but a batch that was launched runs to its end."""
+
+    preempts: ClassVar[bool] = False
 
 
 class OneByOne(Policy):
@@ -233,6 +241,7 @@ RIVALS: dict[str, Rival] = {
     "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
     "no hold": Rival("ours without holding", policy=NoHold),
     "no split": Rival("ours without splitting", policy=NoSplit),
+    "no preemption": Rival("ours without going before others", policy=NoPreemption),
     "no batches": Rival("ours one by one", policy=OneByOne),
     "mean, not bound": Rival("ours by the mean", bound=Mean),
     "no classes": Rival("ours blind to classes", classes=False),

@@ -81,3 +81,8 @@ def default_lanes(config: EngineConfig) -> int:
 def pinned_cores(config: EngineConfig) -> list[int] | None:
     """The core of each lane, None where lanes are not cores."""
     return cores() if config.device_id is None else None
+
+
+def preemptible_lanes(config: EngineConfig) -> int:
+    """How many lanes, at most, the kernel can let stand still for others: those that have a core, of engines here."""
+    return len(cores()) if config.device_id is None and not in_engine_process(config) else 0

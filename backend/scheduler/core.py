@@ -22,19 +22,19 @@ from backend.scheduler.messages import (
     Join,
     Launch,
     Ping,
+    Preempted,
     Reject,
     Request,
     Return,
     Take,
 )
+from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice
 from backend.scheduler.policy import Policy
-from backend.scheduler.progress import Progress
-from backend.scheduler.state import BatchKey, Lanes, Running, Source
+from backend.scheduler.state import Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.colocation import Colocation
-from predictor.company import Company, Stay
+from predictor.company import Stay
 from predictor.features import Neighbour, Own, Sums, exposure
 from predictor.learners.contract import Forecaster
 from predictor.learners.isochrone import Isochrone
@@ -82,16 +82,14 @@ class Scheduler:
         policy: type[Policy] = Policy,
         transfers: Transfers | None = None,
     ) -> None:
-        self.lanes = Lanes(lanes)
+        self.occupancy = Occupancy(lanes)
+        self.running, self.lanes = self.occupancy.running, self.occupancy.lanes
+        self.colocation, self.progress = self.occupancy.colocation, self.occupancy.progress
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
-        self.running: dict[BatchKey, Running] = {}
-        self.colocation = Colocation()
-        self.company = Company()
         self.policy = policy(predictor or Isochrone(), bound or UpperBound())
         self.transfers = transfers or Transfers()
         self._observer = observer
-        self.progress = Progress()
         self._ended: list[_Ended] = []
         self._revision = self.policy.predictor.revision
         self._now_ns = 0
@@ -132,7 +130,7 @@ class Scheduler:
         self.leases.end(source)
         if self.sources.pop(source, None) is not None:
             for key in [k for k in self.running if k[0] == source]:
-                self._end(key, now_ns)
+                self.occupancy.end(key, now_ns)
         self.colocation.advance(now_ns)
         return self._decide(now_ns)
 
@@ -165,7 +163,7 @@ class Scheduler:
             raise ProtocolError(f"source {source} has joined already")
         if event.protocol != PROTOCOL:
             raise ProtocolError(f"protocol {event.protocol} is not spoken here, only {PROTOCOL}")
-        lanes = len(self.lanes.occupied)
+        lanes = self.lanes.count
         if event.lanes not in (None, lanes):
             raise ProtocolError(
                 f"device_lanes is {event.lanes} for model '{event.model}', but this device's scheduler runs {lanes}; "
@@ -207,9 +205,11 @@ class Scheduler:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
         if min(event.transfer_in_ns, event.transfer_out_ns, event.bytes_in, event.bytes_out) < 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} moved less than nothing: {event}")
-        sums: Sums | None
-        batch, stay, sums = self._end(key, now_ns)
-        if event.exec_ns is not None and batch.requests:  # what an adopted one suffered is not known
+        batch, suffered = self.occupancy.end(key, now_ns)
+        # What an adopted one suffered is not known either.
+        if event.exec_ns is not None and batch.requests and suffered is not None:
+            sums: Sums | None
+            stay, sums = suffered
             if event.transfer_in_ns or event.transfer_out_ns:
                 stay, sums = self._note_transfers(source, batch, event, stay), None
             around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
@@ -292,8 +292,19 @@ class Scheduler:
             choice = self.policy.choose(waiting, self.progress, self.colocation.running(), now_ns)
             if choice is None:
                 break
-            commands.append(self._launch(choice, lane, now_ns))
+            commands += self._launch(choice, lane, now_ns)
+        else:
+            if self.lanes.reserved is None:
+                self._let_go_first(now_ns, commands)
         return commands + self._lease(ended)
+
+    def _let_go_first(self, now_ns: int, commands: list[Command]) -> None:
+        """Where every lane is taken: batches that cannot wait for one go before others."""
+        while waiting := {source.id: source for source in self.sources.values() if source.queue}:
+            self.progress.advance(now_ns)
+            if (urgent := self.policy.overtake(waiting, self.sources, self.occupancy, now_ns)) is None:
+                return
+            commands += self._launch(urgent.choice, urgent.lane, now_ns)
 
     def _lease(self, ended: Running | None) -> list[Command]:
         """A lease is for a model that has the device to itself."""
@@ -323,7 +334,7 @@ class Scheduler:
                 else:
                     source.queue.give_up(due)
 
-    def _launch(self, choice: Choice, lane: int, now_ns: int) -> Launch:
+    def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
         self._batches += 1
         source, requests = choice.source, choice.requests
         for r in requests:
@@ -342,10 +353,10 @@ class Scheduler:
             transfer_in_ns=choice.transfer_in_ns,
             transfer_out_ns=choice.transfer_out_ns,
         )
-        self._start(batch, source.work(batch.rows))
+        preempted = self._start(batch, source.work(batch.rows))
         holds, source.holds = source.holds, 0
         bound_ns = round(choice.predicted_ns * self.policy.bound.multiplier)
-        return Launch(
+        launch = Launch(
             source.id,
             self._batches,
             lane,
@@ -358,38 +369,19 @@ class Scheduler:
             choice.transfer_in_ns,
             choice.transfer_out_ns,
         )
+        return [*preempted, launch]
 
-    def _start(self, batch: Running, work: Work = NOTHING) -> None:
-        self.running[batch.key] = batch
-        self.lanes.take(batch.lane)
-        self.colocation.launch(batch.key, batch.own, batch.launched_ns)
-        self.company.launch(batch.key, batch.own, batch.launched_ns)
-        self.progress.launch(batch, self.policy.response(batch.key[0], batch.own), batch.launched_ns, work)
-
-    def _end(self, key: BatchKey, now_ns: int) -> tuple[Running, Stay, Sums]:
-        batch = self.running.pop(key)
-        self.lanes.release(batch.lane)
-        self.colocation.advance(now_ns)
-        sums = self.colocation.suffered(key)
-        self.colocation.finish(key, now_ns)
-        self.progress.finish(key, now_ns)
-        return batch, self.company.finish(key, now_ns), sums
+    def _start(self, batch: Running, work: Work = NOTHING) -> list[Command]:
+        response = self.policy.response(batch.key[0], batch.own)
+        return [Preempted(*key) for key in self.occupancy.start(batch, response, work)]
 
     def check_invariants(self) -> None:
         """What holds between any two events; called by every test's teardown."""
-        self.colocation.check()
-        assert set(self.running) == set(self.colocation._entries)
-        occupied = [0] * len(self.lanes.occupied)
+        self.occupancy.check()
         for batch in self.running.values():
             queue = self.sources[batch.key[0]].queue
             assert not any(request in queue for request in batch.requests), batch
-            occupied[min(batch.lane, len(occupied) - 1)] += 1
-        assert occupied == self.lanes.occupied
-        launched = [b for b in self.running.values() if b.requests]
-        assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
         self.leases.check()
-        assert len(self.company) == len(self.running)
-        self.progress.check(self.running)
         for source in self.sources.values():
             source.queue.check()
         waiting = sum(len(s.queue) for s in self.sources.values())

@@ -50,7 +50,7 @@ class LeaseDesk:
         """A request of `rows` left the device idle: give its model the lease, or renew it where times have changed."""
         self._in_a_row = self._in_a_row + 1 if self._last == source.id else 1
         self._last = source.id
-        if self._in_a_row < self.streak or len(self._lanes.occupied) < 2 or self._recalled:
+        if self._in_a_row < self.streak or self._lanes.count < 2 or self._recalled:
             return []
         own, (in_ns, out_ns) = source.own(rows), map(round, source.work(rows))
         predicted_ns = policy.alone_ns(source, own)
@@ -70,7 +70,7 @@ class LeaseDesk:
     def check(self) -> None:
         """The lane is kept free exactly as long as there is a lease."""
         assert self._lanes.reserved == (None if self.current is None else self.current.lane)
-        assert self.current is None or len(self._lanes.occupied) >= 2
+        assert self.current is None or self._lanes.count >= 2
 
 
 def _whole_ns(lease: Lease) -> int:

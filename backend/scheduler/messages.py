@@ -11,7 +11,7 @@ import msgspec
 
 from predictor.workload import ModelProfile
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
 
 
@@ -45,6 +45,8 @@ class Join(Message, frozen=True, tag="join"):
     """A model's process is ready to launch batches; its first message on a connection.
 
     lanes: what its configuration asks of the device, None where it leaves that open. rejects: `on_miss: reject`.
+    preemptible_lanes: on a device of at most so many lanes its batches can go before others of a lane, and stand still
+    for them; see `Launch`.
     """
 
     protocol: int
@@ -55,6 +57,7 @@ class Join(Message, frozen=True, tag="join"):
     profile: ModelProfile
     interference_aware: bool = True
     rejects: bool = False
+    preemptible_lanes: int = 0
 
 
 class Arrive(Message, frozen=True, tag="arrive"):
@@ -113,7 +116,8 @@ Event = Join | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
 
 
 class Launch(Message, frozen=True, tag="launch"):
-    """Run these requests as one batch on this lane, now.
+    """Run these requests as one batch on this lane, now. On a device of n lanes, lane n + i is in front of lane i: a
+    batch there goes before what runs on lane i, which stands still meanwhile.
 
     predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: profiled execution alone;
     holds: how often this model's next batch was held since its last launch; transfer_in_ns, transfer_out_ns: forecast
@@ -131,6 +135,13 @@ class Launch(Message, frozen=True, tag="launch"):
     holds: int
     transfer_in_ns: int = 0
     transfer_out_ns: int = 0
+
+
+class Preempted(Message, frozen=True, tag="preempted"):
+    """Your batch stands still until another one, which went before it on its lane, is done."""
+
+    source: int
+    batch: int
 
 
 class Reject(Message, frozen=True, tag="reject"):
@@ -169,7 +180,7 @@ class Recall(Message, frozen=True, tag="recall"):
     lease: int
 
 
-Command = Launch | Reject | Lease | Recall
+Command = Launch | Preempted | Reject | Lease | Recall
 
 
 # Replies: what travels from the scheduler to a model's process

@@ -78,6 +78,11 @@ class Forecast:
                     continue
             yield request
 
+    def makes_it(self, source: Source, request: Request, waits_ns: float) -> bool:
+        """Whether a batch of this request alone meets its deadline, launched so much later beside what runs now."""
+        rows, due_ns = request.rows, request.deadline_ns
+        return due_ns is None or self._ends_ns(source, rows, waits_ns + self._predicted_ns(source, rows)) <= due_ns
+
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
         """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
         rows, fits, tightest = 0, 1, None

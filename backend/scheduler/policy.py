@@ -12,7 +12,9 @@ from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from backend.scheduler.messages import Request
+from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.overtaking import Urgent, overtake
 from backend.scheduler.progress import MIN_SLOWDOWN, Progress
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
@@ -50,6 +52,7 @@ class Policy:
     """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
 
     late_share_max: ClassVar[float] = LATE_SHARE_MAX
+    preempts: ClassVar[bool] = True
 
     def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
         self.predictor = predictor
@@ -89,6 +92,19 @@ class Policy:
         if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
             return choice
         return self._choose_timely(in_order, timely or firsts, late, forecast)
+
+    def overtake(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
+    ) -> Urgent | None:
+        """The next batch that goes before another on its lane, where all lanes are taken; None: everybody waits.
+
+        waiting: of `sources`, those with requests that wait; occupancy: what runs, as of `now_ns`.
+        """
+        return overtake(self, waiting, sources, occupancy, now_ns) if self.preempts else None
+
+    def members(self, requests: Iterable[Request], source: Source, forecast: Forecast) -> tuple[Request, ...]:
+        """From the first on, those that may share a batch with it, as large as it may grow."""
+        return _same_group(requests, self._rows(source, forecast))
 
     def _take_only(self, source: Source) -> Choice:
         """One request on an idle device: whatever the forecast, it is launched."""

@@ -47,12 +47,15 @@ class Going:
     pace: float = 1.0
     row: Column | None = None
     """Of its response, where a timeline needed it."""
+    front: Going | None = None
+    """For which it stands still; then it adds nothing to the others."""
 
     @property
     def remaining_ns(self) -> float:
-        """Of its solo latency, as of the last `Progress.advance`."""
+        """Of its solo latency, as of the last `Progress.advance`; where it stands still, the other's comes first."""
         least_ns = _NEARLY_DONE * self.own.load.solo_ns
-        return self.left_ns if self.left_ns > least_ns else least_ns
+        own_ns = self.left_ns if self.left_ns > least_ns else least_ns
+        return own_ns if self.front is None else own_ns + self.front.remaining_ns
 
     def slowdown(self, sums: Sums) -> float:
         """Where all that run, itself among them, add `sums`."""
@@ -113,13 +116,26 @@ class Progress:
         if key in self.traffic:
             self.traffic.finish(key, now_ns)
 
+    def stand(self, key: BatchKey, front: BatchKey) -> None:
+        """From now on it stands still for the other one."""
+        batch = self._going[key]
+        batch.front, batch.adds, batch.row = self._going[front], NOBODY, None
+        self._changed()
+
+    def go_on(self, key: BatchKey) -> None:
+        """It stood still until now."""
+        batch = self._going[key]
+        batch.front, batch.adds, batch.row = None, contribution(batch.own.batch_size, batch.own.load), None
+        self._changed()
+
     def advance(self, now_ns: int) -> None:
         """Every batch has gone on at its pace since the last call."""
         span_ns = now_ns - self._now_ns
         if span_ns and self._going:
             self._set_pace()
             for batch in self._going.values():
-                batch.left_ns -= span_ns / batch.pace
+                if batch.front is None:
+                    batch.left_ns -= span_ns / batch.pace
             if self.traffic:
                 for key, waited_ns in self.traffic.advance(now_ns).items():
                     batch = self._going[key]
@@ -176,7 +192,9 @@ class Progress:
         self.traffic.check(running)
         for key, batch in self._going.items():
             own = running[key].own
-            assert (batch.own, batch.adds) == (own, contribution(own.batch_size, own.load))
+            adds = contribution(own.batch_size, own.load) if batch.front is None else NOBODY
+            assert (batch.own, batch.adds) == (own, adds)
+            assert batch.front is None or batch.front in self._going.values()
 
     def _set_pace(self) -> None:
         if not self._paced:

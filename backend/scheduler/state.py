@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -90,26 +91,51 @@ class Running:
 
 
 class Lanes:
-    """How many batches occupy each lane; one at most, but for batches adopted after an outage."""
+    """How many batches occupy each lane; one at most, but for batches adopted after an outage.
+
+    Of a device with n lanes, lane n + i is the one in front of lane i: see `backend.scheduler.occupancy`.
+    """
 
     def __init__(self, count: int) -> None:
         if count < 1:
             raise ValueError(f"a device has at least one lane, got {count}")
-        self.occupied = [0] * count
+        self.count = count
+        self.occupied = [0] * (2 * count)
         self.reserved: int | None = None
         """The lane of the lease."""
 
     def free(self) -> int | None:
         """A lane that nothing runs on and nobody may launch on by himself."""
-        for lane, batches in enumerate(self.occupied):
-            if batches == 0 and lane != self.reserved:
+        for lane in range(self.count):
+            if self.occupied[lane] == 0 == self.occupied[self.count + lane] and lane != self.reserved:
                 return lane
         return None
 
+    def place(self, lane: int) -> int:
+        """Adopted batches may name a lane that this device lacks: the last one then."""
+        return lane if lane < 2 * self.count else self.count - 1
+
+    def behind(self, lane: int) -> int | None:
+        """The lane that stands still while this one is occupied."""
+        place = self.place(lane)
+        return place - self.count if place >= self.count else None
+
+    def in_front(self, lane: int) -> int | None:
+        """The lane for which this one stands still."""
+        place = self.place(lane)
+        return place + self.count if place < self.count else None
+
     def take(self, lane: int) -> None:
-        """A batch starts on this lane (adopted ones may name a lane this device lacks: the last then)."""
-        self.occupied[min(lane, len(self.occupied) - 1)] += 1
+        """A batch starts on this lane."""
+        self.occupied[self.place(lane)] += 1
 
     def release(self, lane: int) -> None:
         """A batch left this lane."""
-        self.occupied[min(lane, len(self.occupied) - 1)] -= 1
+        self.occupied[self.place(lane)] -= 1
+
+    def check(self, lanes: Iterable[int]) -> None:
+        """They are occupied by batches on these, and by no others."""
+        occupied = [0] * len(self.occupied)
+        for lane in lanes:
+            occupied[self.place(lane)] += 1
+        assert occupied == self.occupied

@@ -6,6 +6,7 @@ leave after it, beside others' outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -49,6 +50,8 @@ class _Job:
     started_ns: float = 0.0
     done_ns: float = 0.0
     slowdown: float = 1.0
+    behind: Sequence[Key] = ()
+    """Those that stand still until it is executed."""
 
 
 class VirtualDevice:
@@ -60,18 +63,28 @@ class VirtualDevice:
         self._coming, self._going = Link[Key](), Link[Key]()
         self._moving: dict[Key, _Job] = {}
         self._jobs: dict[Key, _Job] = {}
+        self._standing: dict[Key, _Job] = {}
         self._now_ns = 0.0
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
         self._first: tuple[float, Key] | None = None
         """When which execution ends, if nothing else happens."""
 
-    def start(self, key: Key, own: Own, now_ns: float, bytes_in: float = 0.0, bytes_out: float = 0.0) -> None:
-        """A batch begins."""
+    def start(
+        self,
+        key: Key,
+        own: Own,
+        now_ns: float,
+        bytes_in: float = 0.0,
+        bytes_out: float = 0.0,
+        *,
+        before: Sequence[Key] = (),
+    ) -> None:
+        """A batch begins. before: those that stand still until it is executed; it moves nothing then."""
         work_ns = own.load.solo_ns * self._residual()
         in_ns, out_ns = bytes_in / self._bandwidth.into, bytes_out / self._bandwidth.out
         adds = contribution(own.batch_size, own.load)
-        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns)
+        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, behind=before)
         if in_ns:
             self._moving[key] = job
             self._coming.start(key, in_ns, now_ns)
@@ -102,11 +115,17 @@ class VirtualDevice:
         self._advance(now_ns)
         job.started_ns = now_ns
         self._jobs[key] = job
+        for behind in job.behind:  # unless it ended this very moment, which the scheduler has still to hear of
+            if behind in self._jobs:
+                self._standing[behind] = self._jobs.pop(behind)
         self._settle()
 
     def _executed(self, now_ns: float, key: Key) -> Ended | None:
         self._advance(now_ns)
         job = self._jobs.pop(key)
+        for behind in job.behind:
+            if behind in self._standing:
+                self._jobs[behind] = self._standing.pop(behind)
         self._settle()
         job.done_ns = now_ns
         if not job.out_ns:

@@ -16,6 +16,7 @@ from backend.scheduler.messages import (
     Finish,
     Join,
     Launch,
+    Preempted,
     Recall,
     Request,
     Return,
@@ -36,6 +37,8 @@ class SimulatedModel:
     rejects: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
+    preemptible_lanes: int = 0
+    """See `Join`."""
 
     @property
     def join(self) -> Join:
@@ -49,6 +52,7 @@ class SimulatedModel:
             self.profile,
             self.interference_aware,
             self.rejects,
+            self.preemptible_lanes,
         )
 
 
@@ -168,20 +172,24 @@ class _Run:
         self._obey(commands, now_ns)
 
     def _obey(self, commands: list[Command], now_ns: int) -> None:
+        before: list[Key] = []
         for command in commands:
-            if isinstance(command, Launch):
-                self._launch(command, now_ns)
+            if isinstance(command, Preempted):  # by the launch that follows
+                before.append((command.source, command.batch))
+            elif isinstance(command, Launch):
+                self._launch(command, now_ns, before)
+                before = []
             elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
                 self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
 
-    def _launch(self, launch: Launch, now_ns: int) -> None:
+    def _launch(self, launch: Launch, now_ns: int, before: Sequence[Key]) -> None:
         key, rows = (launch.source, launch.batch), len(launch.requests)
         own = self._owns.get((launch.source, rows))
         if own is None:
             model = self._names[launch.source]
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
-        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows))
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
         """Of a batch's inputs and outputs."""

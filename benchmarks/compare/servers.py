@@ -62,7 +62,16 @@ SERVERS: dict[str, Stock | Ours] = {
     "in order": Ours("this backend with interference_aware off", aware=False),
     **{
         name: Ours(RIVALS[name].what, rival=name)
-        for name in ("one at a time", "edf", "naive", "ours, no prediction", "ours, gpulets", "ours, RLS", "strait")
+        for name in (
+            "one at a time",
+            "edf",
+            "naive",
+            "no preemption",
+            "ours, no prediction",
+            "ours, gpulets",
+            "ours, RLS",
+            "strait",
+        )
     },
     OURS: Ours("this backend"),
 }

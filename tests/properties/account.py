@@ -19,6 +19,7 @@ from backend.scheduler.messages import (
     Launch,
     Lease,
     Ping,
+    Preempted,
     Recall,
     Reject,
     Request,
@@ -54,10 +55,15 @@ class Interval:
 
 @dataclass
 class Batch:
+    """interval: the latest stretch of its time on the device. stands: another one goes first; stood: once it did."""
+
     requests: tuple[int, ...]
     lane: int
     interval: Interval
     load: Load
+    launched_ns: int
+    stands: bool = False
+    stood: bool = False
 
 
 @dataclass
@@ -129,7 +135,7 @@ class World:
                         self.models[source].gone.append(request)
             case Finish():
                 batch = self._end(source, event.batch)
-                if event.exec_ns is not None and batch.requests:
+                if event.exec_ns is not None and batch.requests and not batch.stood:
                     self.models[source].moves |= event.transfer_in_ns + event.transfer_out_ns > 0
                     self.taught.append(batch.interval.without(event.transfer_in_ns, event.transfer_out_ns))
             case Adopt():
@@ -166,21 +172,45 @@ class World:
         join = self.models[source].join
         load = join.profile.at(rows)
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
+        lane = lane if lane < 2 * self.lanes else self.lanes - 1
+        self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns)
         self.log.append(interval)
-        self.models[source].running[batch] = Batch(requests, min(lane, self.lanes - 1), interval, load)
+        for below in self._on(lane - self.lanes):
+            self._stand(below)
+        if self._on(lane + self.lanes):
+            self._stand(self.models[source].running[batch])
 
     def _end(self, source: int, batch: int) -> Batch:
         ended = self.models[source].running.pop(batch)
         self.models[source].ended.append(batch)
-        ended.interval.end_ns = self.now_ns
+        if not ended.stands:
+            ended.interval.end_ns = self.now_ns
+        if not self._on(ended.lane):
+            for below in self._on(ended.lane - self.lanes):
+                below.stands = False
+                below.interval = Interval(below.interval.own, self.now_ns)
+                self.log.append(below.interval)
         return ended
+
+    def _on(self, lane: int) -> list[Batch]:
+        """Those on this lane, or in front of one. lane: below 0, or beyond those in front: nobody."""
+        return [b for model in self.models.values() for b in model.running.values() if b.lane == lane]
+
+    def _stand(self, batch: Batch) -> None:
+        if not batch.stands:
+            batch.stands = batch.stood = True
+            batch.interval.end_ns = self.now_ns
 
     def _obey(self, commands: list[Command]) -> None:
         self.commands += commands
+        preempted: list[Batch] = []
         for command in commands:
             match command:
+                case Preempted():
+                    preempted.append(self._preempted(command))
                 case Launch():
-                    self._launch(command)
+                    self._launch(command, preempted)
+                    preempted = []
                 case Reject():
                     self._reject(command)
                 case Lease():
@@ -189,7 +219,16 @@ class World:
                     model = self.models[command.source]
                     assert model.lease is not None and model.lease.lease == command.lease and not model.recalled
                     model.recalled = True
+        assert not preempted, "nobody goes before it"
         self._check()
+
+    def _preempted(self, preempted: Preempted) -> Batch:
+        model = self.models[preempted.source]
+        batch = model.running[preempted.batch]
+        assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
+        assert batch.requests and batch.lane < self.lanes and not batch.stands
+        assert self.now_ns < batch.launched_ns + 1_000 * MS, "it would stand still for ever"
+        return batch
 
     def _leased(self, lease: Lease) -> None:
         assert not self.core.running, "a lease is for an idle device"
@@ -199,11 +238,19 @@ class World:
         assert lease.solo_ns == model.join.profile.at(lease.rows).solo_ns
         model.lease, model.recalled = lease, False
 
-    def _launch(self, launch: Launch) -> None:
+    def _launch(self, launch: Launch, preempted: list[Batch]) -> None:
         model = self.models[launch.source]
-        assert 0 <= launch.lane < self.lanes
-        assert launch.lane not in self.occupied(), "two batches on a lane"
-        assert launch.lane not in self.leased(), "another one may launch there by itself"
+        assert 0 <= launch.lane < 2 * self.lanes
+        if launch.lane < self.lanes:
+            assert launch.lane not in self.occupied(), "two batches on a lane"
+            assert launch.lane not in self.leased(), "another one may launch there by itself"
+            assert not preempted
+        else:
+            assert not self._on(launch.lane), "two batches in front of a lane"
+            assert self._on(launch.lane - self.lanes) == preempted != []
+            assert len(self.occupied()) == self.lanes, "a lane was free"
+            assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
+            assert model.waiting[launch.requests[0]].deadline_ns is not None
         assert launch.batch > self.batches, "a batch number was used twice"
         self.batches = launch.batch
         assert launch.requests and len(set(launch.requests)) == len(launch.requests)
@@ -242,7 +289,7 @@ class World:
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
     def occupied(self) -> set[int]:
-        return {b.lane for model in self.models.values() for b in model.running.values()}
+        return {b.lane % self.lanes for model in self.models.values() for b in model.running.values()}
 
     def leased(self) -> set[int]:
         return {m.lease.lane for m in self.models.values() if m.lease is not None}
@@ -269,6 +316,8 @@ class World:
         assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)
         for source, model in self.models.items():
             for number, batch in model.running.items():
+                if batch.stands:
+                    continue
                 assert colocation.suffered((source, number)) == self._suffered(batch.interval)
 
     def check_teaching(self) -> None:

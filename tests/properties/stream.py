@@ -46,7 +46,14 @@ _MOVED = (
 )
 """By source: what its batches say of their transfers; the last is absurd."""
 _JOINS = tuple(
-    join(p, max_batch_size=_MAX_BATCH_SIZES[i % 6], aware=i % 4 != 3, rejects=i % 3 == 2, model=f"m{i}")
+    join(
+        p,
+        max_batch_size=_MAX_BATCH_SIZES[i % 6],
+        aware=i % 4 != 3,
+        rejects=i % 3 == 2,
+        model=f"m{i}",
+        preemptible_lanes=(4, 4, 2, 0)[i // 2 % 4],
+    )
     for i, p in enumerate(_PROFILES * 6)
 )
 

@@ -32,8 +32,9 @@ def join(
     aware: bool = True,
     rejects: bool = False,
     protocol: int = PROTOCOL,
+    preemptible_lanes: int = 0,
 ) -> Join:
-    return Join(protocol, model, "1", max_batch_size, lanes, profile, aware, rejects)
+    return Join(protocol, model, "1", max_batch_size, lanes, profile, aware, rejects, preemptible_lanes)
 
 
 class Device:

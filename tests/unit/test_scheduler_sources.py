@@ -25,7 +25,7 @@ def test_models_that_disagree_on_the_lanes_are_refused() -> None:
 
 
 def test_another_protocol_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="protocol 3 is not spoken here, only 2"):
+    with pytest.raises(ProtocolError, match=f"protocol {PROTOCOL + 1} is not spoken here, only {PROTOCOL}"):
         device().join(1, join(LIGHT, protocol=PROTOCOL + 1))
 
 

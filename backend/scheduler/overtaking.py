@@ -1,0 +1,132 @@
+"""Which batch goes before another on its lane: one that would miss its deadline by waiting for a free lane.
+
+The other stands still meanwhile. It is one that makes its own deadline all the same, or misses it anyway, or is of a
+lower class. Nor does one stand still for ever: what was launched a second ago is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from backend.scheduler.messages import Request
+from backend.scheduler.occupancy import Occupancy
+from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.progress import Going, Progress
+from backend.scheduler.state import Source
+from backend.scheduler.waiting import CLASS_NS
+
+if TYPE_CHECKING:
+    from backend.scheduler.policy import Policy
+
+PREEMPTIBLE_NS = CLASS_NS
+"""So long after its launch a batch stands still no more."""
+ABOVE_CLASS = 3.0
+"""A batch of a higher class has at least so many times to spare what a lower one takes of it: those that come next must
+still find their place."""
+_LOOKED_AT = 32
+"""Waiting requests of one model."""
+_CANDIDATES = 2
+"""Models."""
+
+
+class Urgent(NamedTuple):
+    """A launch in front of a lane."""
+
+    choice: Choice
+    lane: int
+
+
+class _Yielding(NamedTuple):
+    """A batch that could stand still, and for how long without missing its deadline. place: among those that run."""
+
+    lane: int
+    place: int
+    going: Going
+    spare_ns: float
+
+    def yields_to(self, priority: int, highest: int, takes_ns: float) -> bool:
+        """Whether a batch of that class may go before it at all. highest: the class of those that wait."""
+        return priority <= self.going.priority or (priority <= highest and ABOVE_CLASS * takes_ns <= self.spare_ns)
+
+
+def overtake(
+    policy: Policy, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
+) -> Urgent | None:
+    """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait."""
+    progress, lanes = occupancy.progress, occupancy.lanes
+    yielding = _yielding(policy, sources, occupancy, now_ns)
+    if not yielding:
+        return None
+    free_ns = sorted(_free_ns(progress))
+    forecast = Forecast(policy, progress, progress.sums(), now_ns, contended=True)
+    highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
+    for turn, source in enumerate(_in_turn(waiting, lanes.count)):
+        waits_ns = free_ns[min(turn, len(free_ns) - 1)]
+        head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
+        if head is None or head.deadline_ns is None or forecast.makes_it(source, head, waits_ns):
+            continue
+        solo_ns = source.load(head.rows).solo_ns
+        for batch in yielding:
+            if not batch.yields_to(head.priority, highest, solo_ns):
+                continue
+            if (choice := _before(policy, source, batch, progress, now_ns)) is not None:
+                return Urgent(choice, lanes.count + batch.lane)
+    return None
+
+
+def _in_turn(waiting: Mapping[int, Source], lanes: int) -> Iterator[Source]:
+    """Models whose batches can go before others, the one with the first request first."""
+    heads = [
+        (source.queue.rank(head), source.id)
+        for source in waiting.values()
+        if _takes_part(source, lanes) and (head := source.queue.head()) is not None
+    ]
+    return (waiting[source] for _, source in sorted(heads)[:_CANDIDATES])
+
+
+def _takes_part(source: Source, lanes: int) -> bool:
+    """Whether its batches go before others and stand still for them; not beside transfers, which would go on."""
+    join = source.join
+    return join.interference_aware and lanes <= join.preemptible_lanes and source.cargo is None
+
+
+def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int) -> list[_Yielding]:
+    """Those with most time to spare first."""
+    progress, count = occupancy.progress, occupancy.lanes.count
+    places = {batch.key: (place, batch) for place, batch in enumerate(progress.batches)}
+    found = []
+    for running in occupancy.unhindered():
+        young = now_ns < running.launched_ns + PREEMPTIBLE_NS
+        if young and running.requests and _takes_part(sources[running.key[0]], count):
+            place, going = places[running.key]
+            allowed_ns = (going.deadline_ns - now_ns - policy.overhead_ns) / policy.bound.multiplier
+            spare_ns = allowed_ns - going.remaining_ns * going.pace
+            found.append(_Yielding(running.lane, place, going, spare_ns if spare_ns >= 0.0 else inf))
+    return sorted(found, key=lambda batch: -batch.spare_ns)
+
+
+def _free_ns(progress: Progress) -> list[float]:
+    """From now on, when each lane will be free; of a batch that goes before another, the lane is the other's."""
+    fronts = {id(batch.front) for batch in progress.batches}
+    return [batch.remaining_ns * batch.pace for batch in progress.batches if id(batch) not in fronts]
+
+
+def _before(policy: Policy, source: Source, batch: _Yielding, progress: Progress, now_ns: int) -> Choice | None:
+    """As many requests of this model as may go before that batch; None: none may."""
+    beside = Forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
+    timely = beside.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
+    members = policy.members(timely, source, beside)
+    count = beside.fitting(source, members) if members else 0
+    while count:
+        choice = beside.choice(source, members[:count], len(members))
+        if choice.predicted_ns + policy.overhead_ns <= batch.spare_ns or _class(choice.requests) < batch.going.priority:
+            return choice
+        count //= 2
+    return None
+
+
+def _class(requests: tuple[Request, ...]) -> int:
+    return min(request.priority for request in requests)
