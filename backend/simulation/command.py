@@ -11,6 +11,7 @@ import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.engines.loading import preemptible_lanes
 from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
 from backend.load.options import numbers
@@ -118,6 +119,7 @@ def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
                 p.on_miss == "reject",
                 _row_bytes(config.inputs),
                 _row_bytes(config.outputs),
+                preemptible_lanes=_LANES_MAX if preemptible_lanes(config) else 0,
             )
         )
     broken = [name for name in asked if name in failed]

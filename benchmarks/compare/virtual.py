@@ -31,7 +31,10 @@ def kept_in_virtual_time(
     """
     around_ns = round(max(0.0, statistics.median(s.around_ms for s in spent)) * 1e6)
     outside_s = max(0.0, statistics.median(s.outside_ms for s in spent)) / 1e3
-    models = [SimulatedModel(m, file.profile(), MAX_BATCH_SIZE, rejects=True) for m, file in profiles.items()]
+    models = [
+        SimulatedModel(m, file.profile(), MAX_BATCH_SIZE, rejects=True, preemptible_lanes=lanes)
+        for m, file in profiles.items()
+    ]
     kept = []
     for m in repeats:
         plan = [Arrival(o.intended_s, o.model, o.slo_ms, o.priority) for o in m.outcomes]

@@ -10,7 +10,15 @@ from benchmarks.policies.starvation import LOAD, WITHIN, Starved
 from benchmarks.rivals import RIVALS
 
 _OURS, _STOCK, _ORACLE = "ours", "stock", "oracle"
-_ABLATIONS = ("no hold", "no split", "no batches", "mean, not bound", "no classes", "ours, no prediction")
+_ABLATIONS = (
+    "no preemption",
+    "no hold",
+    "no split",
+    "no batches",
+    "mean, not bound",
+    "no classes",
+    "ours, no prediction",
+)
 
 
 class Table:

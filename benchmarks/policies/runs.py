@@ -50,7 +50,10 @@ class Device:
     lanes: int
 
     def models(self, *, rejects: bool) -> list[SimulatedModel]:
-        return [SimulatedModel(model, file.profile(), rejects=rejects) for model, file in self.profiles.items()]
+        return [
+            SimulatedModel(model, file.profile(), rejects=rejects, preemptible_lanes=self.lanes)
+            for model, file in self.profiles.items()
+        ]
 
     def plan(self, load: float, seconds: float, seed: int) -> tuple[Arrival, ...]:
         """Every model at the same rate."""

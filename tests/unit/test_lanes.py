@@ -34,6 +34,26 @@ def test_a_lane_has_a_core_of_its_own_while_there_are_enough() -> None:
     assert affinities(1, cores()) == [{cores()[0]}]
 
 
+def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
+    count, policies = len(cores()), dict[int, tuple[int, int]]()
+    done = threading.Semaphore(0)
+
+    def work(batch: Batch) -> None:
+        niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        policies[batch.lane] = (os.sched_getscheduler(0), niceness)
+        done.release()
+
+    lanes = Lanes(count, work, cores())
+    assert len(lanes) == count
+    for lane in range(2 * count):
+        lanes.submit(Batch(lane, lane, (), None, 0))
+        assert done.acquire(timeout=10.0)
+    lanes.close()
+    behind, front = policies[0], policies[count]
+    assert behind == (os.SCHED_IDLE, 19)
+    assert front[0] == os.SCHED_OTHER and front[1] < 19
+
+
 @pytest.mark.parametrize("pinned", [True, False])
 def test_more_lanes_than_cores_and_lanes_that_are_no_cores_go_where_they_like(pinned: bool) -> None:
     count = len(cores()) + 1

@@ -17,6 +17,7 @@ _CONTRACT = {
     "isochrone_execution_us",
     "isochrone_transfer_us",
     "isochrone_batches_total",
+    "isochrone_preempted_total",
     "isochrone_batch_size",
     "isochrone_slowdown_ratio",
     "isochrone_prediction_error_ratio",
@@ -123,6 +124,18 @@ def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
     assert values["isochrone_slowdown_ratio_sum"] == pytest.approx(3.0)
     assert values["isochrone_prediction_error_ratio_sum"] == pytest.approx(0.4)
     assert values["isochrone_bound_held_total{held=true}"] == 1 == values["isochrone_bound_held_total{held=false}"]
+
+
+def test_a_batch_that_stood_still_tells_nothing_of_its_prediction() -> None:
+    metrics = Metrics()
+    batch = Batch(1, 0, [], Launch(1, 1, 0, (1,), 10_000_000, 12_000_000, 15_000_000, "launch", 0), 0)
+    batch.exec_ns, batch.preempted = 40_000_000, True
+    metrics.batch_ended(batch)
+    values = shown(metrics)
+    assert values["isochrone_batches_total"] == values["isochrone_preempted_total"] == 1
+    assert values["isochrone_execution_us_count"] == 1
+    for name in ("slowdown_ratio_count", "prediction_error_ratio_count", "bound_held_total{held=false}"):
+        assert values[f"isochrone_{name}"] == 0
 
 
 def test_transfers_are_counted_by_their_direction_and_only_where_something_moved() -> None:

@@ -1,0 +1,74 @@
+"""A request that cannot wait goes before batches that can, on a device whose lanes are all taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc as triton_grpc
+
+from backend.lanes import cores
+from backend.server.embedded import EmbeddedServer
+from tests.server.busy import Asked, Batches, arrived
+from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
+from tests.server.harness import batchmates, write_model
+
+pytestmark = pytest.mark.alone
+
+LONG_MS, SHORT_MS = 1_500.0, 20.0
+CONFIG = 'backend: "isochrone"\nmax_batch_size: 1\n'
+IN_ORDER = 'parameters { key: "interference_aware" value { string_value: "false" } }\n'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("models")
+    takes_ms = {"long": LONG_MS, "long_in_order": LONG_MS, "short": SHORT_MS}
+    folders: dict[str, Path] = {
+        name: write_model(repository, name, batchmates(ms), CONFIG + IN_ORDER * name.endswith("in_order"))
+        for name, ms in takes_ms.items()
+    }
+    with EmbeddedServer(repository, extra=EXPLICIT) as server:
+        for name, folder in folders.items():
+            remember_profile(server, folder, takes_ms[name])
+        assert load(server, takes_ms) == {}
+        yield server
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Any]:
+    with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
+        yield client
+
+
+def short_beside(client: Any, model: str) -> tuple[Batches, Batches]:
+    """Every lane runs a batch of that model when a request of 20 ms arrives that is due in 400. Once it is answered."""
+    long, short = Batches(client, model), Batches(client, "short")
+    for i in range(len(cores())):
+        with arrived(client, model):
+            long.ask(Asked(i))
+    short.ask(Asked(100, slo_ms=400.0))
+    short.wait()
+    return long, short
+
+
+def test_what_is_due_soon_goes_before_what_has_time(server: EmbeddedServer, client: Any) -> None:
+    long, short = short_beside(client, "long")
+    assert (short.ended, long.ended) == ([[100]], [])
+    assert sorted(long.wait()) == [[i] for i in range(len(cores()))]
+    eventually(lambda: metric(server, "isochrone_batches_total", model="long") == len(cores()))
+    eventually(lambda: metric(server, "isochrone_requests_total", model="short", outcome="met") == 1)
+    eventually(lambda: metric(server, "isochrone_preempted_total", model="long") == 1)
+    # What stood still tells nothing of the prediction.
+    told = "isochrone_prediction_error_ratio_count"
+    eventually(lambda: metric(server, told, model="long") == len(cores()) - 1)
+
+
+def test_it_waits_for_a_model_that_launches_in_order(server: EmbeddedServer, client: Any) -> None:
+    long, _ = short_beside(client, "long_in_order")
+    assert long.wait()
+    assert metric(server, "isochrone_preempted_total", model="long_in_order") == 0
+    eventually(lambda: metric(server, "isochrone_requests_total", model="short", outcome="missed") == 1)
