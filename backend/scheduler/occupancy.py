@@ -73,9 +73,13 @@ class Occupancy:
         return batch, None
 
     def unhindered(self) -> list[Running]:
-        """Batches that no other goes before, and that go before no other: one a lane."""
-        stood_for = {self.lanes.behind(batch.lane) for batch in self.running.values()}
-        return [b for b in self.running.values() if b.lane < self.lanes.count and b.lane not in stood_for]
+        """Batches that have a lane to themselves, with nobody in front of it."""
+        occupied, count = self.lanes.occupied, self.lanes.count
+        return [
+            b
+            for b in self.running.values()
+            if b.lane < count and (occupied[b.lane], occupied[count + b.lane]) == (1, 0)
+        ]
 
     def check(self) -> None:
         """What holds between any two events."""

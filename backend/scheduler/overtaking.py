@@ -57,6 +57,7 @@ def overtake(
 ) -> Urgent | None:
     """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait."""
     progress, lanes = occupancy.progress, occupancy.lanes
+    progress.set_pace()
     yielding = _yielding(policy, sources, occupancy, now_ns)
     if not yielding:
         return None

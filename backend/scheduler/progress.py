@@ -132,7 +132,7 @@ class Progress:
         """Every batch has gone on at its pace since the last call."""
         span_ns = now_ns - self._now_ns
         if span_ns and self._going:
-            self._set_pace()
+            self.set_pace()
             for batch in self._going.values():
                 if batch.front is None:
                     batch.left_ns -= span_ns / batch.pace
@@ -141,6 +141,13 @@ class Progress:
                     batch = self._going[key]
                     batch.left_ns += waited_ns / batch.pace
         self._now_ns = now_ns
+
+    def set_pace(self) -> None:
+        """Each batch's pace becomes that beside those that run now; kept until who runs changes."""
+        if not self._paced:
+            sums, self._paced = self.sums(), True
+            for batch in self.batches:
+                batch.pace = batch.slowdown(sums)
 
     def renew(self, response_of: Callable[[BatchKey], Response]) -> None:
         """The predictor has learned: from here on the batches go by these."""
@@ -171,7 +178,7 @@ class Progress:
         self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
     ) -> tuple[Mapping[BatchKey, Passage], Passage]:
         """See `Traffic.passages`, as each batch goes on at its present pace."""
-        self._set_pace()
+        self.set_pace()
         takes_ns = {key: batch.remaining_ns * batch.pace for key, batch in self._going.items()}
         return self.traffic.passages(takes_ns, candidate, candidate_takes_ns)
 
@@ -195,12 +202,6 @@ class Progress:
             adds = contribution(own.batch_size, own.load) if batch.front is None else NOBODY
             assert (batch.own, batch.adds) == (own, adds)
             assert batch.front is None or batch.front in self._going.values()
-
-    def _set_pace(self) -> None:
-        if not self._paced:
-            sums, self._paced = self.sums(), True
-            for batch in self.batches:
-                batch.pace = batch.slowdown(sums)
 
     def _changed(self) -> None:
         self._sums, self._paced = None, False

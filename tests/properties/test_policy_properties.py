@@ -17,7 +17,9 @@ from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
 from backend.scheduler.forecast import HORIZON
 from backend.scheduler.messages import Command, Event
+from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.overtaking import Urgent
 from backend.scheduler.policy import Policy
 from backend.scheduler.progress import MIN_SLOWDOWN, Progress
 from backend.scheduler.state import Source
@@ -26,7 +28,7 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
-from predictor.features import Sums, contribution
+from predictor.features import NOBODY, Sums, contribution
 from tests.unit.builders import profile
 
 TRUTH = Linear((0.6, 0.1, 0.5))
@@ -35,6 +37,7 @@ MODELS = [
     SimulatedModel("middle", profile(12.0, 0.5, 0.1, 0.9), 8, rejects=True),
     SimulatedModel("long", profile(25.0, 0.9, 0.3, 0.4), 8, rejects=True),
 ]
+PREEMPTIBLE = [replace(model, preemptible_lanes=4) for model in MODELS]
 ALMOST_NS = 1_000.0
 """Two ways to add the same numbers may differ by so much."""
 
@@ -76,7 +79,34 @@ class Watched(Policy):
     """The policy, each of its admissions checked against `timeline`."""
 
     core: Scheduler
-    admissions = holds = 0
+    admissions = holds = overtakings = 0
+
+    def overtake(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
+    ) -> Urgent | None:
+        urgent = super().overtake(waiting, sources, occupancy, now_ns)
+        if urgent is not None:
+            self.overtakings += 1
+            assert occupancy.lanes.free() is None
+            assert not occupancy.lanes.occupied[urgent.lane], "two in front of a lane"
+            self.check_yielding(urgent, occupancy, now_ns)
+        return urgent
+
+    def check_yielding(self, urgent: Urgent, occupancy: Occupancy, now_ns: int) -> None:
+        """The batch that is to stand still makes its deadline all the same, or would not, or is of a lower class."""
+        moving = [going for going in occupancy.progress.batches if going.front is None]
+        lane = urgent.lane - occupancy.lanes.count
+        (key,) = [b.key for b in occupancy.running.values() if b.lane == lane]
+        (yielding,) = [going for going in moving if going.key == key]
+        company = [contribution(g.own.batch_size, g.own.load) for g in moving if g is not yielding]
+        n, c, l2, d, solo, size = (sum(adds[k] for adds in company) for k in range(6))
+        pace = max(MIN_SLOWDOWN, self.response(key[0], yielding.own).slowdown((n, c, l2, d, solo, size)))
+        due_ns = yielding.deadline_ns - now_ns - self.overhead_ns
+        margin = self.bound.multiplier
+        alone_ns = yielding.remaining_ns * pace * margin
+        stands_ns = (urgent.choice.predicted_ns + self.overhead_ns) * margin
+        lower = min(r.priority for r in urgent.choice.requests) < yielding.priority
+        assert lower or alone_ns > due_ns - ALMOST_NS or alone_ns + stands_ns <= due_ns + ALMOST_NS
 
     def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
         self.progress = progress
@@ -105,7 +135,7 @@ class Watched(Policy):
         running = [
             Batch(
                 going.remaining_ns,
-                contribution(going.own.batch_size, going.own.load),
+                NOBODY if going.front else contribution(going.own.batch_size, going.own.load),
                 self.response(going.key[0], going.own).slowdown,
             )
             for going in self.progress.batches
@@ -154,23 +184,27 @@ def plan(seed: int, load: float, slo: float, seconds: float) -> tuple[Arrival, .
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(1.2, 6.0), st.integers(2, 4))
+@given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(1.2, 6.0), st.integers(2, 4), st.booleans())
 def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
-    seed: int, load: float, slo: float, lanes: int
+    seed: int, load: float, slo: float, lanes: int, preemptible: bool
 ) -> None:
     scheduler, _ = watched(lanes)
-    simulate(MODELS, plan(seed, load * lanes / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
+    models = PREEMPTIBLE if preemptible else MODELS
+    simulate(models, plan(seed, load * lanes / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
 
 
 def test_the_watched_policy_sees_launches_and_holds() -> None:
     """The property above is about something."""
-    admissions = holds = 0
+    admissions = holds = overtakings = 0
     for seed in range(5):
-        scheduler, policy = watched(2)
-        simulate(MODELS, plan(seed, 1.5, 2.0, 1.0), scheduler, VirtualDevice(TRUTH, seed))
-        admissions, holds = admissions + policy.admissions, holds + policy.holds
-    assert admissions > 100
-    assert holds > 10
+        for models in (MODELS, PREEMPTIBLE):
+            scheduler, policy = watched(2)
+            simulate(models, plan(seed, 1.5, 2.0, 1.0), scheduler, VirtualDevice(TRUTH, seed))
+            admissions, holds = admissions + policy.admissions, holds + policy.holds
+            overtakings += policy.overtakings
+    assert admissions > 200
+    assert holds > 20
+    assert overtakings > 20
 
 
 def earliest_deadline_first(plan: Sequence[Arrival], solo_ns: Mapping[str, int]) -> set[int]:
@@ -225,7 +259,7 @@ class Recorded(Scheduler):
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
     first = Recorded(lanes)
-    simulate(MODELS, plan(3, 1.2 * lanes / 2, 3.0, 3.0), first, VirtualDevice(TRUTH, 1))
+    simulate(PREEMPTIBLE, plan(3, 1.2 * lanes / 2, 3.0, 3.0), first, VirtualDevice(TRUTH, 1))
     log = pickle.loads(pickle.dumps(first.__dict__["log"]))
     again = Scheduler(lanes)
     for entry in log:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Command, Launch, Recall
+from backend.scheduler.messages import Command, Launch, Preempted, Recall
 from tests.properties.stream import Stream
 
 seeds = st.integers(0, 2**64 - 1)
@@ -58,6 +58,14 @@ def test_the_streams_use_leases_and_take_them_back() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     assert sum(world.taken for world in worlds) >= 10
     assert sum(isinstance(command, Recall) for world in worlds for command in world.commands) >= 5
+
+
+def test_the_streams_let_batches_go_before_others() -> None:
+    worlds = [Stream(seed).run() for seed in range(60)]
+    commands = [command for world in worlds for command in world.commands]
+    assert sum(isinstance(command, Preempted) for command in commands) >= 5
+    ends = [batch.stood for world in worlds for model in world.models.values() for batch in model.running.values()]
+    assert any(ends)
 
 
 def test_the_streams_move_tensors_beside_each_other() -> None:
