@@ -144,6 +144,8 @@ class LeastSlack(EarliestDeadline):
 class TwoLevels(Policy):
     """Strait's way, as far as its abstract tells (arXiv 2604.28175): no low one launches while a high one waits."""
 
+    preempts: ClassVar[bool] = False
+
     def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
         high = {i: s for i, s in sources.items() if (head := s.queue.head()) is not None and head.priority == 1}
         return super().choose(high or sources, progress, sums, now_ns)

@@ -300,7 +300,8 @@ class Scheduler:
 
     def _let_go_first(self, now_ns: int, commands: list[Command]) -> None:
         """Where every lane is taken: batches that cannot wait for one go before others."""
-        while waiting := {source.id: source for source in self.sources.values() if source.queue}:
+        lanes = self.lanes.count
+        while waiting := {s.id: s for s in self.sources.values() if s.join.preemptible_lanes >= lanes and s.queue}:
             self.progress.advance(now_ns)
             if (urgent := self.policy.overtake(waiting, self.sources, self.occupancy, now_ns)) is None:
                 return
