@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MODELS := model_repository/.generated
+RECORDS ?= results/study
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Arrays are small here: more threads only wait for each other, by spinning on the cores that the lanes need.
 export OMP_NUM_THREADS := 1
@@ -24,7 +25,7 @@ help:
 	@echo "make bench-overhead        what this backend costs beside a blocking Python backend"
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
 	@echo "make bench-decision        what one decision of the scheduler costs"
-	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded, into docs/policies.md"
+	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/policies.md"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/gpu.md (nine minutes; goes on when run again)"
 
 $(READY): pyproject.toml requirements-server.txt
@@ -76,7 +77,7 @@ bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
 
 bench-policies: $(READY)
-	$(BIN)/python -m benchmarks.policies --out docs/policies.md
+	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/policies.md
 
 gpu-check: $(READY)
 	$(BIN)/python -m benchmarks.gpu_check

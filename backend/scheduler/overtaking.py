@@ -1,7 +1,7 @@
 """Which batch goes before another on its lane: one that would miss its deadline by waiting for a free lane.
 
 The other stands still meanwhile. It is one that makes its own deadline all the same, or misses it anyway, or is of a
-lower class. Nor does one stand still for ever: what was launched a second ago is left alone.
+lower class; but what was launched some time ago only for as long as it still makes it, so that none stands for ever.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from backend.scheduler.waiting import CLASS_NS
 if TYPE_CHECKING:
     from backend.scheduler.policy import Policy
 
-PREEMPTIBLE_NS = CLASS_NS
-"""So long after its launch a batch stands still no more."""
+PATIENCE, PATIENCE_NS_MAX = 8.0, CLASS_NS
+"""For so many times its predicted execution, at most for this long, a batch may stand still whatever becomes of it."""
 ABOVE_CLASS = 3.0
 """A batch of a higher class has at least so many times to spare what a lower one takes of it: those that come next must
 still find their place."""
@@ -40,12 +40,16 @@ class Urgent(NamedTuple):
 
 
 class _Yielding(NamedTuple):
-    """A batch that could stand still, and for how long without missing its deadline. place: among those that run."""
+    """A batch that could stand still, and for how long without missing its deadline; inf: it misses it anyway.
+
+    place: among those that run. patient: it may be made to miss.
+    """
 
     lane: int
     place: int
     going: Going
     spare_ns: float
+    patient: bool
 
     def yields_to(self, priority: int, highest: int, takes_ns: float) -> bool:
         """Whether a batch of that class may go before it at all. highest: the class of those that wait."""
@@ -73,7 +77,7 @@ def overtake(
         for batch in yielding:
             if not batch.yields_to(head.priority, highest, solo_ns):
                 continue
-            if (choice := _before(policy, source, batch, progress, now_ns)) is not None:
+            if (choice := _before(policy, source, head, batch, progress, now_ns)) is not None:
                 return Urgent(choice, lanes.count + batch.lane)
     return None
 
@@ -100,12 +104,14 @@ def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupanc
     places = {batch.key: (place, batch) for place, batch in enumerate(progress.batches)}
     found = []
     for running in occupancy.unhindered():
-        young = now_ns < running.launched_ns + PREEMPTIBLE_NS
-        if young and running.requests and _takes_part(sources[running.key[0]], count):
-            place, going = places[running.key]
-            allowed_ns = (going.deadline_ns - now_ns - policy.overhead_ns) / policy.bound.multiplier
-            spare_ns = allowed_ns - going.remaining_ns * going.pace
-            found.append(_Yielding(running.lane, place, going, spare_ns if spare_ns >= 0.0 else inf))
+        if not running.requests or not _takes_part(sources[running.key[0]], count):
+            continue
+        place, going = places[running.key]
+        allowed_ns = (going.deadline_ns - now_ns - policy.overhead_ns) / policy.bound.multiplier
+        spare_ns = allowed_ns - going.remaining_ns * going.pace
+        patient = now_ns < running.launched_ns + min(PATIENCE * running.predicted_ns, PATIENCE_NS_MAX)
+        if patient or 0.0 <= spare_ns < inf:
+            found.append(_Yielding(running.lane, place, going, spare_ns if spare_ns >= 0.0 else inf, patient))
     return sorted(found, key=lambda batch: -batch.spare_ns)
 
 
@@ -115,15 +121,18 @@ def _free_ns(progress: Progress) -> list[float]:
     return [batch.remaining_ns * batch.pace for batch in progress.batches if id(batch) not in fronts]
 
 
-def _before(policy: Policy, source: Source, batch: _Yielding, progress: Progress, now_ns: int) -> Choice | None:
-    """As many requests of this model as may go before that batch; None: none may."""
+def _before(
+    policy: Policy, source: Source, head: Request, batch: _Yielding, progress: Progress, now_ns: int
+) -> Choice | None:
+    """As many requests of this model, from `head` on, as may go before that batch; None: none may."""
     beside = Forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
     timely = beside.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
     members = policy.members(timely, source, beside)
-    count = beside.fitting(source, members) if members else 0
+    count = beside.fitting(source, members) if head in members[:1] else 0
     while count:
         choice = beside.choice(source, members[:count], len(members))
-        if choice.predicted_ns + policy.overhead_ns <= batch.spare_ns or _class(choice.requests) < batch.going.priority:
+        harmless = choice.predicted_ns + policy.overhead_ns <= batch.spare_ns
+        if harmless or (batch.patient and _class(choice.requests) < batch.going.priority):
             return choice
         count //= 2
     return None

@@ -93,7 +93,8 @@ def _conditions(
         "turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
-        f"at most {max(lost):.0f} %). Python "
+        f"at most {max(lost):.0f} %). *{OURS}* alone recorded its batches meanwhile (`ISOCHRONE_SAMPLES`), for the "
+        "simulator, and did that work besides. Python "
         f"{platform.python_version()}, tritonserver 2.51.0, {versions}; seed {plan.seed}."
     )
 

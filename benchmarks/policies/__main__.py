@@ -20,7 +20,7 @@ _WIDTH = 160
 
 
 def main(
-    records: Annotated[Path, typer.Option(help="What `make study` recorded.")] = Path("results/study"),
+    records: Annotated[Path, typer.Option(help="What `make study` or `make bench` recorded.")] = Path("results/study"),
     lanes: Annotated[int, typer.Option(help="As many as one of its logs has, which tells the interference.")] = 2,
     load: Annotated[list[float] | None, typer.Option(help="1: every lane is busy with batches of one, alone.")] = None,
     rival: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(RIVALS)}.")] = None,

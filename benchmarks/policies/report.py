@@ -63,7 +63,7 @@ def report(device: Device, rows: Sequence[Row], starved: Sequence[Starved], seco
         "# Policies in virtual time",
         "The same Poisson arrivals for each, on one simulated device: the production scheduler, another policy or "
         "predictor in it. `make bench-policies` runs all of it from what `make study` recorded and writes this file; "
-        "the same records give the same figures on any day.",
+        "with `RECORDS=results/bench` from what `make bench` did. The same records give the same figures on any day.",
         f"**Conditions.** {len(device.profiles)} models at equal rates, deadlines of 2, 4 and 8 × p95 alone, two "
         f"classes by turns, `on_miss: reject`, {device.lanes} lanes; interference and its spread learned from "
         f"{len(device.samples):,} batches ({device.name}); {seconds:g} s × {seeds} seeds per load. Load 1 keeps every "

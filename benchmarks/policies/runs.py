@@ -1,7 +1,7 @@
 """One rival at one load in virtual time: the same requests on the same device for each.
 
-The device's interference is learned from batches that a real server recorded (`make study`), so nothing here depends on
-how busy this machine is: the same records and seed give the same figures.
+The device's interference is learned from batches that a real server recorded (`make study`, `make bench`), so nothing
+here depends on how busy this machine is: the same records and seed give the same figures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from backend.load.outcomes import Outcome, Summary, by_class, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
+from benchmarks.compare.records import Machine
+from benchmarks.compare.servers import OURS
 from benchmarks.errors import BenchmarkError
 from benchmarks.profiles import p95_ms, read_profiles
 from benchmarks.rivals import RIVALS
@@ -66,17 +68,25 @@ class Device:
 
 
 def read_device(folder: Path, lanes: int) -> Device:
-    """Raises BenchmarkError where `make study` has not recorded it with so many lanes."""
-    log = f"test-set-3-{lanes}-lanes"
+    """Raises BenchmarkError where neither `make study` nor `make bench` has recorded it with so many lanes."""
+    name, files = f"test-set-3-{lanes}-lanes", [folder / "logs" / f"test-set-3-{lanes}-lanes.jsonl"]
+    if not files[0].is_file() and _lanes_of_bench(folder) == lanes:
+        name, files = "make bench", sorted((folder / "turns").glob(f"*-{OURS}-*.jsonl"))
     try:
-        samples = read_samples(folder / "logs" / f"{log}.jsonl").samples
+        samples = sorted((s for file in files for s in read_samples(file).samples), key=lambda s: s.start_ns)
     except SamplesError as error:
         raise BenchmarkError(f"{error}; run `make study`") from None
     models = folder / "models"
     profiles = read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
-    if not profiles:
-        raise BenchmarkError(f"'{folder}' holds no profiles; run `make study`")
-    return Device(log, samples, profiles, learned(samples), lanes)
+    if not profiles or not samples:
+        raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
+    return Device(name, samples, profiles, learned(samples), lanes)
+
+
+def _lanes_of_bench(folder: Path) -> int | None:
+    """As many as there were cores, where `make bench` recorded here."""
+    machine = folder / "machine.json"
+    return msgspec.json.decode(machine.read_bytes(), type=Machine).cores if machine.is_file() else None
 
 
 def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:

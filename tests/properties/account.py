@@ -62,6 +62,7 @@ class Batch:
     interval: Interval
     load: Load
     launched_ns: int
+    due_ns: int | None
     stands: bool = False
     stood: bool = False
 
@@ -146,7 +147,9 @@ class World:
                 assert lease is not None
                 self.taken += 1
                 self.models[source].gone.append(event.request.id)
-                self._start(source, event.batch, (event.request.id,), event.request.rows, lease.lane)
+                self._start(
+                    source, event.batch, (event.request.id,), event.request.rows, lease.lane, event.request.deadline_ns
+                )
             case Return():
                 self.models[source].lease = None
         self._obey(commands)
@@ -168,12 +171,14 @@ class World:
             self.core.handle(source, event, now_ns)
         assert pickle.dumps(self.core) == before
 
-    def _start(self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int) -> None:
+    def _start(
+        self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int, due_ns: int | None = None
+    ) -> None:
         join = self.models[source].join
         load = join.profile.at(rows)
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         lane = lane if lane < 2 * self.lanes else self.lanes - 1
-        self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns)
+        self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns, due_ns)
         self.log.append(interval)
         for below in self._on(lane - self.lanes):
             self._stand(below)
@@ -227,7 +232,8 @@ class World:
         batch = model.running[preempted.batch]
         assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
         assert batch.requests and batch.lane < self.lanes and not batch.stands
-        assert self.now_ns < batch.launched_ns + 1_000 * MS, "it would stand still for ever"
+        young = self.now_ns < batch.launched_ns + 1_000 * MS
+        assert young or (batch.due_ns is not None and self.now_ns < batch.due_ns), "it would stand still for ever"
         return batch
 
     def _leased(self, lease: Lease) -> None:
@@ -268,7 +274,8 @@ class World:
         for request in launch.requests:
             del model.waiting[request]
         model.gone += launch.requests
-        self._start(launch.source, launch.batch, launch.requests, rows, launch.lane)
+        due_ns = min((r.deadline_ns for r in batch if r.deadline_ns is not None), default=None)
+        self._start(launch.source, launch.batch, launch.requests, rows, launch.lane, due_ns)
 
     @staticmethod
     def _launched_in_order(model: Model, batch: list[Request], rows: int) -> None:

@@ -139,6 +139,22 @@ def test_nothing_stands_still_for_ever() -> None:
     assert made.at(1_001).ask(URGENT, 12.0) == []
 
 
+def test_what_was_made_to_stand_for_eight_times_its_own_time_is_left_alone() -> None:
+    made, other = running(12.0, priority=2)
+    while made.now_ms < 80.0:
+        first = overtaken(made.ask(URGENT, 12.0), other)
+        assert made.at(made.now_ms + 10).finish(first) == []
+    assert made.ask(URGENT, 12.0) == []
+
+
+def test_what_still_makes_its_deadline_stands_however_long_it_has() -> None:
+    made, other = running(1_000.0)
+    for _ in range(20):
+        first = overtaken(made.ask(URGENT, 12.0), other)
+        assert made.at(made.now_ms + 10).finish(first) == []
+    assert made.now_ms > 200.0
+
+
 def test_the_one_with_most_time_to_spare_stands_still() -> None:
     made, tight = running(30.0, lanes=2)
     loose = only_launch(made.ask(OTHER, 60.0))
