@@ -23,7 +23,7 @@ from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
-from benchmarks.compare.servers import OURS, Asked, running
+from benchmarks.compare.servers import OURS, RECORDING, Asked, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
@@ -111,7 +111,7 @@ class Collector:
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
-        record = self._records.samples_path(turn) if turn.server == OURS else None
+        record = self._records.samples_path(turn) if turn.server == RECORDING else None
         if record is not None:
             record.parent.mkdir(exist_ok=True)
             record.unlink(missing_ok=True)  # of a turn that lost its server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from benchmarks.compare.servers import OURS, SERVERS
+from benchmarks.compare.servers import OURS, RECORDING, SERVERS
 
 LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
 SLO_FACTORS = (2.0, 4.0, 8.0)
@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
 FULL = Plan()
 QUICK = Plan(
     models=("resnet50", "yolov8n"),
-    servers=("stock, rate limiter", "naive", OURS),
+    servers=("stock, rate limiter", "naive", OURS, RECORDING),
     loads=(0.7, 1.1),
     arrivals=("poisson",),
     repeats=1,

@@ -14,7 +14,7 @@ from backend.simulation.contention import Truth
 from benchmarks import markdown
 from benchmarks.compare.plan import LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
-from benchmarks.compare.servers import OURS, SERVERS, Ours, Stock
+from benchmarks.compare.servers import OURS, RECORDING, SERVERS, Ours, Stock
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.profiles import p95_ms
 from profiler.host import package_version
@@ -93,8 +93,7 @@ def _conditions(
         "turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
-        f"at most {max(lost):.0f} %). *{OURS}* alone recorded its batches meanwhile (`ISOCHRONE_SAMPLES`), for the "
-        "simulator, and did that work besides. Python "
+        f"at most {max(lost):.0f} %). Python "
         f"{platform.python_version()}, tritonserver 2.51.0, {versions}; seed {plan.seed}."
     )
 
@@ -124,7 +123,7 @@ def _spread(c: Cell, of: Callable[[Point], float]) -> str:
 
 def _goals(found: Found) -> str:
     """Ours against each bar, load by load."""
-    rows, rivals = [], [s for s in found.servers if s != OURS]
+    rows, rivals = [], [s for s in found.servers if s not in (OURS, RECORDING)]
     for load in found.loads:
         ours = found.at(OURS, load)
         stock = {s: found.at(s, load) for s in found.stock()}
@@ -203,7 +202,7 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
     return (
         "### The simulator beside the server\n\n"
         "The same requests in virtual time (`isochrone simulate`'s device and scheduler), interference and its spread "
-        "learned from the batches that this server recorded, deadlines kept in %.\n\n"
+        f"learned from the batches that *{RECORDING}* recorded, deadlines kept in %.\n\n"
         + markdown.table(["load", "server", "simulator", "difference, points"], rows)
     )
 

@@ -16,6 +16,8 @@ from benchmarks.stock import write_stock
 from profiler.profile_file import NAME
 
 OURS = "isochrone"
+RECORDING = f"{OURS}, recording"
+"""Its batches tell the simulator of the device. A server of its own, for the others do not do that work."""
 READY_TIMEOUT_S = 90.0
 
 
@@ -74,6 +76,7 @@ SERVERS: dict[str, Stock | Ours] = {
         )
     },
     OURS: Ours("this backend"),
+    RECORDING: Ours("the same, which also writes a sample of each batch, for the simulator"),
 }
 
 
