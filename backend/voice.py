@@ -21,8 +21,11 @@ from backend.engines.protocol import Array
 from backend.exporter import Exporter
 from backend.request import Pending
 
-_STEP_S = 0.05
+_LOOK_S = 0.05
 _METRIC_CALLS_PER_STEP = 4
+_EXPORT_S, _QUIET_S = 0.5, 0.25
+"""A metrics call wakes tritonserver and waits for it, on cores that models want. So while answers go out a step of them
+is taken now and then; once there was none for `_QUIET_S`, at each look."""
 _log = logging.getLogger("isochrone")
 
 
@@ -47,6 +50,7 @@ class Voice:
         self._exporter, self._idle_work = exporter, idle_work
         self._queue: SimpleQueue[Answer | None] = SimpleQueue()
         self._floor = threading.Lock()
+        self._answered_s = self._exported_s = 0.0
         self._thread = threading.Thread(target=self._run, name="isochrone-voice", daemon=True)
         self._thread.start()
 
@@ -60,7 +64,7 @@ class Voice:
             self.say(answer)
             return
         try:
-            _send(answer)
+            self._send(answer)
         finally:
             self._floor.release()
 
@@ -71,36 +75,38 @@ class Voice:
         self._exporter.flush()
 
     def _run(self) -> None:
-        next_step = time.monotonic() + _STEP_S
+        next_look_s = time.monotonic() + _LOOK_S
         while True:
             try:
-                answer = self._queue.get(timeout=max(0.0, next_step - time.monotonic()))
+                answer = self._queue.get(timeout=max(0.0, next_look_s - time.monotonic()))
                 if answer is None:
                     return
                 with self._floor:
-                    _send(answer)
+                    self._send(answer)
             except Empty:
                 pass
-            if time.monotonic() >= next_step:
+            if (now_s := time.monotonic()) >= next_look_s:
                 with self._floor:
-                    self._keep()
-                next_step = time.monotonic() + _STEP_S
+                    self._keep(now_s)
+                next_look_s = time.monotonic() + _LOOK_S
 
-    def _keep(self) -> None:
+    def _keep(self, now_s: float) -> None:
         try:
-            self._exporter.step(_METRIC_CALLS_PER_STEP)
+            if now_s - self._answered_s >= _QUIET_S or now_s - self._exported_s >= _EXPORT_S:
+                self._exporter.step(_METRIC_CALLS_PER_STEP)
+                self._exported_s = now_s
             self._idle_work()
         except Exception:
             _log.exception("isochrone: metrics or cancellations could not be kept")
 
-
-def _send(answer: Answer) -> None:
-    try:
-        answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-    except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
-        _log.warning("isochrone: an answer could not be sent: %s", error)
-    if answer.told is not None:
-        answer.told(time.monotonic_ns())
+    def _send(self, answer: Answer) -> None:
+        try:
+            answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
+            _log.warning("isochrone: an answer could not be sent: %s", error)
+        self._answered_s = time.monotonic()
+        if answer.told is not None:
+            answer.told(time.monotonic_ns())
 
 
 def _response(answer: Answer) -> Any:

@@ -37,7 +37,7 @@ RATE_MAX_PER_S = 500.0  # of all models; beyond it this load generator would be 
 WARM_UP_S = 4.0
 READY_TIMEOUT_S = 90.0
 _IN_FLIGHT_PER_LANE = 4  # enough that no lane waits, and that batches form
-_SETTLED_S, _SETTLE_MAX_S = 0.7, 6.0  # a model's counts reach /metrics within half a second
+_SETTLED_S, _SETTLE_MAX_S = 0.7, 6.0  # the counts of a quiet model reach /metrics within half a second
 
 
 @dataclass(frozen=True)
