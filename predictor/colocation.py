@@ -7,8 +7,9 @@ finish costs O(1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from operator import add, sub
+from typing import NamedTuple
 
 from predictor.features import NOBODY, Own, Sums, contribution
 
@@ -19,13 +20,13 @@ Parts = tuple[int, ...]
 _NOTHING: Parts = (0,) * len(NOBODY)
 
 
+@lru_cache(4096)
 def quantize(own: Own) -> Parts:
     """A batch's contribution in millionths."""
     return tuple([round(part * SCALE) for part in contribution(own.batch_size, own.load)])
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     started_ns: int
     own: Parts
     integral_at_start: Parts

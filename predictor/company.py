@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
 
+import msgspec
+
 from predictor.features import Neighbour, Own
 
 NEIGHBOURS_MAX = 256
@@ -25,8 +27,7 @@ class _Guest:
     until_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(msgspec.Struct, frozen=True):
     """A batch's time on the device, over."""
 
     since_ns: int

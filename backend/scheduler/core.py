@@ -87,6 +87,8 @@ class Scheduler:
         self.colocation, self.progress = self.occupancy.colocation, self.occupancy.progress
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
+        self._waiting: dict[int, Source] = {}
+        """Of these, the ones with requests that wait."""
         self.policy = policy(predictor or Isochrone(), bound or UpperBound())
         self.transfers = transfers or Transfers()
         self._observer = observer
@@ -128,6 +130,7 @@ class Scheduler:
         now_ns = max(now_ns, self._now_ns)
         self._now_ns = now_ns
         self.leases.end(source)
+        self._waiting.pop(source, None)
         if self.sources.pop(source, None) is not None:
             for key in [k for k in self.running if k[0] == source]:
                 self.occupancy.end(key, now_ns)
@@ -178,6 +181,7 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} has more than {_MAX_WAITING} requests waiting")
         self.leases.end(source.id)
         source.arrivals += 1
+        self._waiting[source.id] = source
         for r in requests:
             source.queue.add(r)
             self._late_after_ns = min(self._late_after_ns, source.late_after_ns(r))
@@ -195,7 +199,13 @@ class Scheduler:
     def _cancel(self, source: Source, requests: tuple[int, ...]) -> None:
         for request in requests:
             if request in source.queue:  # launched meanwhile: too late
-                source.queue.remove(request)
+                self._take_out(source, request)
+
+    def _take_out(self, source: Source, request: int) -> None:
+        """It waits no more."""
+        source.queue.remove(request)
+        if not source.queue:
+            del self._waiting[source.id]
 
     def _finish(self, source: Source, event: Finish, now_ns: int) -> Running:
         key = (source.id, event.batch)
@@ -284,45 +294,33 @@ class Scheduler:
         commands: list[Command] = []
         if now_ns > self._late_after_ns:
             self._find_late(now_ns, commands)
-        while (lane := self.lanes.free()) is not None:
-            waiting = {source.id: source for source in self.sources.values() if source.queue}
-            if not waiting:
-                break
-            self.progress.advance(now_ns)
-            choice = self.policy.choose(waiting, self.progress, self.colocation.running(), now_ns)
-            if choice is None:
-                break
-            commands += self._launch(choice, lane, now_ns)
-        else:
-            if self.lanes.reserved is None:
-                self._let_go_first(now_ns, commands)
+        while self._waiting and (following := self._next(now_ns)) is not None:
+            commands += self._launch(*following, now_ns)
         return commands + self._lease(ended)
 
-    def _let_go_first(self, now_ns: int, commands: list[Command]) -> None:
-        """Where every lane is taken: batches that cannot wait for one go before others."""
-        lanes = self.lanes.count
-        while waiting := {s.id: s for s in self.sources.values() if s.join.preemptible_lanes >= lanes and s.queue}:
-            self.progress.advance(now_ns)
-            if (urgent := self.policy.overtake(waiting, self.sources, self.occupancy, now_ns)) is None:
-                return
-            commands += self._launch(urgent.choice, urgent.lane, now_ns)
+    def _next(self, now_ns: int) -> tuple[Choice, int] | None:
+        """A launch and its lane: a free one, or, where every lane is taken, one in front of another."""
+        self.progress.advance(now_ns)
+        if (lane := self.lanes.free()) is not None:
+            choice = self.policy.choose(self._waiting, self.progress, self.colocation.running(), now_ns)
+            return None if choice is None else (choice, lane)
+        if self.lanes.reserved is not None:
+            return None
+        return self.policy.overtake(self._waiting, self.sources, self.occupancy, now_ns)
 
     def _lease(self, ended: Running | None) -> list[Command]:
         """A lease is for a model that has the device to itself."""
         lease = self.leases.current
-        if lease is not None and self._others_than(lease.source):
+        if lease is not None and (self._waiting or any(key[0] != lease.source for key in self.running)):
             return self.leases.recall()
         if ended is None or self.running or len(ended.requests) != 1:
             return []
         return self.leases.offer(self.sources[ended.key[0]], ended.rows, self.policy)
 
-    def _others_than(self, source: int) -> bool:
-        return any(key[0] != source for key in self.running) or any(s.queue for s in self.sources.values())
-
     def _find_late(self, now_ns: int, commands: list[Command]) -> None:
         """Requests that would miss even alone on the device no longer stand before those that can make it."""
         self._late_after_ns = inf
-        for source in self.sources.values():
+        for source in list(self._waiting.values()):
             if not source.join.interference_aware:
                 continue
             while (due := source.queue.earliest_due()) is not None:
@@ -331,7 +329,7 @@ class Scheduler:
                     break
                 if source.join.rejects:
                     commands.append(_rejected(source, due, now_ns))
-                    source.queue.remove(due.id)
+                    self._take_out(source, due.id)
                 else:
                     source.queue.give_up(due)
 
@@ -339,7 +337,7 @@ class Scheduler:
         self._batches += 1
         source, requests = choice.source, choice.requests
         for r in requests:
-            source.queue.remove(r.id)
+            self._take_out(source, r.id)
         deadlines = [r.deadline_ns for r in requests if r.deadline_ns is not None]
         batch = Running(
             key=(source.id, self._batches),
@@ -385,8 +383,8 @@ class Scheduler:
         self.leases.check()
         for source in self.sources.values():
             source.queue.check()
-        waiting = sum(len(s.queue) for s in self.sources.values())
-        assert self.running or not waiting, "an idle device holds"
+        assert self._waiting == {source.id: source for source in self.sources.values() if source.queue}
+        assert self.running or not self._waiting, "an idle device holds"
 
 
 def _rejected(source: Source, request: Request, now_ns: int) -> Reject:

@@ -6,10 +6,11 @@ The questions that `backend.scheduler.policy` asks before it decides. Nothing is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from backend.scheduler.forecast import forecast_finishes
 from backend.scheduler.messages import Request
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from backend.scheduler.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """A batch to launch. predicted_ns: its execution, between the transfers of its inputs and outputs."""
 
     source: Source

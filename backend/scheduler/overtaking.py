@@ -6,7 +6,7 @@ lower class; but what was launched some time ago only for as long as it still ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
@@ -61,6 +61,9 @@ def overtake(
 ) -> Urgent | None:
     """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait."""
     progress, lanes = occupancy.progress, occupancy.lanes
+    candidates = _in_turn(waiting, lanes.count)
+    if not candidates:
+        return None
     progress.set_pace()
     yielding = _yielding(policy, sources, occupancy, now_ns)
     if not yielding:
@@ -68,7 +71,7 @@ def overtake(
     free_ns = sorted(_free_ns(progress))
     forecast = Forecast(policy, progress, progress.sums(), now_ns, contended=True)
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
-    for turn, source in enumerate(_in_turn(waiting, lanes.count)):
+    for turn, source in enumerate(candidates):
         waits_ns = free_ns[min(turn, len(free_ns) - 1)]
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
         if head is None or head.deadline_ns is None or forecast.makes_it(source, head, waits_ns):
@@ -82,14 +85,14 @@ def overtake(
     return None
 
 
-def _in_turn(waiting: Mapping[int, Source], lanes: int) -> Iterator[Source]:
+def _in_turn(waiting: Mapping[int, Source], lanes: int) -> list[Source]:
     """Models whose batches can go before others, the one with the first request first."""
     heads = [
         (source.queue.rank(head), source.id)
         for source in waiting.values()
         if _takes_part(source, lanes) and (head := source.queue.head()) is not None
     ]
-    return (waiting[source] for _, source in sorted(heads)[:_CANDIDATES])
+    return [waiting[source] for _, source in sorted(heads)[:_CANDIDATES]]
 
 
 def _takes_part(source: Source, lanes: int) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
+import msgspec
+
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
@@ -62,8 +64,7 @@ class Source:
         return inf if request.deadline_ns is None else request.deadline_ns - self.alone_ns(request.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """A batch on a lane. deadline_ns: the tightest of its requests; priority: the highest class among them.
 
     predicted_ns: its execution; transfer_in_ns, transfer_out_ns: of its inputs and outputs, as forecast at its launch.

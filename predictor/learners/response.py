@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import log2
 
 import numpy as np
@@ -75,6 +76,7 @@ def rate_prior() -> Vector:
     return mean
 
 
+@lru_cache(4096)
 def _own(own: Own) -> tuple[float, float, float, float, float, float]:
     solo_ns, c, l2, d = own.load.solo_ns, own.load.compute, own.load.l2, own.load.dram
     if not 0.0 <= c + l2 + d <= HUGE:
