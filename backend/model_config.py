@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.datatypes import BY_CONFIG
-from backend.engines.protocol import TensorSpec
+from backend.engines.protocol import EngineOptions, TensorSpec
 from backend.errors import ConfigError
 from backend.parameters import Parameters, read_parameters
 
@@ -34,6 +34,10 @@ class EngineConfig:
     def device(self) -> str:
         """Name of the device that its batches share."""
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
+
+    def options(self, lanes: int) -> EngineOptions:
+        """What its engine is opened for, with so many lanes."""
+        return EngineOptions(self.device_id, lanes, self.max_batch_size, self.parameters.priority)
 
 
 @dataclass(frozen=True)

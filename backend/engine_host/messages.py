@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-PROTOCOL = 1
+from backend.engines.protocol import EngineOptions
+
+PROTOCOL = 2
 """Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""
 
 
@@ -38,15 +40,13 @@ class Spec(Message, frozen=True):
 class Open(Message, frozen=True, tag="open"):
     """Load a model, or share it where it is loaded already; the first message on a connection.
 
-    engine: "onnxruntime" or "tensorrt". file: absolute. device_id: of a GPU, None on CPU. lanes: at first.
+    engine: "onnxruntime" or "tensorrt". file: absolute.
     """
 
     protocol: int
     engine: str
     file: str
-    device_id: int | None
-    lanes: int
-    max_batch_size: int
+    options: EngineOptions
 
 
 class AddLane(Message, frozen=True, tag="add-lane"):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from backend.engine_host import memory
 from backend.engine_host.messages import Open
-from backend.engines.protocol import Engine
+from backend.engines.protocol import Engine, EngineOptions
 from profiler.profile_file import NAME as PROFILE
 
 _log = logging.getLogger("isochrone.engines")
-OpenEngine = Callable[[str, Path, int | None, int, int], Engine]
-"""Of an engine's name, a model file, a GPU (None: CPU), lanes and the largest batch. Raises ConfigError."""
+OpenEngine = Callable[[str, Path, EngineOptions], Engine]
+"""Of an engine's name, a model file and what it is for. Raises ConfigError."""
 _Key = tuple[object, ...]
 
 
@@ -56,13 +56,12 @@ class EngineStore:
     def acquire(self, model: Open) -> Held:
         """The model's engine, loaded now where it is not yet. Raises what loading raises."""
         file = Path(model.file)
-        options = (model.engine, model.device_id, model.lanes, model.max_batch_size)
-        key = (file.parent.resolve() / file.name, *options, _files_beside(file))
+        key = (file.parent.resolve() / file.name, model.engine, model.options, _files_beside(file))
         entry = self._join(key)
         try:
             with entry.loading:
                 if entry.engine is None:
-                    entry.engine = self._open(model.engine, file, *options[1:])
+                    entry.engine = self._open(model.engine, file, model.options)
                     memory.give_back()  # what only loading needed, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:

@@ -74,9 +74,14 @@ class CudaDevice:
     def free_pinned(self, address: Address) -> None:
         self._call("freeing pinned memory", runtime.cudaFreeHost(address))
 
-    def create_stream(self) -> Stream:
+    def create_stream(self, priority: int | None = None) -> Stream:
+        # CUDA's levels ascend from the greatest priority, the smallest number, to the least; a GPU without any has 0 as
+        # both.
+        level, greatest = self._call("asking for priorities", runtime.cudaDeviceGetStreamPriorityRange())
+        if priority is not None:
+            level = min(level, greatest + priority - 1)
         # Blocking streams would wait for whatever another library puts on the default stream.
-        result = runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking)
+        result = runtime.cudaStreamCreateWithPriority(runtime.cudaStreamNonBlocking, level)
         return Stream(int(self._call("making a stream", result)))
 
     def destroy_stream(self, stream: Stream) -> None:

@@ -49,7 +49,10 @@ class Device(Protocol):
 
     def free_pinned(self, address: Address) -> None: ...
 
-    def create_stream(self) -> Stream: ...
+    def create_stream(self, priority: int | None = None) -> Stream:
+        """priority: 1 is the highest; kernels wait for those of higher priorities. The device has few levels: all lower
+        ones are its lowest, as where None is asked for.
+        """
 
     def destroy_stream(self, stream: Stream) -> None: ...
 

@@ -78,15 +78,17 @@ class _Stage:
 
 
 class Transfers:
-    """Raises EngineError; nothing is left on the device then. `timings`: of the last batch that ended well."""
+    """priority: of the kernels, see `Device.create_stream`; copies have none. `timings`: of the last batch that ended
+    well. Raises EngineError; nothing is left on the device then.
+    """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, priority: int) -> None:
         self.timings: Timings | None = None
         self._device = device
         self._incoming: dict[str, Room] = {}
         self._outgoing: dict[str, Room] = {}
         with ExitStack() as owned:
-            self._in, self._run, self._out = self._stages = [self._stage(owned) for _ in range(3)]
+            self._in, self._run, self._out = self._stages = [self._stage(owned, of) for of in (None, priority, None)]
             owned.callback(self._close_rooms)
             self._owned = owned.pop_all()
 
@@ -163,9 +165,9 @@ class Transfers:
         for room in (*self._incoming.values(), *self._outgoing.values()):
             room.close()
 
-    def _stage(self, owned: ExitStack) -> _Stage:
+    def _stage(self, owned: ExitStack, priority: int | None) -> _Stage:
         device = self._device
-        stream = device.create_stream()
+        stream = device.create_stream(priority)
         owned.callback(quietly, device.destroy_stream, stream)
         begin = device.create_event()
         owned.callback(quietly, device.destroy_event, begin)

@@ -7,7 +7,7 @@ from pathlib import Path
 from backend.device.mps import limit_multiprocessors
 from backend.engines.onnx import OnnxEngine, read_specs
 from backend.engines.placement import in_engine_process
-from backend.engines.protocol import Engine, ModelSpecs
+from backend.engines.protocol import Engine, EngineOptions, ModelSpecs
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
 from backend.lanes import cores
@@ -24,6 +24,7 @@ def open_engine(config: EngineConfig) -> Engine:
         made = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {made}")
     lanes = parameters.device_lanes or default_lanes(config)
+    options = config.options(lanes)
     shared = in_engine_process(config)
     if parameters.mps_percent is not None:
         if config.device_id is None:
@@ -37,21 +38,21 @@ def open_engine(config: EngineConfig) -> Engine:
             )
         limit_multiprocessors(parameters.mps_percent)  # before CUDA starts in this process
     if shared:
-        return SharedEngine(config, engine, lanes)
-    return open_here(engine, file, config.device_id, lanes, config.max_batch_size)
+        return SharedEngine(config, engine, options)
+    return open_here(engine, file, options)
 
 
-def open_here(engine: str, file: Path, device_id: int | None, lanes: int, max_batch_size: int) -> Engine:
-    """Load a model file in this process. device_id: a GPU, None on CPU. Raises IsochroneError."""
+def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
+    """Load a model file in this process. Raises IsochroneError."""
     if engine == "tensorrt":
         from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
 
-        return open_plan(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
-    if device_id is None:
+        return open_plan(file, options)
+    if options.device_id is None:
         return OnnxEngine(file)
     from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
-    return open_onnx_on_gpu(file, device_id=device_id, lanes=lanes, max_batch_size=max_batch_size)
+    return open_onnx_on_gpu(file, options)
 
 
 def engine_of(file: Path) -> str:

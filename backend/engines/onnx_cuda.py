@@ -14,7 +14,7 @@ from backend.engines.gpu_lanes import GpuLanes
 from backend.engines.gpu_runtime import Device, Stream
 from backend.engines.gpu_transfers import Timings
 from backend.engines.onnx_lane import OnnxLane
-from backend.engines.protocol import Feeds, Ran
+from backend.engines.protocol import EngineOptions, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
 
@@ -22,8 +22,7 @@ from backend.errors import ConfigError
 class OnnxCudaEngine:
     """See `Engine`. `run` may be called from several threads at once, for different lanes.
 
-    open_session: for a lane's stream. version: of ONNX Runtime. file: for what is said of it. lanes: to be had at
-    once; one more is made when a batch comes for it. max_batch_size: 0 where the model does not batch.
+    open_session: for a lane's stream. version: of ONNX Runtime. file: for what is said of it.
     Raises ConfigError or EngineError, and leaves nothing on the device then.
     """
 
@@ -32,14 +31,13 @@ class OnnxCudaEngine:
         open_session: Callable[[Stream], BoundSession],
         device: Device,
         file: Path,
+        options: EngineOptions,
         *,
         version: str,
-        lanes: int,
-        max_batch_size: int,
     ) -> None:
         self._open_session, self._device, self._file = open_session, device, file
-        self._max_batch_size = max_batch_size
-        self._lanes = GpuLanes(device, self._lane, lanes)
+        self._options = options
+        self._lanes = GpuLanes(device, self._lane, options.lanes)
         session = self._lanes.first.session
         self.inputs, self.outputs = session.inputs, session.outputs
         self.identity = ", ".join(filter(None, (f"onnxruntime {version} CUDAExecutionProvider", mps.stated_share())))
@@ -57,10 +55,10 @@ class OnnxCudaEngine:
         self._lanes.close()
 
     def _lane(self, index: int) -> OnnxLane:  # noqa: ARG002 - all lanes are alike
-        lane = OnnxLane(self._open_session, self._device)
+        lane = OnnxLane(self._open_session, self._device, self._options.priority)
         try:
             self._check_types(lane.session)
-            for feeds in ready_batches(lane.session.inputs, self._max_batch_size):
+            for feeds in ready_batches(lane.session.inputs, self._options.max_batch_size):
                 lane.warm_up(feeds)
         except BaseException:
             lane.close()

@@ -9,11 +9,14 @@ import onnxruntime
 
 from backend.engines.onnx_bound import CUDA, on_cuda
 from backend.engines.onnx_cuda import OnnxCudaEngine
+from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError
 
 
-def open_onnx_on_gpu(file: Path, *, device_id: int, lanes: int, max_batch_size: int) -> OnnxCudaEngine:
+def open_onnx_on_gpu(file: Path, options: EngineOptions) -> OnnxCudaEngine:
     """Raises IsochroneError, also where ONNX Runtime's CUDA, the driver or the GPU are missing."""
+    device_id = options.device_id
+    assert device_id is not None
     available = onnxruntime.get_available_providers()
     if CUDA not in available:
         raise ConfigError(
@@ -28,7 +31,6 @@ def open_onnx_on_gpu(file: Path, *, device_id: int, lanes: int, max_batch_size: 
         partial(on_cuda, file, device_id),
         device,
         file,
+        options,
         version=onnxruntime.__version__,
-        lanes=lanes,
-        max_batch_size=max_batch_size,
     )

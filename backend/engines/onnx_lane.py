@@ -17,12 +17,12 @@ _log = logging.getLogger("isochrone")
 
 
 class OnnxLane:
-    """Raises what `open_session` raises; nothing is left on the device then."""
+    """priority: of its kernels. Raises what `open_session` raises; nothing is left on the device then."""
 
-    def __init__(self, open_session: Callable[[Stream], BoundSession], device: Device) -> None:
+    def __init__(self, open_session: Callable[[Stream], BoundSession], device: Device, priority: int) -> None:
         self._device = device
         with ExitStack() as owned:
-            self._transfers = Transfers(device)
+            self._transfers = Transfers(device, priority)
             owned.callback(self._transfers.close)
             self.session = open_session(self._transfers.stream)
             owned.callback(self.session.close)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +40,18 @@ class ModelSpecs:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
+
+
+class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
+    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
+    highest: on a GPU its kernels go before those of lower classes.
+    """
+
+    device_id: int | None
+    lanes: int
+    max_batch_size: int
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from backend.datatypes import BY_CONFIG
 from backend.engine_host.channel import ProtocolError
 from backend.engine_host.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import Feeds, Ran, TensorSpec
+from backend.engines.protocol import EngineOptions, Feeds, Ran, TensorSpec
 from backend.engines.shared_link import EngineLink
 from backend.errors import EngineError
 from backend.model_config import EngineConfig
@@ -22,9 +22,9 @@ _TRIES = 2
 class SharedEngine:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
-    def __init__(self, config: EngineConfig, engine: str, lanes: int) -> None:
+    def __init__(self, config: EngineConfig, engine: str, options: EngineOptions) -> None:
         file = str(config.model_file.absolute())
-        model = Open(PROTOCOL, engine, file, config.device_id, lanes, config.max_batch_size)
+        model = Open(PROTOCOL, engine, file, options)
         self._link = EngineLink(config.device, model)
         opened = self._link.open()
         self.inputs = tuple(map(_spec, opened.inputs))

@@ -13,7 +13,7 @@ from backend.engines.gpu_transfers import Timings
 from backend.engines.plan_layout import admits, check_batches, largest_shapes, specs
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Plan
-from backend.engines.protocol import Feeds, Ran
+from backend.engines.protocol import EngineOptions, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.engines.tensorrt_lane import Lane
 from backend.errors import ConfigError, EngineError
@@ -22,20 +22,18 @@ from backend.errors import ConfigError, EngineError
 class TensorRtEngine:
     """See `Engine`. `run` may be called from several threads at once, for different lanes.
 
-    file: for what is said of it. lanes: to be had at once; one more is made when a batch comes for it.
-    max_batch_size: 0 where the model does not batch. Raises ConfigError, and leaves nothing on the device then.
+    file: for what is said of it. Raises ConfigError, and leaves nothing on the device then.
     """
 
-    def __init__(self, plan: Plan, device: Device, file: Path, *, lanes: int, max_batch_size: int) -> None:
-        self._plan, self._device, self._file = plan, device, file
-        check_batches(file, plan.tensors, plan.profiles, max_batch_size)
+    def __init__(self, plan: Plan, device: Device, file: Path, options: EngineOptions) -> None:
+        self._plan, self._device, self._file, self._options = plan, device, file, options
+        check_batches(file, plan.tensors, plan.profiles, options.max_batch_size)
         self.inputs = specs(plan.tensors, inputs=True)
         self.outputs = specs(plan.tensors, inputs=False)
-        self._capacities = _capacities(plan, device, file, max_batch_size)
-        self._max_batch_size = max_batch_size
+        self._capacities = _capacities(plan, device, file, options.max_batch_size)
         self._has_graphs = False
-        check_budget(self._budget(lanes), file, device.index, device.memory())
-        self._lanes = GpuLanes(device, self._lane, lanes)
+        check_budget(self._budget(options.lanes), file, device.index, device.memory())
+        self._lanes = GpuLanes(device, self._lane, options.lanes)
         graphs = f"{'with' if self._has_graphs else 'without'} CUDA graphs"
         self.identity = ", ".join(filter(None, (f"tensorrt {plan.version}", graphs, mps.stated_share())))
 
@@ -57,7 +55,7 @@ class TensorRtEngine:
         budget, memory = self._budget(1), self._device.memory()
         check_budget(budget, self._file, self._device.index, memory)
         try:
-            lane = Lane(self._plan, self._device, self._capacities)
+            lane = Lane(self._plan, self._device, self._capacities, self._options.priority)
         except EngineError as error:
             raise ConfigError(
                 f"lane {index} of '{self._file}' cannot be had: {error}; "
@@ -75,7 +73,7 @@ class TensorRtEngine:
     def _capture(self, lane: Lane) -> bool:
         """Graphs for the batch sizes that decide all shapes; False where some of them has none."""
         captured = False
-        for feeds in ready_batches(self.inputs, self._max_batch_size):
+        for feeds in ready_batches(self.inputs, self._options.max_batch_size):
             captured = lane.capture(feeds)
             if not captured:
                 break

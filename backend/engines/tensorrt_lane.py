@@ -31,15 +31,17 @@ class _Prepared:
 
 
 class Lane:
-    """capacities: bytes that each tensor takes at most. Raises EngineError; nothing is left on the device then."""
+    """capacities: bytes that each tensor takes at most. priority: of its kernels. Raises EngineError; nothing is left
+    on the device then.
+    """
 
-    def __init__(self, plan: Plan, device: Device, capacities: Mapping[str, int]) -> None:
+    def __init__(self, plan: Plan, device: Device, capacities: Mapping[str, int], priority: int) -> None:
         self._plan, self._device, self._capacities = plan, device, capacities
         self._tensors = {tensor.name: tensor for tensor in plan.tensors}
         self._inputs = [tensor.name for tensor in plan.tensors if tensor.is_input]
         self._graphs: dict[tuple[Shape, ...], _Prepared] = {}
         with ExitStack() as owned:
-            self._transfers = Transfers(device)
+            self._transfers = Transfers(device, priority)
             owned.callback(self._transfers.close)
             for tensor in plan.tensors:
                 self._transfers.reserve(tensor.name, capacities[tensor.name], is_input=tensor.is_input)

@@ -14,7 +14,7 @@ from backend.engines.plan_facts import check_facts, check_file, read_facts
 from backend.engines.plan_layout import largest_batch, specs
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Plan, PlanTensor, Profile
-from backend.engines.protocol import ModelSpecs
+from backend.engines.protocol import EngineOptions, ModelSpecs
 from backend.engines.tensorrt import TensorRtEngine
 from backend.errors import ConfigError
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from backend.engines.cuda_device import CudaDevice
 
 
-def open_plan(file: Path, *, device_id: int | None, lanes: int, max_batch_size: int) -> TensorRtEngine:
+def open_plan(file: Path, options: EngineOptions) -> TensorRtEngine:
     """Load a plan on a GPU. Raises IsochroneError, also where TensorRT, the driver or the GPU are missing."""
     check_file(file)
-    device = _device(device_id)
-    if device_id is None:
+    device = _device(options.device_id)
+    if options.device_id is None:
         raise ConfigError(f"'{file}' needs a GPU, but this instance is KIND_CPU; instance_group needs kind: KIND_GPU")
     with ExitStack() as undone:
         plan = _load(file, device)
         undone.callback(plan.close)
-        engine = TensorRtEngine(plan, device, file, lanes=lanes, max_batch_size=max_batch_size)
+        engine = TensorRtEngine(plan, device, file, options)
         undone.pop_all()
     return engine
 

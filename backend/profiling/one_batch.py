@@ -22,7 +22,7 @@ def run_one(directory: Path, batch_size: int) -> None:
     if config.device_id is None:
         raise ConfigError(f"model '{config.name}' runs on the CPU, where there is nothing for Nsight Compute to count")
     file = config.model_file
-    engine = open_here(engine_of(file), file, config.device_id, 1, config.max_batch_size)
+    engine = open_here(engine_of(file), file, config.options(1))
     try:
         timed_run(config, engine, batch_size)
         with profiled(config.device_id):

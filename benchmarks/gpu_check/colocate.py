@@ -126,7 +126,7 @@ class Colocation:
         for model, kind in records.usable().items():
             if model not in self._engines:
                 config = records.target.config(records.models, model, kind)
-                engine = open_here(kind, config.model_file, config.device_id, lanes, config.max_batch_size)
+                engine = open_here(kind, config.model_file, config.options(lanes))
                 self._opened.callback(engine.close)
                 self._engines[model] = engine
 

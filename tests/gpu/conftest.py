@@ -12,6 +12,7 @@ import pytest
 from backend.building.command import BuildOptions, run_build
 from backend.engines.onnx_cuda import OnnxCudaEngine
 from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
+from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt import TensorRtEngine
 from backend.engines.tensorrt_loading import open_plan
 from backend.errors import IsochroneError
@@ -49,27 +50,27 @@ class Opener:
     def __call__(self, *, lanes: int = 2, max_batch_size: int = 8) -> GpuEngine:
         engine, gpu = self._request.param
         open_one = {"tensorrt": self._plan, "onnxruntime": self._onnx}[engine]
-        opened = open_one(gpu, lanes, max_batch_size)
+        opened = open_one(gpu, EngineOptions(0, lanes, max_batch_size))
         self._closed.callback(opened.close)
         return opened
 
-    def _plan(self, gpu: str, lanes: int, most: int) -> GpuEngine:
+    def _plan(self, gpu: str, options: EngineOptions) -> GpuEngine:
         if gpu == "real":
             plan = self._request.getfixturevalue("real_plan")
-            return open_plan(plan, device_id=0, lanes=lanes, max_batch_size=most)
+            return open_plan(plan, options)
         device = self._device()
-        return TensorRtEngine(double_plan(device), device, Path("double.plan"), lanes=lanes, max_batch_size=most)
+        return TensorRtEngine(double_plan(device), device, Path("double.plan"), options)
 
-    def _onnx(self, gpu: str, lanes: int, most: int) -> GpuEngine:
+    def _onnx(self, gpu: str, options: EngineOptions) -> GpuEngine:
         onnx = self._request.getfixturevalue("onnx")
         if gpu == "real":
             try:
-                return open_onnx_on_gpu(onnx, device_id=0, lanes=lanes, max_batch_size=most)
+                return open_onnx_on_gpu(onnx, options)
             except IsochroneError as error:
                 pytest.skip(f"ONNX Runtime does not run on a GPU here: {error}")
         device = self._device()
         session = partial(double_session, device) if gpu == "fake" else partial(HostSession, onnx, device)
-        return OnnxCudaEngine(session, device, onnx, version="1.0", lanes=lanes, max_batch_size=most)
+        return OnnxCudaEngine(session, device, onnx, options, version="1.0")
 
     def _device(self) -> FakeDevice:
         device = FakeDevice()

@@ -60,6 +60,8 @@ class FakeDevice:
         self._graphs: dict[Graph, list[_Op]] = {}
         self._handles = 0
         self.launched = 0
+        self.priorities: dict[Stream, int | None] = {}
+        """Of all streams that there ever were."""
 
     @property
     def held(self) -> dict[str, int]:
@@ -72,6 +74,11 @@ class FakeDevice:
             "graphs": len(self._graphs),
         }
         return {kind: count for kind, count in kinds.items() if count}
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Those that there are."""
+        return list(self._queues)
 
     def activate(self) -> None:
         self._called("activate")
@@ -98,9 +105,10 @@ class FakeDevice:
         self._called("free_pinned")
         del self._pinned[address]
 
-    def create_stream(self) -> Stream:
+    def create_stream(self, priority: int | None = None) -> Stream:
         self._called("create_stream")
         stream = Stream(self._handle())
+        self.priorities[stream] = priority
         self._queues[stream] = _Queue()
         return stream
 

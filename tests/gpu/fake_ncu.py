@@ -16,7 +16,7 @@ from typing import TextIO
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, EngineOptions
 from backend.engines.tensorrt import TensorRtEngine
 from tests.gpu.double import double_plan
 from tests.gpu.driver import OK
@@ -108,8 +108,8 @@ def _run(module: str, arguments: list[str], batches: list[int], patch: pytest.Mo
     patch.setattr(runtime, "cudaProfilerStop", lambda: mark(False))
     program = importlib.import_module(module)
 
-    def open_here(_: str, file: Path, __: int, lanes: int, max_batch_size: int) -> TensorRtEngine:
-        return TensorRtEngine(plan, device, file, lanes=lanes, max_batch_size=max_batch_size)
+    def open_here(_: str, file: Path, options: EngineOptions) -> TensorRtEngine:
+        return TensorRtEngine(plan, device, file, options)
 
     patch.setattr(program, "open_here", open_here)
     status: int = program.main(arguments)

@@ -55,7 +55,7 @@ class Profiled:
 
 def open_fake(config: ModelConfig) -> TensorRtEngine:
     device = FakeDevice()
-    return TensorRtEngine(double_plan(device), device, config.model_file, lanes=2, max_batch_size=config.max_batch_size)
+    return TensorRtEngine(double_plan(device), device, config.model_file, config.options(2))
 
 
 def write_fake_plan(version: Path) -> None:

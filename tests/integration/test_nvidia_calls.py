@@ -89,6 +89,9 @@ RENAMED = {
     "engine.get_tensor_profile_shape(t.name, index)": "engine.get_tensor_profile_shape(t.name)",
     "self._context.execute_async_v3(stream)": "self._context.execute_async_v3(stream, None)",
     "self._context.device_memory = address": "self._context.device_memory_v2 = address",
+    "runtime.cudaStreamCreateWithPriority(runtime.cudaStreamNonBlocking, level)": (
+        "runtime.cudaStreamCreateWithPriority(runtime.cudaStreamNonBlocking)"
+    ),
     "runtime.cudaStreamWaitEvent(stream, event, runtime.cudaEventWaitDefault)": "runtime.cudaStreamWaitEvent(stream)",
     "runtime.cudaEventElapsedTime(start, end)": "runtime.cudaEventElapsed(start, end)",
     "_E.cudaErrorLaunchTimeout,": "_E.cudaErrorLaunchTimedOut,",

@@ -55,7 +55,7 @@ def config(folder: Path, model: onnx.ModelProto | bytes, name: str = "m") -> Eng
 
 
 def own(config: EngineConfig) -> Engine:
-    return open_here("onnxruntime", config.model_file, config.device_id, 2, 8)
+    return open_here("onnxruntime", config.model_file, config.options(2))
 
 
 def engine_process() -> int:
@@ -329,7 +329,8 @@ def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path
         "import sys, pathlib, numpy; from backend.engines.shared import SharedEngine\n"
         "from backend.model_config import EngineConfig; from backend.parameters import Parameters\n"
         "file = pathlib.Path(sys.argv[1])\n"
-        "engine = SharedEngine(EngineConfig('m', '1', file, 8, Parameters(), None), 'onnxruntime', 2)\n"
+        "config = EngineConfig('m', '1', file, 8, Parameters(), None)\n"
+        "engine = SharedEngine(config, 'onnxruntime', config.options(2))\n"
         "engine.run(0, {'x': [numpy.ones((1, 16), numpy.float32)]}, ['y']); print('runs', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE

@@ -112,3 +112,27 @@ def test_a_graph_that_cannot_be_prepared_is_not_kept(
     with pytest.raises(EngineError, match=r"preparing a CUDA graph failed: cudaErrorMemoryAllocation"):
         device.end_capture(Stream(1))
     assert destroyed == [77]
+
+
+@pytest.mark.parametrize(
+    ("levels", "priority", "level"),
+    [((0, -5), None, 0), ((0, -5), 1, -5), ((0, -5), 2, -4), ((0, -5), 6, 0), ((0, -5), 100, 0), ((0, 0), 1, 0)],
+)
+def test_priorities(
+    levels: tuple[int, int],
+    priority: int | None,
+    level: int,
+    device: CudaDevice,
+    answers: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def create(flags: int, priority: int) -> tuple[Any, int]:
+        asked.append((flags, priority))
+        return OK, 7
+
+    answers(cudaDeviceGetStreamPriorityRange=(OK, *levels))
+    monkeypatch.setattr(runtime, "cudaStreamCreateWithPriority", create)
+    assert device.create_stream(priority) == 7
+    assert asked == [(runtime.cudaStreamNonBlocking, level)]

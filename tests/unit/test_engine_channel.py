@@ -23,6 +23,7 @@ from backend.engine_host.messages import (
     decode_request,
     decode_run,
 )
+from backend.engines.protocol import EngineOptions
 from tests.unit.open_files import open_files
 
 Ends = tuple[Channel, Channel, socket.socket]
@@ -56,7 +57,7 @@ def content(descriptor: int | None) -> bytes:
 
 def test_messages_arrive_in_order_with_what_belongs_to_them(ends: Ends) -> None:
     ours, theirs, _ = ends
-    opening = Open(1, "onnxruntime", "/m/1/model.onnx", None, 2, 8)
+    opening = Open(1, "onnxruntime", "/m/1/model.onnx", EngineOptions(None, 2, 8))
     ours.send(opening)
     ours.send(AddLane(3), memory(b"lane"))
     assert theirs.receive(decode_request) == (opening, None)

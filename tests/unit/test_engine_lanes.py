@@ -14,7 +14,7 @@ from backend.engine_host.lanes import LaneThread, ModelLane
 from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
 from backend.engine_host.store import EngineStore
 from backend.engines import shared_session
-from backend.engines.protocol import Feeds, Ran, TensorSpec
+from backend.engines.protocol import EngineOptions, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import cores
 from tests.unit.fake_model import eventually
@@ -42,12 +42,15 @@ class FakeEngine:
         self.closed = True
 
 
+OPEN = Open(PROTOCOL, "made up", "/nowhere/model", EngineOptions(None, 2, 8))
+
+
 class Lane:
     """A lane's thread with one model, and the other end of its connection."""
 
     def __init__(self, *, on_cpu: bool) -> None:
         self.engine = FakeEngine()
-        held = EngineStore(lambda *_: self.engine).acquire(Open(PROTOCOL, "made up", "/nowhere/model", None, 2, 8))
+        held = EngineStore(lambda *_: self.engine).acquire(OPEN)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel = Channel(ours)
         LaneThread(3, on_cpu=on_cpu).add(ModelLane(3, Channel(theirs), held))

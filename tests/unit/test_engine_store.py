@@ -12,7 +12,7 @@ import pytest
 from backend.engine_host.messages import PROTOCOL, Open
 from backend.engine_host.store import EngineStore, Held
 from backend.engines.loading import open_here
-from backend.engines.protocol import Engine
+from backend.engines.protocol import Engine, EngineOptions
 from backend.errors import ConfigError
 from tests.server.harness import mlp, write_model
 
@@ -24,9 +24,9 @@ class Store(EngineStore):
         self.loaded: list[Path] = []
         super().__init__(self._counted)
 
-    def _counted(self, engine: str, file: Path, device_id: int | None, lanes: int, max_batch_size: int) -> Engine:
+    def _counted(self, engine: str, file: Path, options: EngineOptions) -> Engine:
         self.loaded.append(file)
-        return open_here(engine, file, device_id, lanes, max_batch_size)
+        return open_here(engine, file, options)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def model(file: Path) -> Open:
-    return Open(PROTOCOL, "onnxruntime", str(file), None, 2, 8)
+    return Open(PROTOCOL, "onnxruntime", str(file), EngineOptions(None, 2, 8))
 
 
 def runs(held: Held) -> bool:

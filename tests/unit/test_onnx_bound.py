@@ -18,6 +18,7 @@ from backend.engines.gpu_transfers import Placed, array_at
 from backend.engines.onnx import CPU
 from backend.engines.onnx_bound import OnnxBoundSession, on_cuda
 from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
+from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
 from tests.unit.graphs import ones, write_mlp, write_model
 
@@ -125,7 +126,7 @@ def test_a_gpu_without_the_cuda_provider(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"^KIND_GPU on GPU 1 needs ONNX Runtime with CUDA, but .* has .*; install onnxruntime-gpu or"
     ):
-        open_onnx_on_gpu(write_mlp(tmp_path), device_id=1, lanes=2, max_batch_size=8)
+        open_onnx_on_gpu(write_mlp(tmp_path), EngineOptions(1, 2, 8))
 
 
 def test_a_cuda_provider_that_does_not_load(tmp_path: Path) -> None:

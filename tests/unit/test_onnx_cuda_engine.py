@@ -18,7 +18,7 @@ from backend.datatypes import BY_CONFIG
 from backend.engines.gpu_runtime import Stream
 from backend.engines.gpu_transfers import Timings
 from backend.engines.onnx_cuda import OnnxCudaEngine
-from backend.engines.protocol import Array, TensorSpec
+from backend.engines.protocol import Array, EngineOptions, TensorSpec
 from backend.errors import ConfigError, EngineError
 from tests.gpu.double import run
 from tests.gpu.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice
@@ -58,7 +58,8 @@ class Sessions:
 
 
 def opened(sessions: Sessions, *, lanes: int = 1, most: int = 8) -> OnnxCudaEngine:
-    return OnnxCudaEngine(sessions, sessions.device, FILE, version="1.0", lanes=lanes, max_batch_size=most)
+    options = EngineOptions(sessions.device.index, lanes, most)
+    return OnnxCudaEngine(sessions, sessions.device, FILE, options, version="1.0")
 
 
 def rows(count: int, value: float = 1.0) -> Mapping[str, Any]:
@@ -116,7 +117,7 @@ def test_a_model_that_does_not_run_on_zeros_is_served(device: FakeDevice, caplog
         return session
 
     with caplog.at_level(logging.WARNING, "isochrone"):
-        engine = OnnxCudaEngine(open_session, device, FILE, version="1.0", lanes=1, max_batch_size=2)
+        engine = OnnxCudaEngine(open_session, device, FILE, EngineOptions(0, 1, 2), version="1.0")
     assert "a batch of zeros with inputs {'x': (1, 4)} does not run: the model's run failed: divided" in caplog.text
     np.testing.assert_array_equal(run(engine, 0, rows(2), ["y"])[0], rows(2)["x"])
 
@@ -124,7 +125,7 @@ def test_a_model_that_does_not_run_on_zeros_is_served(device: FakeDevice, caplog
 def test_an_input_that_the_model_reads_on_the_host_stays_there(device: FakeDevice) -> None:
     sessions = Sessions(device, on_host=["n"], compute=lambda inputs: {"y": inputs["x"] * inputs["n"][0]})
     sessions.inputs.append(TensorSpec("n", INTEGER, (1,)))
-    engine = OnnxCudaEngine(sessions, device, FILE, version="1.0", lanes=1, max_batch_size=8)
+    engine = OnnxCudaEngine(sessions, device, FILE, EngineOptions(0, 1, 8), version="1.0")
     held = device.held
     [y] = run(engine, 0, {**rows(8), "n": np.array([3])}, ["y"])
     assert y.tolist() == [[3.0] * 4] * 8
@@ -190,7 +191,7 @@ def test_a_session_that_cannot_be_opened_leaves_nothing_behind(device: FakeDevic
         return sessions(stream)
 
     with pytest.raises(ConfigError, match="out of memory"):
-        OnnxCudaEngine(open_session, device, FILE, version="1.0", lanes=2, max_batch_size=8)
+        OnnxCudaEngine(open_session, device, FILE, EngineOptions(0, 2, 8), version="1.0")
     assert device.held == {}
 
 
@@ -210,7 +211,7 @@ def test_one_more_lane_than_there_is_room_for(device: FakeDevice) -> None:
             raise ConfigError("ONNX Runtime cannot load 'm': out of memory")
         return sessions(stream)
 
-    engine = OnnxCudaEngine(open_session, device, FILE, version="1.0", lanes=1, max_batch_size=8)
+    engine = OnnxCudaEngine(open_session, device, FILE, EngineOptions(0, 1, 8), version="1.0")
     with pytest.raises(EngineError, match=r"^there is no room for lane 2: ONNX Runtime cannot load 'm': out of mem"):
         run(engine, 2, rows(1), ["y"])
     run(engine, 0, rows(1), ["y"])
@@ -228,3 +229,16 @@ def test_the_identity_names_what_times_depend_on(device: FakeDevice, monkeypatch
     assert opened(Sessions(device)).identity == "onnxruntime 1.0 CUDAExecutionProvider"
     monkeypatch.setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "30")
     assert opened(Sessions(device)).identity == ("onnxruntime 1.0 CUDAExecutionProvider, 30 % of the multiprocessors")
+
+
+def test_kernels_have_the_priority_of_the_models_class(device: FakeDevice) -> None:
+    sessions, executing = Sessions(device), list[Stream]()
+
+    def open_session(stream: Stream) -> FakeSession:
+        executing.append(stream)
+        return sessions(stream)
+
+    engine = OnnxCudaEngine(open_session, device, FILE, EngineOptions(0, 2, 8, 3), version="1.0")
+    assert {stream: device.priorities[stream] for stream in executing} == dict.fromkeys(executing, 3)
+    assert {device.priorities[stream] for stream in device.streams if stream not in executing} == {None}
+    engine.close()

@@ -16,7 +16,7 @@ import pytest
 from backend.engines.gpu_runtime import Shape
 from backend.engines.gpu_transfers import Timings
 from backend.engines.plan_runtime import PlanTensor, Profile
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, EngineOptions
 from backend.engines.tensorrt import TensorRtEngine
 from backend.errors import ConfigError, EngineError
 from tests.gpu.double import double_plan, run
@@ -31,8 +31,11 @@ def device() -> FakeDevice:
     return FakeDevice()
 
 
-def opened(device: FakeDevice, plan: FakePlan | None = None, *, lanes: int = 2, most: int = 8) -> TensorRtEngine:
-    return TensorRtEngine(plan or double_plan(device), device, FILE, lanes=lanes, max_batch_size=most)
+def opened(
+    device: FakeDevice, plan: FakePlan | None = None, *, lanes: int = 2, most: int = 8, priority: int = 1
+) -> TensorRtEngine:
+    options = EngineOptions(device.index, lanes, most, priority)
+    return TensorRtEngine(plan or double_plan(device), device, FILE, options)
 
 
 def rows(count: int) -> Mapping[str, Any]:
@@ -287,3 +290,10 @@ def test_an_empty_tensor(device: FakeDevice) -> None:
     plan.profiles = [Profile({"x": (1, 0)}, {"x": (8, 16)})]
     [y] = run(opened(device, plan), 0, {"x": np.zeros((2, 0), np.float32)}, ["y"])
     assert y.shape == (2, 0)
+
+
+def test_kernels_have_the_priority_of_the_models_class(device: FakeDevice) -> None:
+    engine = opened(device, lanes=2, priority=3)
+    priorities = [device.priorities[stream] for stream in device.streams]
+    assert sorted(priorities, key=str) == [3, 3, None, None, None, None], "one of a lane's three streams executes"
+    engine.close()
