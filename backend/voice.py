@@ -18,14 +18,12 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from backend.engines.protocol import Array
+from backend.export_pace import ExportPace
 from backend.exporter import Exporter
 from backend.request import Pending
 
 _LOOK_S = 0.05
 _METRIC_CALLS_PER_STEP = 4
-_EXPORT_S, _QUIET_S = 0.5, 0.25
-"""A metrics call wakes tritonserver and waits for it, on cores that models want. So while answers go out a step of them
-is taken now and then; once there was none for `_QUIET_S`, at each look."""
 _log = logging.getLogger("isochrone")
 
 
@@ -50,7 +48,7 @@ class Voice:
         self._exporter, self._idle_work = exporter, idle_work
         self._queue: SimpleQueue[Answer | None] = SimpleQueue()
         self._floor = threading.Lock()
-        self._answered_s = self._exported_s = 0.0
+        self._pace = ExportPace()
         self._thread = threading.Thread(target=self._run, name="isochrone-voice", daemon=True)
         self._thread.start()
 
@@ -92,9 +90,8 @@ class Voice:
 
     def _keep(self, now_s: float) -> None:
         try:
-            if now_s - self._answered_s >= _QUIET_S or now_s - self._exported_s >= _EXPORT_S:
+            if self._pace.take(now_s):
                 self._exporter.step(_METRIC_CALLS_PER_STEP)
-                self._exported_s = now_s
             self._idle_work()
         except Exception:
             _log.exception("isochrone: metrics or cancellations could not be kept")
@@ -104,9 +101,10 @@ class Voice:
             answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
             _log.warning("isochrone: an answer could not be sent: %s", error)
-        self._answered_s = time.monotonic()
+        now_ns = time.monotonic_ns()
+        self._pace.answered(now_ns / 1e9)
         if answer.told is not None:
-            answer.told(time.monotonic_ns())
+            answer.told(now_ns)
 
 
 def _response(answer: Answer) -> Any:
