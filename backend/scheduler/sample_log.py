@@ -27,6 +27,8 @@ from predictor.samples import Sample, encode_sample, sample_of
 VARIABLE = "ISOCHRONE_SAMPLES"
 MAX_BYTES = 64 << 20
 MAX_QUEUED = 4096
+_REST_S = 0.2
+"""Between two bursts of samples: woken for each, the writer would take turns with the decisions."""
 _log = logging.getLogger("isochrone.scheduler")
 
 
@@ -36,6 +38,7 @@ class SampleLog:
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, throttled: Throttled = lambda: None) -> None:
         self._path, self._max_bytes, self._throttled = path, max_bytes, throttled
         self._queue: Queue[tuple[int, Sample] | None] = Queue(MAX_QUEUED)
+        self._closing = threading.Event()
         self._lost: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._said = False
@@ -58,6 +61,7 @@ class SampleLog:
 
     def close(self) -> None:
         """Write what is queued."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(timeout=5.0)
 
@@ -76,6 +80,8 @@ class SampleLog:
                 if not self._said:  # once per trouble, not per sample
                     _log.warning("samples cannot be written to '%s': %s", self._path, error.strerror)
                     self._said = True
+            if self._queue.empty():
+                self._closing.wait(_REST_S)
 
     def _append(self, line: bytes) -> None:
         """All of the line or nothing of it. Opened anew each time: the file may be moved away at any moment."""

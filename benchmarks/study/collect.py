@@ -30,7 +30,7 @@ from benchmarks.study.records import TASK_LANES, Records, Run, Tasks
 from profiler.profile_file import NAME, ProfileFile
 
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
-_SETTLED_S, _SETTLE_MAX_S = 0.3, 10.0
+_SETTLED_S, _SETTLE_MAX_S = 0.5, 10.0
 _PATIENCE_S = 120.0
 _STUB_LOST = "is not healthy"
 
