@@ -1,8 +1,8 @@
 """Threads for the lanes of the device, on CPU pinned to a core of its own: unpinned batches disturb each other more.
 
-A pinned lane has two: what runs on the one *in front* goes before what runs on the other, which the kernel lets stand
-still meanwhile. More lanes than cores are left to the operating system: pinned, two batches would share a core beside
-an idle one.
+A lane with a core to itself has two: what runs on the one *in front* goes before what runs on the other, which the
+kernel lets stand still meanwhile. More lanes than cores are spread over them by turns, so that who shares one with
+whom is known.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Lanes:
         if pinned_to is None:
             prepare = [_as_it_is] * count
         elif count > len(pinned_to):
-            prepare = [give_way] * count
+            prepare = [partial(_pinned, pinned_to[i % len(pinned_to)], give_way) for i in range(count)]
         else:
             prepare = [partial(_pinned, core, then) for then in (stand_back, give_way) for core in pinned_to[:count]]
         self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in prepare]

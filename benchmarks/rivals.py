@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import expm1
 from pathlib import Path
 from typing import ClassVar
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
 from backend.scheduler.messages import Request
+from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
-from backend.scheduler.progress import Progress
 from backend.scheduler.state import Source
 from backend.simulation.contention import Linear, Truth
 from backend.simulation.simulator import SimulatedModel
@@ -93,7 +94,7 @@ class Oracle(Unaware):
         return self._truth.response(own)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        return self._truth.response(own).slowdown(seen.sums)
+        return self._truth.response(own).slowdown(seen.sums, expm1(seen.sharing))
 
 
 class EarliestDeadline(Policy):
@@ -101,7 +102,8 @@ class EarliestDeadline(Policy):
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:  # noqa: ARG002 - who runs does not matter here
+    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:  # noqa: ARG002 - a lane is as good as another here
+        sums = occupancy.progress.sums()
         heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
         if heads:
             _, _, source, head = min(heads, key=lambda h: h[:2])
@@ -146,9 +148,9 @@ class TwoLevels(Policy):
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
+    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
         high = {i: s for i, s in sources.items() if (head := s.queue.head()) is not None and head.priority == 1}
-        return super().choose(high or sources, progress, sums, now_ns)
+        return super().choose(high or sources, occupancy, lane, now_ns)
 
 
 class NoHold(Policy):
@@ -199,15 +201,22 @@ class Rival:
     in_order: bool = False
     lanes: int | None = None
     classes: bool = True
+    others: bool = True
+    """Whether class 2 asks for anything."""
     virtual: bool = False
     """Whether only a simulated device can run it."""
 
     def scheduler(
-        self, lanes: int, truth: Truth, samples: Sequence[Sample], observer: Observer | None = None
+        self,
+        lanes: int,
+        truth: Truth,
+        samples: Sequence[Sample],
+        observer: Observer | None = None,
+        cores: int | None = None,
     ) -> Scheduler:
-        """A new one, on a device with so many lanes."""
+        """A new one, on a device with so many lanes. cores: see `Scheduler`."""
         predictor = self.predictor(truth, samples)
-        return Scheduler(self.lanes or lanes, observer, predictor, self.bound(), self.policy)
+        return Scheduler(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
         """As they are configured under this rival."""
@@ -216,8 +225,9 @@ class Rival:
         ]
 
     def plan(self, plan: Sequence[Arrival]) -> Sequence[Arrival]:
-        """The same requests, of one class where this rival knows of none."""
-        return plan if self.classes else [replace(a, priority=1) for a in plan]
+        """The same requests, of one class where this rival knows of none, without class 2's where those stay away."""
+        sent = plan if self.others else [a for a in plan if a.priority == 1]
+        return sent if self.classes else [replace(a, priority=1) for a in sent]
 
 
 def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
@@ -241,6 +251,9 @@ RIVALS: dict[str, Rival] = {
     "strait": Rival("two levels, the low one only while no high one waits; RLS", lambda *_: Rls(), TwoLevels),
     "ours": Rival("this scheduler"),
     "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
+    "class 1 alone": Rival(
+        "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
+    ),
     "no hold": Rival("ours without holding", policy=NoHold),
     "no split": Rival("ours without splitting", policy=NoSplit),
     "no preemption": Rival("ours without going before others", policy=NoPreemption),
@@ -260,8 +273,9 @@ def scheduler_by_name(
     bound: UpperBound,  # noqa: ARG001
     *,
     transfers: Transfers,  # noqa: ARG001
+    cores: int | None,
 ) -> Scheduler:
     """For ISOCHRONE_SCHEDULER: the rival that the environment names, taught by the samples that it names."""
     path = os.environ.get(SAMPLES_VARIABLE)
     samples = read_samples(Path(path)).samples if path else ()
-    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer)
+    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer, cores)

@@ -20,9 +20,10 @@ NEIGHBOURS_MAX = 256
 
 @dataclass(slots=True, eq=False)
 class _Guest:
-    """until_ns None: it runs."""
+    """until_ns None: it runs. core: None where nobody shares it."""
 
     own: Own
+    core: int | None
     since_ns: int
     until_ns: int | None = None
 
@@ -33,23 +34,25 @@ class Stay(msgspec.Struct, frozen=True):
     since_ns: int
     until_ns: int
     others: tuple[_Guest, ...]
+    core: int | None = None
 
     def between(self, since_ns: int, until_ns: int) -> Stay:
         """A part of it, with those who were there then; all of it where that is no time."""
         if since_ns >= until_ns:
             return self
         there = (o for o in self.others if o.since_ns < until_ns and (o.until_ns is None or o.until_ns > since_ns))
-        return Stay(since_ns, until_ns, tuple(there))
+        return Stay(since_ns, until_ns, tuple(there), self.core)
 
     def neighbours(self) -> list[Neighbour]:
         """Each with its overlap as fractions of this batch's time, those that left first in front."""
-        since_ns, whole_ns = self.since_ns, max(1, self.until_ns - self.since_ns)
+        since_ns, whole_ns, core = self.since_ns, max(1, self.until_ns - self.since_ns), self.core
         found = []
         for guest in self.others:
             own, until_ns = guest.own, guest.until_ns
             begin = max(0, guest.since_ns - since_ns) / whole_ns
             end = 1.0 if until_ns is None or until_ns >= self.until_ns else (until_ns - since_ns) / whole_ns
-            found.append(Neighbour(own.model, own.batch_size, own.load, begin, end))
+            same_core = core is not None and guest.core == core
+            found.append(Neighbour(own.model, own.batch_size, own.load, begin, end, same_core))
         return found
 
 
@@ -64,11 +67,11 @@ class Company:
     def __len__(self) -> int:
         return len(self._here)
 
-    def launch(self, key: object, own: Own, now_ns: int) -> None:
-        """A batch starts beside whatever runs."""
+    def launch(self, key: object, own: Own, now_ns: int, core: int | None = None) -> None:
+        """A batch starts beside whatever runs. core: where others may run as well."""
         if not self._here:
             self._gone.clear()  # they were nobody's neighbours
-        self._here[key] = _Guest(own, now_ns)
+        self._here[key] = _Guest(own, core, now_ns)
 
     def finish(self, key: object, now_ns: int) -> Stay:
         """The batch ends."""
@@ -78,4 +81,4 @@ class Company:
         met = list(takewhile(lambda other: (other.until_ns or 0) > since_ns, reversed(self._gone)))
         room = NEIGHBOURS_MAX - len(met)
         self._gone.append(guest)
-        return Stay(since_ns, now_ns, (*reversed(met), *list(self._here.values())[: max(0, room)]))
+        return Stay(since_ns, now_ns, (*reversed(met), *list(self._here.values())[: max(0, room)]), guest.core)

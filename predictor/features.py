@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from math import isfinite, log2
+from math import isfinite, log, log2
 from typing import NamedTuple
 
 from predictor.workload import Load
@@ -35,13 +35,16 @@ class Own(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A batch that ran beside another. begin, end: 0..1 of the *other* batch's execution."""
+    """A batch that ran beside another. begin, end: 0..1 of the *other* batch's execution. same_core: both took turns on
+    one core; where each lane has its own, or lanes are not cores, none does.
+    """
 
     model: str
     batch_size: int
     load: Load
     begin: float = 0.0
     end: float = 1.0
+    same_core: bool = False
 
 
 class Exposure(NamedTuple):
@@ -54,7 +57,10 @@ class Exposure(NamedTuple):
     beside: tuple[tuple[str, float], ...] = ()
     """(model, overlap 0..1 summed over its batches) of the neighbours, where known."""
     signature: int | None = None
-    """Equal for equal co-locations: own model and size, neighbours' models, sizes and rounded overlaps; where known."""
+    """Equal for equal co-locations: own model and size, neighbours' models, sizes, cores and rounded overlaps; where
+    known."""
+    sharing: float = 0.0
+    """Log of how much slower it would be for sharing its core alone: −log of its mean share of it."""
 
 
 @lru_cache(4096)
@@ -92,11 +98,12 @@ def exposure(own: Own, neighbours: Sequence[Neighbour], sums: Sums | None = None
         beside[neighbour.model] = beside.get(neighbour.model, 0.0) + overlap
     excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, neighbours)
     signed = [
-        (n.model, n.batch_size, steps)
+        (n.model, n.batch_size, steps, n.same_core)
         for n, overlap in zip(neighbours, overlaps, strict=True)
         if (steps := round(overlap * _OVERLAP_STEPS))
     ]
-    return Exposure(sums, excess, tuple(beside.items()), _signature(own, signed))
+    crowd = [n for n in neighbours if n.same_core]
+    return Exposure(sums, excess, tuple(beside.items()), _signature(own, signed), _sharing(crowd) if crowd else 0.0)
 
 
 def static_exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
@@ -117,8 +124,8 @@ def ewma_exposure(own: Own, neighbours: Sequence[Neighbour], alpha: float) -> Ex
 def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
     """Raises ValueError on anything that is no number; a slowdown must be positive too."""
     load = own.load
-    if not isfinite(load.compute + load.l2 + load.dram + sum(seen.sums) + sum(seen.overdraft)):
-        features = (*load.features, *seen.sums, *seen.overdraft)
+    if not isfinite(load.compute + load.l2 + load.dram + sum(seen.sums) + sum(seen.overdraft) + seen.sharing):
+        features = (*load.features, *seen.sums, *seen.overdraft, seen.sharing)
         raise ValueError(f"cannot learn from or predict with features that are no finite numbers: {features}")
     if slowdown is not None and not (isfinite(slowdown) and slowdown > 0.0):
         raise ValueError(f"cannot learn from slowdown {slowdown}")
@@ -159,6 +166,16 @@ def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
     return (a, b, c)  # after the last departure nobody asks for more than there is
 
 
-def _signature(own: Own, signed: list[tuple[str, int, int]]) -> int:
+def _sharing(crowd: Sequence[Neighbour]) -> float:
+    """A core is divided evenly among those who are on it: −log of the mean of 1 / their number."""
+    share, at, there = 0.0, 0.0, 1
+    for instant, leaves in sorted([*((n.begin, False) for n in crowd), *((n.end, True) for n in crowd)]):
+        share += (instant - at) / there
+        at = instant
+        there += -1 if leaves else 1
+    return -log(share + (1.0 - at))  # after the last departure it has the core to itself
+
+
+def _signature(own: Own, signed: list[tuple[str, int, int, bool]]) -> int:
     text = repr((own.model, own.batch_size, sorted(signed))).encode()
     return int.from_bytes(blake2b(text, digest_size=7).digest(), "big")

@@ -1,8 +1,9 @@
 """A batch's slowdown as a function of what runs beside it: what a forecast evaluates at each of its steps.
 
 One form for every learner, linear or log-linear in g(S) and in the overdraft, where S are the neighbours' summed
-contributions: y = base + c·g(S) + e·max(0, own + S − 1), and the slowdown is y or exp(y). Base, c and e follow from the
-learner's weights and the batch once; S changes from step to step. No learning here.
+contributions: y = base + c·g(S) + e·max(0, own + S − 1) + h·log(1 + k) for k others on its core, and the slowdown is y
+or exp(y). Base, c, e and h follow from the learner's weights and the batch once; S and k change from step to step. No
+learning here.
 """
 
 from __future__ import annotations
@@ -56,13 +57,14 @@ def bounded(value: float) -> float:
 
 
 class Response(NamedTuple):
-    """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y)."""
+    """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y); sharing: h."""
 
     load: Load
     base: float
     shared: tuple[float, ...]
     overdraft: Shares = (0.0, 0.0, 0.0)
     logarithmic: bool = True
+    sharing: float = 0.0
 
     def row(self, adds: Sums) -> tuple[float, ...]:
         """(ROW,) for `Responses`, of a batch that itself adds this to what runs."""
@@ -73,11 +75,11 @@ class Response(NamedTuple):
         room = (load.compute - compute - 1.0, load.l2 - l2 - 1.0, load.dram - dram - 1.0)
         return (float(self.logarithmic), rest, *linear, -n, -compute, -l2, -dram, *room, *c[6:], *self.overdraft)
 
-    def slowdown(self, sums: Sums) -> float:
-        """Beside neighbours with these summed contributions."""
-        return self.slowdown_at(shared(sums), sums)
+    def slowdown(self, sums: Sums, crowd: float = 0) -> float:
+        """Beside neighbours with these summed contributions, so many of them on its core."""
+        return self.slowdown_at(shared(sums), sums, crowd)
 
-    def slowdown_at(self, g: Shared, sums: Sums) -> float:
+    def slowdown_at(self, g: Shared, sums: Sums, crowd: float = 0) -> float:
         """The same for a g(S) that is known, as where many are asked of beside the same neighbours."""
         c, e, load = self.shared, self.overdraft, self.load
         y = self.base + (
@@ -90,6 +92,8 @@ class Response(NamedTuple):
             y += e[1] * x
         if (x := load.dram + sums[3] - 1.0) > 0.0:
             y += e[2] * x
+        if crowd:
+            y += self.sharing * log(1.0 + crowd)
         if self.logarithmic:
             return exp(LOG_MAX if y > LOG_MAX else y if y > LOG_MIN else LOG_MIN)
         return SLOWDOWN_MAX if y > SLOWDOWN_MAX else y if y > SLOWDOWN_MIN else SLOWDOWN_MIN
@@ -114,8 +118,11 @@ class Responses:
         self._rest = rows[..., 1, :]
         self._logarithmic = rows.size > 0 and bool(rows.item(0))
 
-    def slowdowns(self, sums: Vector) -> Vector:
-        """(..., n) where all that runs, its own batch included, contributes `sums`, (..., 6). Not bounded below."""
+    def slowdowns(self, sums: Vector, sharing: Matrix | None = None) -> Vector:
+        """(..., n) where all that runs, its own batch included, contributes `sums`, (..., 6). Not bounded below.
+
+        sharing: (..., n) of y, where batches share cores.
+        """
         terms = self._offsets + sums.take(_USED, axis=-1)[..., None]
         np.maximum(terms, 0.0, out=terms)
         uses = terms[..., :4, :]
@@ -124,5 +131,7 @@ class Responses:
         y: Vector = (sums[..., None, :] @ self._linear)[..., 0, :]
         y += _ONES @ terms
         y += self._rest
+        if sharing is not None:
+            y += sharing
         np.minimum(y, LOG_MAX if self._logarithmic else SLOWDOWN_MAX, out=y)
         return np.exp(y, out=y) if self._logarithmic else y

@@ -22,7 +22,7 @@ class SamplesError(Exception):
 
 
 class CoRunner(msgspec.Struct, frozen=True):
-    """A batch that ran beside a sample's. begin, end: 0..1 of the sample's own execution."""
+    """A batch that ran beside a sample's. begin, end, same_core: see `Neighbour`; 0..1 of the sample's execution."""
 
     model: str
     batch_size: int
@@ -30,6 +30,7 @@ class CoRunner(msgspec.Struct, frozen=True):
     begin: float
     end: float
     features: dict[str, float] = {}
+    same_core: bool = False
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -117,7 +118,10 @@ def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, 
         version,
         device,
         _shares(own.load),
-        tuple(CoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load)) for n in beside),
+        tuple(
+            CoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
+            for n in beside
+        ),
     )
 
 
@@ -142,7 +146,7 @@ def own_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Own:
 def neighbours_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[Neighbour]:
     """Its co-runners, by the features to be used."""
     return [
-        Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end)
+        Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
         for c in sample.co_runners
     ]
 

@@ -17,7 +17,7 @@ from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.transfers import Transfers
 
-VERSION = 2
+VERSION = 3
 _FORMAT = "isochrone-predictor"
 _log = logging.getLogger("isochrone.predictor")
 

@@ -68,7 +68,7 @@ class _Ended(NamedTuple):
 
 class Scheduler:
     """All state of one device. `lanes`: how many batches may run at once; predictor, bound, transfers: what is known
-    already.
+    already; cores: that the lanes are spread over, None where a lane is no core.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
@@ -81,8 +81,9 @@ class Scheduler:
         bound: UpperBound | None = None,
         policy: type[Policy] = Policy,
         transfers: Transfers | None = None,
+        cores: int | None = None,
     ) -> None:
-        self.occupancy = Occupancy(lanes)
+        self.occupancy = Occupancy(lanes, cores)
         self.running, self.lanes = self.occupancy.running, self.occupancy.lanes
         self.colocation, self.progress = self.occupancy.colocation, self.occupancy.progress
         self.leases = LeaseDesk(self.lanes)
@@ -302,7 +303,7 @@ class Scheduler:
         """A launch and its lane: a free one, or, where every lane is taken, one in front of another."""
         self.progress.advance(now_ns)
         if (lane := self.lanes.free()) is not None:
-            choice = self.policy.choose(self._waiting, self.progress, self.colocation.running(), now_ns)
+            choice = self.policy.choose(self._waiting, self.occupancy, lane, now_ns)
             return None if choice is None else (choice, lane)
         if self.lanes.reserved is not None:
             return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.scheduler.progress import slowdowns
+from backend.scheduler.progress import Sharing, slowdowns
 from predictor.response import Matrix, Responses, Tensor
 
 HORIZON = 2
@@ -15,7 +15,9 @@ HORIZON = 2
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
 
 
-def forecast_finishes(remaining_ns: Matrix, contributions: Tensor, responses: Responses) -> Matrix:
+def forecast_finishes(
+    remaining_ns: Matrix, contributions: Tensor, responses: Responses, sharing: Sharing | None = None
+) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
     remaining_ns: (k, n) of its solo latency; contributions: (k, 6, n) to its neighbours.
@@ -26,7 +28,7 @@ def forecast_finishes(remaining_ns: Matrix, contributions: Tensor, responses: Re
     sums = contributions.sum(axis=2)
     now = np.zeros(cases)
     for _ in range(min(count, HORIZON)):
-        slow = slowdowns(responses, sums)
+        slow = slowdowns(responses, sums, sharing)
         spans = remaining * slow
         column = spans.argmin(axis=1)
         first = case, column
@@ -34,11 +36,13 @@ def forecast_finishes(remaining_ns: Matrix, contributions: Tensor, responses: Re
         now += step
         finishes[first] = now
         sums -= contributions[case, :, column]
+        if sharing is not None:
+            sharing.leave(column)
         # Of two that end together, rounding would leave the second a little less than nothing.
         remaining -= step[:, None] / slow
         np.maximum(remaining, 0.0, out=remaining)
         remaining[first] = np.inf
     if count > HORIZON:
-        later = now[:, None] + remaining * slowdowns(responses, sums)
+        later = now[:, None] + remaining * slowdowns(responses, sums, sharing)
         np.copyto(finishes, later, where=remaining < np.inf)
     return finishes

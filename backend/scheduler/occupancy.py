@@ -25,10 +25,10 @@ class Suffered(NamedTuple):
 
 
 class Occupancy:
-    """lanes: how many batches may run at once. All times in nanoseconds of one clock."""
+    """lanes: how many batches may run at once; cores: see `Lanes`. All times in nanoseconds of one clock."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = Lanes(lanes)
+    def __init__(self, lanes: int, cores: int | None = None) -> None:
+        self.lanes = Lanes(lanes, cores)
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
         self.progress = Progress()
@@ -45,7 +45,7 @@ class Occupancy:
         for key in give_way:
             self._remove(key, batch.launched_ns)
         self._add(batch, batch.launched_ns)
-        self.progress.launch(batch, response, batch.launched_ns, work)
+        self.progress.launch(batch, response, batch.launched_ns, work, self.lanes.core(batch.lane))
         for key in give_way:
             self._stand(key, batch.key)
         if (front := self._in_front_of(batch)) is not None:  # it was adopted below one that runs
@@ -104,7 +104,7 @@ class Occupancy:
 
     def _add(self, batch: Running, now_ns: int) -> None:
         self.colocation.launch(batch.key, batch.own, now_ns)
-        self._company.launch(batch.key, batch.own, now_ns)
+        self._company.launch(batch.key, batch.own, now_ns, self.lanes.core(batch.lane))
 
     def _remove(self, key: BatchKey, now_ns: int) -> Suffered:
         self.colocation.advance(now_ns)

@@ -42,12 +42,18 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Forecast:
-    """What is to be expected at one instant: of the running batches alone, and with a candidate beside them."""
+    """What is to be expected at one instant: of the running batches alone, and with a candidate beside them.
 
-    def __init__(self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool) -> None:
+    sums: of the running batches. core: of the candidate's lane, where lanes share cores.
+    """
+
+    def __init__(
+        self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool, core: int | None = None
+    ) -> None:
         self._policy, self._progress, self._sums, self.now_ns = policy, progress, sums, now_ns
         self._margin = policy.bound.multiplier
         self._shared = shared(sums)
+        self._core, self._crowd = core, progress.crowd(core)
         self._slowdowns: dict[tuple[int, int], float] = {}
         self._could: dict[int, list[tuple[int, Going]]] = {}
         self._alone: list[float] = []
@@ -103,7 +109,11 @@ class Forecast:
             return False
         sums = self._progress.sums_with(contribution(choice.own.batch_size, choice.load))
         allowed_ns = self._allowed_beside_ns(choice)
-        return any(batch.slowdown(sums) * batch.remaining_ns > allowed_ns[i] for i, batch in threatened)
+        core = self._core
+        return any(
+            batch.slowdown(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
+            for i, batch in threatened
+        )
 
     def harms(self, choice: Choice) -> bool:
         """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
@@ -121,9 +131,9 @@ class Forecast:
         if not columns:
             return
         if self._alone:
-            found = forecast_finishes(*self._progress.beside(columns)).tolist()
+            found = forecast_finishes(*self._progress.beside(columns, self._core)).tolist()
         else:
-            first, *found = forecast_finishes(*self._progress.beside([None, *columns])).tolist()
+            first, *found = forecast_finishes(*self._progress.beside([None, *columns], self._core)).tolist()
             self._alone = first[:-1]
         self._timelines.update(zip(kinds, found, strict=True))
 
@@ -181,7 +191,8 @@ class Forecast:
             (gone_ns + self._passages[batch.key].both_ns if batch.key in self._passages else gone_ns, i)
             for i, (batch, gone_ns) in enumerate(zip(self._progress.batches, self._alone, strict=True))
         )
-        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.sums_without(first)))
+        crowd = self._crowd - (self._core is not None and self._progress.core(first) == self._core)
+        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.sums_without(first), crowd))
         return self._ends_ns(source, rows, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
 
     def _predicted_ns(self, source: Source, rows: int) -> float:
@@ -189,7 +200,7 @@ class Forecast:
         own = source.own(rows)
         slowdown = self._slowdowns.get((source.id, rows))
         if slowdown is None:
-            slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums)
+            slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums, self._crowd)
             slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
             self._slowdowns[source.id, rows] = slowdown
         return own.load.solo_ns * slowdown

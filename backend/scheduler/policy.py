@@ -15,11 +15,11 @@ from backend.scheduler.messages import Request
 from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.overtaking import Urgent, overtake
-from backend.scheduler.progress import MIN_SLOWDOWN, Progress
+from backend.scheduler.progress import MIN_SLOWDOWN
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
 from predictor.bound import UpperBound
-from predictor.features import NOBODY, Own, Sums
+from predictor.features import NOBODY, Own
 from predictor.learners.contract import Forecaster
 from predictor.response import Response
 
@@ -74,17 +74,17 @@ class Policy:
         """The predictor has learned."""
         self._responses.clear()
 
-    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
-        """The next launch, for which a lane is free, or None: what waits is held.
+    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+        """The next launch, on this lane, which is free, or None: what waits is held.
 
-        sources: those with requests that wait; progress: what runs, as of `now_ns`; sums: what all of it contributes.
+        sources: those with requests that wait; occupancy: what runs, as of `now_ns`.
         """
-        contended = len(sources) > 1
+        progress, contended = occupancy.progress, len(sources) > 1
         if not contended and not len(progress):
             (source,) = sources.values()
             if len(source.queue) == 1:
                 return self._take_only(source)
-        forecast = Forecast(self, progress, sums, now_ns, contended)
+        forecast = Forecast(self, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)

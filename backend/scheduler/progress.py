@@ -23,11 +23,12 @@ MIN_SLOWDOWN = 0.5
 """Less nobody would believe."""
 _NEARLY_DONE = 0.05
 """Of its solo latency is left at least: there is nothing better to go by for a batch that outlives its prediction."""
-_ADDS = slice(ROW, ROW + 6)
-_HEIGHT = ROW + 7
+_ADDS, _SHARES = slice(ROW, ROW + 6), ROW + 6
+_HEIGHT = ROW + 8
 
 Column = tuple[float, ...]
-"""A batch as a timeline's arrays hold it: its response's row, what it adds to the others, what of it remains."""
+"""A batch as a timeline's arrays hold it: its response's row, what it adds to the others, how it responds to a shared
+core, what of it remains."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +50,9 @@ class Going:
     """Of its response, where a timeline needed it."""
     front: Going | None = None
     """For which it stands still; then it adds nothing to the others."""
+    core: int | None = None
+    crowd: int = 0
+    """Others on its core, where lanes share cores."""
 
     @property
     def remaining_ns(self) -> float:
@@ -57,16 +61,16 @@ class Going:
         own_ns = self.left_ns if self.left_ns > least_ns else least_ns
         return own_ns if self.front is None else own_ns + self.front.remaining_ns
 
-    def slowdown(self, sums: Sums) -> float:
-        """Where all that run, itself among them, add `sums`."""
+    def slowdown(self, sums: Sums, more: int = 0) -> float:
+        """Where all that run, itself among them, add `sums`. more: on its core, than there are."""
         a, b, c, d, e, f = sums
         n, compute, l2, dram, solo, size = self.adds
-        found = self.response.slowdown((a - n, b - compute, c - l2, d - dram, e - solo, f - size))
+        found = self.response.slowdown((a - n, b - compute, c - l2, d - dram, e - solo, f - size), self.crowd + more)
         return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN
 
     def column(self) -> Column:
         if self.row is None:
-            self.row = (*self.response.row(self.adds), *self.adds)
+            self.row = (*self.response.row(self.adds), *self.adds, self.response.sharing)
         return (*self.row, self.remaining_ns)
 
 
@@ -90,9 +94,14 @@ class Progress:
         """As of the last `advance`."""
         return self._going.values()
 
-    def launch(self, batch: Running, response: Response, now_ns: int, work: Work = NOTHING) -> None:
-        """A batch starts beside whatever runs: at once, or when its inputs are there."""
+    def launch(
+        self, batch: Running, response: Response, now_ns: int, work: Work = NOTHING, core: int | None = None
+    ) -> None:
+        """A batch starts beside whatever runs: at once, or when its inputs are there. core: where lanes share cores."""
         self.advance(now_ns)
+        there = self._on(core)
+        for other in there:
+            other.crowd += 1
         own = batch.own
         self._going[batch.key] = Going(
             batch.key,
@@ -103,6 +112,8 @@ class Progress:
             response,
             response.slowdown(NOBODY),
             own.load.solo_ns,
+            core=core,
+            crowd=len(there),
         )
         self._changed()
         if work is not NOTHING:
@@ -111,7 +122,8 @@ class Progress:
     def finish(self, key: BatchKey, now_ns: int) -> None:
         """The batch is gone."""
         self.advance(now_ns)
-        del self._going[key]
+        for other in self._on(self._going.pop(key).core):
+            other.crowd -= 1
         self._changed()
         if key in self.traffic:
             self.traffic.finish(key, now_ns)
@@ -156,6 +168,10 @@ class Progress:
             batch.alone = batch.response.slowdown(NOBODY)
         self._paced = False
 
+    def crowd(self, core: int | None) -> int:
+        """How many run on a core, where lanes share cores."""
+        return len(self._on(core))
+
     def sums(self) -> Sums:
         """What all that run add."""
         if self._sums is None:
@@ -174,6 +190,10 @@ class Progress:
         n, compute, l2, dram, solo, size = map(sub, self.sums(), list(self._going.values())[place].adds)
         return (n, compute, l2, dram, solo, size)
 
+    def core(self, place: int) -> int | None:
+        """Of the one at this place, where lanes share cores."""
+        return list(self._going.values())[place].core
+
     def passages(
         self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
     ) -> tuple[Mapping[BatchKey, Passage], Passage]:
@@ -182,16 +202,25 @@ class Progress:
         takes_ns = {key: batch.remaining_ns * batch.pace for key, batch in self._going.items()}
         return self.traffic.passages(takes_ns, candidate, candidate_takes_ns)
 
-    def beside(self, candidates: Sequence[Column | None]) -> tuple[Matrix, Tensor, Responses]:
+    def beside(
+        self, candidates: Sequence[Column | None], core: int | None = None
+    ) -> tuple[Matrix, Tensor, Responses, Sharing | None]:
         """(k, n + 1) what remains, (k, 6, n + 1) what each adds, and how it responds, for `forecast_finishes`.
 
-        In as many cases, each with one more batch, last; None: with nobody.
+        In as many cases, each with one more batch, last, on that core; None: with nobody.
         """
         n = len(self._going)
         table = np.empty((len(candidates), _HEIGHT, n + 1))
         table[..., :n] = np.array([batch.column() for batch in self._going.values()]).T
         table[..., n] = [_NOBODY if candidate is None else candidate for candidate in candidates]
-        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW])
+        sharing = None
+        if core is not None:
+            cores = [*(batch.core for batch in self._going.values()), core]
+            sharing = Sharing(np.array(cores), table[:, _SHARES], [candidate is not None for candidate in candidates])
+        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW]), sharing
+
+    def _on(self, core: int | None) -> list[Going]:
+        return [] if core is None else [batch for batch in self._going.values() if batch.core == core]
 
     def check(self, running: dict[BatchKey, Running]) -> None:
         """They are the running batches."""
@@ -202,6 +231,7 @@ class Progress:
             adds = contribution(own.batch_size, own.load) if batch.front is None else NOBODY
             assert (batch.own, batch.adds) == (own, adds)
             assert batch.front is None or batch.front in self._going.values()
+            assert batch.crowd == max(0, self.crowd(batch.core) - 1)
 
     def _changed(self) -> None:
         self._sums, self._paced = None, False
@@ -210,14 +240,37 @@ class Progress:
 def column(own: Own, response: Response) -> Column:
     """A batch that begins, or would."""
     adds = contribution(own.batch_size, own.load)
-    return (*response.row(adds), *adds, own.load.solo_ns)
+    return (*response.row(adds), *adds, response.sharing, own.load.solo_ns)
 
 
-_NOBODY: Column = (*[0.0] * (ROW + 6), 1e18)
+_NOBODY: Column = (*[0.0] * (ROW + 7), 1e18)
 """A batch that adds nothing and does not end."""
 
 
-def slowdowns(responses: Responses, sums: Vector) -> Vector:
+class Sharing:
+    """Who of the batches of a timeline takes turns with whom. cores: (n + 1,); weights: (k, n + 1) of each response;
+    with_last: (k,) whether the last one is there at all.
+    """
+
+    def __init__(self, cores: Vector, weights: Matrix, with_last: Sequence[bool]) -> None:
+        self._same = (cores[:, None] == cores).astype(float)
+        self._weights = weights
+        self._crowd: Matrix = np.tile(self._same.sum(axis=1) - 1.0, (len(with_last), 1))
+        self._crowd[~np.array(with_last)] -= self._same[-1]
+        np.maximum(self._crowd, 0.0, out=self._crowd)
+
+    def terms(self) -> Matrix:
+        """(k, n + 1) what sharing adds to each response."""
+        found: Matrix = self._weights * np.log1p(self._crowd)
+        return found
+
+    def leave(self, first: Vector) -> None:
+        """(k,) which one ends, in each case."""
+        self._crowd -= self._same[first]
+        np.maximum(self._crowd, 0.0, out=self._crowd)
+
+
+def slowdowns(responses: Responses, sums: Vector, sharing: Sharing | None) -> Vector:
     """(n,) where all that runs contributes `sums`."""
-    found = responses.slowdowns(sums)
+    found = responses.slowdowns(sums, None if sharing is None else sharing.terms())
     return np.maximum(found, MIN_SLOWDOWN, out=found)

@@ -95,22 +95,36 @@ class Lanes:
     """How many batches occupy each lane; one at most, but for batches adopted after an outage.
 
     Of a device with n lanes, lane n + i is the one in front of lane i: see `backend.scheduler.occupancy`.
+    cores: that the lanes are spread over, by turns; None: a lane is no core.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, cores: int | None = None) -> None:
         if count < 1:
             raise ValueError(f"a device has at least one lane, got {count}")
         self.count = count
+        self._cores = cores if cores is not None and cores < count else None
         self.occupied = [0] * (2 * count)
         self.reserved: int | None = None
         """The lane of the lease."""
 
     def free(self) -> int | None:
-        """A lane that nothing runs on and nobody may launch on by himself."""
+        """A lane that nothing runs on and nobody may launch on by himself; on the core with the fewest batches."""
+        found, least = None, 0
         for lane in range(self.count):
             if self.occupied[lane] == 0 == self.occupied[self.count + lane] and lane != self.reserved:
-                return lane
-        return None
+                if self._cores is None:
+                    return lane
+                crowd = self._crowd(lane % self._cores)
+                if found is None or crowd < least:
+                    found, least = lane, crowd
+        return found
+
+    def _crowd(self, core: int) -> int:
+        return sum(batches for lane, batches in enumerate(self.occupied) if self.core(lane) == core)
+
+    def core(self, lane: int) -> int | None:
+        """Of a lane, where lanes share cores."""
+        return None if self._cores is None else self.place(lane) % self.count % self._cores
 
     def place(self, lane: int) -> int:
         """Adopted batches may name a lane that this device lacks: the last one then."""

@@ -17,8 +17,17 @@ VARIABLE = "ISOCHRONE_SCHEDULER"
 
 
 class MakeScheduler(Protocol):
+    """See `Scheduler`."""
+
     def __call__(
-        self, lanes: int, observer: Observer | None, predictor: Forecaster, bound: UpperBound, *, transfers: Transfers
+        self,
+        lanes: int,
+        observer: Observer | None,
+        predictor: Forecaster,
+        bound: UpperBound,
+        *,
+        transfers: Transfers,
+        cores: int | None,
     ) -> Scheduler: ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import expm1
 from typing import Protocol
 
 import numpy as np
@@ -29,13 +30,17 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """1 + weights · the neighbours' summed compute, l2 and dram; all zero: no interference."""
+    """1 + weights · the neighbours' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
+    interference.
+    """
 
     weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
     residuals: Sequence[float] = (1.0,)
+    sharing: float = 0.0
 
     def response(self, own: Own) -> Response:
-        return Response(own.load, 1.0, (0.0, *self.weights, *(0.0,) * 6), logarithmic=False)
+        weights = (0.0, *self.weights, *(0.0,) * 6)
+        return Response(own.load, 1.0, weights, logarithmic=False, sharing=self.sharing)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def learned(samples: Sequence[Sample]) -> Learned:
         own = own_of(sample)
         seen = exposure(own, neighbours_of(sample))
         if i >= _RESIDUALS_AFTER * len(samples):
-            residuals.append(sample.slowdown / learner.response(own).slowdown(seen.sums))
+            residuals.append(sample.slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)))
         learner.learn_one(own, seen, sample.slowdown)
     learner.state()  # what waits to be learned as a block is
     learner.calm()

@@ -52,6 +52,8 @@ class _Job:
     slowdown: float = 1.0
     behind: Sequence[Key] = ()
     """Those that stand still until it is executed."""
+    core: int | None = None
+    """Where others may run as well."""
 
 
 class VirtualDevice:
@@ -79,12 +81,15 @@ class VirtualDevice:
         bytes_out: float = 0.0,
         *,
         before: Sequence[Key] = (),
+        core: int | None = None,
     ) -> None:
-        """A batch begins. before: those that stand still until it is executed; it moves nothing then."""
+        """A batch begins. before: those that stand still until it is executed; it moves nothing then. core: where lanes
+        share cores.
+        """
         work_ns = own.load.solo_ns * self._residual()
         in_ns, out_ns = bytes_in / self._bandwidth.into, bytes_out / self._bandwidth.out
         adds = contribution(own.batch_size, own.load)
-        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, behind=before)
+        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, behind=before, core=core)
         if in_ns:
             self._moving[key] = job
             self._coming.start(key, in_ns, now_ns)
@@ -159,7 +164,8 @@ class VirtualDevice:
         for key, job in jobs.items():
             a = job.adds
             uses = (max(0.0, c - a[1]), max(0.0, l2 - a[2]), max(0.0, dram - a[3]))
-            job.slowdown = job.response.slowdown((n - a[0], *uses, solo - a[4], size - a[5]))
+            crowd = 0 if job.core is None else sum(other.core == job.core for other in jobs.values()) - 1
+            job.slowdown = job.response.slowdown((n - a[0], *uses, solo - a[4], size - a[5]), crowd)
             at_ns = self._now_ns + max(0.0, job.left_ns) * job.slowdown
             if found is None or at_ns < found[0]:
                 found = (at_ns, key)

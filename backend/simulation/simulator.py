@@ -189,7 +189,8 @@ class _Run:
             model = self._names[launch.source]
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
-        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before)
+        core = self._scheduler.occupancy.lanes.core(launch.lane)
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
         """Of a batch's inputs and outputs."""

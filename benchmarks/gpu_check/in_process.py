@@ -74,7 +74,7 @@ class InProcess:
         self._device = device
         self._served = dict(enumerate(served, 1))
         self._sources = {s.model.name: source for source, s in self._served.items()}
-        self._scheduler = Scheduler(lanes, self._observe)
+        self._scheduler = Scheduler(lanes, self._observe, cores=None if pinned_to is None else len(pinned_to))
         self._samples: SampleLog | None = None
         self._ended = SimpleQueue[_Ended]()
         self._asked: list[_Asked] = []

@@ -9,7 +9,7 @@ from benchmarks.policies.runs import CLASSES, Device, Row
 from benchmarks.policies.starvation import LOAD, WITHIN, Starved
 from benchmarks.rivals import RIVALS
 
-_OURS, _STOCK, _ORACLE = "ours", "stock", "oracle"
+_OURS, _STOCK, _ORACLE, _FIRST = "ours", "stock", "oracle", "class 1 alone"
 _ABLATIONS = (
     "no preemption",
     "no hold",
@@ -34,8 +34,9 @@ class Table:
 
     def cell(self, rival: str, load: float) -> str:
         row = self._rows[rival, load]
-        first, second = (100 * row.classes[str(c)].met_share for c in CLASSES)
-        return f"{100 * row.all.met_share:.1f} ({first:.0f} / {second:.0f})"
+        found = (row.classes.get(str(c)) for c in CLASSES)
+        by_class = " / ".join("–" if summary is None else f"{100 * summary.met_share:.0f}" for summary in found)
+        return f"{100 * row.all.met_share:.1f} ({by_class})"
 
     def way_to_the_oracle(self) -> dict[float, float]:
         """Per load, how much of the distance from stock to the oracle ours goes; empty where one of them is missing."""
@@ -71,6 +72,14 @@ def report(device: Device, rows: Sequence[Row], starved: Sequence[Starved], seco
         "## Deadlines kept, % (class 1 / class 2)",
         markdown.table(["", *loads, "what it is"], kept),
         *([f"Of the way from stock to the oracle, ours goes {way}."] if way else []),
+        *(
+            [
+                f"*{_FIRST}* is what a perfect forecast keeps of class 1 where nobody else asks for the device: with "
+                "class 2 there, no policy is to be expected to keep more of it."
+            ]
+            if _FIRST in table.rivals
+            else []
+        ),
         *(
             [
                 "## What each part is worth",

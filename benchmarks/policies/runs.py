@@ -96,7 +96,10 @@ def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
         ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))
+        found = ran.outcomes()
         # A rival that knows of no classes was sent none: they are the plan's.
-        outcomes += [replace(o, priority=arrival.priority) for arrival, o in zip(plan, ran.outcomes(), strict=True)]
+        outcomes += (
+            found if rival.classes else [replace(o, priority=a.priority) for a, o in zip(plan, found, strict=True)]
+        )
     whole = seconds * len(plans)
     return Row(name, load, summarise(outcomes, whole), by_class(outcomes, whole))

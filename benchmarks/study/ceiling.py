@@ -47,6 +47,7 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
         *own.load.features,
         *seen.sums,
         *seen.overdraft,
+        seen.sharing,
         *shares_by_count(neighbours),
         *overlaps.values(),
         sum(n.begin <= 0.0 for n in neighbours),

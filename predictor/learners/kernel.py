@@ -21,7 +21,7 @@ Narrow = NDArray[np.float32]
 WINDOW = 384
 _SLOTS = 16
 """Models that are told apart; with more, two share a slot."""
-_LENGTHS = np.array([0.6] * 3 + [0.3] * 2 + [1.0, 0.8, 0.8, 0.8, 0.5, 0.5] + [0.5] * 3)
+_LENGTHS = np.array([0.6] * 3 + [0.3] * 2 + [1.0, 0.8, 0.8, 0.8, 0.5, 0.5] + [0.5] * 3 + [0.3])
 """How far apart two batches may be in each column of `PLAIN` and still tell of each other."""
 _NEAR = len(_LENGTHS)
 _ROW = _NEAR + 2 * _SLOTS

@@ -13,12 +13,13 @@ from predictor.response import HUGE, LOG_SCALE, Response, bounded, shared
 
 _OWN, _LINEAR, _SATURATING = 6, 6, 4
 
-# The order of `inputs`: saturating terms, products, 1 and own, neighbours' sums, overdraft.
+# The order of `inputs`: saturating terms, products, 1 and own, neighbours' sums, overdraft, sharing of its core.
 _PRODUCTS = _SATURATING
 _FIRST = _PRODUCTS + 4 * 4
 _SUMS = _FIRST + _OWN
 _EXCESS = _SUMS + _LINEAR
-WIDTH = _EXCESS + 3
+_SHARING = _EXCESS + 3
+WIDTH = _SHARING + 1
 PLAIN = _FIRST + 1
 """From here on: what is not made of the others, without the bias."""
 PAPER = tuple(range(_FIRST, _FIRST + 4)) + tuple(range(_SUMS + 1, _SUMS + 4))
@@ -39,7 +40,7 @@ def inputs(own: Own, seen: Exposure) -> list[float]:
         l2 * n, l2 * gc, l2 * gl, l2 * gd,
         d * n, d * gc, d * gl, d * gd,
         s * n, s * gc, s * gl, s * gd,
-        *o, n, gc, gl, gd, solo, size, x, y, z,
+        *o, n, gc, gl, gd, solo, size, x, y, z, seen.sharing,
     ]  # fmt: skip
 
 
@@ -56,13 +57,15 @@ def response(own: Own, weights: list[float], offset: float) -> Response:
         for k, at in enumerate(range(_PRODUCTS, _PRODUCTS + 4))
     ]
     coefficients = (*crossed, w[_SUMS + 4], w[_SUMS + 5], *w[:_SATURATING])
-    return Response(own.load, base, coefficients, (w[_EXCESS], w[_EXCESS + 1], w[_EXCESS + 2]))
+    overdraft = (w[_EXCESS], w[_EXCESS + 1], w[_EXCESS + 2])
+    return Response(own.load, base, coefficients, overdraft, sharing=w[_SHARING])
 
 
 def prior() -> tuple[Vector, Vector]:
-    """Weights and their variances before any sample: alone a batch takes its solo time, neighbours cost."""
+    """Weights and their variances before any sample: alone a batch takes its solo time, neighbours cost, turns cost."""
     mean, variance = np.zeros(WIDTH), np.ones(WIDTH)
     mean[:_SATURATING] = (0.1, 0.3, 0.1, 0.3)
+    mean[_SHARING] = 1.0
     variance[_FIRST:_SUMS] = 0.3
     variance[_PRODUCTS:_FIRST] = 3.0
     return mean, variance
@@ -73,6 +76,7 @@ def rate_prior() -> Vector:
     mean = np.zeros(WIDTH)
     mean[_FIRST] = 1.0
     mean[:_SATURATING] = (-0.1, -0.1, -0.05, -0.1)
+    mean[_SHARING] = -0.5
     return mean
 
 

@@ -174,7 +174,7 @@ def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pyt
     assert variant.scheduler_of_environment() is Scheduler
     monkeypatch.setenv(variant.VARIABLE, "benchmarks.rivals:scheduler_by_name")
     monkeypatch.setenv(NAME_VARIABLE, "naive")
-    found = variant.scheduler_of_environment()(2, None, Isochrone(), UpperBound(), transfers=Transfers())
+    found = variant.scheduler_of_environment()(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
     assert isinstance(found.policy, LeastSlack)
     assert isinstance(found.policy.predictor, MovingAverage)
 

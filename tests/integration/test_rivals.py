@@ -48,7 +48,7 @@ def busy(load: float, seconds: float = 8.0) -> tuple[Arrival, ...]:
 def test_every_request_is_answered_or_rejected(name: str) -> None:
     plan = busy(1.5, 3.0)
     ran = run(name, plan)
-    assert len(ran.requests) == len(plan)
+    assert len(ran.requests) == len(RIVALS[name].plan(plan))
     if RIVALS[name].in_order:
         assert all(r.answered_s is not None for r in ran.requests)
     assert sum(r.answered_s is not None for r in ran.requests) > 0.2 * len(plan)
@@ -61,6 +61,12 @@ def test_a_deadline_first_rival_takes_the_tightest_first(name: str) -> None:
     ran = run(name, plan, lanes=1, most=1)
     order = sorted(range(4), key=lambda i: ran.requests[i].answered_s or 9.0)
     assert order == [0, 2, 3, 1]
+
+
+def test_class_1_alone_is_sent_nothing_else() -> None:
+    plan = busy(1.5, 1.0)
+    assert {a.priority for a in plan} == {1, 2}
+    assert list(RIVALS["class 1 alone"].plan(plan)) == [a for a in plan if a.priority == 1]
 
 
 def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:

@@ -21,7 +21,7 @@ from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.overtaking import Urgent
 from backend.scheduler.policy import Policy
-from backend.scheduler.progress import MIN_SLOWDOWN, Progress
+from backend.scheduler.progress import MIN_SLOWDOWN
 from backend.scheduler.state import Source
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
@@ -31,7 +31,7 @@ from predictor.bound import UpperBound
 from predictor.features import NOBODY, Sums, contribution
 from tests.unit.builders import profile
 
-TRUTH = Linear((0.6, 0.1, 0.5))
+TRUTH = Linear((0.6, 0.1, 0.5), sharing=1.2)
 MODELS = [
     SimulatedModel("short", profile(5.0, 0.8, 0.2, 0.6), 4, rejects=True),
     SimulatedModel("middle", profile(12.0, 0.5, 0.1, 0.9), 8, rejects=True),
@@ -44,11 +44,12 @@ ALMOST_NS = 1_000.0
 
 @dataclass
 class Batch:
-    """In a timeline: what is left of it alone, and its slowdown beside neighbours of these sums."""
+    """In a timeline: what is left of it alone, its slowdown beside neighbours of these sums, so many on its core."""
 
     remaining_ns: float
     adds: Sums
-    slowdown_of: Callable[[Sums], float]
+    slowdown_of: Callable[[Sums, int], float]
+    core: int | None
 
 
 def timeline(batches: Sequence[Batch]) -> list[float]:
@@ -57,7 +58,8 @@ def timeline(batches: Sequence[Batch]) -> list[float]:
 
     def pace(i: int, company: Sequence[int]) -> float:
         n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in company if j != i) for k in range(6))
-        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size)))
+        crowd = sum(j != i and batches[j].core == batches[i].core is not None for j in company)
+        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), crowd))
 
     for _ in range(HORIZON):
         if not left:
@@ -108,9 +110,9 @@ class Watched(Policy):
         lower = min(r.priority for r in urgent.choice.requests) < yielding.priority
         assert lower or alone_ns > due_ns - ALMOST_NS or alone_ns + stands_ns <= due_ns + ALMOST_NS
 
-    def choose(self, sources: Mapping[int, Source], progress: Progress, sums: Sums, now_ns: int) -> Choice | None:
-        self.progress = progress
-        return super().choose(sources, progress, sums, now_ns)
+    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+        self.progress, self.lane_core = occupancy.progress, occupancy.lanes.core(lane)
+        return super().choose(sources, occupancy, lane, now_ns)
 
     def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
         choice = super()._admit(source, forecast)
@@ -137,6 +139,7 @@ class Watched(Policy):
                 going.remaining_ns,
                 NOBODY if going.front else contribution(going.own.batch_size, going.own.load),
                 self.response(going.key[0], going.own).slowdown,
+                going.core,
             )
             for going in self.progress.batches
         ]
@@ -144,6 +147,7 @@ class Watched(Policy):
             choice.load.solo_ns,
             contribution(choice.own.batch_size, choice.load),
             self.response(choice.source.id, choice.own).slowdown,
+            self.lane_core,
         )
         alone, beside = timeline(running), timeline([*running, new])[:-1]
         mine = min(r.priority for r in choice.requests)
@@ -164,11 +168,11 @@ class Watched(Policy):
         )
 
 
-def watched(lanes: int) -> tuple[Scheduler, Watched]:
+def watched(lanes: int, cores: int | None = None) -> tuple[Scheduler, Watched]:
     """One that predicts perfectly, and knows it."""
     bound = UpperBound()
     bound.multiplier = 1.0
-    made = Scheduler(lanes, None, Oracle(TRUTH), bound, Watched)
+    made = Scheduler(lanes, None, Oracle(TRUTH), bound, Watched, cores=cores)
     assert isinstance(made.policy, Watched)
     made.policy.core = made
     return made, made.policy
@@ -191,6 +195,13 @@ def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
     scheduler, _ = watched(lanes)
     models = PREEMPTIBLE if preemptible else MODELS
     simulate(models, plan(seed, load * lanes / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.5, 3.0), st.floats(1.2, 6.0), st.integers(3, 5), st.integers(1, 3))
+def test_so_does_one_on_lanes_that_share_cores(seed: int, load: float, slo: float, lanes: int, cores: int) -> None:
+    scheduler, _ = watched(lanes, cores)
+    simulate(MODELS, plan(seed, load * cores / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
 
 
 def test_the_watched_policy_sees_launches_and_holds() -> None:

@@ -7,6 +7,7 @@ to a batch's slowdown, and the upper bound is the prediction itself.
 from __future__ import annotations
 
 from backend.scheduler.messages import Launch
+from predictor.learners.contract import Forecaster
 from tests.unit.builders import Device, join, only_launch, profile
 
 HEAVY = profile(10.0, 1.0, 0.0, 1.0)
@@ -16,9 +17,9 @@ LIGHT = profile(10.0)
 _made: list[Device] = []
 
 
-def device(lanes: int = 1) -> Device:
+def device(lanes: int = 1, cores: int | None = None, predictor: Forecaster | None = None) -> Device:
     """For modules that use the fixture `audited`."""
-    made = Device(lanes)
+    made = Device(lanes, cores, predictor)
     _made.append(made)
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,8 +60,29 @@ def test_equal_co_locations_have_equal_signatures() -> None:
     same = exposure(OWN, [b, c]).signature
     assert same == exposure(OWN, [c._replace(end=0.51), b]).signature
     others = [[b], [b, b], [b._replace(batch_size=2), c], [b, c._replace(end=0.9)], [b._replace(model="d"), c]]
-    assert len({same, *(exposure(OWN, other).signature for other in others)}) == 6
+    others += [[b._replace(same_core=True), c]]
+    assert len({same, *(exposure(OWN, other).signature for other in others)}) == 7
     assert exposure(OWN._replace(batch_size=1), [b, c]).signature != same
+
+
+def test_a_core_is_divided_evenly() -> None:
+    """Alone for a quarter, one of two for a half, one of three for a quarter; who is on another core does not count."""
+    neighbours = [
+        Neighbour("b", 4, BIG, 0.25, 1.0, same_core=True),
+        Neighbour("b", 1, BIG, 0.75, 1.0, same_core=True),
+        Neighbour("b", 1, BIG),
+    ]
+    assert exposure(OWN, neighbours).sharing == pytest.approx(-log(0.25 + 0.5 / 2 + 0.25 / 3))
+    assert exposure(OWN, neighbours[2:]).sharing == 0.0
+    assert exposure(OWN, [neighbours[2]._replace(same_core=True)]).sharing == pytest.approx(log(2.0))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_sharing_a_core_costs_between_nothing_and_all_at_once(
+    spans: list[tuple[float, float]],
+) -> None:
+    neighbours = [Neighbour("b", 1, BIG, min(span), max(span), same_core=True) for span in spans]
+    assert -1e-9 <= exposure(OWN, neighbours).sharing <= log(1 + len(spans)) + 1e-9
 
 
 def test_sums_alone_make_an_exposure() -> None:
@@ -88,5 +111,7 @@ def test_what_is_no_number_is_refused() -> None:
             check(OWN._replace(load=Load(MS, bad, 0.1, 0.1)), seen)
         with pytest.raises(ValueError, match="no finite numbers"):
             check(OWN, seen._replace(sums=(1.0, bad, 0.0, 0.0, 0.0, 0.0)))
+        with pytest.raises(ValueError, match="no finite numbers"):
+            check(OWN, seen._replace(sharing=bad))
         with pytest.raises(ValueError, match="cannot learn from slowdown"):
             check(OWN, seen, bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from backend.scheduler import forecast
 from backend.scheduler.forecast import HORIZON
-from backend.scheduler.progress import MIN_SLOWDOWN
+from backend.scheduler.progress import MIN_SLOWDOWN, Sharing
 from predictor.response import Response, Responses
 from tests.unit.builders import load
 
@@ -29,15 +30,21 @@ class Progress:
     pressure: float
 
 
-def forecast_finishes(batches: list[Progress]) -> dict[object, float]:
-    """By key, in order of their finish."""
+SHARING = 0.7
+
+
+def forecast_finishes(batches: list[Progress], cores: list[int] | None = None) -> dict[object, float]:
+    """By key, in order of their finish. cores: of each, where they share some."""
     alike = (0.0, 1.0, *[0.0] * 8)
     adds = [(1.0, b.pressure, 0.0, 0.0, 0.0, 0.0) for b in batches]
     each = [Response(load(1), b.base, alike, logarithmic=False) for b in batches]
     responses = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
     contributions = np.array(adds).T
     remaining_ns = np.array([[b.remaining_ns for b in batches]])
-    finishes = forecast.forecast_finishes(remaining_ns, contributions[None], responses)[0]
+    sharing = None
+    if cores is not None:
+        sharing = Sharing(np.array(cores), np.full((1, len(batches)), SHARING), [True])
+    finishes = forecast.forecast_finishes(remaining_ns, contributions[None], responses, sharing)[0]
     found = dict(zip([b.key for b in batches], finishes.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
@@ -103,16 +110,17 @@ def test_one_more_batch_never_speeds_the_others_up(drawn: list[tuple[float, floa
 
 
 @settings(max_examples=25, deadline=None)
-@given(batches)
-def test_the_timeline_is_that_of_small_steps(drawn: list[tuple[float, float, float]]) -> None:
-    finishes = forecast_finishes([Progress((1, i), *values) for i, values in enumerate(drawn)])
-    stepped = in_small_steps(drawn, max(finishes.values()) / 1_000)
+@given(batches, st.lists(st.integers(0, 1), min_size=HORIZON + 1, max_size=HORIZON + 1) | st.none())
+def test_the_timeline_is_that_of_small_steps(drawn: list[tuple[float, float, float]], cores: list[int] | None) -> None:
+    cores = None if cores is None else cores[: len(drawn)]
+    finishes = forecast_finishes([Progress((1, i), *values) for i, values in enumerate(drawn)], cores)
+    stepped = in_small_steps(drawn, cores or list(range(len(drawn))), max(finishes.values()) / 1_000)
     for i, at in enumerate(stepped):
         assert finishes[(1, i)] == pytest.approx(at, abs=max(finishes.values()) / 1_000 * (len(drawn) + 1))
     assert all(a <= b for a, b in pairwise(finishes.values()))
 
 
-def in_small_steps(drawn: list[tuple[float, float, float]], step: float) -> list[float]:
+def in_small_steps(drawn: list[tuple[float, float, float]], cores: list[int], step: float) -> list[float]:
     """When each batch is done, by Euler's method."""
     left = [remaining for remaining, _, _ in drawn]
     done = [0.0] * len(drawn)
@@ -121,6 +129,7 @@ def in_small_steps(drawn: list[tuple[float, float, float]], step: float) -> list
         now += step
         pressure = sum(drawn[i][2] for i in going)
         for i in going:
-            left[i] -= step / max(MIN_SLOWDOWN, drawn[i][1] + pressure - drawn[i][2])
+            shared = SHARING * log(sum(cores[j] == cores[i] for j in going))
+            left[i] -= step / max(MIN_SLOWDOWN, drawn[i][1] + pressure - drawn[i][2] + shared)
             done[i] = now
     return done

@@ -1,11 +1,9 @@
-"""Where a lane's thread may run: a core of its own while there are enough."""
+"""Where a lane's thread may run: a core of its own while there are enough, else one by turns."""
 
 from __future__ import annotations
 
 import os
 import threading
-
-import pytest
 
 from backend.batch import Batch
 from backend.lanes import Lanes, cores
@@ -54,7 +52,9 @@ def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
     assert front[0] == os.SCHED_OTHER and front[1] < 19
 
 
-@pytest.mark.parametrize("pinned", [True, False])
-def test_more_lanes_than_cores_and_lanes_that_are_no_cores_go_where_they_like(pinned: bool) -> None:
-    count = len(cores()) + 1
-    assert affinities(count, cores() if pinned else None) == [set(cores())] * count
+def test_more_lanes_than_cores_are_spread_over_them() -> None:
+    assert affinities(2 * len(cores()) + 1, cores()) == [{core} for core in [*cores(), *cores(), cores()[0]]]
+
+
+def test_lanes_that_are_no_cores_go_where_they_like() -> None:
+    assert affinities(3, None) == [set(cores())] * 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log1p
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,9 @@ from tests.unit.builders import load
 
 def drawn(rng: np.random.Generator, logarithmic: bool) -> Response:
     shares = rng.uniform(0, 1, 3).tolist()
-    weights = rng.normal(0, 0.3, 14).tolist()
-    return Response(load(5, *shares), weights[0], tuple(weights[1:11]), tuple(weights[11:]), logarithmic)
+    weights = rng.normal(0, 0.3, 15).tolist()
+    overdraft = (weights[11], weights[12], weights[13])
+    return Response(load(5, *shares), weights[0], tuple(weights[1:11]), overdraft, logarithmic, weights[14])
 
 
 def neighbours(rng: np.random.Generator, count: int) -> Sums:
@@ -34,10 +37,12 @@ def test_many_at_once_are_each_by_itself(logarithmic: bool, count: int) -> None:
     each = [drawn(rng, logarithmic) for _ in range(count)]
     adds = [contribution(int(rng.integers(1, 32)), r.load) for r in each]
     sums = np.sum(adds, axis=0)
-    together = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T).slowdowns(sums)
+    crowds = rng.integers(0, 4, count).tolist()
+    sharing = np.array([r.sharing * log1p(crowd) for r, crowd in zip(each, crowds, strict=True)])
+    together = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T).slowdowns(sums, sharing)
     others = [np.maximum(sums - a, [0.0] * 4 + [-np.inf] * 2).tolist() for a in adds]
     together = np.maximum(together, SLOWDOWN_MIN)  # which callers do with a bound of theirs
-    assert together.tolist() == pytest.approx([r.slowdown(s) for r, s in zip(each, others, strict=True)])
+    assert together.tolist() == pytest.approx([r.slowdown(s, k) for r, s, k in zip(each, others, crowds, strict=True)])
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
