@@ -38,6 +38,8 @@ _BLOCK, _EARLY = 16, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
 """With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
+_FELT_STEP = 0.01
+"""A change of what is felt, in log slowdown, that responses are to tell before the next block is learned."""
 _OFF_MAX = 1.0
 """What one batch may add to a spell, in log slowdown."""
 _BELOW, _ABOVE = 0.3, 0.5
@@ -83,6 +85,8 @@ class Isochrone:
         self._spell = 0.0
         """Moving average of how far batches were off of late, in log slowdown."""
         self._waiting: list[_Sample] = []
+        self._responses: dict[Own, Response] = {}
+        """As of the last block, without any spell."""
         self.revision = 0
         self._gather()
 
@@ -100,6 +104,8 @@ class Isochrone:
         self._waiting.append(_Sample(own, seen, x, slowdown, self._spell))
         off = log(slowdown) - sum(map(mul, self._fast, x)) - self._own_rest(own)
         self._spell += (max(-_OFF_MAX, min(_OFF_MAX, off)) - self._spell) / _SPELL
+        if abs(self._trust * self._spell - self._felt) > _FELT_STEP:
+            self._feel()
         if len(self._waiting) >= (_BLOCK if self._samples >= _EARLY else 1):
             self._learn_waiting()
 
@@ -142,12 +148,20 @@ class Isochrone:
         fast = share * self._bank.weights[_STEADY] + (1.0 - share) * self._bank.weights[_RECENT]
         self._fast: list[float] = fast.tolist()
         self._trust = sum(map(mul, self._third.weights, _FELT))
+        self._responses.clear()
+        self._feel()
+
+    def _feel(self) -> None:
+        """Responses are in the present spell from now on."""
         self._felt = self._trust * self._spell
         self.revision += 1
 
     def response(self, own: Own) -> Response:
-        """The fast form for a batch, in the spell as of the last block."""
-        return response(own, self._fast, self._own_rest(own) + self._felt)
+        """The fast form for a batch, in the present spell."""
+        known = self._responses.get(own)
+        if known is None:
+            known = self._responses[own] = response(own, self._fast, self._own_rest(own))
+        return known._replace(base=known.base + self._felt)
 
     def calm(self) -> None:
         """Forget the spell that the machine is in: what is left is what batches do to each other."""

@@ -242,6 +242,17 @@ def test_a_spell_of_the_machine_is_felt() -> None:
         assert np.mean(errors) < most
 
 
+def test_forecasts_feel_a_spell_as_it_comes() -> None:
+    """Every 16 batches, which is how many are learned at once."""
+    learner, errors = Isochrone(), []
+    for i, (own, seen, slowdown) in enumerate(batches(1_600)):
+        moody = slowdown * (0.8 if i // 16 % 2 else 1.25)
+        if i >= 800:
+            errors.append(abs(learner.response(own).slowdown(seen.sums) / moody - 1.0))
+        learner.learn_one(own, seen, moody)
+    assert np.mean(errors) < 0.2
+
+
 def test_the_fast_form_is_close_to_the_log_linear_experts(some: list[Batch]) -> None:
     learner = Isochrone()
     for sample in batches(1_500):
