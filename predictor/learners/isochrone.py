@@ -38,7 +38,7 @@ _BLOCK, _EARLY = 16, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
 """With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
-_FELT_STEP = 0.01
+_FELT_STEP = 0.02
 """A change of what is felt, in log slowdown, that responses are to tell before the next block is learned."""
 _OFF_MAX = 1.0
 """What one batch may add to a spell, in log slowdown."""
