@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.scheduler.progress import Sharing, slowdowns
+from backend.scheduler.progress import slowdowns
+from backend.scheduler.turns import Turns
 from predictor.response import Matrix, Responses, Tensor
 
 HORIZON = 2
@@ -16,7 +17,7 @@ many lanes a lane that falls free is taken again, so a timeline that empties the
 
 
 def forecast_finishes(
-    remaining_ns: Matrix, contributions: Tensor, responses: Responses, sharing: Sharing | None = None
+    remaining_ns: Matrix, contributions: Tensor, responses: Responses, turns: Turns | None = None
 ) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
@@ -28,7 +29,7 @@ def forecast_finishes(
     sums = contributions.sum(axis=2)
     now = np.zeros(cases)
     for _ in range(min(count, HORIZON)):
-        slow = slowdowns(responses, sums, sharing)
+        slow = slowdowns(responses, sums, turns)
         spans = remaining * slow
         column = spans.argmin(axis=1)
         first = case, column
@@ -36,13 +37,13 @@ def forecast_finishes(
         now += step
         finishes[first] = now
         sums -= contributions[case, :, column]
-        if sharing is not None:
-            sharing.leave(column)
+        if turns is not None:
+            turns.leave(column)
         # Of two that end together, rounding would leave the second a little less than nothing.
         remaining -= step[:, None] / slow
         np.maximum(remaining, 0.0, out=remaining)
         remaining[first] = np.inf
     if count > HORIZON:
-        later = now[:, None] + remaining * slowdowns(responses, sums, sharing)
+        later = now[:, None] + remaining * slowdowns(responses, sums, turns)
         np.copyto(finishes, later, where=remaining < np.inf)
     return finishes

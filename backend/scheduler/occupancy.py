@@ -93,6 +93,8 @@ class Occupancy:
         launched = [b for b in self.running.values() if b.requests]
         assert len({b.lane for b in launched}) == len(launched), "two launches share a lane"
         self.progress.check(self.running)
+        twice = zip(self.colocation.running(), self.progress.sums(), strict=True)
+        assert all(abs(exact - summed) < 1e-3 for exact, summed in twice), "what runs adds up in two ways"
 
     def _on(self, lane: int | None) -> list[BatchKey]:
         """Whose turn on this lane it is, or would be."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from backend.scheduler.state import BatchKey, Running
 from backend.scheduler.traffic import Passage, Traffic
+from backend.scheduler.turns import Turns
 from predictor.features import NOBODY, Own, Sums, contribution
 from predictor.response import ROW, Matrix, Response, Responses, Tensor, Vector
 from predictor.transfers import NOTHING, Work
@@ -204,7 +205,7 @@ class Progress:
 
     def beside(
         self, candidates: Sequence[Column | None], core: int | None = None
-    ) -> tuple[Matrix, Tensor, Responses, Sharing | None]:
+    ) -> tuple[Matrix, Tensor, Responses, Turns | None]:
         """(k, n + 1) what remains, (k, 6, n + 1) what each adds, and how it responds, for `forecast_finishes`.
 
         In as many cases, each with one more batch, last, on that core; None: with nobody.
@@ -213,11 +214,11 @@ class Progress:
         table = np.empty((len(candidates), _HEIGHT, n + 1))
         table[..., :n] = np.array([batch.column() for batch in self._going.values()]).T
         table[..., n] = [_NOBODY if candidate is None else candidate for candidate in candidates]
-        sharing = None
+        turns = None
         if core is not None:
             cores = [*(batch.core for batch in self._going.values()), core]
-            sharing = Sharing(np.array(cores), table[:, _SHARES], [candidate is not None for candidate in candidates])
-        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW]), sharing
+            turns = Turns(np.array(cores), table[:, _SHARES], [candidate is not None for candidate in candidates])
+        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW]), turns
 
     def _on(self, core: int | None) -> list[Going]:
         return [] if core is None else [batch for batch in self._going.values() if batch.core == core]
@@ -247,30 +248,7 @@ _NOBODY: Column = (*[0.0] * (ROW + 7), 1e18)
 """A batch that adds nothing and does not end."""
 
 
-class Sharing:
-    """Who of the batches of a timeline takes turns with whom. cores: (n + 1,); weights: (k, n + 1) of each response;
-    with_last: (k,) whether the last one is there at all.
-    """
-
-    def __init__(self, cores: Vector, weights: Matrix, with_last: Sequence[bool]) -> None:
-        self._same = (cores[:, None] == cores).astype(float)
-        self._weights = weights
-        self._crowd: Matrix = np.tile(self._same.sum(axis=1) - 1.0, (len(with_last), 1))
-        self._crowd[~np.array(with_last)] -= self._same[-1]
-        np.maximum(self._crowd, 0.0, out=self._crowd)
-
-    def terms(self) -> Matrix:
-        """(k, n + 1) what sharing adds to each response."""
-        found: Matrix = self._weights * np.log1p(self._crowd)
-        return found
-
-    def leave(self, first: Vector) -> None:
-        """(k,) which one ends, in each case."""
-        self._crowd -= self._same[first]
-        np.maximum(self._crowd, 0.0, out=self._crowd)
-
-
-def slowdowns(responses: Responses, sums: Vector, sharing: Sharing | None) -> Vector:
+def slowdowns(responses: Responses, sums: Vector, turns: Turns | None) -> Vector:
     """(n,) where all that runs contributes `sums`."""
-    found = responses.slowdowns(sums, None if sharing is None else sharing.terms())
+    found = responses.slowdowns(sums, None if turns is None else turns.terms())
     return np.maximum(found, MIN_SLOWDOWN, out=found)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from backend.scheduler import forecast
 from backend.scheduler.forecast import HORIZON
-from backend.scheduler.progress import MIN_SLOWDOWN, Sharing
+from backend.scheduler.progress import MIN_SLOWDOWN
+from backend.scheduler.turns import Turns
 from predictor.response import Response, Responses
 from tests.unit.builders import load
 
@@ -41,10 +42,10 @@ def forecast_finishes(batches: list[Progress], cores: list[int] | None = None) -
     responses = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
     contributions = np.array(adds).T
     remaining_ns = np.array([[b.remaining_ns for b in batches]])
-    sharing = None
+    turns = None
     if cores is not None:
-        sharing = Sharing(np.array(cores), np.full((1, len(batches)), SHARING), [True])
-    finishes = forecast.forecast_finishes(remaining_ns, contributions[None], responses, sharing)[0]
+        turns = Turns(np.array(cores), np.full((1, len(batches)), SHARING), [True])
+    finishes = forecast.forecast_finishes(remaining_ns, contributions[None], responses, turns)[0]
     found = dict(zip([b.key for b in batches], finishes.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
