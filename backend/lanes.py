@@ -1,4 +1,4 @@
-"""Threads for the lanes of the device, on CPU pinned to a core of its own: unpinned batches disturb each other more.
+"""Threads for the lanes of the device, on CPU each pinned to a core: unpinned batches disturb each other more.
 
 A lane with a core to itself has two: what runs on the one *in front* goes before what runs on the other, which the
 kernel lets stand still meanwhile. More lanes than cores are spread over them by turns, so that who shares one with

@@ -182,9 +182,9 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} has more than {_MAX_WAITING} requests waiting")
         self.leases.end(source.id)
         source.arrivals += 1
-        self._waiting[source.id] = source
         for r in requests:
             source.queue.add(r)
+            self._waiting[source.id] = source
             self._late_after_ns = min(self._late_after_ns, source.late_after_ns(r))
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:

@@ -27,6 +27,14 @@ def test_a_free_lane_is_taken_at_once() -> None:
     assert made.ask(1, 50.0) == []
 
 
+def test_an_arrival_of_nothing_leaves_nothing_waiting() -> None:
+    made = device()
+    made.join(1, join(LIGHT))
+    assert made.arrive(1) == []
+    made.core.check_invariants()
+    assert only_launch(made.ask(1)).requests == (1,)
+
+
 def test_the_higher_class_goes_first() -> None:
     made, blocker = busy()
     made.ask(1, 50.0, priority=2)
