@@ -56,6 +56,14 @@ class _Yielding(NamedTuple):
         return priority <= self.going.priority or (priority <= highest and ABOVE_CLASS * takes_ns <= self.spare_ns)
 
 
+class _Free(NamedTuple):
+    """When a lane will be free, from now on. moving: the place, among those that run, of what does not stand still on
+    it."""
+
+    free_ns: float
+    moving: int
+
+
 def overtake(
     policy: Policy, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
 ) -> Urgent | None:
@@ -68,11 +76,11 @@ def overtake(
     yielding = _yielding(policy, sources, occupancy, now_ns)
     if not yielding:
         return None
-    free_ns = sorted(_free_ns(progress))
-    forecast = Forecast(policy, progress, progress.sums(), now_ns, contended=True)
+    free = sorted(_free(progress))
+    forecast = Forecast(policy, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
     for turn, source in enumerate(candidates):
-        waits_ns = free_ns[min(turn, len(free_ns) - 1)]
+        waits_ns = free[min(turn, len(free) - 1)].free_ns
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
         if head is None or head.deadline_ns is None or forecast.makes_it(source, head, waits_ns):
             continue
@@ -118,10 +126,15 @@ def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupanc
     return sorted(found, key=lambda batch: -batch.spare_ns)
 
 
-def _free_ns(progress: Progress) -> list[float]:
-    """From now on, when each lane will be free; of a batch that goes before another, the lane is the other's."""
+def _free(progress: Progress) -> list[_Free]:
+    """Every lane; that of a batch which goes before another is the other's."""
+    places = {id(batch): place for place, batch in enumerate(progress.batches)}
     fronts = {id(batch.front) for batch in progress.batches}
-    return [batch.remaining_ns * batch.pace for batch in progress.batches if id(batch) not in fronts]
+    return [
+        _Free(batch.remaining_ns * batch.pace, places[id(batch.front or batch)])
+        for batch in progress.batches
+        if id(batch) not in fronts
+    ]
 
 
 def _before(

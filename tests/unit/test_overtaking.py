@@ -9,7 +9,7 @@ import pytest
 
 from backend.scheduler.messages import Adopt, Command, Finish, Launch, Preempted, RunningBatch
 from tests.unit.builders import MS, Device, join, only_launch, profile
-from tests.unit.devices import LIGHT, device
+from tests.unit.devices import HEAVY, LIGHT, device
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -161,6 +161,21 @@ def test_the_one_with_most_time_to_spare_stands_still() -> None:
     assert (tight.lane, loose.lane) == (0, 1)
     launch = overtaken(made.ask(URGENT, 12.0), loose)
     assert launch.lane == 3
+
+
+@pytest.mark.parametrize(("slo_ms", "yields"), [(17.0, True), (15.0, False)])
+def test_what_goes_first_runs_beside_all_but_the_one_that_stands_still(slo_ms: float, yields: bool) -> None:
+    """In 16 ms, then; beside both it would take 22."""
+    made = device(lanes=2)
+    made.join(URGENT, join(LIGHT, model="urgent", preemptible_lanes=2))
+    for source in (3, 4):
+        made.join(source, join(HEAVY, model=f"heavy{source}", preemptible_lanes=2))
+    heavy = [only_launch(made.ask(source)) for source in (3, 4)]
+    made.at(1)
+    if yields:
+        assert overtaken(made.ask(URGENT, slo_ms), heavy[0]).predicted_ns == 16 * MS
+    else:
+        assert made.ask(URGENT, slo_ms) == []
 
 
 def test_a_free_lane_is_taken_first() -> None:
