@@ -40,8 +40,9 @@ _SURE = 20
 """With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
 _FELT_STEP = 0.02
 """A change of what is felt, in log slowdown, that responses are to tell before the next block is learned."""
-_OFF_MAX = 1.0
-"""What one batch may add to a spell, in log slowdown."""
+_OFF_MAX = 0.4
+"""How far off one batch is taken to be at most, in log slowdown: the first batches of a server take ten times as long
+while others start beside it, and a model that is thought that slow is not launched, so that nothing corrects it."""
 _BELOW, _ABOVE = 0.3, 0.5
 """How far beyond the slowdowns seen so far a prediction may go, in log slowdown."""
 
@@ -100,10 +101,12 @@ class Isochrone:
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """Batches are learned in blocks: most calls only keep one for later."""
         check(own, seen, slowdown)
-        slowdown, x = clipped(slowdown), inputs(own, seen)
-        self._waiting.append(_Sample(own, seen, x, slowdown, self._spell))
-        off = log(slowdown) - sum(map(mul, self._fast, x)) - self._own_rest(own)
-        self._spell += (max(-_OFF_MAX, min(_OFF_MAX, off)) - self._spell) / _SPELL
+        x = inputs(own, seen)
+        expected = self._within(sum(map(mul, self._fast, x)) + self._own_rest(own))
+        off = log(clipped(slowdown)) - expected
+        off = max(self._felt - _OFF_MAX, min(self._felt + _OFF_MAX, off))
+        self._waiting.append(_Sample(own, seen, x, exp(expected + off), self._spell))
+        self._spell += (off - self._spell) / _SPELL
         if abs(self._trust * self._spell - self._felt) > _FELT_STEP:
             self._feel()
         if len(self._waiting) >= (_BLOCK if self._samples >= _EARLY else 1):

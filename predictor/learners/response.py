@@ -63,11 +63,10 @@ def response(own: Own, weights: list[float], offset: float) -> Response:
 
 def prior() -> tuple[Vector, Vector]:
     """Weights and their variances before any sample: alone a batch takes its solo time, neighbours cost, turns cost."""
-    mean, variance = np.zeros(WIDTH), np.ones(WIDTH)
+    mean, variance = np.zeros(WIDTH), np.full(WIDTH, 0.1)
     mean[:_SATURATING] = (0.1, 0.3, 0.1, 0.3)
     mean[_SHARING] = 1.0
-    variance[_FIRST:_SUMS] = 0.3
-    variance[_PRODUCTS:_FIRST] = 3.0
+    variance[_PRODUCTS:_SUMS] = 0.3
     return mean, variance
 
 

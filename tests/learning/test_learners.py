@@ -253,6 +253,23 @@ def test_forecasts_feel_a_spell_as_it_comes() -> None:
     assert np.mean(errors) < 0.2
 
 
+def test_a_slow_start_makes_no_model_too_slow_to_be_tried_again() -> None:
+    """The first batches take ten times as long while the processes of a server start. One model is not run again."""
+    loads = [Load(8 * MS, 0.8, 0.1, 0.4), Load(10 * MS, 0.6, 0.1, 0.5), Load(16 * MS, 0.8, 0.05, 0.2)]
+    owns = [Own(f"m{i}", 1, load) for i, load in enumerate(loads)]
+
+    def batch(i: int, j: int, slowdown: float) -> Batch:
+        return owns[i], exposure(owns[i], [Neighbour(f"m{j}", 1, loads[j])]), slowdown
+
+    learner = Isochrone()
+    for slow in (batch(0, 1, 10.0), batch(1, 0, 8.0), batch(0, 1, 4.0)):
+        learner.learn_one(*slow)
+    for n in range(24):
+        learner.learn_one(*batch(2 * (n % 2), 2 - 2 * (n % 2), 1.25))
+    predicted = learner.response(owns[1]).slowdown(contribution(1, loads[2]))
+    assert predicted < 2.0
+
+
 def test_the_fast_form_is_close_to_the_log_linear_experts(some: list[Batch]) -> None:
     learner = Isochrone()
     for sample in batches(1_500):
