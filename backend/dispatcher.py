@@ -14,7 +14,7 @@ from itertools import islice
 from backend.batch import Batch
 from backend.engines.protocol import Array
 from backend.errors import IsochroneError
-from backend.lanes import Lanes
+from backend.lanes import Executing, Lanes
 from backend.link import Callbacks, SchedulerLink
 from backend.request import Pending
 from backend.scheduler.messages import (
@@ -46,14 +46,15 @@ Outputs = list[list[tuple[str, Array]]]
 
 @dataclass(frozen=True)
 class Handlers:
-    """run: execute a batch, setting its `exec_ns`. done: answer its requests, with outputs or the error.
+    """run: execute a batch, in the context that is for this, setting its `exec_ns`.
 
-    ended: the scheduler knows of its end, whatever else is to be noted may be. rejected: answer so.
+    done: answer its requests, with outputs or the error. ended: the scheduler knows of its end, whatever else is to be
+    noted may be. rejected: answer so.
 
     decided: how long the scheduler took and what it said, for the metrics.
     """
 
-    run: Callable[[Batch], Outputs]
+    run: Callable[[Batch, Executing], Outputs]
     done: Callable[[Batch, Outputs | Exception], None]
     ended: Callable[[Batch, Outputs | Exception], None]
     rejected: Callable[[Pending, Reject], None]
@@ -254,10 +255,10 @@ class Dispatcher:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch) -> None:
+    def _work(self, batch: Batch, executing: Executing) -> None:
         result: Outputs | Exception
         try:
-            result = self._handlers.run(batch)
+            result = self._handlers.run(batch, executing)
         except IsochroneError as error:
             result = error
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on

@@ -22,6 +22,7 @@ from backend.engines.loading import default_lanes, pinned_cores, preemptible_lan
 from backend.engines.protocol import Array, Engine
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
+from backend.lanes import Executing
 from backend.load_profile import profile_at_load
 from backend.metrics import Metrics
 from backend.model_config import ModelConfig
@@ -125,10 +126,11 @@ class Instance:
 
     # On a lane's thread
 
-    def _run(self, batch: Batch) -> Outputs:
+    def _run(self, batch: Batch, executing: Executing) -> Outputs:
         names = batches.wanted(batch.requests)
         given = batches.feeds(batch.requests)
-        ran = self._engine.run(batch.lane, given, names)
+        with executing:
+            ran = self._engine.run(batch.lane, given, names)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

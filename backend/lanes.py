@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import SimpleQueue
 
+from backend.aside import Aside
 from backend.batch import Batch
 
-_NICENESS = 10
-"""Of a lane's thread on CPU: what hands requests in and answers out shares its core, needs it for microseconds, and
-would else wait for the rest of a time slice at each of the several steps of an answer."""
-_NICENESS_MAX = 19
+Executing = AbstractContextManager[None]
+"""What a batch is executed in, and nothing else that a lane's thread does."""
+Work = Callable[[Batch, Executing], None]
 
 
 def cores() -> list[int]:
@@ -33,33 +33,21 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def give_way() -> None:
-    """Let what hands requests in and answers out go before the calling thread."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def stand_back() -> None:
-    """Let the calling thread run while nothing else wants its core; what gives way goes before it too."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS_MAX)
-    with suppress(OSError):  # where a container forbids it, niceness alone leaves it some 12 % beside what gives way
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
 class Lanes:
     """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU.
 
     Where each has a core, lane `count + i` is in front of lane i.
     """
 
-    def __init__(self, count: int, work: Callable[[Batch], None], pinned_to: Sequence[int] | None) -> None:
+    def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None) -> None:
         self._count = count
-        prepare: list[Callable[[], None]]
+        prepare: list[Callable[[], Executing]]
         if pinned_to is None:
-            prepare = [_as_it_is] * count
+            prepare = [nullcontext] * count
         elif count > len(pinned_to):
-            prepare = [partial(_pinned, pinned_to[i % len(pinned_to)], give_way) for i in range(count)]
+            prepare = [partial(_pinned, pinned_to[i % len(pinned_to)], behind=False) for i in range(count)]
         else:
-            prepare = [partial(_pinned, core, then) for then in (stand_back, give_way) for core in pinned_to[:count]]
+            prepare = [partial(_pinned, core, behind=behind) for behind in (True, False) for core in pinned_to[:count]]
         self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in prepare]
         self._threads = [
             threading.Thread(target=self._run, args=(*lane, work), name=f"isochrone-lane-{i}", daemon=True)
@@ -84,16 +72,12 @@ class Lanes:
             thread.join(timeout=30.0)
 
     @staticmethod
-    def _run(queue: SimpleQueue[Batch | None], prepare: Callable[[], None], work: Callable[[Batch], None]) -> None:
-        prepare()
+    def _run(queue: SimpleQueue[Batch | None], prepare: Callable[[], Executing], work: Work) -> None:
+        executing = prepare()
         while (batch := queue.get()) is not None:
-            work(batch)
+            work(batch, executing)
 
 
-def _pinned(core: int, then: Callable[[], None]) -> None:
+def _pinned(core: int, *, behind: bool) -> Executing:
     pin(core)
-    then()
-
-
-def _as_it_is() -> None:
-    pass
+    return Aside(behind=behind)

@@ -6,13 +6,15 @@ import logging
 import os
 import select
 import threading
+from contextlib import nullcontext
 
+from backend.aside import Aside
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Failed, Finished, Run, decode_run
 from backend.engine_host.regions import Inbox, Outbox
 from backend.engine_host.store import Held
 from backend.errors import EngineError
-from backend.lanes import cores, give_way, pin
+from backend.lanes import Executing, cores, pin
 
 _log = logging.getLogger("isochrone.engines")
 
@@ -31,13 +33,14 @@ class ModelLane:
             self._inbox.map(region)
         return run
 
-    def answer(self, run: Run) -> None:
+    def answer(self, run: Run, executing: Executing) -> None:
         """Run it and say what came of it. Raises ConnectionError where nobody listens any more."""
         region = None
         reply: Finished | Failed
         try:
             feeds = {name: [array] for name, array in self._inbox.arrays(run.inputs).items()}
-            ran = self._held.engine.run(self._lane, feeds, run.outputs)
+            with executing:
+                ran = self._held.engine.run(self._lane, feeds, run.outputs)
             outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
             tensors, region = self._outbox.pack(outputs)
             reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
@@ -72,18 +75,17 @@ class LaneThread:
         self._ready.register(descriptor, select.EPOLLIN)
 
     def _run(self) -> None:
-        if self._on_cpu:
-            give_way()
+        executing: Executing = Aside(behind=False) if self._on_cpu else nullcontext()
         while True:
             for descriptor, _ in self._ready.poll():
-                self._serve(descriptor)
+                self._serve(descriptor, executing)
 
-    def _serve(self, descriptor: int) -> None:
+    def _serve(self, descriptor: int, executing: Executing) -> None:
         model = self._models[descriptor]
         try:
             run = model.receive()
             self._settle(run.core)
-            model.answer(run)
+            model.answer(run, executing)
         except (ConnectionError, ProtocolError) as error:
             if isinstance(error, ProtocolError):
                 _log.error("a model's process is sent away: %s", error)

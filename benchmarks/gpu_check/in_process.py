@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 
 from backend.batch import Batch, feeds
 from backend.engines.protocol import Array, Engine
-from backend.lanes import Lanes
+from backend.lanes import Executing, Lanes
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
 from backend.request import Pending
@@ -167,13 +167,15 @@ class InProcess:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch) -> None:
+    def _work(self, batch: Batch, executing: Executing) -> None:
         assert batch.launch is not None
         error = ""
         try:
             given = feeds(batch.requests)
             engine = self._served[batch.launch.source].engine
-            batch.ran(engine.run(batch.lane, given, batch.requests[0].wanted), given)
+            with executing:
+                ran = engine.run(batch.lane, given, batch.requests[0].wanted)
+            batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)
         self._ended.put(_Ended(batch, error, time.monotonic_ns()))

@@ -13,6 +13,7 @@ from types import TracebackType
 from backend.batch import Batch, feeds
 from backend.dispatcher import Dispatcher, Handlers, Outputs
 from backend.engines.protocol import Ran
+from backend.lanes import Executing
 from backend.request import Pending
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject
@@ -98,7 +99,7 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def _run(self, batch: Batch) -> Outputs:
+    def _run(self, batch: Batch, _executing: Executing) -> Outputs:
         with self.changed:
             self.started.append(batch)
             self.at_once += 1

@@ -6,7 +6,8 @@ import os
 import threading
 
 from backend.batch import Batch
-from backend.lanes import Lanes, cores
+from backend.lanes import Executing, Lanes, cores
+from tests.unit.ranks import rank
 
 
 def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
@@ -14,7 +15,7 @@ def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
     found: dict[int, set[int]] = {}
     done = threading.Semaphore(0)
 
-    def work(batch: Batch) -> None:
+    def work(batch: Batch, _executing: Executing) -> None:
         found[batch.lane] = os.sched_getaffinity(0)
         done.release()
 
@@ -36,9 +37,9 @@ def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
     count, policies = len(cores()), dict[int, tuple[int, int]]()
     done = threading.Semaphore(0)
 
-    def work(batch: Batch) -> None:
-        niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        policies[batch.lane] = (os.sched_getscheduler(0), niceness)
+    def work(batch: Batch, executing: Executing) -> None:
+        with executing:
+            policies[batch.lane] = rank()
         done.release()
 
     lanes = Lanes(count, work, cores())
@@ -48,8 +49,8 @@ def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
         assert done.acquire(timeout=10.0)
     lanes.close()
     behind, front = policies[0], policies[count]
-    assert behind == (os.SCHED_IDLE, 19)
-    assert front[0] == os.SCHED_OTHER and front[1] < 19
+    assert behind[0] == os.SCHED_IDLE
+    assert front == (os.SCHED_OTHER, 10)
 
 
 def test_more_lanes_than_cores_are_spread_over_them() -> None:

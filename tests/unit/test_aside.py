@@ -1,0 +1,78 @@
+"""A lane's thread goes after others while it executes a batch; where the kernel lets it come back, only then."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from backend.aside import Aside
+from tests.unit.ranks import rank
+
+Rank = tuple[int, int]
+ORDINARY, AFTER, LAST = (os.SCHED_OTHER, 0), (os.SCHED_OTHER, 10), (os.SCHED_OTHER, 19)
+IDLE = (os.SCHED_IDLE, 0)
+
+
+def ranks(behind: bool) -> tuple[bool, Rank, Rank, Rank]:
+    """On a thread of its own: whether it comes back; before, during and after an execution."""
+    found: list[tuple[bool, Rank, Rank, Rank]] = []
+
+    def run() -> None:
+        aside = Aside(behind=behind)
+        before = rank()
+        with aside:
+            during = rank()
+        found.append((aside.comes_back, before, during, rank()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def allowing(allowed: Callable[[int], bool], call: Callable[..., None], at: int) -> Callable[..., None]:
+    """The call where its argument at this place is allowed, else what the kernel says."""
+
+    def limited(*args: int) -> None:
+        if not allowed(args[at]):
+            raise PermissionError(1, "Operation not permitted")
+        call(*args)
+
+    return limited
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, *, policies: Callable[[int], bool], niceness: Callable[[int], bool]) -> None:
+    monkeypatch.setattr(os, "sched_setscheduler", allowing(policies, os.sched_setscheduler, 1))
+    monkeypatch.setattr(os, "setpriority", allowing(niceness, os.setpriority, 2))
+
+
+@pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, IDLE)])
+def test_it_steps_aside_for_the_execution_alone(behind: bool, aside: Rank) -> None:
+    if not may_return():
+        pytest.skip("this process has neither CAP_SYS_NICE nor an RLIMIT_NICE of 20")
+    assert ranks(behind) == (True, ORDINARY, aside, ORDINARY)
+
+
+@pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, IDLE)])
+def test_where_nobody_may_come_back_it_stays_aside(monkeypatch: pytest.MonkeyPatch, behind: bool, aside: Rank) -> None:
+    limit(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
+    assert ranks(behind) == (False, aside, aside, aside)
+
+
+@pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, LAST)])
+def test_where_policies_are_fixed_it_is_as_nice_as_can_be(
+    monkeypatch: pytest.MonkeyPatch, behind: bool, aside: Rank
+) -> None:
+    limit(monkeypatch, policies=lambda _: False, niceness=lambda value: value > 0)
+    assert ranks(behind) == (False, aside, aside, aside)
+
+
+def may_return() -> bool:
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(Aside(behind=False).comes_back))
+    thread.start()
+    thread.join()
+    return found[0]
