@@ -8,10 +8,13 @@ elsewhere it stays aside.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import AbstractContextManager
+from functools import cache
 
+_log = logging.getLogger("isochrone")
 _NICENESS, _NICENESS_MAX = 10, 19
 """What hands requests in and answers out shares the core, needs it for microseconds, and would else wait for the rest
 of a time slice at each of the several steps of an answer."""
@@ -38,6 +41,7 @@ class Aside(AbstractContextManager[None]):
             self._return()
         except OSError:
             self.comes_back = False
+            _warn()
 
     def __enter__(self) -> None:
         if self.comes_back:
@@ -58,3 +62,12 @@ class Aside(AbstractContextManager[None]):
             os.sched_setscheduler(0, *self._policy)
         else:
             os.setpriority(os.PRIO_PROCESS, self._thread, self._niceness)
+
+
+@cache
+def _warn() -> None:
+    """Once per process."""
+    _log.warning(
+        "isochrone: threads of this process that give way to others may not come back, so it can stand still while another "
+        "model's batch runs; give the server CAP_SYS_NICE or an RLIMIT_NICE of 20 (docker run --ulimit nice=20)"
+    )

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from backend.aside import Aside
+from backend.aside import Aside, _warn
 from tests.unit.ranks import rank
 
 Rank = tuple[int, int]
-ORDINARY, AFTER, LAST = (os.SCHED_OTHER, 0), (os.SCHED_OTHER, 10), (os.SCHED_OTHER, 19)
-IDLE = (os.SCHED_IDLE, 0)
+AFTER, LAST = (os.SCHED_OTHER, 10), (os.SCHED_OTHER, 19)
+IDLE = (os.SCHED_IDLE, rank()[1])
 
 
 def ranks(behind: bool) -> tuple[bool, Rank, Rank, Rank]:
@@ -53,13 +53,18 @@ def limit(monkeypatch: pytest.MonkeyPatch, *, policies: Callable[[int], bool], n
 def test_it_steps_aside_for_the_execution_alone(behind: bool, aside: Rank) -> None:
     if not may_return():
         pytest.skip("this process has neither CAP_SYS_NICE nor an RLIMIT_NICE of 20")
-    assert ranks(behind) == (True, ORDINARY, aside, ORDINARY)
+    assert ranks(behind) == (True, rank(), aside, rank())
 
 
 @pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, IDLE)])
-def test_where_nobody_may_come_back_it_stays_aside(monkeypatch: pytest.MonkeyPatch, behind: bool, aside: Rank) -> None:
+def test_where_nobody_may_come_back_it_stays_aside_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, behind: bool, aside: Rank
+) -> None:
+    _warn.cache_clear()
     limit(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
-    assert ranks(behind) == (False, aside, aside, aside)
+    assert [ranks(behind), ranks(behind)] == [(False, aside, aside, aside)] * 2
+    (said,) = caplog.messages
+    assert "RLIMIT_NICE of 20" in said
 
 
 @pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, LAST)])
