@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from backend import device_process
 from backend.runtime_dir import VARIABLE
 from tests.unit.devices import audit
 from tests.unit.fake_model import FakeModel
+
+
+def pytest_configure() -> None:
+    """Tests interrupt themselves; a shell that starts them in the background has switched that off."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
