@@ -67,7 +67,11 @@ class _Free(NamedTuple):
 def overtake(
     policy: Policy, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
 ) -> Urgent | None:
-    """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait."""
+    """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait.
+
+    Whether it could wait is asked beside all but what frees a lane first; whether it may go, in `_before`, beside all
+    but the one that would stand still for it.
+    """
     progress, lanes = occupancy.progress, occupancy.lanes
     candidates = _in_turn(waiting, lanes.count)
     if not candidates:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from backend.aside import Aside
 from backend.lanes import cores
+from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from tests.server.busy import Asked, Batches, arrived
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
@@ -65,6 +69,36 @@ def test_what_is_due_soon_goes_before_what_has_time(server: EmbeddedServer, clie
     # What stood still tells nothing of the prediction.
     told = "isochrone_prediction_error_ratio_count"
     eventually(lambda: metric(server, told, model="long") == len(cores()) - 1)
+
+
+def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) -> None:
+    """The rest of a lane's thread's work holds Python's lock; it comes back for it where the kernel lets it."""
+    before = idling(server)
+    long = Batches(client, "long")
+    long.ask(Asked(200))
+    eventually(lambda: idling(server) > before or not comes_back())
+    long.wait()
+    eventually(lambda: idling(server) == before)
+    assert before == 0 or not comes_back()
+
+
+def idling(server: EmbeddedServer) -> int:
+    """Threads of the server's processes that run only while nothing else wants their core."""
+    found = 0
+    for pid in processes.pids_with("ISOCHRONE_RUNTIME_DIR", str(server.runtime_dir)):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                found += os.sched_getscheduler(int(thread.name)) == os.SCHED_IDLE
+    return found
+
+
+def comes_back() -> bool:
+    """Asked on a thread of its own, which may stay aside."""
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(Aside(behind=True).comes_back))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def test_it_waits_for_a_model_that_launches_in_order(server: EmbeddedServer, client: Any) -> None:
