@@ -1,7 +1,8 @@
 """Which batch goes before another on its lane: one that would miss its deadline by waiting for a free lane.
 
-The other stands still meanwhile. It is one that makes its own deadline all the same, or misses it anyway, or is of a
-lower class; but what was launched some time ago only for as long as it still makes it, so that none stands for ever.
+The other stands still meanwhile. It is one that makes its own deadline all the same, with the bound's margin, or misses
+it anyway, even without, or is of a lower class; but what was launched some time ago only for as long as it still makes
+it, so that none stands for ever.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Urgent(NamedTuple):
 
 
 class _Yielding(NamedTuple):
-    """A batch that could stand still, and for how long without missing its deadline; inf: it misses it anyway.
+    """A batch that could stand still, and for how long without missing its deadline; inf: it misses it anyway; 0 also
+    where it makes it only by luck.
 
     place: among those that run. patient: it may be made to miss.
     """
@@ -122,11 +124,12 @@ def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupanc
         if not running.requests or not _takes_part(sources[running.key[0]], count):
             continue
         place, going = places[running.key]
-        allowed_ns = (going.deadline_ns - now_ns - policy.overhead_ns) / policy.bound.multiplier
-        spare_ns = allowed_ns - going.remaining_ns * going.pace
+        allowed_ns = going.deadline_ns - now_ns - policy.overhead_ns
+        takes_ns = going.remaining_ns * going.pace
+        spare_ns = max(0.0, allowed_ns / policy.bound.multiplier - takes_ns) if takes_ns <= allowed_ns else inf
         patient = now_ns < running.launched_ns + min(PATIENCE * running.predicted_ns, PATIENCE_NS_MAX)
-        if patient or 0.0 <= spare_ns < inf:
-            found.append(_Yielding(running.lane, place, going, spare_ns if spare_ns >= 0.0 else inf, patient))
+        if patient or spare_ns < inf:
+            found.append(_Yielding(running.lane, place, going, spare_ns, patient))
     return sorted(found, key=lambda batch: -batch.spare_ns)
 
 
