@@ -42,7 +42,7 @@ class Urgent(NamedTuple):
 
 class _Yielding(NamedTuple):
     """A batch that could stand still, and for how long without missing its deadline; inf: it misses it anyway; 0 also
-    where it makes it only by luck.
+    where it makes it by the prediction, but not with the margin.
 
     place: among those that run. patient: it may be made to miss.
     """
