@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from backend.ahead import go_ahead
 from backend.errors import ConfigError, IsochroneError, ServerError
 from backend.scheduler.messages import (
     Decided,
@@ -94,6 +95,7 @@ class SchedulerLink:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
+        go_ahead()
         while not self._closing.is_set():
             connection = self._socket
             assert connection is not None

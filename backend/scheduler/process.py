@@ -15,6 +15,7 @@ import time
 
 import msgspec
 
+from backend.ahead import go_ahead
 from backend.device_process import only_listener
 from backend.errors import ConfigError
 from backend.lanes import cores
@@ -181,6 +182,11 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.setblocking(False)
         samples = sample_log_of_environment(point.device)
         process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
+        if not go_ahead():
+            _log.info(
+                "decisions may wait for a time slice of what executes: this process may not go before it; "
+                "give the server CAP_SYS_NICE or an RLIMIT_RTPRIO of 1 (docker run --ulimit rtprio=1)"
+            )
         try:
             process.run()
         finally:

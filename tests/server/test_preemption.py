@@ -19,26 +19,27 @@ from backend.server.embedded import EmbeddedServer
 from tests.server.busy import Asked, Batches, arrived
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, write_model
+from tests.unit.ranks import may_go_ahead
 
 pytestmark = pytest.mark.alone
 
 LONG_MS, SHORT_MS = 1_500.0, 20.0
 CONFIG = 'backend: "isochrone"\nmax_batch_size: 1\n'
 IN_ORDER = 'parameters { key: "interference_aware" value { string_value: "false" } }\n'
+TAKES_MS = {"long": LONG_MS, "long_in_order": LONG_MS, "short": SHORT_MS}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     repository = tmp_path_factory.mktemp("models")
-    takes_ms = {"long": LONG_MS, "long_in_order": LONG_MS, "short": SHORT_MS}
     folders: dict[str, Path] = {
         name: write_model(repository, name, batchmates(ms), CONFIG + IN_ORDER * name.endswith("in_order"))
-        for name, ms in takes_ms.items()
+        for name, ms in TAKES_MS.items()
     }
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
         for name, folder in folders.items():
-            remember_profile(server, folder, takes_ms[name])
-        assert load(server, takes_ms) == {}
+            remember_profile(server, folder, TAKES_MS[name])
+        assert load(server, TAKES_MS) == {}
         yield server
 
 
@@ -82,13 +83,24 @@ def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) ->
     assert before == 0 or not comes_back()
 
 
+def test_what_decides_and_launches_goes_before_what_executes(server: EmbeddedServer) -> None:
+    """The scheduler, and in each model's process the thread that hears of its decisions."""
+    expected = 1 + len(TAKES_MS) if may_go_ahead() else 0
+    assert with_policy(server, os.SCHED_RR | os.SCHED_RESET_ON_FORK) == expected
+
+
 def idling(server: EmbeddedServer) -> int:
     """Threads of the server's processes that run only while nothing else wants their core."""
+    return with_policy(server, os.SCHED_IDLE)
+
+
+def with_policy(server: EmbeddedServer, policy: int) -> int:
+    """Threads of the server's processes that the kernel schedules so."""
     found = 0
     for pid in processes.pids_with("ISOCHRONE_RUNTIME_DIR", str(server.runtime_dir)):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(ProcessLookupError):  # it ended meanwhile
-                found += os.sched_getscheduler(int(thread.name)) == os.SCHED_IDLE
+                found += os.sched_getscheduler(int(thread.name)) == policy
     return found
 
 

@@ -1,11 +1,25 @@
-"""What the kernel lets a thread go before."""
+"""What the kernel lets a thread go before, and whether it lets it."""
 
 from __future__ import annotations
 
 import os
+import re
+import resource
 import threading
+from pathlib import Path
 
 
 def rank() -> tuple[int, int]:
     """The calling thread's scheduling policy and niceness."""
     return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def has_sys_nice() -> bool:
+    """Whether this process has CAP_SYS_NICE."""
+    (effective,) = re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())
+    return bool(int(effective, 16) >> 23 & 1)
+
+
+def may_go_ahead() -> bool:
+    """Whether its threads may have a real-time policy."""
+    return has_sys_nice() or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] != 0

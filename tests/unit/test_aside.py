@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from backend.aside import Aside, _warn
-from tests.unit.ranks import rank
+from tests.unit.ranks import has_sys_nice, rank
 
 Rank = tuple[int, int]
 AFTER, LAST = (os.SCHED_OTHER, 10), (os.SCHED_OTHER, 19)
@@ -75,8 +73,3 @@ def test_where_policies_are_fixed_it_is_as_nice_as_can_be(
 ) -> None:
     limit(monkeypatch, policies=lambda _: False, niceness=lambda value: value > 0)
     assert ranks(behind) == (False, aside, aside, aside)
-
-
-def has_sys_nice() -> bool:
-    (effective,) = re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())
-    return bool(int(effective, 16) >> 23 & 1)
