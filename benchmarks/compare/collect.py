@@ -108,7 +108,7 @@ class Collector:
 
     def _take(self, turn: Turn, machine: Machine) -> None:
         workload, trace = self._workload(turn, machine)
-        schedule = Schedule(workload, trace, self._plan.loads, self._plan.repeats, self._plan.seed)
+        schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
         record = self._records.samples_path(turn) if turn.server == RECORDING else None

@@ -14,12 +14,15 @@ CLASSES = (1, 2)
 LOST_MAX = 0.03
 """Share of the CPU that the host may take during a load before it is taken once more."""
 _LEFT_OUT = ("in order", "ours, no prediction")
-"""Of the full comparison, which takes three quarters of an hour as it is."""
+"""Of the full comparison, which takes most of an hour as it is."""
+CLOSE = ("naive", "no preemption", "ours, gpulets", "ours, RLS", OURS)
+"""Servers that differ by little: more repeats are needed to tell them apart."""
 TRACE = "benchmarks/traces/azure_code_2023.csv"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed.
+    """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed;
+    close_repeats: of those that are `CLOSE`.
 
     attempts: at a load that the machine's host disturbs.
     """
@@ -29,12 +32,21 @@ class Plan(msgspec.Struct, frozen=True):
     loads: tuple[float, ...] = LOADS
     arrivals: tuple[str, ...] = ("poisson", "trace")
     repeats: int = 3
+    close_repeats: int = 5
     attempts: int = 3
     seconds: float = 4.0
     seed: int = 1
     profile_seconds: float = 1.5
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     capacity_seconds: float = 6.0
+
+    def taking(self, repeat: int) -> list[str]:
+        """The servers that take part in a repeat, counted from 0."""
+        return [s for s in self.servers if repeat < (self.close_repeats if s in CLOSE else self.repeats)]
+
+    @property
+    def most_repeats(self) -> int:
+        return max(self.repeats, self.close_repeats)
 
 
 FULL = Plan()
@@ -44,6 +56,7 @@ QUICK = Plan(
     loads=(0.7, 1.1),
     arrivals=("poisson",),
     repeats=1,
+    close_repeats=1,
     attempts=1,
     seconds=1.0,
     profile_seconds=0.3,

@@ -76,13 +76,14 @@ class Records:
         (self.folder / "machine.json").write_bytes(msgspec.json.encode(machine))
 
     def turns(self) -> list[Turn]:
-        """In the order in which they are taken: every server before the next repeat."""
+        """In the order in which they are taken: every server before the next repeat, each time another one first."""
         plan = self.plan
         return [
-            Turn(repeat, arrivals, plan.servers[(i + repeat) % len(plan.servers)])
-            for repeat in range(plan.repeats)
+            Turn(repeat, arrivals, taking[(i + repeat) % len(taking)])
+            for repeat in range(plan.most_repeats)
             for arrivals in plan.arrivals
-            for i in range(len(plan.servers))
+            for taking in [plan.taking(repeat)]
+            for i in range(len(taking))
         ]
 
     def missing(self) -> list[Turn]:

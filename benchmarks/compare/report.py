@@ -12,7 +12,7 @@ from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
 from backend.simulation.contention import Truth
 from benchmarks import markdown
-from benchmarks.compare.plan import LOST_MAX, SLO_FACTORS, Plan
+from benchmarks.compare.plan import CLOSE, LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, RECORDING, SERVERS, Ours, Stock
 from benchmarks.compare.virtual import kept_in_virtual_time
@@ -89,8 +89,9 @@ def _conditions(
         f"**Conditions.** {machine.cpu}, {machine.cores} cores shared with the load generator, {machine.cores} lanes. "
         f"{len(plan.models)} models at equal rates; load 1 is {machine.capacity_per_s:.0f} requests/s, the closed-loop "
         f"capacity measured once. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over "
-        f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load; the servers take "
-        "turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
+        f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load, "
+        f"{plan.close_repeats} of {', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; the servers "
+        "take turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
         f"at most {max(lost):.0f} %). Python "

@@ -162,6 +162,18 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
         other.begin()
 
 
+def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
+    plan = QUICK.__class__(servers=("stock, rate limiter", "naive", OURS), repeats=2, close_repeats=3)
+    turns = [
+        (turn.repeat, turn.server) for turn in Records(plan, tmp_path / "records").turns() if turn.arrivals == "trace"
+    ]
+    assert turns == [
+        *[(0, s) for s in ("stock, rate limiter", "naive", OURS)],
+        *[(1, s) for s in ("naive", OURS, "stock, rate limiter")],
+        *[(2, s) for s in ("naive", OURS)],
+    ]
+
+
 def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
     records = Records(QUICK, tmp_path)
     first, second, *_ = records.turns()
