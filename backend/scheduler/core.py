@@ -105,6 +105,7 @@ class Scheduler:
         if now_ns < self._now_ns:
             raise ProtocolError(f"time went back from {self._now_ns} to {now_ns} ns")
         ended: Running | None = None
+        stand: list[Command] = []
         match event:
             case Join():
                 self._join(source, event)
@@ -115,7 +116,7 @@ class Scheduler:
             case Finish():
                 ended = self._finish(self._source(source), event, now_ns)
             case Adopt():
-                self._adopt(self._source(source), event, now_ns)
+                stand = self._adopt(self._source(source), event, now_ns)
             case Take():
                 self._take(self._source(source), event, now_ns)
             case Return():
@@ -124,7 +125,7 @@ class Scheduler:
                 return []
         self._now_ns = now_ns
         self.colocation.advance(now_ns)
-        return self._decide(now_ns, ended)
+        return stand + self._decide(now_ns, ended)
 
     def leave(self, source: int, now_ns: int) -> list[Command]:
         """The process is gone: its requests and batches are forgotten, its lanes are free."""
@@ -229,15 +230,17 @@ class Scheduler:
                 self._observer(source, batch, event, stay.neighbours())
         return batch
 
-    def _adopt(self, source: Source, event: Adopt, now_ns: int) -> None:
+    def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
         seen: set[int] = set()
         for b in event.batches:
             if b.batch >= 0 or b.batch in seen or (source.id, b.batch) in self.running or b.rows < 1 or b.lane < 0:
                 raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
             seen.add(b.batch)
+        stand: list[Command] = []
         for b in event.batches:
             own = source.own(b.rows)
-            self._start(Running((source.id, b.batch), (), own, b.lane, 1, None, now_ns, own.load.solo_ns))
+            stand += self._start(Running((source.id, b.batch), (), own, b.lane, 1, None, now_ns, own.load.solo_ns))
+        return stand
 
     def _take(self, source: Source, event: Take, now_ns: int) -> None:
         self._check_new(source, (event.request,))

@@ -38,7 +38,7 @@ class Occupancy:
         """Those that stand still, and those that did at some time."""
 
     def start(self, batch: Running, response: Response, work: Work = NOTHING) -> list[BatchKey]:
-        """A batch begins. Those that stand still for it from now on."""
+        """A batch begins. Those that stand still from now on: for it, or itself, adopted below one that runs."""
         self.running[batch.key] = batch
         self.lanes.take(batch.lane)
         give_way = [key for key in self._on(self.lanes.behind(batch.lane)) if key not in self._standing]
@@ -51,6 +51,7 @@ class Occupancy:
         if (front := self._in_front_of(batch)) is not None:  # it was adopted below one that runs
             self._remove(batch.key, batch.launched_ns)
             self._stand(batch.key, front)
+            give_way.append(batch.key)
         return give_way
 
     def end(self, key: BatchKey, now_ns: int) -> tuple[Running, Suffered | None]:

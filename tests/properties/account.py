@@ -140,8 +140,10 @@ class World:
                     self.models[source].moves |= event.transfer_in_ns + event.transfer_out_ns > 0
                     self.taught.append(batch.interval.without(event.transfer_in_ns, event.transfer_out_ns))
             case Adopt():
-                for b in event.batches:
-                    self._start(source, b.batch, (), b.rows, b.lane)
+                stand = [batch for b in event.batches for batch in self._start(source, b.batch, (), b.rows, b.lane)]
+                told, commands = commands[: len(stand)], commands[len(stand) :]
+                self.commands += told
+                assert {id(self._told_to_stand(command)) for command in told} == set(map(id, stand))
             case Take():
                 lease = self.models[source].lease
                 assert lease is not None
@@ -173,17 +175,19 @@ class World:
 
     def _start(
         self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int, due_ns: int | None = None
-    ) -> None:
+    ) -> list[Batch]:
+        """Those that stand still from now on."""
         join = self.models[source].join
         load = join.profile.at(rows)
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         lane = lane if lane < 2 * self.lanes else self.lanes - 1
         self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns, due_ns)
         self.log.append(interval)
-        for below in self._on(lane - self.lanes):
-            self._stand(below)
-        if self._on(lane + self.lanes):
-            self._stand(self.models[source].running[batch])
+        begun = self.models[source].running[batch]
+        return [
+            *(below for below in self._on(lane - self.lanes) if self._stand(below)),
+            *([begun] if self._on(lane + self.lanes) and self._stand(begun) else []),
+        ]
 
     def _end(self, source: int, batch: int) -> Batch:
         ended = self.models[source].running.pop(batch)
@@ -201,10 +205,13 @@ class World:
         """Those on this lane, or in front of one. lane: below 0, or beyond those in front: nobody."""
         return [b for model in self.models.values() for b in model.running.values() if b.lane == lane]
 
-    def _stand(self, batch: Batch) -> None:
-        if not batch.stands:
-            batch.stands = batch.stood = True
-            batch.interval.end_ns = self.now_ns
+    def _stand(self, batch: Batch) -> bool:
+        """Whether it did not before."""
+        if batch.stands:
+            return False
+        batch.stands = batch.stood = True
+        batch.interval.end_ns = self.now_ns
+        return True
 
     def _obey(self, commands: list[Command]) -> None:
         self.commands += commands
@@ -227,9 +234,12 @@ class World:
         assert not preempted, "nobody goes before it"
         self._check()
 
+    def _told_to_stand(self, command: Command) -> Batch:
+        assert isinstance(command, Preempted)
+        return self.models[command.source].running[command.batch]
+
     def _preempted(self, preempted: Preempted) -> Batch:
-        model = self.models[preempted.source]
-        batch = model.running[preempted.batch]
+        model, batch = self.models[preempted.source], self._told_to_stand(preempted)
         assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
         assert batch.requests and batch.lane < self.lanes and not batch.stands
         young = self.now_ns < batch.launched_ns + 1_000 * MS

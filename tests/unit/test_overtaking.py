@@ -213,12 +213,14 @@ def test_a_process_that_leaves_while_it_stands_still_is_forgotten() -> None:
     assert not made.core.running
 
 
-def test_what_ran_while_there_was_no_scheduler_is_adopted_in_front_of_the_other() -> None:
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_what_ran_while_there_was_no_scheduler_is_adopted_in_front_of_the_other(order: tuple[int, int]) -> None:
     made = device()
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"m{source}", preemptible_lanes=1))
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 1),)), made.now_ns)
-    made.core.handle(2, Adopt((RunningBatch(-1, 1, 0),)), made.now_ns)
+    lanes = {1: 1, 2: 0}
+    said = [made.core.handle(source, Adopt((RunningBatch(-1, 1, lanes[source]),)), made.now_ns) for source in order]
+    assert said == [[], [Preempted(2, -1)]]
     assert made.core.colocation.running()[0] == 1.0
     made.core.leave(1, made.now_ns)
     made.core.check_invariants()
