@@ -67,9 +67,8 @@ def report(device: Device, rows: Sequence[Row], starved: Sequence[Starved], seco
         "with `RECORDS=results/bench` from what `make bench` did. The same records give the same figures on any day.",
         f"**Conditions.** {len(device.profiles)} models at equal rates, deadlines of 2, 4 and 8 × p95 alone, two "
         f"classes by turns, `on_miss: reject`, {device.lanes} lanes; interference and its spread learned from "
-        f"{len(device.samples):,} batches ({device.name}); around an execution a batch keeps its lane for "
-        f"{device.around_ns / 1e6:.1f} ms{', as measured there' if device.around_ns else ''}; {seconds:g} s × {seeds} "
-        "seeds per load. Load 1 keeps every lane busy with batches of one at their latency alone.",
+        f"{len(device.samples):,} batches ({device.name}); {seconds:g} s × {seeds} seeds per load. Load 1 keeps every "
+        "lane busy with batches of one at their latency alone.",
         "## Deadlines kept, % (class 1 / class 2)",
         markdown.table(["", *loads, "what it is"], kept),
         *([f"Of the way from stock to the oracle, ours goes {way}."] if way else []),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import msgspec
 
@@ -18,7 +17,7 @@ from backend.load.outcomes import Outcome, Summary, by_class, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.records import Machine, Recorded
+from benchmarks.compare.records import Machine
 from benchmarks.compare.servers import OURS
 from benchmarks.errors import BenchmarkError
 from benchmarks.profiles import p95_ms, read_profiles
@@ -44,14 +43,13 @@ class Row(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Device:
-    """What was recorded of it, and what follows. around_ns: what a batch keeps its lane for beside its execution."""
+    """What was recorded of it, and what follows."""
 
     name: str
     samples: Sequence[Sample]
     profiles: Mapping[str, ProfileFile]
     truth: Truth
     lanes: int
-    around_ns: int = 0
 
     def models(self, *, rejects: bool) -> list[SimulatedModel]:
         return [
@@ -71,11 +69,9 @@ class Device:
 
 def read_device(folder: Path, lanes: int) -> Device:
     """Raises BenchmarkError where neither `make study` nor `make bench` has recorded it with so many lanes."""
-    name, around_ns = f"test-set-3-{lanes}-lanes", 0
-    files = [folder / "logs" / f"{name}.jsonl"]
+    name, files = f"test-set-3-{lanes}-lanes", [folder / "logs" / f"test-set-3-{lanes}-lanes.jsonl"]
     if not files[0].is_file() and _lanes_of_bench(folder) == lanes:
-        name, around_ns = "make bench", _around_ns(folder)
-        files = sorted((folder / "turns").glob(f"*-{OURS}-*.jsonl"))
+        name, files = "make bench", sorted((folder / "turns").glob(f"*-{OURS}-*.jsonl"))
     try:
         samples = sorted((s for file in files for s in read_samples(file).samples), key=lambda s: s.start_ns)
     except SamplesError as error:
@@ -84,7 +80,7 @@ def read_device(folder: Path, lanes: int) -> Device:
     profiles = read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
     if not profiles or not samples:
         raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
-    return Device(name, samples, profiles, learned(samples), lanes, around_ns)
+    return Device(name, samples, profiles, learned(samples), lanes)
 
 
 def _lanes_of_bench(folder: Path) -> int | None:
@@ -93,20 +89,13 @@ def _lanes_of_bench(folder: Path) -> int | None:
     return msgspec.json.decode(machine.read_bytes(), type=Machine).cores if machine.is_file() else None
 
 
-def _around_ns(folder: Path) -> int:
-    """What `make bench` measured of ours: the median over its turns and loads, whose figures are means."""
-    files = sorted((folder / "turns").glob(f"*-{OURS}-[0-9].json"))
-    found = [s.around_ms for file in files for s in msgspec.json.decode(file.read_bytes(), type=Recorded).spent]
-    return round(median(found) * 1e6) if found else 0
-
-
 def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:
     """plans: one per seed, each of so many seconds."""
     rival = RIVALS[name]
     models, outcomes = rival.models(device.models(rejects=True)), list[Outcome]()
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
-        ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed), device.around_ns)
+        ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))
         found = ran.outcomes()
         # A rival that knows of no classes was sent none: they are the plan's.
         outcomes += (

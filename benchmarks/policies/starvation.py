@@ -57,8 +57,7 @@ def starve(device: Device, seconds: float) -> list[Starved]:
     found = []
     for case, (rejects, policy) in CASES.items():
         scheduler = Scheduler(device.lanes, policy=policy)
-        virtual = VirtualDevice(device.truth, 0)
-        ran = simulate(device.models(rejects=rejects), plan, scheduler, virtual, device.around_ns)
+        ran = simulate(device.models(rejects=rejects), plan, scheduler, VirtualDevice(device.truth, 0))
         low = [r for r in ran.requests if r.arrival.priority == LOW]
         times = [(r.answered_s - r.arrival.at_s) / solo_s[r.arrival.model] for r in low if r.answered_s is not None]
         found.append(
