@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -14,11 +13,8 @@ from backend.load.outcomes import summarise
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from benchmarks.compare.records import Machine, Recorded
-from benchmarks.compare.spent import Spent
 from benchmarks.contention import Workload, generate
 from benchmarks.policies.__main__ import main
-from benchmarks.policies.runs import read_device
 from benchmarks.policies.starvation import CASES
 from benchmarks.rivals import RIVALS
 from predictor.samples import encode_sample
@@ -98,7 +94,9 @@ def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
 def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "test-set-3-2-lanes.jsonl").write_bytes(b"".join(map(encode_sample, SAMPLES)))
-    profiled(tmp_path)
+    for name in ("m0", "m1", "m2", "m3"):
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        write_profile(tmp_path / "models" / name / "1" / "profile.json", profile_file(name, (1, 10, 11), (8, 40, 41)))
     app = typer.Typer()
     app.command()(main)
     written = tmp_path / "policies.md"
@@ -116,24 +114,3 @@ def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
     assert wrong.exit_code == 1
     missing = CliRunner().invoke(app, ["--records", str(tmp_path / "nowhere")])
     assert missing.exit_code == 1
-
-
-def test_the_device_of_a_comparison_knows_what_it_measured_around_executions(tmp_path: Path) -> None:
-    turns = tmp_path / "turns"
-    turns.mkdir()
-    profiled(tmp_path)
-    (tmp_path / "machine.json").write_bytes(msgspec.json.encode(Machine("a cpu", 2, 100.0)))
-    (turns / "poisson-isochrone-recording-0.jsonl").write_bytes(b"".join(map(encode_sample, SAMPLES)))
-    for server, around_ms in (("isochrone", (1.0, 2.0, 6.0)), ("isochrone-recording", (9.0, 9.0, 9.0))):
-        costs = [Spent(load, 1.0, 1.0, 10.0, ms, 0.5) for load, ms in zip((0.5, 0.7, 0.9), around_ms, strict=True)]
-        found = Recorded([], [], None, costs)
-        (turns / f"poisson-{server}-0.json").write_bytes(msgspec.json.encode(found))
-    device = read_device(tmp_path, 2)
-    assert (device.name, len(device.samples), device.around_ns) == ("make bench", len(SAMPLES), 2_000_000)
-
-
-def profiled(folder: Path) -> None:
-    """Four models, where the command looks for their profiles."""
-    for name in ("m0", "m1", "m2", "m3"):
-        (folder / "models" / name / "1").mkdir(parents=True)
-        write_profile(folder / "models" / name / "1" / "profile.json", profile_file(name, (1, 10, 11), (8, 40, 41)))
