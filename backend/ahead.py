@@ -13,10 +13,10 @@ def go_ahead() -> bool:
     """From now on the calling thread, but none that it starts, goes before threads of ordinary rank.
 
     False where it does not: the kernel allows it with CAP_SYS_NICE, or an RLIMIT_RTPRIO of 1. One that has another
-    than the ordinary policy keeps it.
+    than the ordinary policy keeps it, be it a lower one.
     """
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return True
+    if (policy := os.sched_getscheduler(0)) != os.SCHED_OTHER:
+        return policy not in (os.SCHED_BATCH, os.SCHED_IDLE)
     try:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except OSError:

@@ -181,9 +181,8 @@ class World:
         load = join.profile.at(rows)
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         lane = lane if lane < 2 * self.lanes else self.lanes - 1
-        self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns, due_ns)
+        begun = self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns, due_ns)
         self.log.append(interval)
-        begun = self.models[source].running[batch]
         return [
             *(below for below in self._on(lane - self.lanes) if self._stand(below)),
             *([begun] if self._on(lane + self.lanes) and self._stand(begun) else []),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from backend.server.embedded import EmbeddedServer
 from tests.server.busy import Asked, Batches, arrived
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, write_model
-from tests.unit.ranks import may_go_ahead
+from tests.unit.ranks import may_go_ahead, on_a_thread
 
 pytestmark = pytest.mark.alone
 
@@ -106,11 +105,7 @@ def with_policy(server: EmbeddedServer, policy: int) -> int:
 
 def comes_back() -> bool:
     """Asked on a thread of its own, which may stay aside."""
-    found: list[bool] = []
-    thread = threading.Thread(target=lambda: found.append(Aside(behind=True).comes_back))
-    thread.start()
-    thread.join()
-    return found[0]
+    return on_a_thread(lambda: Aside(behind=True).comes_back)
 
 
 def test_it_waits_for_a_model_that_launches_in_order(server: EmbeddedServer, client: Any) -> None:

@@ -6,12 +6,25 @@ import os
 import re
 import resource
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def rank() -> tuple[int, int]:
     """The calling thread's scheduling policy and niceness."""
     return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def on_a_thread(call: Callable[[], T]) -> T:
+    """What comes of it on a thread of its own, whose rank ends with it."""
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def has_sys_nice() -> bool:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 import pytest
 
 from backend.ahead import go_ahead
-from tests.unit.ranks import may_go_ahead
+from tests.unit.ranks import T, may_go_ahead, on_a_thread
 
-T = TypeVar("T")
 FIRST = os.SCHED_RR | os.SCHED_RESET_ON_FORK
-
-
-def on_a_thread(call: Callable[[], T]) -> T:
-    """What comes of it on a thread of its own, whose rank ends with it."""
-    found: list[T] = []
-    thread = threading.Thread(target=lambda: found.append(call()))
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def after_going_ahead(then: Callable[[], T]) -> tuple[bool, T]:
@@ -51,9 +39,9 @@ def test_where_the_kernel_forbids_it_all_stays_as_it_was(monkeypatch: pytest.Mon
     assert after_going_ahead(policy) == (False, os.SCHED_OTHER)
 
 
-def test_another_policy_is_kept() -> None:
+def test_another_policy_is_kept_and_what_it_is_worth_said() -> None:
     def idling() -> tuple[bool, int]:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return go_ahead(), policy()
 
-    assert on_a_thread(idling) == (True, os.SCHED_IDLE)
+    assert on_a_thread(idling) == (False, os.SCHED_IDLE)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
 import pytest
 
 from backend.aside import Aside, _warn
-from tests.unit.ranks import has_sys_nice, rank
+from tests.unit.ranks import has_sys_nice, on_a_thread, rank
 
 Rank = tuple[int, int]
 AFTER, LAST = (os.SCHED_OTHER, 10), (os.SCHED_OTHER, 19)
@@ -18,19 +17,15 @@ IDLE = (os.SCHED_IDLE, rank()[1])
 
 def ranks(behind: bool) -> tuple[bool, Rank, Rank, Rank]:
     """On a thread of its own: whether it comes back; before, during and after an execution."""
-    found: list[tuple[bool, Rank, Rank, Rank]] = []
 
-    def run() -> None:
+    def run() -> tuple[bool, Rank, Rank, Rank]:
         aside = Aside(behind=behind)
         before = rank()
         with aside:
             during = rank()
-        found.append((aside.comes_back, before, during, rank()))
+        return aside.comes_back, before, during, rank()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return found[0]
+    return on_a_thread(run)
 
 
 def allowing(allowed: Callable[[int], bool], call: Callable[..., None], at: int) -> Callable[..., None]:
