@@ -69,5 +69,5 @@ def _warn() -> None:
     """Once per process."""
     _log.warning(
         "isochrone: threads of this process that give way to others may not come back, so it can stand still while "
-        "another model's batch runs; give the server CAP_SYS_NICE or an RLIMIT_NICE of 20 (docker run --ulimit nice=20)"
+        "another model's batch runs; give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"
     )

@@ -15,7 +15,7 @@ import time
 
 import msgspec
 
-from backend.ahead import go_ahead
+from backend.ahead import lead_session
 from backend.device_process import only_listener
 from backend.errors import ConfigError
 from backend.lanes import cores
@@ -182,11 +182,6 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.setblocking(False)
         samples = sample_log_of_environment(point.device)
         process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
-        if not go_ahead():
-            _log.info(
-                "decisions may wait for a time slice of what executes: this process may not go before it; "
-                "give the server CAP_SYS_NICE or an RLIMIT_RTPRIO of 1 (docker run --ulimit rtprio=1)"
-            )
         try:
             process.run()
         finally:
@@ -205,6 +200,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if not lead_session():
+        _log.info(
+            "decisions may wait for a time slice of what executes: this process may not go before it; "
+            "give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"
+        )
     try:
         serve(meeting_point(options.device), options.lanes, options.linger_s)
     except ConfigError as error:

@@ -138,6 +138,7 @@ def test_a_scheduler_that_nobody_needs_ends_and_takes_its_socket_along() -> None
     assert not point.socket.exists()
     serve(point, 1, linger_s=None)  # one runs already, by the lock that this process holds: returns at once
     assert int(point.lock.read_text()) == os.getpid()
+    assert os.getpriority(os.PRIO_PROCESS, 0) >= 0  # only a process of its own goes before others
 
 
 # What outlives it

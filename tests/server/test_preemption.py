@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -85,21 +85,21 @@ def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) ->
 def test_what_decides_and_launches_goes_before_what_executes(server: EmbeddedServer) -> None:
     """The scheduler, and in each model's process the thread that hears of its decisions."""
     expected = 1 + len(TAKES_MS) if may_go_ahead() else 0
-    assert with_policy(server, os.SCHED_RR | os.SCHED_RESET_ON_FORK) == expected
+    assert threads(server, lambda thread: os.getpriority(os.PRIO_PROCESS, thread) == -20) == expected
 
 
 def idling(server: EmbeddedServer) -> int:
     """Threads of the server's processes that run only while nothing else wants their core."""
-    return with_policy(server, os.SCHED_IDLE)
+    return threads(server, lambda thread: os.sched_getscheduler(thread) == os.SCHED_IDLE)
 
 
-def with_policy(server: EmbeddedServer, policy: int) -> int:
-    """Threads of the server's processes that the kernel schedules so."""
+def threads(server: EmbeddedServer, which: Callable[[int], bool]) -> int:
+    """How many of the server's processes' are so."""
     found = 0
     for pid in processes.pids_with("ISOCHRONE_RUNTIME_DIR", str(server.runtime_dir)):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(ProcessLookupError):  # it ended meanwhile
-                found += os.sched_getscheduler(int(thread.name)) == policy
+                found += which(int(thread.name))
     return found
 
 

@@ -34,5 +34,5 @@ def has_sys_nice() -> bool:
 
 
 def may_go_ahead() -> bool:
-    """Whether its threads may have a real-time policy."""
-    return has_sys_nice() or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] != 0
+    """Whether its threads may be as little nice as can be."""
+    return has_sys_nice() or not 0 <= resource.getrlimit(resource.RLIMIT_NICE)[0] < 40

@@ -59,7 +59,7 @@ def test_where_nobody_may_come_back_it_stays_aside_and_says_so_once(
     limit(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
     assert [ranks(behind), ranks(behind)] == [(False, aside, aside, aside)] * 2
     (said,) = caplog.messages
-    assert "RLIMIT_NICE of 20" in said
+    assert "RLIMIT_NICE of 40" in said
 
 
 @pytest.mark.parametrize(("behind", "aside"), [(False, AFTER), (True, LAST)])
