@@ -1,9 +1,9 @@
 """Running a thread as soon as it has something to do, also where every core executes a batch.
 
-What decides launches and what carries them out need a core for microseconds. Woken like any other thread they may wait
-there for the rest of another's time slice, some milliseconds, in which the lane that they are about to fill idles. They
-are nice, as little as can be, not real-time: a real-time thread wakes on the core that it ran on last, and would stop
-the batch there though another core idles.
+What hands requests in, decides launches and carries them out needs a core for microseconds. Woken like any other thread
+it may wait there for the rest of another's time slice, some milliseconds, in which the lane that it is about to fill
+idles. It is nice, as little as can be, not real-time: a real-time thread wakes on the core that it ran on last, and
+would stop the batch there though another core idles.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from backend.ahead import go_ahead
 from backend.engines.loading import open_engine, read_model_specs
 from backend.errors import IsochroneError
 from backend.instance import Instance
@@ -60,6 +61,7 @@ class TritonPythonModel:
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
+        go_ahead()  # Triton calls `execute` on this thread too: what arrived is known before more is executed
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue the requests; each is answered later through its response sender."""
