@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from backend.batch import Batch
-from backend.engines.protocol import Array
+from backend.engines.protocol import Array, Executing
 from backend.errors import IsochroneError
-from backend.lanes import Executing, Lanes
+from backend.lanes import Lanes
 from backend.link import Callbacks, SchedulerLink
 from backend.request import Pending
 from backend.scheduler.messages import (

@@ -19,10 +19,9 @@ from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
 from backend.engines.loading import default_lanes, pinned_cores, preemptible_lanes
-from backend.engines.protocol import Array, Engine
+from backend.engines.protocol import Array, Engine, Executing
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
-from backend.lanes import Executing
 from backend.load_profile import profile_at_load
 from backend.metrics import Metrics
 from backend.model_config import ModelConfig
@@ -129,8 +128,7 @@ class Instance:
     def _run(self, batch: Batch, executing: Executing) -> Outputs:
         names = batches.wanted(batch.requests)
         given = batches.feeds(batch.requests)
-        with executing:
-            ran = self._engine.run(batch.lane, given, names)
+        ran = self._engine.run(batch.lane, given, names, executing)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

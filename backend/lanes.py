@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from queue import SimpleQueue
 
 from backend.aside import Aside
 from backend.batch import Batch
+from backend.engines.protocol import Executing
 
-Executing = AbstractContextManager[None]
-"""What a batch is executed in, and nothing else that a lane's thread does."""
 Work = Callable[[Batch, Executing], None]
 
 

@@ -13,8 +13,9 @@ from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Failed, Finished, Run, decode_run
 from backend.engine_host.regions import Inbox, Outbox
 from backend.engine_host.store import Held
+from backend.engines.protocol import Executing
 from backend.errors import EngineError
-from backend.lanes import Executing, cores, pin
+from backend.lanes import cores, pin
 
 _log = logging.getLogger("isochrone.engines")
 
@@ -39,8 +40,7 @@ class ModelLane:
         reply: Finished | Failed
         try:
             feeds = {name: [array] for name, array in self._inbox.arrays(run.inputs).items()}
-            with executing:
-                ran = self._held.engine.run(self._lane, feeds, run.outputs)
+            ran = self._held.engine.run(self._lane, feeds, run.outputs, executing)
             outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
             tensors, region = self._outbox.pack(outputs)
             reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)

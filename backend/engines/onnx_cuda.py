@@ -14,7 +14,7 @@ from backend.engines.gpu_lanes import GpuLanes
 from backend.engines.gpu_runtime import Device, Stream
 from backend.engines.gpu_transfers import Timings
 from backend.engines.onnx_lane import OnnxLane
-from backend.engines.protocol import EngineOptions, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
 
@@ -42,9 +42,10 @@ class OnnxCudaEngine:
         self.inputs, self.outputs = session.inputs, session.outputs
         self.identity = ", ".join(filter(None, (f"onnxruntime {version} CUDAExecutionProvider", mps.stated_share())))
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """See `Engine.run`."""
-        return self._lanes.run(lane, feeds, outputs)
+        with executing:
+            return self._lanes.run(lane, feeds, outputs)
 
     def timings(self, lane: int) -> Timings | None:
         """Of the last batch that ended well on a lane; for the thread that ran it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,10 @@ Array = NDArray[np.generic]
 Feeds = Mapping[str, Sequence[Array]]
 """Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
 the whole, which spares a copy."""
+
+Executing = AbstractContextManager[None]
+"""What a batch is executed in, and nothing else that a lane's thread does."""
+AS_IT_IS: Executing = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,11 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Engine, version and whatever else its timings depend on."""
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
-        """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails."""
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+        """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
+
+        executing: where this thread executes it. As little as can be happens in there that holds Python's lock.
+        """
 
     def close(self) -> None:
         """Give back what the model holds; no run is under way."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from backend.datatypes import BY_CONFIG
 from backend.engine_host.channel import ProtocolError
 from backend.engine_host.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import EngineOptions, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
 from backend.engines.shared_link import EngineLink
 from backend.errors import EngineError
 from backend.model_config import EngineConfig
@@ -31,8 +31,8 @@ class SharedEngine:
         self.outputs = tuple(map(_spec, opened.outputs))
         self.identity = opened.identity
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
-        """See `Engine.run`."""
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+        """See `Engine.run`. This thread executes nothing."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None
         for _ in range(_TRIES):

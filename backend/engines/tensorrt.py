@@ -13,7 +13,7 @@ from backend.engines.gpu_transfers import Timings
 from backend.engines.plan_layout import admits, check_batches, largest_shapes, specs
 from backend.engines.plan_memory import Budget, check_budget
 from backend.engines.plan_runtime import Plan
-from backend.engines.protocol import EngineOptions, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.engines.tensorrt_lane import Lane
 from backend.errors import ConfigError, EngineError
@@ -37,9 +37,10 @@ class TensorRtEngine:
         graphs = f"{'with' if self._has_graphs else 'without'} CUDA graphs"
         self.identity = ", ".join(filter(None, (f"tensorrt {plan.version}", graphs, mps.stated_share())))
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """See `Engine.run`."""
-        return self._lanes.run(lane, feeds, outputs)
+        with executing:
+            return self._lanes.run(lane, feeds, outputs)
 
     def timings(self, lane: int) -> Timings | None:
         """Of the last batch that ended well on a lane; for the thread that ran it."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from backend.batch import Batch, feeds
-from backend.engines.protocol import Array, Engine
-from backend.lanes import Executing, Lanes
+from backend.engines.protocol import Array, Engine, Executing
+from backend.lanes import Lanes
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
 from backend.request import Pending
@@ -173,8 +173,7 @@ class InProcess:
         try:
             given = feeds(batch.requests)
             engine = self._served[batch.launch.source].engine
-            with executing:
-                ran = engine.run(batch.lane, given, batch.requests[0].wanted)
+            ran = engine.run(batch.lane, given, batch.requests[0].wanted, executing)
             batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)

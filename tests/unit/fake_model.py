@@ -12,8 +12,7 @@ from types import TracebackType
 
 from backend.batch import Batch, feeds
 from backend.dispatcher import Dispatcher, Handlers, Outputs
-from backend.engines.protocol import Ran
-from backend.lanes import Executing
+from backend.engines.protocol import Executing, Ran
 from backend.request import Pending
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject

@@ -14,7 +14,7 @@ from backend.engine_host.lanes import LaneThread, ModelLane
 from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
 from backend.engine_host.store import EngineStore
 from backend.engines import shared_session
-from backend.engines.protocol import EngineOptions, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import cores
 from tests.unit.fake_model import eventually
@@ -33,9 +33,10 @@ class FakeEngine:
         self.work: Callable[[], object] = lambda: None
         self.closed = False
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         assert (lane, feeds, tuple(outputs)) == (3, {}, ("y",))
-        self.work()
+        with executing:
+            self.work()
         return Ran([np.ones(1, np.float32)], 7, 5, 3)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from backend.engines.onnx import OnnxEngine
-from backend.engines.protocol import Array, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, Array, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival, Traffic, poisson
 from backend.scheduler.sample_log import SampleLog
@@ -84,7 +84,7 @@ class Broken:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:  # noqa: ARG002
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         self.runs += 1
         if self.runs % 2 == 0:
             raise EngineError("the model's run failed: no")
@@ -118,7 +118,7 @@ class Waiting(Broken):
         super().__init__()
         self.go = threading.Event()
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str]) -> Ran:  # noqa: ARG002
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         assert self.go.wait(30.0)
         return Ran([], 1)
 

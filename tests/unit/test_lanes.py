@@ -6,7 +6,8 @@ import os
 import threading
 
 from backend.batch import Batch
-from backend.lanes import Executing, Lanes, cores
+from backend.engines.protocol import Executing
+from backend.lanes import Lanes, cores
 from tests.unit.ranks import rank
 
 
