@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf, isnan
 from operator import attrgetter
 from pathlib import Path
 from statistics import median
 
-from backend.load.outcomes import Summary
 from backend.load.report import Cell, Point, cell, points
 from backend.simulation.contention import Truth
 from benchmarks import markdown
 from benchmarks.compare.plan import CLOSE, LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
 from benchmarks.compare.servers import OURS, RECORDING, SERVERS, Ours, Stock
+from benchmarks.compare.standing import Count, Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.profiles import p95_ms
 from profiler.host import package_version
@@ -23,23 +24,38 @@ from profiler.profile_file import ProfileFile
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
 HIGH, LOW = "1", "2"
+_AHEAD = (
+    "How many more deadlines ours kept than other schedulers on this backend, in points: mean over the repeats that "
+    "both took part in, and its standard error:"
+)
 
 
 class Found:
-    """Figures of one kind of arrivals, over all turns."""
+    """Figures of one kind of arrivals. points, measured: of the repeats that every server took part in; every: of all.
+
+    Each repeat has its own requests, and some are harder than others.
+    """
 
     def __init__(self, plan: Plan, arrivals: str, recorded: Mapping[Turn, Recorded]) -> None:
         self.arrivals = arrivals
         turns = {turn: r for turn, r in recorded.items() if turn.arrivals == arrivals}
-        self.measured = [m for r in turns.values() for m in r.measured]
+        self.servers = [s for s in plan.servers if any(turn.server == s for turn in turns)]
+        taken = [{turn.repeat for turn in turns if turn.server == s} for s in self.servers]
+        shared = set.intersection(*taken) if taken else set()
+        self.measured = [m for turn, r in turns.items() for m in r.measured if turn.repeat in shared]
+        self.ours = [m for turn, r in turns.items() for m in r.measured if turn.server == OURS]
         self.spent = [s for r in turns.values() for s in r.spent]
         """Of our own server."""
         self.points: list[Point] = points(self.measured)
-        self.servers = [s for s in plan.servers if any(turn.server == s for turn in turns)]
+        self.every: list[Point] = points([m for r in turns.values() for m in r.measured])
         self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
 
     def at(self, server: str, load: float) -> Cell:
         return cell(self.points, server, load)
+
+    def beside(self, server: str, load: float) -> Pair:
+        """Ours and that one."""
+        return Pair(self.every, OURS, server, load)
 
     def stock(self) -> list[str]:
         return [s for s in self.servers if isinstance(SERVERS[s], Stock)]
@@ -90,7 +106,8 @@ def _conditions(
         f"{len(plan.models)} models at equal rates; load 1 is {machine.capacity_per_s:.0f} requests/s, the closed-loop "
         f"capacity measured once. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over "
         f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load, "
-        f"{plan.close_repeats} of {', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; the servers "
+        f"{plan.close_repeats} of {', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; tables and "
+        "plots are of the repeats that all took part in, two servers are compared by those that both did. The servers "
         "take turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
@@ -126,20 +143,22 @@ def _goals(found: Found) -> str:
     """Ours against each bar, load by load."""
     rows, rivals = [], [s for s in found.servers if s not in (OURS, RECORDING)]
     for load in found.loads:
-        ours = found.at(OURS, load)
-        stock = {s: found.at(s, load) for s in found.stock()}
-        if not ours or not stock:
+        stock = {s: found.beside(s, load) for s in found.stock()}
+        ours = cell(found.every, OURS, load)
+        if not ours or not any(stock.values()):
             continue
-        best = max(stock, key=lambda s: stock[s].met())
+        best = min((s for s in stock if stock[s]), key=lambda s: stock[s].ratio(met, inf))
+        low = min((pair.ratio(met_of(LOW), inf) for s in rivals if (pair := found.beside(s, load))), default=inf)
+        high_missed = 1 - ours.total(met_of(HIGH)) / ours.total(lambda p: p.classes[HIGH].requests)
         rows.append(
             [
                 f"{load:g}",
-                _ratio(_missed(ours), _missed(stock[best])),
-                _ratio(_good(ours), _good(found.at(_DEFAULT_STOCK, load))),
-                f"{_ratio(_good(ours), _good(stock[best]))} ({best})",
-                _ratio(_good(ours), _good(found.at(_NAIVE, load))),
-                f"{100 * (1 - ours.class_met(HIGH)):.1f}",
-                _ratio(_low(ours), max((_low(found.at(s, load)) or 0.0 for s in rivals), default=0.0)),
+                _ratio(stock[best], missed),
+                _ratio(found.beside(_DEFAULT_STOCK, load), met),
+                f"{_ratio(stock[best], met)} ({best})",
+                _ratio(found.beside(_NAIVE, load), met),
+                f"{100 * high_missed:.1f}",
+                _shown(low),
             ]
         )
     header = [
@@ -154,23 +173,20 @@ def _goals(found: Found) -> str:
     goals = (
         "Goals: up to load 0.7 at most half of the best stock setting's misses and nowhere less than 0.98 × its "
         "goodput; from 1.1 on 2.5 × default stock's, 1.3 × the best stock's and 1.1 × naive's goodput; class 1 misses "
-        "at most 2 % at 1.1 and 5 % at 1.5; class 2 keeps 0.7 of the most that a rival gives it. Medians over the "
-        "repeats."
+        "at most 2 % at 1.1 and 5 % at 1.5; class 2 keeps 0.7 of the most that a rival gives it. Of all requests of "
+        "the repeats that both took part in."
     )
-    swapped = [
-        s for s in found.servers if isinstance(kind := SERVERS[s], Ours) and (kind.rival or "").startswith("ours")
-    ]
-    ahead = [
-        f"- beside *{s}*: "
-        + ", ".join(
-            f"{100 * (found.at(OURS, load).met() - found.at(s, load).met()):+.1f} points at load {load:g}"
-            for load in found.loads
-            if found.at(OURS, load) and found.at(s, load)
-        )
-        for s in swapped
-    ]
+    others = [s for s in found.servers if isinstance(SERVERS[s], Ours) and s not in (OURS, RECORDING)]
+    ahead = [f"- *{s}*: {', '.join(_ahead(found, s))}" for s in others]
     text = f"### Where ours stands\n\n{goals}\n\n{markdown.table(header, rows)}"
-    return text if not ahead else f"{text}\n\nDeadlines kept, ours with another predictor:\n\n" + "\n".join(ahead)
+    return text if not ahead else f"{text}\n\n{_AHEAD}\n\n" + "\n".join(ahead)
+
+
+def _ahead(found: Found, server: str) -> Iterator[str]:
+    for load in found.loads:
+        if pair := found.beside(server, load):
+            points_more, error = (100 * figure for figure in pair.kept_more())
+            yield f"{points_more:+.1f}{'' if isnan(error) else f' ± {error:.1f}'} at load {load:g}"
 
 
 def _time_spent(found: Found) -> str:
@@ -194,10 +210,10 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
     """The simulator asked the same."""
     rows = []
     for load in found.loads:
-        repeats = [m for m in found.measured if m.target == OURS and m.load == load]
+        repeats = [m for m in found.ours if m.load == load]
         costs = [s for s in found.spent if s.load == load]
         if repeats and costs:
-            real = found.at(OURS, load).met()
+            real = cell(found.every, OURS, load).met()
             virtual = kept_in_virtual_time(repeats, profiles, lanes, truth, costs)
             rows.append([f"{load:g}", f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}"])
     return (
@@ -208,26 +224,12 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
     )
 
 
-def _missed(c: Cell) -> float | None:
-    return 1.0 - c.met() if c else None
+def _ratio(pair: Pair, of: Count) -> str:
+    return _shown(pair.ratio(of, inf) if pair else inf)
 
 
-def _good(c: Cell) -> float | None:
-    return c.median(lambda p: p.all.goodput_per_s) if c else None
-
-
-def _low(c: Cell) -> float | None:
-    def goodput(p: Point) -> float:
-        summary: Summary | None = p.classes.get(LOW)
-        return 0.0 if summary is None else summary.goodput_per_s
-
-    return c.median(goodput) if c else None
-
-
-def _ratio(a: float | None, b: float | None) -> str:
-    if a is None or b is None:
-        return "–"
-    return "–" if b == 0.0 else f"{a / b:.2f}"
+def _shown(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < inf else "–"
 
 
 def _scheduler(recorded: Mapping[Turn, Recorded]) -> str:

@@ -21,9 +21,11 @@ from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
 from benchmarks.compare.plan import QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
+from benchmarks.compare.report import Found
 from benchmarks.compare.report import report as comparison_report
 from benchmarks.compare.servers import OURS, SERVERS
 from benchmarks.compare.spent import Spent, spent
+from benchmarks.compare.standing import Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.errors import BenchmarkError
 from benchmarks.prometheus import parse
@@ -160,6 +162,33 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     other = Records(QUICK.__class__(repeats=9), tmp_path / "records")
     with pytest.raises(BenchmarkError, match="holds records of another plan or machine"):
         other.begin()
+
+
+def test_two_servers_are_compared_on_the_same_requests() -> None:
+    """Ours took part in a third repeat, which was hard; the other did not."""
+    found = report.points(
+        [measured(OURS, 0.5, i, kept) for i, kept in enumerate((5, 4, 0))]
+        + [measured("naive", 0.5, i, kept) for i, kept in enumerate((4, 2))]
+    )
+    pair = Pair(found, OURS, "naive", 0.5)
+    assert pair.ratio(met, 0.0) == 18 / 12
+    assert pair.ratio(missed, 0.0) == 2 / 8
+    assert pair.ratio(met_of("2"), 0.0) == 9 / 6
+    assert pair.ratio(met_of("3"), 7.0) == 7.0
+    assert pair.kept_more() == pytest.approx((0.3, 0.1))
+    assert not Pair(found, OURS, "naive", 0.7)
+
+
+def test_tables_are_of_the_repeats_that_all_took_part_in() -> None:
+    plan = QUICK.__class__(servers=("naive", OURS), arrivals=("poisson",), repeats=1, close_repeats=2, loads=(0.5,))
+    turns = [Turn(0, "poisson", "naive"), Turn(0, "poisson", OURS), Turn(1, "poisson", OURS)]
+    kept = (1, 5, 0)
+    recorded = {
+        t: Recorded([measured(t.server, 0.5, t.repeat, k)], [0.0], None) for t, k in zip(turns, kept, strict=True)
+    }
+    found = Found(plan, "poisson", recorded)
+    assert found.at(OURS, 0.5).met() == 1.0
+    assert [m.repeat for m in found.ours] == [0, 1]
 
 
 def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
