@@ -290,7 +290,7 @@ def test_bytes_that_are_not_text(client: Client) -> None:
 def test_a_run_that_raises(client: Client, server: EmbeddedServer) -> None:
     status, sentence = client.refused("table", np.array([[300]], np.int64))
     assert status == INTERNAL[client.protocol]
-    assert re.match(r"model 'table': the model's run failed: \[ONNXRuntimeError\] .*idx=300 must be within", sentence)
+    assert re.match(r"model 'table': the model's run failed: Error in execution: .*idx=300 must be within", sentence)
     assert client.ask("table", np.array([[3]], np.int64)) == 3
     assert metric(server, "isochrone_fail_open_total", model="table") == 0
 
