@@ -25,10 +25,13 @@ def go_ahead() -> bool:
     """
     if (policy := os.sched_getscheduler(0)) != os.SCHED_OTHER:
         return policy not in (os.SCHED_BATCH, os.SCHED_IDLE)
+    thread = threading.get_native_id()
+    niceness = os.getpriority(os.PRIO_PROCESS, thread)
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-    except OSError:
+    except OSError:  # some containers allow but the former, which whatever this thread starts would inherit
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
         return False
     return True
 

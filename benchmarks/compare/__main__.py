@@ -64,13 +64,14 @@ def _known(arrivals: list[str]) -> tuple[str, ...]:
 def _seconds(records: Records) -> float:
     plan = records.plan
     turn_s = START_S + 3.0 + len(plan.loads) * (plan.seconds + 0.5)
-    first_s = 0.0 if records.machine() else START_S + plan.capacity_seconds + profiling_s(records)
-    return first_s + turn_s * len(records.missing())
+    missing = records.missing()
+    capacities_s = (START_S + plan.capacity_seconds + 1.0) * len({turn.round for turn in missing})
+    profiles_s = profiling_s(records) if records.unprofiled() else 0.0
+    return profiles_s + capacities_s + turn_s * len(missing)
 
 
 def _write(records: Records, out: Path) -> None:
-    plan, recorded, machine = records.plan, records.recorded(), records.machine()
-    assert machine is not None
+    plan, recorded = records.plan, records.recorded()
     plots = {}
     for arrivals in plan.arrivals:
         found = Found(plan, arrivals, recorded)
@@ -79,7 +80,7 @@ def _write(records: Records, out: Path) -> None:
         plots[arrivals] = draw(found.points, found.measured, found.servers, folder)
     samples = records.samples()
     truth = learned(samples) if samples else None
-    (out / "bench.md").write_text(report(plan, machine, records.profiles(), recorded, truth, plots, out))
+    (out / "bench.md").write_text(report(plan, records.machine, records.profiles(), recorded, truth, plots, out))
 
 
 if __name__ == "__main__":

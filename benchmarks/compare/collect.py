@@ -22,7 +22,7 @@ from backend.load.workload import Workload
 from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE
-from benchmarks.compare.records import Machine, Recorded, Records, Turn
+from benchmarks.compare.records import Recorded, Records, Round, Turn
 from benchmarks.compare.servers import OURS, RECORDING, Asked, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
@@ -32,7 +32,6 @@ from benchmarks.profiles import p95_ms, profile_models
 from benchmarks.prometheus import Counts, parse
 from benchmarks.repository import link_models, write_configs
 from benchmarks.steal import StealWatch, least_disturbed
-from profiler.host import cpu_name
 
 START_S, PROFILE_ENTRY_S = 8.0, 1.5
 _PATIENCE_S = 40 * 60.0
@@ -45,6 +44,7 @@ class Taken(NamedTuple):
 
     measured: Measured
     lost: float
+    scheduler_cpu_share: float | None
     spent: Spent | None
 
 
@@ -77,9 +77,11 @@ class Collector:
             profile_models(records.models, plan.profile_seconds, plan.batch_sizes)
         self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         self._asked = self._asks()
-        machine = records.machine() or self._measure_machine()
+        self._capacities = {turn.round: recorded.capacity_per_s for turn, recorded in records.recorded().items()}
         for turn in records.missing():
-            outlive_servers(partial(self._take, turn, machine), self._on_stage)
+            if turn.round not in self._capacities:
+                outlive_servers(partial(self._measure_capacity, turn.round), self._on_stage)
+            outlive_servers(partial(self._take, turn), self._on_stage)
 
     def _asks(self) -> Asked:
         alone_ms = {model: p95_ms(file) for model, file in self._records.profiles().items()}
@@ -93,7 +95,8 @@ class Collector:
             self._samples,
         )
 
-    def _measure_machine(self) -> Machine:
+    def _measure_capacity(self, of: Round) -> None:
+        """Once per round: the machine may be twice as fast in one hour as in the next."""
         self._on_stage("measuring the machine's capacity", START_S + self._plan.capacity_seconds)
         with running("in order", self._asked) as server:
             per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * self._lanes / len(self._payloads)))
@@ -102,12 +105,10 @@ class Collector:
             )
         if found <= 0.0:
             raise BenchmarkError("the server answered no request while its capacity was measured")
-        machine = Machine(cpu_name(), self._lanes, found)
-        self._records.keep_machine(machine)
-        return machine
+        self._capacities[of] = found
 
-    def _take(self, turn: Turn, machine: Machine) -> None:
-        workload, trace = self._workload(turn, machine)
+    def _take(self, turn: Turn) -> None:
+        workload, trace = self._workload(turn)
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
@@ -118,29 +119,36 @@ class Collector:
         kept = list[Taken]()
         with running(turn.server, self._asked, record) as server:
             bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
-            scheduler, began_s = _scheduler(server), time.monotonic()
-            before_s = _cpu_s(scheduler)
             for load in self._plan.loads:
                 attempts = self._plan.attempts if time.monotonic() < self._patient_until_s else 1
                 take = partial(self._take_load, bench, turn, server, load)
                 kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, attempts))
-            share = None if scheduler is None else (_cpu_s(scheduler) - before_s) / (time.monotonic() - began_s)
-        costs = [taken.spent for taken in kept if taken.spent is not None]
-        measured, lost = [taken.measured for taken in kept], [taken.lost for taken in kept]
-        self._records.keep(turn, Recorded(measured, lost, share, costs))
+        self._records.keep(
+            turn,
+            Recorded(
+                [taken.measured for taken in kept],
+                [taken.lost for taken in kept],
+                self._capacities[turn.round],
+                [taken.scheduler_cpu_share for taken in kept if taken.scheduler_cpu_share is not None],
+                [taken.spent for taken in kept if taken.spent is not None],
+            ),
+        )
 
     def _take_load(self, bench: Bench, turn: Turn, server: EmbeddedServer, load: float) -> Taken:
         before = _counts(server) if turn.server == OURS else None
+        scheduler = _scheduler(server)
         with StealWatch() as watch:
+            began_s, began_cpu_s = time.monotonic(), _cpu_s(scheduler)
             bench.measure(turn.server, server.grpc_url, load, turn.repeat)
+            share = (_cpu_s(scheduler) - began_cpu_s) / (time.monotonic() - began_s)
         measured, costs = bench.measured.pop(), None
         if before is not None:
             costs = spent(load, measured.outcomes, _counts(server) - before, self._lanes * self._plan.seconds)
-        return Taken(measured, watch.found.lost, costs)
+        return Taken(measured, watch.found.lost, None if scheduler is None else share, costs)
 
-    def _workload(self, turn: Turn, machine: Machine) -> tuple[Workload, list[float] | None]:
+    def _workload(self, turn: Turn) -> tuple[Workload, list[float] | None]:
         asked = self._asked
-        rate = machine.capacity_per_s / len(self._plan.models)
+        rate = self._capacities[turn.round] / len(self._plan.models)
         models = tuple(
             AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in self._plan.models
         )

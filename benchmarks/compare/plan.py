@@ -15,7 +15,7 @@ LOST_MAX = 0.03
 """Share of the CPU that the host may take during a load before it is taken once more."""
 _LEFT_OUT = ("in order", "ours, no prediction")
 """Of the full comparison, which takes most of an hour as it is."""
-CLOSE = ("naive", "no preemption", "ours, gpulets", "ours, RLS", OURS)
+CLOSE = ("edf", "naive", "ours, gpulets", "ours, RLS", OURS)
 """Servers that differ by little: more repeats are needed to tell them apart."""
 TRACE = "benchmarks/traces/azure_code_2023.csv"
 
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
     profile_seconds: float = 1.5
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    capacity_seconds: float = 6.0
+    capacity_seconds: float = 4.0
 
     def taking(self, repeat: int) -> list[str]:
         """The servers that take part in a repeat, counted from 0."""

@@ -17,6 +17,16 @@ from predictor.samples import Sample, read_samples
 from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
 
+MACHINE = "machine.json"
+"""In the folder: `Machine`."""
+
+
+class Round(NamedTuple):
+    """Every server once, with the same requests."""
+
+    repeat: int
+    arrivals: str
+
 
 class Turn(NamedTuple):
     """One server, all loads, once."""
@@ -25,25 +35,29 @@ class Turn(NamedTuple):
     arrivals: str
     server: str
 
+    @property
+    def round(self) -> Round:
+        return Round(self.repeat, self.arrivals)
+
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What came of a turn. lost: per load, `Steal.lost`; scheduler_cpu_share: of one core, None where there is none.
+    """What came of a turn. capacity_per_s: load 1 of its round.
 
-    spent: per load, of our own server.
+    Per load, lost: `Steal.lost`; scheduler_cpu_shares: of one core, where there is one; spent: of our own server.
     """
 
     measured: list[Measured]
     lost: list[float]
-    scheduler_cpu_share: float | None
+    capacity_per_s: float
+    scheduler_cpu_shares: list[float] = []
     spent: list[Spent] = []
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """capacity_per_s: requests of equally many models that were answered at most, in order of arrival."""
+    """Where it was recorded."""
 
     cpu: str
     cores: int
-    capacity_per_s: float
 
 
 class Records:
@@ -51,10 +65,12 @@ class Records:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
+        self.machine = Machine(cpu_name(), len(cores()))
 
     def begin(self) -> None:
         """Take up the folder. Raises BenchmarkError where it holds the records of another plan or machine."""
-        take_up(self.folder, (self.plan, cpu_name(), len(cores())), "plan or machine")
+        take_up(self.folder, (self.plan, self.machine), "plan or machine")
+        (self.folder / MACHINE).write_bytes(msgspec.json.encode(self.machine))
 
     @property
     def models(self) -> Path:
@@ -67,13 +83,6 @@ class Records:
 
     def profiles(self) -> dict[str, ProfileFile]:
         return read_profiles(self.models, self.plan.models)
-
-    def machine(self) -> Machine | None:
-        path = self.folder / "machine.json"
-        return msgspec.json.decode(path.read_bytes(), type=Machine) if path.is_file() else None
-
-    def keep_machine(self, machine: Machine) -> None:
-        (self.folder / "machine.json").write_bytes(msgspec.json.encode(machine))
 
     def turns(self) -> list[Turn]:
         """In the order in which they are taken: every server before the next repeat, each time another one first."""

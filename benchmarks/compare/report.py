@@ -81,7 +81,7 @@ def report(
             parts += [_tables(found), "\n\n".join(_image(path, folder) for path in plots[arrivals]), _goals(found)]
             parts += [_time_spent(found)]
             parts += [] if truth is None else [_simulated(found, profiles, machine.cores, truth)]
-    parts.append(_scheduler(recorded))
+    parts.append(_scheduler(plan, recorded))
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,16 +99,18 @@ def _conditions(
     plan: Plan, machine: Machine, profiles: Mapping[str, ProfileFile], recorded: Mapping[Turn, Recorded]
 ) -> str:
     lost = [100 * share for r in recorded.values() for share in r.lost]
+    capacities = [r.capacity_per_s for r in recorded.values()]
     alone = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("isochrone", "onnxruntime", "tritonclient"))
     return (
         f"**Conditions.** {machine.cpu}, {machine.cores} cores shared with the load generator, {machine.cores} lanes. "
-        f"{len(plan.models)} models at equal rates; load 1 is {machine.capacity_per_s:.0f} requests/s, the closed-loop "
-        f"capacity measured once. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over "
-        f"the models; two classes by threes. {plan.repeats} repeats of {plan.seconds:g} s per load, "
-        f"{plan.close_repeats} of {', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; tables and "
-        "plots are of the repeats that all took part in, two servers are compared by those that both did. The servers "
-        "take turns, each started anew with nothing learned, in another order each time. p95 alone in ms: "
+        f"{len(plan.models)} models at equal rates; load 1 is the closed-loop capacity, measured anew for each repeat "
+        f"({min(capacities):.0f} to {max(capacities):.0f} requests/s). Deadlines of "
+        f"{', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over the models; two classes by threes. "
+        f"{plan.repeats} repeats of {plan.seconds:g} s per load, {plan.close_repeats} of "
+        f"{', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; tables and plots are of the repeats "
+        "that all took part in, two servers are compared by those that both did. The servers take turns, each started "
+        "anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
         f"at most {max(lost):.0f} %). Python "
@@ -232,12 +234,15 @@ def _shown(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < inf else "–"
 
 
-def _scheduler(recorded: Mapping[Turn, Recorded]) -> str:
-    shares = [r.scheduler_cpu_share for turn, r in recorded.items() if turn.server == OURS]
-    known = [100 * share for share in shares if share is not None]
-    if not known:
+def _scheduler(plan: Plan, recorded: Mapping[Turn, Recorded]) -> str:
+    turns = [r.scheduler_cpu_shares for turn, r in recorded.items() if turn.server == OURS and r.scheduler_cpu_shares]
+    if not turns:
         return ""
-    return f"The scheduler's process used {min(known):.1f} to {max(known):.1f} % of one core over a turn of all loads."
+    found = ", ".join(
+        f"{100 * median(shares):.1f} % at load {load:g} (at most {100 * max(shares):.1f})"
+        for load, shares in zip(plan.loads, zip(*turns, strict=True), strict=True)
+    )
+    return f"The scheduler's process used, of one core, in the median: {found}."
 
 
 def _name(server: str) -> str:

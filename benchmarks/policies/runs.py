@@ -17,7 +17,7 @@ from backend.load.outcomes import Outcome, Summary, by_class, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.records import Machine
+from benchmarks.compare.records import MACHINE, Machine
 from benchmarks.compare.servers import OURS
 from benchmarks.errors import BenchmarkError
 from benchmarks.profiles import p95_ms, read_profiles
@@ -85,7 +85,7 @@ def read_device(folder: Path, lanes: int) -> Device:
 
 def _lanes_of_bench(folder: Path) -> int | None:
     """As many as there were cores, where `make bench` recorded here."""
-    machine = folder / "machine.json"
+    machine = folder / MACHINE
     return msgspec.json.decode(machine.read_bytes(), type=Machine).cores if machine.is_file() else None
 
 

@@ -148,17 +148,17 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     assert {turn.server for turn in records.missing()} == set(QUICK.servers) <= set(SERVERS)
     for i, turn in enumerate(records.turns()):
         found = [measured(turn.server, load, turn.repeat, 4 - i) for load in QUICK.loads]
-        records.keep(turn, Recorded(found, [0.02] * len(found), 0.05 if turn.server == OURS else None))
+        records.keep(turn, Recorded(found, [0.02] * len(found), 90.0 + i, [0.05, 0.07] if turn.server == OURS else []))
     again = Records(QUICK, tmp_path / "records")
     again.begin()
     assert not again.missing()
     recorded = again.recorded()
-    text = comparison_report(
-        QUICK, Machine("cpu", 2, 100.0), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path
-    )
+    text = comparison_report(QUICK, Machine("cpu", 2), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path)
     assert "| **isochrone** | 40 (40 / 40) | 40 (40 / 40) |" in text
     assert "| 0.7 | 3.00 | – | 0.50 (stock, rate limiter) | 0.67 | 60.0 | 0.50 |" in text
     assert "![p](p.png)" in text
+    assert "the closed-loop capacity, measured anew for each repeat (90 to 93 requests/s)" in text
+    assert "5.0 % at load 0.7 (at most 5.0), 7.0 % at load 1.1 (at most 7.0)" in text
     other = Records(QUICK.__class__(repeats=9), tmp_path / "records")
     with pytest.raises(BenchmarkError, match="holds records of another plan or machine"):
         other.begin()
@@ -184,7 +184,7 @@ def test_tables_are_of_the_repeats_that_all_took_part_in() -> None:
     turns = [Turn(0, "poisson", "naive"), Turn(0, "poisson", OURS), Turn(1, "poisson", OURS)]
     kept = (1, 5, 0)
     recorded = {
-        t: Recorded([measured(t.server, 0.5, t.repeat, k)], [0.0], None) for t, k in zip(turns, kept, strict=True)
+        t: Recorded([measured(t.server, 0.5, t.repeat, k)], [0.0], 100.0) for t, k in zip(turns, kept, strict=True)
     }
     found = Found(plan, "poisson", recorded)
     assert found.at(OURS, 0.5).met() == 1.0
@@ -206,7 +206,7 @@ def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
 def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
     records = Records(QUICK, tmp_path)
     first, second, *_ = records.turns()
-    records.keep(second, Recorded([], [], None))
+    records.keep(second, Recorded([], [], 100.0))
     assert records.missing()[0] == first == Turn(0, "poisson", QUICK.servers[0])
     assert second not in records.missing()
 

@@ -25,6 +25,11 @@ def forbid(*_: object) -> None:
     raise PermissionError(1, "Operation not permitted")
 
 
+def forbid_negative(_which: int, _who: int, niceness: int) -> None:
+    if niceness < 0:
+        forbid()
+
+
 def test_the_thread_goes_first() -> None:
     went, found = after_going_ahead(rank)
     assert found == (FIRST if went else rank())
@@ -42,7 +47,12 @@ def test_it_goes_ahead_but_once() -> None:
 
 
 def test_where_the_kernel_forbids_it_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "setpriority", forbid)
+    monkeypatch.setattr(os, "setpriority", forbid_negative)
+    assert after_going_ahead(rank) == (False, rank())
+
+
+def test_where_the_kernel_forbids_half_of_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_setscheduler", forbid)
     assert after_going_ahead(rank) == (False, rank())
 
 
