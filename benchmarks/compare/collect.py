@@ -23,7 +23,7 @@ from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE
 from benchmarks.compare.records import Recorded, Records, Round, Turn
-from benchmarks.compare.servers import OURS, RECORDING, Asked, running
+from benchmarks.compare.servers import RECORDING, Asked, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
@@ -135,7 +135,7 @@ class Collector:
         )
 
     def _take_load(self, bench: Bench, turn: Turn, server: EmbeddedServer, load: float) -> Taken:
-        before = _counts(server) if turn.server == OURS else None
+        before = _counts(server) if turn.server == RECORDING else None
         scheduler = _scheduler(server)
         with StealWatch() as watch:
             began_s, began_cpu_s = time.monotonic(), _cpu_s(scheduler)

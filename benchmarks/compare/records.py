@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 class Recorded(msgspec.Struct, frozen=True):
     """What came of a turn. capacity_per_s: load 1 of its round.
 
-    Per load, lost: `Steal.lost`; scheduler_cpu_shares: of one core, where there is one; spent: of our own server.
+    Per load, lost: `Steal.lost`; scheduler_cpu_shares: of one core, where there is one; spent: of `RECORDING`.
     """
 
     measured: list[Measured]

@@ -43,9 +43,9 @@ class Found:
         taken = [{turn.repeat for turn in turns if turn.server == s} for s in self.servers]
         shared = set.intersection(*taken) if taken else set()
         self.measured = [m for turn, r in turns.items() for m in r.measured if turn.repeat in shared]
-        self.ours = [m for turn, r in turns.items() for m in r.measured if turn.server == OURS]
+        self.looked_into = [m for turn, r in turns.items() for m in r.measured if turn.server == RECORDING]
         self.spent = [s for r in turns.values() for s in r.spent]
-        """Of our own server."""
+        """Of the same server."""
         self.points: list[Point] = points(self.measured)
         self.every: list[Point] = points([m for r in turns.values() for m in r.measured])
         self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
@@ -203,7 +203,7 @@ def _time_spent(found: Found) -> str:
     header = ["load", "latency, ms", "queue", "execution", "around it", "outside", "lanes busy, %"]
     return (
         "### Where a request's time went\n\n"
-        f"Of *{OURS}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
+        f"Of *{RECORDING}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
         f"client, which share the cores with the lanes.\n\n{markdown.table(header, rows)}"
     )
 
@@ -212,16 +212,16 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
     """The simulator asked the same."""
     rows = []
     for load in found.loads:
-        repeats = [m for m in found.ours if m.load == load]
+        repeats = [m for m in found.looked_into if m.load == load]
         costs = [s for s in found.spent if s.load == load]
         if repeats and costs:
-            real = cell(found.every, OURS, load).met()
+            real = cell(found.every, RECORDING, load).met()
             virtual = kept_in_virtual_time(repeats, profiles, lanes, truth, costs)
             rows.append([f"{load:g}", f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}"])
     return (
         "### The simulator beside the server\n\n"
-        "The same requests in virtual time (`isochrone simulate`'s device and scheduler), interference and its spread "
-        f"learned from the batches that *{RECORDING}* recorded, deadlines kept in %.\n\n"
+        f"The requests of *{RECORDING}* in virtual time (`isochrone simulate`'s device and scheduler), interference and "
+        "its spread learned from the batches that it recorded, deadlines kept in %.\n\n"
         + markdown.table(["load", "server", "simulator", "difference, points"], rows)
     )
 

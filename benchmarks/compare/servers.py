@@ -17,7 +17,8 @@ from profiler.profile_file import NAME
 
 OURS = "isochrone"
 RECORDING = f"{OURS}, recording"
-"""Its batches tell the simulator of the device. A server of its own, for the others do not do that work."""
+"""Ours once more, to look into: its batches tell the simulator of the device, its metrics where the time went. A server
+of its own, for neither the writing nor the pauses that metrics take belong in a comparison."""
 READY_TIMEOUT_S = 90.0
 
 

@@ -202,6 +202,7 @@ def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
     for path in turns:
         kept = json.loads(path.read_text())
         assert [m["load"] for m in kept["measured"]] == list(QUICK.loads)
+        assert bool(kept["spent"]) == ("recording" in path.name), "looking into a server takes pauses"
         assert not [o for m in kept["measured"] for o in m["outcomes"] if o["status"] == "failed"]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=True)
     assert "about 0 minutes" in again.stdout
