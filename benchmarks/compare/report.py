@@ -220,8 +220,8 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
             rows.append([f"{load:g}", f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}"])
     return (
         "### The simulator beside the server\n\n"
-        f"The requests of *{RECORDING}* in virtual time (`isochrone simulate`'s device and scheduler), interference and "
-        "its spread learned from the batches that it recorded, deadlines kept in %.\n\n"
+        f"The requests of *{RECORDING}* in virtual time (`isochrone simulate`'s device and scheduler), interference "
+        "and its spread learned from the batches that it recorded, deadlines kept in %.\n\n"
         + markdown.table(["load", "server", "simulator", "difference, points"], rows)
     )
 
