@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from math import expm1
 from typing import Protocol
 
-import numpy as np
-
 from predictor.features import Own, exposure
 from predictor.learners.isochrone import Isochrone
 from predictor.response import Response
 from predictor.samples import Sample, neighbours_of, own_of
-
-_RESIDUALS_AFTER = 0.5
-"""What the first half of the samples taught says how far the second half is from what was expected."""
 
 
 class Truth(Protocol):
@@ -55,16 +50,20 @@ class Learned:
 
 
 def learned(samples: Sequence[Sample]) -> Learned:
-    """From batches of the device that is to be simulated, in the order of their start."""
+    """From batches of the device that is to be simulated, in the order of their start.
+
+    Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
+    in the mean.
+    """
     learner = Isochrone()
-    residuals = []
-    for i, sample in enumerate(samples):
-        own = own_of(sample)
-        seen = exposure(own, neighbours_of(sample))
-        if i >= _RESIDUALS_AFTER * len(samples):
-            residuals.append(sample.slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)))
-        learner.learn_one(own, seen, sample.slowdown)
+    owns = [own_of(sample) for sample in samples]
+    seen = [exposure(own, neighbours_of(sample)) for own, sample in zip(owns, samples, strict=True)]
+    batches = list(zip(owns, seen, [sample.slowdown for sample in samples], strict=True))
+    for batch in batches:
+        learner.learn_one(*batch)
     learner.state()  # what waits to be learned as a block is
     learner.calm()
-    spread = np.array(residuals or [1.0])
-    return Learned(learner, (spread / np.exp(np.mean(np.log(spread)))).tolist())
+    residuals = [
+        slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)) for own, seen, slowdown in batches
+    ]
+    return Learned(learner, residuals or [1.0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,9 @@ class VirtualDevice:
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
         self._first: tuple[float, Key] | None = None
-        """When which execution ends, if nothing else happens."""
+        """When which execution ends, in whole nanoseconds as clocks tell them, if nothing else happens."""
+        self._settled = True
+        """False: others run than when it was worked out; one that ends and one that begins at once ask for it once."""
 
     def start(
         self,
@@ -99,6 +101,7 @@ class VirtualDevice:
     @property
     def next_ns(self) -> float | None:
         """When something happens by itself."""
+        self._settle()
         if not self._moving:
             return None if self._first is None else self._first[0]
         return min(event[0] for event in (self._coming.next, self._first, self._going.next) if event is not None)
@@ -123,7 +126,7 @@ class VirtualDevice:
         for behind in job.behind:  # unless it ended this very moment, which the scheduler has still to hear of
             if behind in self._jobs:
                 self._standing[behind] = self._jobs.pop(behind)
-        self._settle()
+        self._settled = False
 
     def _executed(self, now_ns: float, key: Key) -> Ended | None:
         self._advance(now_ns)
@@ -131,7 +134,7 @@ class VirtualDevice:
         for behind in job.behind:
             if behind in self._standing:
                 self._jobs[behind] = self._standing.pop(behind)
-        self._settle()
+        self._settled = False
         job.done_ns = now_ns
         if not job.out_ns:
             return self._gone(key, job, now_ns)
@@ -145,18 +148,21 @@ class VirtualDevice:
         return Ended(key, exec_ns, round(job.started_ns - job.set_out_ns), round(now_ns - job.done_ns))
 
     def _advance(self, now_ns: float) -> None:
-        passed_ns = now_ns - self._now_ns
-        for job in self._jobs.values():
-            job.left_ns -= passed_ns / job.slowdown
-        self._now_ns = now_ns
+        if passed_ns := now_ns - self._now_ns:
+            self._settle()
+            for job in self._jobs.values():
+                job.left_ns -= passed_ns / job.slowdown
+            self._now_ns = now_ns
 
     def _settle(self) -> None:
         """Each one's pace beside those that run now, and who ends first."""
-        jobs = self._jobs
+        if self._settled:
+            return
+        self._settled, jobs = True, self._jobs
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
             job.slowdown = job.response.slowdown(NOBODY)
-            self._first = (self._now_ns + max(0.0, job.left_ns) * job.slowdown, key)
+            self._first = (ceil(self._now_ns + max(0.0, job.left_ns) * job.slowdown), key)
             return
         adds = [job.adds for job in jobs.values()]
         n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else NOBODY
@@ -169,7 +175,7 @@ class VirtualDevice:
             at_ns = self._now_ns + max(0.0, job.left_ns) * job.slowdown
             if found is None or at_ns < found[0]:
                 found = (at_ns, key)
-        self._first = found
+        self._first = None if found is None else (ceil(found[0]), found[1])
 
     def _residual(self) -> float:
         if not self._drawn:

@@ -149,9 +149,15 @@ class _Run:
                 if end_ns is not None and next_ns > end_ns:
                     return
                 if (ended := self._device.step()) is not None:
-                    heapq.heappush(self._reports, (round(next_ns) + self._overhead_ns, ended))
+                    self._ended(round(next_ns), ended)
             else:
                 return
+
+    def _ended(self, now_ns: int, ended: Ended) -> None:
+        if self._overhead_ns:
+            heapq.heappush(self._reports, (now_ns + self._overhead_ns, ended))
+        else:
+            self._report(now_ns, ended)
 
     def _report(self, now_ns: int, ended: Ended) -> None:
         (source, batch), exec_ns, in_ns, out_ns = ended

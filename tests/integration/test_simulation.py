@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,8 +21,8 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel
 from backend.simulation.simulator import simulate as run_simulation
 from benchmarks.contention import Workload, generate
-from predictor.features import NOBODY
-from predictor.samples import encode_sample, own_of
+from predictor.features import NOBODY, exposure
+from predictor.samples import encode_sample, neighbours_of, own_of
 from profiler.profile_file import write_profile
 from tests.integration.test_study import profile as profile_file
 from tests.unit.builders import profile
@@ -125,7 +126,21 @@ def test_contention_is_learned_from_samples() -> None:
         own = own_of(sample)
         errors.append(abs(truth.response(own).slowdown(NOBODY) - 1.0))
     assert float(np.median(errors)) < 0.15
-    assert float(np.exp(np.mean(np.log(truth.residuals)))) == pytest.approx(1.0)
+    assert float(np.exp(np.mean(np.log(truth.residuals)))) == pytest.approx(1.0, abs=0.05)
+
+
+def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
+    """Also where the device was twice as slow when the last of them were recorded, which is what a learner knows best."""
+    samples = generate(Workload("additive", lanes=3, count=1_500))
+    samples[1_300:] = [msgspec.structs.replace(s, exec_ns=2 * s.exec_ns) for s in samples[1_300:]]
+    truth = learned(samples)
+    expected_ns = 0.0
+    for sample in samples:
+        own = own_of(sample)
+        seen = exposure(own, neighbours_of(sample))
+        expected_ns += sample.solo_ns * truth.response(own).slowdown(seen.sums)
+    recorded_ns = sum(sample.exec_ns for sample in samples)
+    assert expected_ns * float(np.mean(truth.residuals)) == pytest.approx(recorded_ns, rel=0.03)
 
 
 # Arrivals
