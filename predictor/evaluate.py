@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own, exposure
@@ -80,6 +81,16 @@ def evaluate(
     truth = np.array([c.slowdown for c in test])
     scores = {name: _score(_run(LEARNERS[name](), train, test), truth) for name in learners}
     return Evaluation(len(test), sum(bool(s.throttled) for s in tested), features, scores)
+
+
+def squared_errors(
+    tested: Sequence[Sample], features: tuple[str, ...], training: Sequence[Sample], learner: str
+) -> NDArray[np.float64]:
+    """(tested,) of slowdown, of one learner, in the order of the batches' starts; see `evaluate`."""
+    train, test = _cases(training, features), _cases(tested, features)
+    predicted = np.array(_run(LEARNERS[learner](), train, test).predicted)
+    squares: NDArray[np.float64] = (predicted - np.array([c.slowdown for c in test])) ** 2
+    return squares
 
 
 def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Sequence[Sample]]:

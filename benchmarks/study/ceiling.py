@@ -21,10 +21,14 @@ _DEEPEST = 5
 """Shares of a batch's execution are told apart by so many neighbours at once, the last of that many or more."""
 
 
-def ceiling(samples: Sequence[Sample]) -> float:
-    """MSE of slowdown, each tenth of the batches predicted from the other nine. Two samples at least."""
+def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
+    """MSE of slowdown, each tenth of the batches predicted from the other nine. Two samples at least.
+
+    counting: they are told how many neighbours there were and how many of them came after the batch did. That is a
+    clock: it tells how long the batch took, whether or not it held it up.
+    """
     models = sorted({s.model for s in samples} | {c.model for s in samples for c in s.co_runners})
-    rows = np.array([_row(s, models) for s in samples])
+    rows = np.array([_row(s, models) + (_counts(s) if counting else []) for s in samples])
     truth = np.array([s.slowdown for s in samples])
     trees = HistGradientBoostingRegressor(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
     folds = KFold(min(FOLDS, len(samples)), shuffle=True, random_state=0)
@@ -53,6 +57,13 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
         sum(n.begin <= 0.0 for n in neighbours),
         sample.start_ns,
     ]
+
+
+def _counts(sample: Sample) -> list[float]:
+    """Of neighbours, and of those that came meanwhile: on its core, and elsewhere."""
+    neighbours = neighbours_of(sample)
+    came = [n for n in neighbours if n.begin > 0.0]
+    return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]
 
 
 def shares_by_count(neighbours: Sequence[Neighbour]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.steal import Steal
 from benchmarks.study.ceiling import ceiling
 from benchmarks.study.plan import COMPARED
-from predictor.evaluate import Score, evaluate
+from predictor.evaluate import Score, evaluate, squared_errors
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
 from predictor.samples import Sample, neighbours_of, own_of
@@ -116,30 +116,37 @@ def _fitted(
 class Floor(NamedTuple):
     """How much identical co-locations differ: no predictor that sees only who ran beside whom gets below.
 
-    mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group.
+    mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group;
+    of_twins: learners' MSE on the batches in a group, which are easier than the others.
     """
 
     mse: float
     relative: float
     share: float
+    of_twins: dict[str, float]
 
 
 class Tested(NamedTuple):
-    """One set: scores by learner, the floor, and the MSE of trees that know the rest of the set."""
+    """One set: scores by learner, the floor, and the MSE of trees that know the rest of the set.
+
+    counting: of those that are also told how many neighbours came and went, which tells how long the batch took.
+    """
 
     samples: int
     scores: dict[str, Score]
     floor: Floor
     ceiling: float
+    counting: float
 
 
 def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
     """Each test set after the training set, by name."""
-    found = scores(training, tests, LEARNERS)
-    return {
-        name: Tested(len(samples), found[name], noise_floor(samples), ceiling(samples))
-        for name, samples in tests.items()
-    }
+    found, tested = scores(training, tests, LEARNERS), {}
+    for name, samples in tests.items():
+        errors = {learner: squared_errors(samples, FEATURES, training, learner) for learner in ("rls", "isochrone")}
+        floor = noise_floor(samples, errors)
+        tested[name] = Tested(len(samples), found[name], floor, ceiling(samples), ceiling(samples, counting=True))
+    return tested
 
 
 def scores(
@@ -159,15 +166,23 @@ def training_errors(training: Sequence[Sample]) -> tuple[float, float]:
     return linear, evaluate(training, FEATURES, (), ("isochrone",)).learners["isochrone"].mse
 
 
-def noise_floor(samples: Sequence[Sample]) -> Floor:
-    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal."""
-    groups: dict[int | None, list[float]] = defaultdict(list)
-    for s in samples:
-        groups[exposure(own_of(s), neighbours_of(s)).signature].append(s.slowdown)
-    repeated = [np.array(group) for group in groups.values() if len(group) > 1]
-    if not repeated:
-        return Floor(0.0, 0.0, 0.0)
+def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floor:
+    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
+
+    errors: (samples,) squared ones by learner, in the order of the batches' starts.
+    """
+    groups: dict[int | None, list[int]] = defaultdict(list)
+    ordered = sorted(samples, key=lambda s: s.start_ns)
+    for i, s in enumerate(ordered):
+        groups[exposure(own_of(s), neighbours_of(s)).signature].append(i)
+    slowdowns = np.array([s.slowdown for s in ordered])
+    twins = [group for group in groups.values() if len(group) > 1]
+    if not twins:
+        return Floor(0.0, 0.0, 0.0, dict.fromkeys(errors, 0.0))
+    repeated = [slowdowns[group] for group in twins]
     squares = sum(float(np.sum((g - g.mean()) ** 2)) for g in repeated)
     freedom = sum(len(g) - 1 for g in repeated)
     relative = np.concatenate([np.abs(g - np.median(g)) / g for g in repeated])
-    return Floor(squares / freedom, float(np.median(relative)), sum(map(len, repeated)) / len(samples))
+    every = [i for group in twins for i in group]
+    of_twins = {learner: float(squared[every].mean()) for learner, squared in errors.items()}
+    return Floor(squares / freedom, float(np.median(relative)), len(every) / len(samples), of_twins)

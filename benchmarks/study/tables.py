@@ -118,16 +118,20 @@ def beside_rls(lanes: Mapping[int, OfLanes]) -> str:
     rows = []
     for count, found in lanes.items():
         for name, tested in found.tested.items():
-            rls, ours = tested.scores["rls"], tested.scores["isochrone"]
-            ratio, floor, trees = (mse / rls.mse for mse in (ours.mse, tested.floor.mse, tested.ceiling))
+            rls, ours, twins = tested.scores["rls"], tested.scores["isochrone"], tested.floor.of_twins
+            ratio, trees, counting = (mse / rls.mse for mse in (ours.mse, tested.ceiling, tested.counting))
+            of_twins = (twins["isochrone"], tested.floor.mse)
+            same, floor = (mse / twins["rls"] if twins["rls"] else 0.0 for mse in of_twins)
             rows.append(
                 (
                     name,
                     str(count),
                     f"{ratio:.2f}",
                     f"≤ {GOALS[name]}",
-                    f"{floor:.2f}",
                     f"{trees:.2f}",
+                    f"{counting:.2f}",
+                    f"{same:.2f}",
+                    f"{floor:.2f}",
                     _verdict(ratio, GOALS[name], floor, trees),
                     f"{ours.relative_error_p50 / rls.relative_error_p50:.2f}",
                 )
@@ -137,8 +141,10 @@ def beside_rls(lanes: Mapping[int, OfLanes]) -> str:
         "lanes",
         "MSE ours / RLS",
         "goal",
-        "floor / RLS",
         "trees / RLS",
+        "trees that count / RLS",
+        "of twins: ours / RLS",
+        "of twins: floor / RLS",
         "reached",
         "median relative error ours / RLS",
     )

@@ -130,7 +130,7 @@ def test_contention_is_learned_from_samples() -> None:
 
 
 def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
-    """Also where the device was twice as slow when the last of them were recorded, which is what a learner knows best."""
+    """Also where the device was twice as slow when the last of them were, which is what a learner knows best."""
     samples = generate(Workload("additive", lanes=3, count=1_500))
     samples[1_300:] = [msgspec.structs.replace(s, exec_ns=2 * s.exec_ns) for s in samples[1_300:]]
     truth = learned(samples)

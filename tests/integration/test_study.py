@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from benchmarks.study.ceiling import shares_by_count
-from benchmarks.study.numbers import feature_errors, noise_floor, relative_to_p95, table_one, training_errors
+from benchmarks.study.ceiling import ceiling, shares_by_count
+from benchmarks.study.numbers import Floor, feature_errors, noise_floor, relative_to_p95, table_one, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
 from predictor.samples import SCHEMA, CoRunner, Sample, neighbours_of
 from profiler.profile_file import Entry, Features, ProfileFile
@@ -47,14 +49,18 @@ def test_the_noise_floor_is_what_equal_co_locations_differ_by() -> None:
     alone = [sample(10 * i, float(rng.normal(1.2, 0.05))) for i in range(2_000)]
     beside = [sample(10 * i, float(rng.normal(2.0, 0.10)), neighbour(0, 1)) for i in range(2_000)]
     unique = [sample(10 * i, 9.0, neighbour(0, 1), batch_size=i + 2) for i in range(1_000)]
-    floor = noise_floor(alone + beside + unique)
+    ordered = sorted(alone + beside + unique, key=lambda s: s.start_ns)
+    errors = {"twins": np.array([4.0 if s.slowdown == 9.0 else 0.25 for s in ordered])}
+    floor = noise_floor(alone + beside + unique, errors)
+    assert floor.of_twins == {"twins": 0.25}
     assert floor.mse == pytest.approx((0.05**2 + 0.10**2) / 2, rel=0.1)
     assert floor.share == pytest.approx(0.8)
     assert 0.02 < floor.relative < 0.05
 
 
 def test_nothing_repeats_and_there_is_no_floor() -> None:
-    assert noise_floor([sample(0, 1.0), sample(10, 1.0, neighbour(0, 1))]) == (0.0, 0.0, 0.0)
+    floor = noise_floor([sample(0, 1.0), sample(10, 1.0, neighbour(0, 1))], {"one": np.ones(2)})
+    assert floor == Floor(0.0, 0.0, 0.0, {"one": 0.0})
 
 
 def test_only_the_integral_sees_how_long_a_neighbour_stayed() -> None:
@@ -120,6 +126,17 @@ def test_trees_that_know_the_rest_of_a_log_leave_only_its_noise() -> None:
     tested = table_one(log, {"the same": log})["the same"]
     assert 0.8 * noise < tested.ceiling < 1.5 * noise
     assert tested.ceiling < 0.5 * tested.scores["offline"].mse
+
+
+def test_how_many_came_meanwhile_tells_how_long_it_took() -> None:
+    rng = np.random.default_rng(0)
+    log = []
+    for i, slow in enumerate(rng.uniform(1.0, 2.0, 600)):  # by luck alone; somebody comes every tenth of its solo time
+        ends = np.append(np.arange(0.0, slow, 0.1), slow) / slow
+        log.append(sample(30 * i, float(slow), *(neighbour(a, b) for a, b in pairwise(ends.tolist()))))
+    luck = float(np.var([s.slowdown for s in log]))
+    assert ceiling(log) > 0.5 * luck
+    assert ceiling(log, counting=True) < 0.1 * luck
 
 
 def test_a_batch_is_described_by_how_many_ran_beside_it_at_once() -> None:
