@@ -16,6 +16,7 @@ from benchmarks.compare.collect import START_S, Collector, profiling_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Records
 from benchmarks.compare.report import Found, report
+from benchmarks.compare.servers import ALONE
 from benchmarks.ending import interrupt_on_term, told
 
 _NEEDS_SAMPLES = "ours, gpulets"
@@ -77,7 +78,8 @@ def _write(records: Records, out: Path) -> None:
         found = Found(plan, arrivals, recorded)
         folder = out / "bench" / arrivals
         folder.mkdir(parents=True, exist_ok=True)
-        plots[arrivals] = draw(found.points, found.measured, found.servers, folder)
+        drawn = [server for server in found.servers if server != ALONE]
+        plots[arrivals] = draw(found.points, found.measured, drawn, folder)
     samples = records.samples()
     truth = learned(samples) if samples else None
     (out / "bench.md").write_text(report(plan, records.machine, records.profiles(), recorded, truth, plots, out))

@@ -21,9 +21,9 @@ from backend.load.workload import Asked as AskedModel
 from backend.load.workload import Workload
 from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
-from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE
+from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE, Plan
 from benchmarks.compare.records import Recorded, Records, Round, Turn
-from benchmarks.compare.servers import RECORDING, Asked, running
+from benchmarks.compare.servers import RECORDING, SERVERS, Asked, Ours, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
@@ -108,7 +108,8 @@ class Collector:
         self._capacities[of] = found
 
     def _take(self, turn: Turn) -> None:
-        workload, trace = self._workload(turn)
+        workload = workload_of(turn, self._plan, self._asked, self._capacities[turn.round])
+        trace = None if workload.trace is None else read_trace(Path(workload.trace))
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
         self._on_stage(f"starting {turn.server}", START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
@@ -146,15 +147,18 @@ class Collector:
             costs = spent(load, measured.outcomes, _counts(server) - before, self._lanes * self._plan.seconds)
         return Taken(measured, watch.found.lost, None if scheduler is None else share, costs)
 
-    def _workload(self, turn: Turn) -> tuple[Workload, list[float] | None]:
-        asked = self._asked
-        rate = self._capacities[turn.round] / len(self._plan.models)
-        models = tuple(
-            AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in self._plan.models
-        )
-        trace = TRACE if turn.arrivals == "trace" else None
-        workload = Workload(models, self._plan.seconds, turn.arrivals, trace)
-        return workload, None if trace is None else read_trace(Path(trace))
+
+def workload_of(turn: Turn, plan: Plan, asked: Asked, capacity_per_s: float) -> Workload:
+    """At load 1; each model's requests are the same whoever serves them and whoever else is asked for."""
+    kind = SERVERS[turn.server]
+    only = kind.only if isinstance(kind, Ours) else None
+    rate = capacity_per_s / len(plan.models)
+    models = tuple(
+        AskedModel(model, rate, asked.slo_ms[model], asked.classes[model])
+        for model in plan.models
+        if only in (None, asked.classes[model])
+    )
+    return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 
 def profiling_s(records: Records) -> float:

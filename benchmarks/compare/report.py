@@ -14,7 +14,7 @@ from backend.simulation.contention import Truth
 from benchmarks import markdown
 from benchmarks.compare.plan import CLOSE, LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
-from benchmarks.compare.servers import OURS, RECORDING, SERVERS, Ours, Stock
+from benchmarks.compare.servers import ALONE, OURS, RECORDING, SERVERS, Ours, Stock
 from benchmarks.compare.standing import Count, Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.profiles import p95_ms
@@ -24,6 +24,7 @@ from profiler.profile_file import ProfileFile
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
 HIGH, LOW = "1", "2"
+_NO_RIVALS = (OURS, RECORDING, ALONE)
 _AHEAD = (
     "How many more deadlines ours kept than other schedulers on this backend, in points: mean over the repeats that "
     "both took part in, and its standard error:"
@@ -123,7 +124,7 @@ def _tables(found: Found) -> str:
     met = _table(
         found,
         "deadlines kept, % (class 1 / class 2)",
-        lambda c: f"{100 * c.met():.0f} ({100 * c.class_met(HIGH):.0f} / {100 * c.class_met(LOW):.0f})",
+        lambda c: f"{_percent(c.met())} ({_percent(c.class_met(HIGH))} / {_percent(c.class_met(LOW))})",
     )
     goodput = _table(found, "goodput, requests/s", lambda c: _spread(c, lambda p: p.all.goodput_per_s))
     late = _table(found, "p99 of the answered, ms", lambda c: f"{c.median(lambda p: p.all.p99_ms):.0f}")
@@ -143,7 +144,7 @@ def _spread(c: Cell, of: Callable[[Point], float]) -> str:
 
 def _goals(found: Found) -> str:
     """Ours against each bar, load by load."""
-    rows, rivals = [], [s for s in found.servers if s not in (OURS, RECORDING)]
+    rows, rivals = [], [s for s in found.servers if s not in _NO_RIVALS]
     for load in found.loads:
         stock = {s: found.beside(s, load) for s in found.stock()}
         ours = cell(found.every, OURS, load)
@@ -151,7 +152,7 @@ def _goals(found: Found) -> str:
             continue
         best = min((s for s in stock if stock[s]), key=lambda s: stock[s].ratio(met, inf))
         low = min((pair.ratio(met_of(LOW), inf) for s in rivals if (pair := found.beside(s, load))), default=inf)
-        high_missed = 1 - ours.total(met_of(HIGH)) / ours.total(lambda p: p.classes[HIGH].requests)
+        alone = cell(found.every, ALONE, load)
         rows.append(
             [
                 f"{load:g}",
@@ -159,7 +160,8 @@ def _goals(found: Found) -> str:
                 _ratio(found.beside(_DEFAULT_STOCK, load), met),
                 f"{_ratio(stock[best], met)} ({best})",
                 _ratio(found.beside(_NAIVE, load), met),
-                f"{100 * high_missed:.1f}",
+                _high_missed(ours),
+                _high_missed(alone) if alone else "–",
                 _shown(low),
             ]
         )
@@ -170,6 +172,7 @@ def _goals(found: Found) -> str:
         "goodput, × the best stock's",
         "goodput, × naive's",
         "class 1 missed, %",
+        "… were class 2 not there",
         "class 2's goodput, × the best for it",
     ]
     goals = (
@@ -178,10 +181,18 @@ def _goals(found: Found) -> str:
         "at most 2 % at 1.1 and 5 % at 1.5; class 2 keeps 0.7 of the most that a rival gives it. Of all requests of "
         "the repeats that both took part in."
     )
-    others = [s for s in found.servers if isinstance(SERVERS[s], Ours) and s not in (OURS, RECORDING)]
+    others = [s for s in found.servers if isinstance(SERVERS[s], Ours) and s not in _NO_RIVALS]
     ahead = [f"- *{s}*: {', '.join(_ahead(found, s))}" for s in others]
     text = f"### Where ours stands\n\n{goals}\n\n{markdown.table(header, rows)}"
     return text if not ahead else f"{text}\n\n{_AHEAD}\n\n" + "\n".join(ahead)
+
+
+def _high_missed(c: Cell) -> str:
+    return f"{100 * (1 - c.total(met_of(HIGH)) / c.total(lambda p: p.classes[HIGH].requests)):.1f}"
+
+
+def _percent(share: float) -> str:
+    return "–" if isnan(share) else f"{100 * share:.0f}"
 
 
 def _ahead(found: Found, server: str) -> Iterator[str]:

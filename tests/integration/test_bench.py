@@ -19,11 +19,13 @@ from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
+from benchmarks.compare.collect import workload_of
 from benchmarks.compare.plan import QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import Found
 from benchmarks.compare.report import report as comparison_report
-from benchmarks.compare.servers import OURS, SERVERS
+from benchmarks.compare.servers import ALONE, OURS, SERVERS
+from benchmarks.compare.servers import Asked as AskedServer
 from benchmarks.compare.spent import Spent, spent
 from benchmarks.compare.standing import Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time
@@ -155,7 +157,7 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     recorded = again.recorded()
     text = comparison_report(QUICK, Machine("cpu", 2), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path)
     assert "| **isochrone** | 40 (40 / 40) | 40 (40 / 40) |" in text
-    assert "| 0.7 | 3.00 | – | 0.50 (stock, rate limiter) | 0.67 | 60.0 | 0.50 |" in text
+    assert "| 0.7 | 3.00 | – | 0.50 (stock, rate limiter) | 0.67 | 60.0 | – | 0.50 |" in text
     assert "![p](p.png)" in text
     assert "the closed-loop capacity, measured anew for each repeat (90 to 93 requests/s)" in text
     assert "5.0 % at load 0.7 (at most 5.0), 7.0 % at load 1.1 (at most 7.0)" in text
@@ -188,6 +190,15 @@ def test_tables_are_of_the_repeats_that_all_took_part_in() -> None:
     }
     found = Found(plan, "poisson", recorded)
     assert found.at(OURS, 0.5).met() == 1.0
+
+
+def test_class_1_alone_has_the_requests_that_it_has_beside_class_2() -> None:
+    plan, models = QUICK.__class__(models=("a", "b", "c")), ("a", "b", "c")
+    classes, ms = {"a": 1, "b": 1, "c": 2}, dict.fromkeys(models, 50.0)
+    asked = AskedServer(Path(), classes, ms, ms, lanes=2)
+    every, alone = (workload_of(Turn(0, "poisson", s), plan, asked, 90.0).planned(0.5, 7, None) for s in (OURS, ALONE))
+    assert len(every) > len(alone) > 0
+    assert alone == tuple(arrival for arrival in every if arrival.priority == 1)
 
 
 def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
