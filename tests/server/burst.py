@@ -25,7 +25,8 @@ class Burst:
 
     def wait_for_answers(self, count: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self._answers) >= count, 30.0)
+            enough = self._changed.wait_for(lambda: len(self._answers) >= count, 30.0)
+            assert enough, f"of {len(self._calls)} requests {count} were to be answered in 30 s, but: {self._answers}"
 
     def in_flight(self) -> int:
         with self._changed:

@@ -99,3 +99,12 @@ def regions_mapped_by(pid: int) -> set[str]:
     except OSError:  # it is gone, or another user's
         return set()
     return set(_REGION.findall(maps))
+
+
+def looks(server: EmbeddedServer) -> str:
+    """What a server that does not answer is doing: what it counted, where its models' threads stand, its log's end."""
+    lines = [line for line in server.metrics().splitlines() if line.startswith(("isochrone_requests", "nv_inference"))]
+    for stub in server.stubs():
+        tasks = sorted(Path(f"/proc/{stub.pid}/task").iterdir())
+        lines += [f"{stub.model}, thread {task.name}: {(task / 'wchan').read_text()}" for task in tasks]
+    return "\n".join([*lines, server.log_text()[-4_000:]])

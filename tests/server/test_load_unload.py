@@ -12,7 +12,7 @@ import tritonclient.grpc as triton_grpc
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import pids_with
 from tests.server.burst import Burst
-from tests.server.control import EXPLICIT, eventually, load, regions_mapped_by, remember_profile
+from tests.server.control import EXPLICIT, eventually, load, looks, regions_mapped_by, remember_profile
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
@@ -66,7 +66,10 @@ def come_and_go(server: EmbeddedServer, wait: bool) -> None:
     burst = Burst(server.grpc_url, "cycled", 4)
     with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
         client.unload_model("cycled")
-    outcomes = burst.outcomes()
+    try:
+        outcomes = burst.outcomes()
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{looks(server)}") from None
     assert all(outcome == "right" or NOT_THERE in outcome for outcome in outcomes), outcomes
     if wait:
         eventually(lambda: old not in [stub.pid for stub in server.stubs()])
