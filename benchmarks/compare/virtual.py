@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from backend.load.arrivals import Arrival
 from backend.load.outcomes import Measured, Outcome, summarise
-from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.compare.spent import Spent
 from benchmarks.repository import MAX_BATCH_SIZE
+from benchmarks.rivals import RIVALS
 from profiler.profile_file import ProfileFile
 
 
@@ -23,8 +23,9 @@ def kept_in_virtual_time(
     lanes: int,
     truth: Truth,
     spent: Sequence[Spent],
+    rival: str = "ours",
 ) -> float:
-    """Median over the repeats of one load of the share of deadlines kept.
+    """Median over the repeats of one load of the share of deadlines kept. rival: of `RIVALS`.
 
     spent: of that load on the real server; what the backend added to an execution occupies the lane, and what was
     spent outside of it is added to each latency.
@@ -38,7 +39,8 @@ def kept_in_virtual_time(
     kept = []
     for m in repeats:
         plan = [Arrival(o.intended_s, o.model, o.slo_ms, o.priority) for o in m.outcomes]
-        ran = simulate(models, plan, Scheduler(lanes), VirtualDevice(truth, m.repeat), around_ns)
+        scheduler = RIVALS[rival].scheduler(lanes, truth, ())
+        ran = simulate(models, plan, scheduler, VirtualDevice(truth, m.repeat), around_ns)
         kept.append(summarise([_later(o, outside_s) for o in ran.outcomes()], m.seconds).met_share)
     return statistics.median(kept)
 
