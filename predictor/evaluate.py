@@ -59,13 +59,28 @@ class _Case(NamedTuple):
     slowdown: float
 
 
-class _Trace(NamedTuple):
+class Trace(NamedTuple):
     """Per tested batch, in the order of their start."""
 
     predicted: list[float]
     multiplier: list[float]
     predict_ns: list[int]
     learn_ns: list[int]
+
+
+class Replay(NamedTuple):
+    """What each learner predicted of each batch, in the order of their start. slowdowns: (tested,) as measured."""
+
+    slowdowns: NDArray[np.float64]
+    traces: dict[str, Trace]
+
+    def scores(self) -> dict[str, Score]:
+        return {name: _score(trace, self.slowdowns) for name, trace in self.traces.items()}
+
+    def squared_errors(self, learner: str) -> NDArray[np.float64]:
+        """(tested,) of slowdown."""
+        squares: NDArray[np.float64] = (np.array(self.traces[learner].predicted) - self.slowdowns) ** 2
+        return squares
 
 
 def evaluate(
@@ -75,22 +90,19 @@ def evaluate(
     learners: Sequence[str] = tuple(LEARNERS),
 ) -> Evaluation:
     """`training` comes first and is not scored. Raises ValueError where there is nothing to test."""
+    scores = replay(tested, features, training, learners).scores()
+    return Evaluation(len(tested), sum(bool(s.throttled) for s in tested), features, scores)
+
+
+def replay(
+    tested: Sequence[Sample], features: tuple[str, ...], training: Sequence[Sample], learners: Sequence[str]
+) -> Replay:
+    """What `evaluate` scores, batch by batch. Raises ValueError where there is nothing to test."""
     if not tested:
         raise ValueError("no samples are left to test")
     train, test = _cases(training, features), _cases(tested, features)
-    truth = np.array([c.slowdown for c in test])
-    scores = {name: _score(_run(LEARNERS[name](), train, test), truth) for name in learners}
-    return Evaluation(len(test), sum(bool(s.throttled) for s in tested), features, scores)
-
-
-def squared_errors(
-    tested: Sequence[Sample], features: tuple[str, ...], training: Sequence[Sample], learner: str
-) -> NDArray[np.float64]:
-    """(tested,) of slowdown, of one learner, in the order of the batches' starts; see `evaluate`."""
-    train, test = _cases(training, features), _cases(tested, features)
-    predicted = np.array(_run(LEARNERS[learner](), train, test).predicted)
-    squares: NDArray[np.float64] = (predicted - np.array([c.slowdown for c in test])) ** 2
-    return squares
+    traces = {name: _run(LEARNERS[name](), train, test) for name in learners}
+    return Replay(np.array([c.slowdown for c in test]), traces)
 
 
 def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Sequence[Sample]]:
@@ -108,9 +120,9 @@ def _cases(samples: Sequence[Sample], features: tuple[str, ...]) -> list[_Case]:
     return cases
 
 
-def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> _Trace:
+def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> Trace:
     _train(learner, train)
-    bound, trace = UpperBound(), _Trace([], [], [], [])
+    bound, trace = UpperBound(), Trace([], [], [], [])
     unseen: list[tuple[int, int]] = []
     for i, case in enumerate(test):
         while unseen and unseen[0][0] <= case.start_ns:
@@ -146,7 +158,7 @@ def _learn(learner: Learner, case: _Case) -> int:
     return spent_ns
 
 
-def _score(trace: _Trace, truth: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:
+def _score(trace: Trace, truth: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:
     predicted, multiplier = np.array(trace.predicted), np.array(trace.multiplier)
     error = np.abs(predicted - truth) / truth
     p50, p75, p95 = np.percentile(error, (50, 75, 95)).tolist()

@@ -56,9 +56,7 @@ def learned(samples: Sequence[Sample]) -> Learned:
     in the mean.
     """
     learner = Isochrone()
-    owns = [own_of(sample) for sample in samples]
-    seen = [exposure(own, neighbours_of(sample)) for own, sample in zip(owns, samples, strict=True)]
-    batches = list(zip(owns, seen, [sample.slowdown for sample in samples], strict=True))
+    batches = [(own := own_of(sample), exposure(own, neighbours_of(sample)), sample.slowdown) for sample in samples]
     for batch in batches:
         learner.learn_one(*batch)
     learner.state()  # what waits to be learned as a block is

@@ -32,15 +32,18 @@ def kept_in_virtual_time(
     """
     around_ns = round(max(0.0, statistics.median(s.around_ms for s in spent)) * 1e6)
     outside_s = max(0.0, statistics.median(s.outside_ms for s in spent)) / 1e3
-    models = [
-        SimulatedModel(m, file.profile(), MAX_BATCH_SIZE, rejects=True, preemptible_lanes=lanes)
-        for m, file in profiles.items()
-    ]
+    under = RIVALS[rival]
+    models = under.models(
+        [
+            SimulatedModel(m, file.profile(), MAX_BATCH_SIZE, rejects=True, preemptible_lanes=lanes)
+            for m, file in profiles.items()
+        ]
+    )
     kept = []
     for m in repeats:
         plan = [Arrival(o.intended_s, o.model, o.slo_ms, o.priority) for o in m.outcomes]
-        scheduler = RIVALS[rival].scheduler(lanes, truth, ())
-        ran = simulate(models, plan, scheduler, VirtualDevice(truth, m.repeat), around_ns)
+        scheduler = under.scheduler(lanes, truth, ())
+        ran = simulate(models, under.plan(plan), scheduler, VirtualDevice(truth, m.repeat), around_ns)
         kept.append(summarise([_later(o, outside_s) for o in ran.outcomes()], m.seconds).met_share)
     return statistics.median(kept)
 

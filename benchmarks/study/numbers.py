@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.steal import Steal
 from benchmarks.study.ceiling import ceiling
 from benchmarks.study.plan import COMPARED
-from predictor.evaluate import Score, evaluate, squared_errors
+from predictor.evaluate import Score, evaluate, replay
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
 from predictor.samples import Sample, neighbours_of, own_of
@@ -141,12 +141,13 @@ class Tested(NamedTuple):
 
 def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
     """Each test set after the training set, by name."""
-    found, tested = scores(training, tests, LEARNERS), {}
-    for name, samples in tests.items():
-        errors = {learner: squared_errors(samples, FEATURES, training, learner) for learner in ("rls", "isochrone")}
-        floor = noise_floor(samples, errors)
-        tested[name] = Tested(len(samples), found[name], floor, ceiling(samples), ceiling(samples, counting=True))
-    return tested
+    return {name: _tested(training, samples) for name, samples in tests.items()}
+
+
+def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
+    replayed = replay(samples, FEATURES, training, LEARNERS)
+    floor = noise_floor(samples, {learner: replayed.squared_errors(learner) for learner in ("rls", "isochrone")})
+    return Tested(len(samples), replayed.scores(), floor, ceiling(samples), ceiling(samples, counting=True))
 
 
 def scores(

@@ -196,12 +196,12 @@ def _bars(results: Results) -> str:
     return (
         "## Ours beside the paper's RLS\n\n"
         + tables.beside_rls(results.lanes)
-        + "\n\nWhere the floor alone is above the goal, no predictor can reach it from who ran beside whom. Where "
-        "trees that know the rest of the same set do not reach it, hardly any predictor will that meets it unprepared. "
-        "Twins are the batches that have one, which with more lanes are the easy ones: few neighbours, or large "
-        "batches. *Trees that count* are also told how many neighbours there were, and how many of them came after the "
-        "batch did, on its core and elsewhere. That is a clock, and so it tells the answer: the longer a batch takes, "
-        "the more come and go meanwhile. Nobody knows it at a launch, so our learner is not told."
+        + "\n\nWhere the floor alone is above the goal, no predictor can reach it there from who ran beside whom. "
+        "Where trees that know the rest of the same set do not reach it, hardly any predictor will that meets it "
+        "unprepared. Of twins: over the batches that have one, whose floor does not hold for the others. *Trees that "
+        "count* are also told how many neighbours there were, and how many of them came after the batch did, on its "
+        "core and elsewhere. That is a clock, and so it tells the answer: the longer a batch takes, the more come and "
+        "go meanwhile. Nobody knows it at a launch, so our learner is not told."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,11 @@ def test_the_same_requests_in_virtual_time() -> None:
     for outside_ms, kept in ((3.0, 1.0), (6.0, 0.0)):
         costs = [Spent(0.5, outside_ms, 0.0, 10.0, 1.0, 0.5)]
         assert kept_in_virtual_time(repeats, profiles, 2, Linear(), costs) == kept
+    # More than one lane keeps up with: in order of arrival all wait, while a scheduler that refuses keeps some in time.
+    crowded = [Measured(OURS, 0.5, 0, 1.0, [replace(o, slo_ms=45.0) for o in sent])]
+    slow, free = Linear(residuals=(2.5,)), [Spent(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)]
+    fifo, aware = (kept_in_virtual_time(crowded, profiles, 1, slow, free, rival) for rival in ("stock", "ours"))
+    assert fifo < aware
 
 
 def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None:
@@ -199,6 +205,22 @@ def test_class_1_alone_has_the_requests_that_it_has_beside_class_2() -> None:
     every, alone = (workload_of(Turn(0, "poisson", s), plan, asked, 90.0).planned(0.5, 7, None) for s in (OURS, ALONE))
     assert len(every) > len(alone) > 0
     assert alone == tuple(arrival for arrival in every if arrival.priority == 1)
+
+
+def test_what_class_1_misses_alone_stands_beside_what_it_misses() -> None:
+    servers = ("stock, 1 instance", OURS, ALONE)
+    plan = QUICK.__class__(servers=servers, arrivals=("poisson",), repeats=1, close_repeats=1, loads=(0.5,))
+    kept = {"stock, 1 instance": 1, OURS: 2, ALONE: 4}
+    recorded = {}
+    for server, count in kept.items():
+        found = measured(server, 0.5, 0, count)
+        if server == ALONE:
+            found = replace(found, outcomes=[o for o in found.outcomes if o.priority == 1])
+        recorded[Turn(0, "poisson", server)] = Recorded([found], [0.0], 100.0)
+    text = comparison_report(plan, Machine("cpu", 2), {}, recorded, None, {"poisson": []}, Path())
+    assert f"| {ALONE} | 80 (80 / –) |" in text
+    assert "| 0.5 | 0.75 | 2.00 | 2.00 (stock, 1 instance) | – | 60.0 | 20.0 | 2.00 |" in text
+    assert f"*{ALONE}*: +" not in text
 
 
 def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
