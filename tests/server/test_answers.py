@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,7 +17,7 @@ import onnxruntime
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from tritonclient.utils import np_to_triton_dtype, shared_memory
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, shared_memory
 
 from backend.server.embedded import EmbeddedServer
 from tests.server.control import EXPLICIT, load, remember_profile, request
@@ -29,6 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 MAX_BATCH_SIZE = 8
 CLIENTS = 32
 SIZES = (1, 2, 3, 5, 8)  # of the requests that the clients send at once
+RELEASED_WITHIN_S = 10.0
+"""A region of shared memory is free this long after its answer at the latest."""
 BESIDE_OTHERS = 1e-4
 """Rows that ran in a batch of another size may differ by this share of the output's largest magnitude."""
 
@@ -187,8 +190,22 @@ class Shared:
 
     def close(self) -> None:
         for region, handle in self._regions.values():
-            self._client.unregister_system_shared_memory(region)
-            shared_memory.destroy_shared_memory_region(handle)
+            try:
+                self._unregister(region)
+            finally:
+                shared_memory.destroy_shared_memory_region(handle)
+
+    def _unregister(self, region: str) -> None:
+        """Triton's frontends send an answer first and let go of its regions after, and refuse in between."""
+        until = time.monotonic() + RELEASED_WITHIN_S
+        while True:
+            try:
+                self._client.unregister_system_shared_memory(region)
+                return
+            except InferenceServerException as refusal:
+                if "currently in use" not in str(refusal) or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
 
 def assert_equal(result: Any, expected: Arrays) -> None:
