@@ -5,7 +5,6 @@ Slowdown is relative to the profiled p95 throughout, as in the paper (arXiv 2512
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.steal import Steal
 from benchmarks.study.ceiling import ceiling
+from benchmarks.study.noise import Floor, Noise, gamma_test, noise_floor
 from benchmarks.study.plan import COMPARED
 from predictor.evaluate import Score, evaluate, replay
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
@@ -113,21 +113,8 @@ def _fitted(
 # Table 1: what does not change with the workload
 
 
-class Floor(NamedTuple):
-    """How much identical co-locations differ: no predictor that sees only who ran beside whom gets below.
-
-    mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group;
-    of_twins: learners' MSE on the batches in a group, which are easier than the others.
-    """
-
-    mse: float
-    relative: float
-    share: float
-    of_twins: dict[str, float]
-
-
 class Tested(NamedTuple):
-    """One set: scores by learner, the floor, and the MSE of trees that know the rest of the set.
+    """One set: scores by learner, the floor, the noise, and the MSE of trees that know the rest of the set.
 
     counting: of those that are also told how many neighbours came and went, which tells how long the batch took.
     """
@@ -135,6 +122,7 @@ class Tested(NamedTuple):
     samples: int
     scores: dict[str, Score]
     floor: Floor
+    noise: Noise
     ceiling: float
     counting: float
 
@@ -146,8 +134,9 @@ def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]])
 
 def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
     replayed = replay(samples, FEATURES, training, LEARNERS)
-    floor = noise_floor(samples, {learner: replayed.squared_errors(learner) for learner in ("rls", "isochrone")})
-    return Tested(len(samples), replayed.scores(), floor, ceiling(samples), ceiling(samples, counting=True))
+    errors = {learner: replayed.squared_errors(learner) for learner in ("rls", "isochrone")}
+    floor, noise = noise_floor(samples, errors), gamma_test(samples, errors)
+    return Tested(len(samples), replayed.scores(), floor, noise, ceiling(samples), ceiling(samples, counting=True))
 
 
 def scores(
@@ -165,25 +154,3 @@ def training_errors(training: Sequence[Sample]) -> tuple[float, float]:
     every = np.arange(len(training))
     linear = float(np.mean((_fitted(owns, seen, truth, every, every) - truth) ** 2))
     return linear, evaluate(training, FEATURES, (), ("isochrone",)).learners["isochrone"].mse
-
-
-def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floor:
-    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
-
-    errors: (samples,) squared ones by learner, in the order of the batches' starts.
-    """
-    groups: dict[int | None, list[int]] = defaultdict(list)
-    ordered = sorted(samples, key=lambda s: s.start_ns)
-    for i, s in enumerate(ordered):
-        groups[exposure(own_of(s), neighbours_of(s)).signature].append(i)
-    slowdowns = np.array([s.slowdown for s in ordered])
-    twins = [group for group in groups.values() if len(group) > 1]
-    if not twins:
-        return Floor(0.0, 0.0, 0.0, dict.fromkeys(errors, 0.0))
-    repeated = [slowdowns[group] for group in twins]
-    squares = sum(float(np.sum((g - g.mean()) ** 2)) for g in repeated)
-    freedom = sum(len(g) - 1 for g in repeated)
-    relative = np.concatenate([np.abs(g - np.median(g)) / g for g in repeated])
-    every = [i for group in twins for i in group]
-    of_twins = {learner: float(squared[every].mean()) for learner, squared in errors.items()}
-    return Floor(squares / freedom, float(np.median(relative)), len(every) / len(samples), of_twins)

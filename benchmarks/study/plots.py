@@ -113,7 +113,7 @@ def _bars(axes: Axes, lanes: int, found: OfLanes) -> None:
         mse = [tested.scores[name].mse for tested in found.tested.values()]
         axes.bar(at + 0.2 * (i - 1.5), mse, 0.19, label=name, color=colour)
     for j, tested in enumerate(found.tested.values()):
-        for name, height, style in (("trees", tested.ceiling, ":"), ("noise floor of twins", tested.floor.mse, "--")):
+        for name, height, style in (("trees", tested.ceiling, ":"), ("noise", tested.noise.mse, "--")):
             label = name if j == 0 else None
             axes.plot([j - 0.45, j + 0.45], [height] * 2, color="#333333", lw=1.2, ls=style, label=label)
     axes.set_xticks(at, list(found.tested), fontsize=8)

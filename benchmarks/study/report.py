@@ -184,10 +184,12 @@ def _learners(results: Results, image: str) -> str:
         "Offline, SGD and RLS start from the same least squares weights of the training set; ours learns it batch by "
         "batch. A label is revealed once its batch has ended. *Trees*: gradient boosting that predicts each tenth of a "
         "set from the other nine, and knows more than any learner may: batches that come later, the time, which models "
-        "ran beside a batch for how long, and through these overlaps something of its own duration. The noise floor is "
-        "the pooled variance of batches with the same model, size and neighbours (by model, size and eighths of "
-        "overlap), over the share of batches that have such a twin: what only knows who ran beside whom cannot explain "
-        "it. A learner that follows the machine's slow and fast spells can get a little below."
+        "ran beside a batch for how long, and through these overlaps something of its own duration. *Noise* is what "
+        "of the variance remains between two batches of one model and size as their company and their place in the log "
+        "grow alike, estimated by the Gamma test (Stefánsson, Končar and Jones, 1997; Evans and Jones, 2002) over ten "
+        "nearest neighbours each: what no predictor explains that knows these. *Noise of twins* is the pooled variance of batches with the "
+        "same model, size and neighbours (by model, size and eighths of overlap), over the share of batches that have "
+        "such a twin, which are easier than the others."
     )
     return "\n\n".join(parts)
 
@@ -196,9 +198,9 @@ def _bars(results: Results) -> str:
     return (
         "## Ours beside the paper's RLS\n\n"
         + tables.beside_rls(results.lanes)
-        + "\n\nWhere the floor alone is above the goal, no predictor can reach it there from who ran beside whom. "
-        "Where trees that know the rest of the same set do not reach it, hardly any predictor will that meets it "
-        "unprepared. Of twins: over the batches that have one, whose floor does not hold for the others. *Trees that "
+        + "\n\nWhere the noise alone is above the goal, no predictor can reach it from who ran beside whom, where and "
+        "when. It is an estimate, of nearly all batches of a set; trees that know the rest of the same set, and a "
+        "little more, end close to it. Of twins: over the batches that have one. *Trees that "
         "count* are also told how many neighbours there were, and how many of them came after the batch did, on its "
         "core and elsewhere. That is a clock, and so it tells the answer: the longer a batch takes, the more come and "
         "go meanwhile. Nobody knows it at a launch, so our learner is not told."
@@ -216,7 +218,7 @@ def _differences(results: Results) -> str:
         "- **Device.** The paper's batches share an L4's memory system and its compute units; ours have a core each "
         "and share last-level cache, memory and whatever else runs on the cores: Triton, the load generator and "
         f"the host's other guests, which took up to {steal:.0%} of the CPU during a log. Errors are therefore noise "
-        "to a larger part (see the floor) and interference to a smaller one with two lanes.\n"
+        "to a larger part (see the table) and interference to a smaller one with two lanes.\n"
         "- **Features.** The paper reads SM, L2 and DRAM throughput from Nsight Compute. Here they follow from the "
         "model graph's operations and bytes and the machine's measured peaks.\n"
         "- **p95 as the unit.** A p95 of a noisy machine lies above its p50 by more than a GPU's, so that batches "

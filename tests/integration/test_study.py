@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.study.ceiling import ceiling, shares_by_count
-from benchmarks.study.numbers import Floor, feature_errors, noise_floor, relative_to_p95, table_one, training_errors
+from benchmarks.study.noise import NEAREST, Floor, Noise, gamma_test, noise_floor
+from benchmarks.study.numbers import feature_errors, relative_to_p95, table_one, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
 from predictor.samples import SCHEMA, CoRunner, Sample, neighbours_of
 from profiler.profile_file import Entry, Features, ProfileFile
@@ -61,6 +62,35 @@ def test_the_noise_floor_is_what_equal_co_locations_differ_by() -> None:
 def test_nothing_repeats_and_there_is_no_floor() -> None:
     floor = noise_floor([sample(0, 1.0), sample(10, 1.0, neighbour(0, 1))], {"one": np.ones(2)})
     assert floor == Floor(0.0, 0.0, 0.0, {"one": 0.0})
+
+
+def test_the_gamma_test_finds_the_noise_where_no_two_companies_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    ends = rng.uniform(0.0, 1.0, 2_000)
+    curve = 1.5 + np.sin(6.0 * ends)
+    errors = {"one": np.arange(2_000.0)}
+
+    def found(noise: float) -> Noise:
+        log = [
+            sample(30 * i, s, neighbour(0, end))
+            for i, (s, end) in enumerate(zip((curve + rng.normal(0.0, noise, len(ends))).tolist(), ends, strict=True))
+        ]
+        return gamma_test(log, errors)
+
+    assert found(0.0).mse < 1e-4 * np.var(curve)
+    assert found(0.1).mse == pytest.approx(0.1**2, rel=0.1)
+    assert found(0.1).share == 1.0
+    assert found(0.1).of_these == {"one": pytest.approx(999.5)}
+
+
+def test_the_gamma_test_compares_batches_of_one_model_and_size() -> None:
+    rng = np.random.default_rng(0)
+    log = [sample(30 * i, float(rng.normal(1 + i % 2, 0.1)), batch_size=1 + i % 2) for i in range(2_000)]
+    rare = [sample(30 * i, 9.0, batch_size=8) for i in range(NEAREST)]
+    noise = gamma_test(log + rare, {})
+    assert noise.mse == pytest.approx(0.1**2, rel=0.15)
+    assert noise.share == pytest.approx(2_000 / (2_000 + NEAREST))
+    assert gamma_test(rare, {"one": np.ones(NEAREST)}) == Noise(0.0, 0.0, {"one": 0.0})
 
 
 def test_only_the_integral_sees_how_long_a_neighbour_stayed() -> None:
