@@ -188,8 +188,8 @@ def _learners(results: Results, image: str) -> str:
         "of the variance remains between two batches of one model and size as their company and their place in the log "
         "grow alike, estimated by the Gamma test (Stefánsson, Končar and Jones, 1997; Evans and Jones, 2002) over ten "
         "nearest neighbours each: what no predictor explains that knows these. *Noise of twins* is the "
-        "pooled variance of batches with the same model, size and neighbours (by model, size and eighths of overlap), over the share of batches that have "
-        "such a twin, which are easier than the others."
+        "pooled variance of batches with the same model, size and neighbours (by model, size and eighths of overlap), "
+        "over the share of batches that have such a twin, which are easier than the others."
     )
     return "\n\n".join(parts)
 
