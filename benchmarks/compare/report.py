@@ -44,9 +44,8 @@ class Found:
         taken = [{turn.repeat for turn in turns if turn.server == s} for s in self.servers]
         shared = set.intersection(*taken) if taken else set()
         self.measured = [m for turn, r in turns.items() for m in r.measured if turn.repeat in shared]
-        self.looked_into = [m for turn, r in turns.items() for m in r.measured if turn.server == RECORDING]
-        self.spent = [s for r in turns.values() for s in r.spent]
-        """Of the same server."""
+        self.looked_into = [(m, s) for r in turns.values() for m in r.measured for s in r.spent if s.load == m.load]
+        """Of `RECORDING`."""
         self.points: list[Point] = points(self.measured)
         self.every: list[Point] = points([m for r in turns.values() for m in r.measured])
         self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
@@ -206,7 +205,7 @@ def _time_spent(found: Found) -> str:
     """Ours: from the planned instant to the answer, piece by piece."""
     rows = []
     for load in found.loads:
-        here = [s for s in found.spent if s.load == load]
+        here = [s for _, s in found.looked_into if s.load == load]
         if here:
             parts = ("latency_ms", "queue_ms", "execution_ms", "around_ms", "outside_ms")
             means = [f"{median(map(attrgetter(part), here)):.1f}" for part in parts]
@@ -224,20 +223,20 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
     """The simulator asked the same."""
     rows = []
     for load in found.loads:
-        repeats = [m for m in found.looked_into if m.load == load]
-        costs = [s for s in found.spent if s.load == load]
-        if repeats and costs:
+        repeats = [(m, s) for m, s in found.looked_into if m.load == load]
+        if repeats:
             real = cell(found.every, RECORDING, load).met()
             virtual, oracle = (
-                kept_in_virtual_time(repeats, profiles, lanes, truth, costs, rival) for rival in ("ours", "oracle")
+                kept_in_virtual_time(repeats, profiles, lanes, truth, rival) for rival in ("ours", "oracle")
             )
             shown = (f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}")
             rows.append([f"{load:g}", *shown, f"{100 * oracle:.1f}"])
     return (
         "### The simulator beside the server\n\n"
         f"The requests of *{RECORDING}* in virtual time (`isochrone simulate`'s device and scheduler), interference "
-        "and its spread learned from the batches that it recorded, deadlines kept in %. Oracle: the same policy where "
-        "the slowdowns of that device need not be learned.\n\n"
+        "and its spread learned from the batches that it recorded, deadlines kept in %. What each repeat spent around "
+        "an execution occupies a lane there too; what it spent outside is a queue that takes the same time for each "
+        "request. Oracle: the same policy where the slowdowns of that device need not be learned.\n\n"
         + markdown.table(["load", "server", "simulator", "difference, points", "oracle"], rows)
     )
 

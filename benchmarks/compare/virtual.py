@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from backend.load.arrivals import Arrival
-from backend.load.outcomes import Measured, Outcome, summarise
+from backend.load.outcomes import Measured, summarise
 from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
@@ -16,22 +16,21 @@ from benchmarks.repository import MAX_BATCH_SIZE
 from benchmarks.rivals import RIVALS
 from profiler.profile_file import ProfileFile
 
+_HALVINGS = 40
+
 
 def kept_in_virtual_time(
-    repeats: Iterable[Measured],
+    repeats: Iterable[tuple[Measured, Spent]],
     profiles: Mapping[str, ProfileFile],
     lanes: int,
     truth: Truth,
-    spent: Sequence[Spent],
     rival: str = "ours",
 ) -> float:
     """Median over the repeats of one load of the share of deadlines kept. rival: of `RIVALS`.
 
-    spent: of that load on the real server; what the backend added to an execution occupies the lane, and what was
-    spent outside of it is added to each latency.
+    A repeat comes with what it spent on the real server. What the backend added to an execution occupies the lane; what
+    was spent outside of it is a queue that requests pass on their way in, so that a burst waits for itself.
     """
-    around_ns = round(max(0.0, statistics.median(s.around_ms for s in spent)) * 1e6)
-    outside_s = max(0.0, statistics.median(s.outside_ms for s in spent)) / 1e3
     under = RIVALS[rival]
     models = under.models(
         [
@@ -40,13 +39,35 @@ def kept_in_virtual_time(
         ]
     )
     kept = []
-    for m in repeats:
-        plan = [Arrival(o.intended_s, o.model, o.slo_ms, o.priority) for o in m.outcomes]
-        scheduler = under.scheduler(lanes, truth, ())
-        ran = simulate(models, under.plan(plan), scheduler, VirtualDevice(truth, m.repeat), around_ns)
-        kept.append(summarise([_later(o, outside_s) for o in ran.outcomes()], m.seconds).met_share)
+    for m, spent in repeats:
+        sent = sorted(m.outcomes, key=lambda o: o.intended_s)
+        arrived_s = passed([o.intended_s for o in sent], spent.outside_ms / 1e3)
+        plan = [Arrival(at_s, o.model, o.slo_ms, o.priority) for at_s, o in zip(arrived_s, sent, strict=True)]
+        around_ns = round(max(0.0, spent.around_ms) * 1e6)
+        ran = simulate(
+            models, under.plan(plan), under.scheduler(lanes, truth, ()), VirtualDevice(truth, m.repeat), around_ns
+        )
+        answered = [replace(o, intended_s=s.intended_s) for o, s in zip(ran.outcomes(), sent, strict=True)]
+        kept.append(summarise(answered, m.seconds).met_share)
     return statistics.median(kept)
 
 
-def _later(outcome: Outcome, by_s: float) -> Outcome:
-    return replace(outcome, answered_s=outcome.answered_s + by_s)
+def passed(sent_s: Sequence[float], mean_s: float) -> list[float]:
+    """When each has passed a queue that takes the same time for each, such that they are `mean_s` late in the mean.
+
+    sent_s: ascending, some.
+    """
+    low_s, high_s = 0.0, max(0.0, mean_s)
+    for _ in range(_HALVINGS):
+        each_s = (low_s + high_s) / 2
+        late_s = statistics.fmean(at_s - s for at_s, s in zip(_through(sent_s, each_s), sent_s, strict=True))
+        low_s, high_s = (each_s, high_s) if late_s < mean_s else (low_s, each_s)
+    return _through(sent_s, high_s)
+
+
+def _through(sent_s: Sequence[float], each_s: float) -> list[float]:
+    through, free_s = [], 0.0
+    for at_s in sent_s:
+        free_s = max(free_s, at_s) + each_s
+        through.append(free_s)
+    return through

@@ -29,7 +29,7 @@ from benchmarks.compare.servers import ALONE, OURS, SERVERS
 from benchmarks.compare.servers import Asked as AskedServer
 from benchmarks.compare.spent import Spent, spent
 from benchmarks.compare.standing import Pair, met, met_of, missed
-from benchmarks.compare.virtual import kept_in_virtual_time
+from benchmarks.compare.virtual import kept_in_virtual_time, passed
 from benchmarks.errors import BenchmarkError
 from benchmarks.prometheus import parse
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
@@ -141,13 +141,23 @@ def test_the_same_requests_in_virtual_time() -> None:
     sent = [Outcome("m1", 0.02 * i, 0.02 * i, 0.02 * i, 15.0, 1, "ok") for i in range(50)]
     repeats = [Measured(OURS, 0.5, i, 1.0, sent) for i in range(3)]
     for outside_ms, kept in ((3.0, 1.0), (6.0, 0.0)):
-        costs = [Spent(0.5, outside_ms, 0.0, 10.0, 1.0, 0.5)]
-        assert kept_in_virtual_time(repeats, profiles, 2, Linear(), costs) == kept
+        costs = Spent(0.5, outside_ms, 0.0, 10.0, 1.0, 0.5)
+        assert kept_in_virtual_time([(m, costs) for m in repeats], profiles, 2, Linear()) == kept
     # More than one lane keeps up with: in order of arrival all wait, while a scheduler that refuses keeps some in time.
     crowded = [Measured(OURS, 0.5, 0, 1.0, [replace(o, slo_ms=45.0) for o in sent])]
-    slow, free = Linear(residuals=(2.5,)), [Spent(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)]
-    fifo, aware = (kept_in_virtual_time(crowded, profiles, 1, slow, free, rival) for rival in ("stock", "ours"))
+    slow, free = Linear(residuals=(2.5,)), Spent(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)
+    fifo, aware = (
+        kept_in_virtual_time([(m, free) for m in crowded], profiles, 1, slow, rival) for rival in ("stock", "ours")
+    )
     assert fifo < aware
+
+
+def test_a_burst_waits_for_itself_on_its_way_in() -> None:
+    apart = [0.0, 1.0, 2.0]
+    assert passed(apart, 0.003) == pytest.approx([0.003, 1.003, 2.003])
+    burst = [1.0, 1.0, 1.0, 2.0]  # at 2 ms each: 2, 4, 6 and 2 ms late
+    assert passed(burst, 0.0035) == pytest.approx([1.002, 1.004, 1.006, 2.002])
+    assert passed(burst, 0.0) == passed(burst, -0.001) == pytest.approx(burst)
 
 
 def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None:
