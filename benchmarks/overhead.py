@@ -1,4 +1,7 @@
-"""What this backend costs beside a blocking Python backend that runs the same ONNX model on the same lanes."""
+"""What this backend costs beside a blocking Python backend that runs the same ONNX model on the same lanes.
+
+`--least`: what the least backend costs that answers late.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,27 @@ from benchmarks.ending import told
 from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
 from benchmarks.stock import write_stock
 
-_OURS, _STOCK = "ours", "stock"
+_OURS, _LEAST, _STOCK = "ours", "least", "stock"
 
 
 def main(
     repeats: Annotated[int, typer.Option(help="pairs per row of the table")] = 7,
     seconds: Annotated[float, typer.Option(help="length of one measurement")] = 3.0,
+    least: Annotated[bool, typer.Option("--least", help="instead of ours, the least that answers late")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency at concurrency 1 and throughput at 8 and 32 for a 2 ms and a 15 ms model."""
     with told("bench-overhead", kept="what was measured is above"):
-        compare(Plan((_OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds), _configure, json_out)
+        compare(
+            Plan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds), _configure, json_out
+        )
 
 
 def _configure(kind: str, folder: Path) -> None:
     if kind == _STOCK:
         write_stock(folder, MAX_BATCH_SIZE, len(cores()))
+    elif kind == _LEAST:
+        write_stock(folder, MAX_BATCH_SIZE, 1, late=True)
     else:
         (folder / "config.pbtxt").write_text(f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n')
 

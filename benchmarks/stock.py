@@ -1,4 +1,6 @@
-"""A blocking ONNX model for stock Triton, as its user would write it: `stock_model.py` and a config.pbtxt."""
+"""An ONNX model for stock Triton: blocking, as its user would write it (`stock_model.py`), or the least that answers
+late (`late_model.py`), and a config.pbtxt.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,18 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-_MODEL = Path(__file__).with_name("stock_model.py")
+_BLOCKING, _LATE = (Path(__file__).with_name(name) for name in ("stock_model.py", "late_model.py"))
 _TYPES: dict[int, str] = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64"}
 
 
 def write_stock(
-    folder: Path, max_batch_size: int, instances: int, *, batching: str = "dynamic_batching {}", limiter: str = ""
+    folder: Path,
+    max_batch_size: int,
+    instances: int,
+    *,
+    batching: str = "dynamic_batching {}",
+    limiter: str = "",
+    late: bool = False,
 ) -> None:
     """Beside the `1/model.onnx` that is there. batching, limiter: in config.pbtxt's words."""
     graph = onnx.load(folder / "1" / "model.onnx", load_external_data=False).graph
@@ -27,7 +35,7 @@ def write_stock(
         "",
     )
     (folder / "config.pbtxt").write_text("\n".join(lines))
-    shutil.copy(_MODEL, folder / "1" / "model.py")
+    shutil.copy(_LATE if late else _BLOCKING, folder / "1" / "model.py")
 
 
 def _tensor(what: str, info: onnx.ValueInfoProto) -> str:

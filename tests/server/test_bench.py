@@ -25,11 +25,14 @@ from benchmarks import perf_analyzer
 from benchmarks.compare.plan import QUICK
 from benchmarks.errors import BenchmarkError
 from benchmarks.pairs import measure_pairs
+from benchmarks.stock import write_stock
+from tests.server.burst import Burst
 from tests.server.control import EXPLICIT, load, remember_profile
 from tests.server.harness import batchmates, mlp, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("one", "two")
+STOCK = ("blocking", "late")
 RATE_PER_S, SECONDS = 40.0, 1.0
 SLOW_MS = 1_000.0
 
@@ -41,7 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
         remember_profile(server, slow, SLOW_MS, max_batch_size=8)
         load_light(server, repository, MODELS)
-        assert load(server, ["slow"]) == {}
+        for name in STOCK:
+            write_stock(write_model(repository, name, batchmates(5.0), ""), 8, 1, late=name == "late")
+        assert load(server, ["slow", *STOCK]) == {}
         yield server
 
 
@@ -165,6 +170,11 @@ def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None
     rows = list(csv.DictReader((out / REQUESTS).read_text().splitlines()))
     assert {"ok", "failed"} >= {r["status"] for r in rows}
     assert any(r["status"] == "ok" for r in rows)
+
+
+@pytest.mark.parametrize("model", STOCK)
+def test_what_ours_is_compared_with_answers_right(server: EmbeddedServer, model: str) -> None:
+    assert Burst(server.grpc_url, model, 20).outcomes() == {"right": 20}
 
 
 def test_two_models_are_measured_in_turn(server: EmbeddedServer) -> None:
