@@ -22,12 +22,12 @@ from backend.scheduler.state import Source
 from backend.simulation.contention import Linear, Truth
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
-from predictor.features import Exposure, Own, Sums, exposure
+from predictor.features import Exposure, Own, Sums
 from predictor.learners.contract import Forecaster, State
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.response import Response
-from predictor.samples import Sample, neighbours_of, own_of, read_samples
+from predictor.samples import Sample, lesson_of, read_samples
 from predictor.transfers import Transfers
 
 _NO_NEIGHBOURS = (0.0,) * 10
@@ -232,9 +232,7 @@ class Rival:
 
 def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
     learner = Offline()
-    owns = [own_of(s) for s in samples]
-    seen = [exposure(own, neighbours_of(s)) for own, s in zip(owns, samples, strict=True)]
-    learner.start(fit([(o, e, s.slowdown) for o, e, s in zip(owns, seen, samples, strict=True)]))
+    learner.start(fit([lesson_of(s) for s in samples]))
     return learner
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
-from predictor.features import Exposure, Own, exposure
+from predictor.features import Exposure, Own
 from predictor.learners import LEARNERS, Learner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, Sgd, fit
-from predictor.samples import Sample, Samples, neighbours_of, own_of
+from predictor.samples import Sample, Samples, lesson_of
 
 SETTLED = 500
 """`mape_after_500`: the error once so many batches were tested."""
@@ -112,12 +112,8 @@ def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Se
 
 
 def _cases(samples: Sequence[Sample], features: tuple[str, ...]) -> list[_Case]:
-    cases = []
-    for s in sorted(samples, key=lambda s: s.start_ns):
-        own = own_of(s, features)
-        seen = exposure(own, neighbours_of(s, features))
-        cases.append(_Case(s.start_ns, s.end_ns, own, seen, s.slowdown))
-    return cases
+    ordered = sorted(samples, key=lambda s: s.start_ns)
+    return [_Case(s.start_ns, s.end_ns, *lesson_of(s, features)) for s in ordered]
 
 
 def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> Trace:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from predictor.features import Neighbour, Own
+from predictor.features import Exposure, Neighbour, Own, exposure
 from predictor.workload import FEATURES, Load
 
 SCHEMA = 1
@@ -125,6 +125,10 @@ def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, 
     )
 
 
+Lesson = tuple[Own, Exposure, float]
+"""A batch, what it was exposed to, its slowdown."""
+
+
 def read_samples(path: Path) -> Samples:
     """Raises SamplesError: unreadable, empty, or a line that is no sample."""
     try:
@@ -149,6 +153,12 @@ def neighbours_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[
         Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
         for c in sample.co_runners
     ]
+
+
+def lesson_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Lesson:
+    """What a learner is taught of it."""
+    own = own_of(sample, features)
+    return own, exposure(own, neighbours_of(sample, features)), sample.slowdown
 
 
 def _decode(path: Path, number: int, line: bytes) -> Sample:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import expm1
 from typing import Protocol
 
-from predictor.features import Own, exposure
+from predictor.features import Own
 from predictor.learners.isochrone import Isochrone
 from predictor.response import Response
-from predictor.samples import Sample, neighbours_of, own_of
+from predictor.samples import Sample, lesson_of
 
 
 class Truth(Protocol):
@@ -56,12 +56,12 @@ def learned(samples: Sequence[Sample]) -> Learned:
     in the mean.
     """
     learner = Isochrone()
-    batches = [(own := own_of(sample), exposure(own, neighbours_of(sample)), sample.slowdown) for sample in samples]
-    for batch in batches:
-        learner.learn_one(*batch)
+    lessons = [lesson_of(sample) for sample in samples]
+    for lesson in lessons:
+        learner.learn_one(*lesson)
     learner.state()  # what waits to be learned as a block is
     learner.calm()
     residuals = [
-        slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)) for own, seen, slowdown in batches
+        slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)) for own, seen, slowdown in lessons
     ]
     return Learned(learner, residuals or [1.0])

@@ -12,7 +12,7 @@ import typer
 from backend.load.plots import draw
 from backend.simulation.contention import learned
 from backend.stages import Stages, console
-from benchmarks.compare.collect import START_S, Collector, profiling_s
+from benchmarks.compare.collect import Collector, remaining_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Records
 from benchmarks.compare.report import Found, report
@@ -48,7 +48,7 @@ def compare(
     with told("bench"):
         records = Records(plan, folder)
         records.begin()
-        seconds = _seconds(records)
+        seconds = remaining_s(records)
         screen.print(f"about {seconds / 60:.0f} minutes; interrupted, it goes on where it was")
         with Stages(screen, seconds) as stages:
             Collector(records, repository, recorded, stages.begin, stages.advance).run()
@@ -60,15 +60,6 @@ def _known(arrivals: list[str]) -> tuple[str, ...]:
     if unknown := [kind for kind in arrivals if kind not in FULL.arrivals]:
         raise SystemExit(f"--arrivals must be of {', '.join(FULL.arrivals)}, got '{unknown[0]}'")
     return tuple(arrivals)
-
-
-def _seconds(records: Records) -> float:
-    plan = records.plan
-    turn_s = START_S + 3.0 + len(plan.loads) * (plan.seconds + 0.5)
-    missing = records.missing()
-    capacities_s = (START_S + plan.capacity_seconds + 1.0) * len({turn.round for turn in missing})
-    profiles_s = profiling_s(records) if records.unprofiled() else 0.0
-    return profiles_s + capacities_s + turn_s * len(missing)
 
 
 def _write(records: Records, out: Path) -> None:

@@ -33,9 +33,9 @@ from benchmarks.prometheus import Counts, parse
 from benchmarks.repository import link_models, write_configs
 from benchmarks.steal import StealWatch, least_disturbed
 
-START_S, PROFILE_ENTRY_S = 8.0, 1.5
-_PATIENCE_S = 40 * 60.0
-"""After so long each load is taken once, whatever the host does."""
+_START_S, _WARM_UP_S, _BETWEEN_S, _PROFILE_ENTRY_S = 6.0, 3.0, 0.5, 1.5
+_WITHIN_S = 3_540.0
+"""Loads that the host disturbs are taken again while all that is missing still fits into this."""
 _IN_FLIGHT_PER_LANE = 6
 
 
@@ -65,7 +65,7 @@ class Collector:
         self._records, self._plan, self._source, self._samples = records, records.plan, source, samples
         self._on_stage, self._on_progress = on_stage, on_progress
         self._lanes = len(cores())
-        self._patient_until_s = time.monotonic() + _PATIENCE_S
+        self._until_s = time.monotonic() + _WITHIN_S
 
     def run(self) -> None:
         """All that is missing."""
@@ -73,7 +73,7 @@ class Collector:
         files = link_models(self._source, records.models, plan.models)
         write_configs(records.models, {})
         if records.unprofiled():
-            self._on_stage("profiling the models alone", profiling_s(records))
+            self._on_stage("profiling the models alone", _profiling_s(plan))
             profile_models(records.models, plan.profile_seconds, plan.batch_sizes)
         self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         self._asked = self._asks()
@@ -97,7 +97,7 @@ class Collector:
 
     def _measure_capacity(self, of: Round) -> None:
         """Once per round: the machine may be twice as fast in one hour as in the next."""
-        self._on_stage("measuring the machine's capacity", START_S + self._plan.capacity_seconds)
+        self._on_stage("measuring the machine's capacity", _START_S + self._plan.capacity_seconds)
         with running("in order", self._asked) as server:
             per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * self._lanes / len(self._payloads)))
             found = capacity_per_s(
@@ -111,7 +111,7 @@ class Collector:
         workload = workload_of(turn, self._plan, self._asked, self._capacities[turn.round])
         trace = None if workload.trace is None else read_trace(Path(workload.trace))
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
-        self._on_stage(f"starting {turn.server}", START_S)
+        self._on_stage(f"starting {turn.server}", _START_S)
         bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
         record = self._records.samples_path(turn) if turn.server == RECORDING else None
         if record is not None:
@@ -121,7 +121,8 @@ class Collector:
         with running(turn.server, self._asked, record) as server:
             bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
             for load in self._plan.loads:
-                attempts = self._plan.attempts if time.monotonic() < self._patient_until_s else 1
+                patient = time.monotonic() + remaining_s(self._records) < self._until_s
+                attempts = self._plan.attempts if patient else 1
                 take = partial(self._take_load, bench, turn, server, load)
                 kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, attempts))
         self._records.keep(
@@ -161,10 +162,17 @@ def workload_of(turn: Turn, plan: Plan, asked: Asked, capacity_per_s: float) -> 
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 
-def profiling_s(records: Records) -> float:
-    """About how many seconds the profiles take."""
-    plan = records.plan
-    return len(plan.models) * len(plan.batch_sizes) * max(PROFILE_ENTRY_S, plan.profile_seconds)
+def remaining_s(records: Records) -> float:
+    """About how many seconds what is missing takes where no load is disturbed."""
+    plan, missing = records.plan, records.missing()
+    turn_s = _START_S + _WARM_UP_S + len(plan.loads) * (plan.seconds + _BETWEEN_S)
+    capacity_s = _START_S + plan.capacity_seconds + 1.0
+    profiles_s = _profiling_s(plan) if records.unprofiled() else 0.0
+    return profiles_s + capacity_s * len({turn.round for turn in missing}) + turn_s * len(missing)
+
+
+def _profiling_s(plan: Plan) -> float:
+    return len(plan.models) * len(plan.batch_sizes) * max(_PROFILE_ENTRY_S, plan.profile_seconds)
 
 
 def _counts(server: EmbeddedServer) -> Counts:

@@ -12,8 +12,7 @@ from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.study.ceiling import shares_by_count
-from predictor.features import exposure
-from predictor.samples import Sample, neighbours_of, own_of
+from predictor.samples import Sample, lesson_of, neighbours_of
 
 Vector = NDArray[np.float64]
 
@@ -52,7 +51,7 @@ def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floo
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
     ordered = sorted(samples, key=lambda s: s.start_ns)
-    groups = _grouped(exposure(own_of(s), neighbours_of(s)).signature for s in ordered)
+    groups = _grouped(seen.signature for _, seen, _ in map(lesson_of, ordered))
     slowdowns = np.array([s.slowdown for s in ordered])
     twins = [group for group in groups if len(group) > 1]
     if not twins:

@@ -19,7 +19,7 @@ from benchmarks.study.plan import COMPARED
 from predictor.evaluate import Score, evaluate, replay
 from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
-from predictor.samples import Sample, neighbours_of, own_of
+from predictor.samples import Lesson, Sample, lesson_of, neighbours_of, own_of
 from predictor.workload import FEATURES, Load, ModelProfile
 from profiler.profile_file import ProfileFile
 
@@ -83,14 +83,14 @@ def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
     """The linear model fitted on 75 % of the batches, tested on the rest, with each way to see its neighbours."""
     owns = [own_of(s) for s in samples]
     beside = [neighbours_of(s) for s in samples]
-    truth = np.array([s.slowdown for s in samples])
+    slowdowns = [s.slowdown for s in samples]
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(samples))
     train, test = np.split(order, [int(TRAIN_SHARE * len(samples))])
     found = {}
     for name, alpha in _EXPLAINED:
-        seen = [_seen(name, alpha)(own, neighbours) for own, neighbours in zip(owns, beside, strict=True)]
-        predicted = _fitted(owns, seen, truth, train, test)
-        errors = np.abs(predicted - truth[test]) / truth[test]
+        seen = map(_seen(name, alpha), owns, beside)
+        predicted, truth = _fitted(list(zip(owns, seen, slowdowns, strict=True)), train, test)
+        errors = np.abs(predicted - truth) / truth
         p25, p50, p75, p95 = np.percentile(errors, (25, 50, 75, 95)).tolist()
         found[name] = Spread(p25, p50, p75, p95, errors)
     return found
@@ -102,12 +102,12 @@ def _seen(name: str, alpha: float) -> Callable[[Own, Sequence[Neighbour]], Expos
     return exposure if alpha == 0.0 else lambda own, neighbours: ewma_exposure(own, neighbours, alpha)
 
 
-def _fitted(
-    owns: Sequence[Own], seen: Sequence[Exposure], truth: Vector, train: NDArray[np.int64], test: NDArray[np.int64]
-) -> Vector:
+def _fitted(lessons: Sequence[Lesson], train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[Vector, Vector]:
+    """(test,) predicted and true slowdowns."""
     learner = Offline()
-    learner.start(fit([(owns[i], seen[i], float(truth[i])) for i in train]))
-    return np.array([learner.predict_one(owns[i], seen[i]) for i in test])
+    learner.start(fit([lessons[i] for i in train]))
+    tested = [lessons[i] for i in test]
+    return np.array([learner.predict_one(own, seen) for own, seen, _ in tested]), np.array([s for _, _, s in tested])
 
 
 # Table 1: what does not change with the workload
@@ -148,9 +148,7 @@ def scores(
 
 def training_errors(training: Sequence[Sample]) -> tuple[float, float]:
     """MSE on the training set: of the weights that the paper's three start from, and of ours, test-then-train."""
-    owns = [own_of(s) for s in training]
-    seen = [exposure(own, neighbours_of(s)) for own, s in zip(owns, training, strict=True)]
-    truth = np.array([s.slowdown for s in training])
     every = np.arange(len(training))
-    linear = float(np.mean((_fitted(owns, seen, truth, every, every) - truth) ** 2))
+    predicted, truth = _fitted([lesson_of(s) for s in training], every, every)
+    linear = float(np.mean((predicted - truth) ** 2))
     return linear, evaluate(training, FEATURES, (), ("isochrone",)).learners["isochrone"].mse

@@ -20,8 +20,8 @@ from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
-from benchmarks.compare.collect import workload_of
-from benchmarks.compare.plan import QUICK
+from benchmarks.compare.collect import remaining_s, workload_of
+from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import Found
 from benchmarks.compare.report import report as comparison_report
@@ -180,6 +180,11 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     other = Records(QUICK.__class__(repeats=9), tmp_path / "records")
     with pytest.raises(BenchmarkError, match="holds records of another plan or machine"):
         other.begin()
+
+
+def test_the_whole_comparison_fits_into_an_hour(tmp_path: Path) -> None:
+    assert remaining_s(Records(FULL, tmp_path)) < 3_600
+    assert remaining_s(Records(QUICK, tmp_path)) < 300
 
 
 def test_two_servers_are_compared_on_the_same_requests() -> None:
