@@ -111,7 +111,7 @@ def test_part_by_part_and_interrupted(records: Records, tmp_path: Path, monkeypa
             assert {s.lane for s in samples} <= set(range(lanes))
 
     report = out.read_text()
-    for what in ("Engines", "Outputs", "Alone", "stock's order and ours", "Predicted and measured", "noise floor"):
+    for what in ("Engines", "Outputs", "Alone", "stock's order and ours", "Predicted and measured", "noise of twins"):
         assert what in report
     assert "Skipped: the test is not to start one." in report
     assert records.target.name in report

@@ -98,7 +98,7 @@ def test_it_runs_is_interrupted_loses_a_server_and_goes_on(tmp_path: Path) -> No
     for link in linked:
         assert (tmp_path / "out" / link).read_bytes().startswith(b"\x89PNG")
     assert not re.search(r"\bnan\b", report)
-    for what in (*TEST_SETS, "noise floor", "EWMA 1/3", "integral", "failed"):
+    for what in (*TEST_SETS, "noise of twins", "EWMA 1/3", "integral", "failed"):
         assert what in report
 
     other = subprocess.run(
