@@ -35,7 +35,10 @@ def write_stock(
         "",
     )
     (folder / "config.pbtxt").write_text("\n".join(lines))
-    shutil.copy(_LATE if late else _BLOCKING, folder / "1" / "model.py")
+    version = folder / "1"
+    shutil.copy(_LATE if late else _BLOCKING, version / "model.py")
+    if late:  # it imports the other
+        shutil.copy(_BLOCKING, version)
 
 
 def _tensor(what: str, info: onnx.ValueInfoProto) -> str:

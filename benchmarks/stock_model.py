@@ -24,21 +24,26 @@ class TritonPythonModel:
         self._outputs = [node.name for node in self._session.get_outputs()]
 
     def execute(self, requests: list) -> list:  # type: ignore[type-arg]
-        arrays = [
-            {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
-            for request in requests
-        ]
+        return [self._response(outputs) for outputs in self._run([self._arrays(request) for request in requests])]
+
+    def _arrays(self, request) -> dict:  # type: ignore[no-untyped-def,type-arg]
+        return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+
+    def _run(self, arrays: list) -> list:  # type: ignore[type-arg]
+        """Of each request its rows of every output."""
         if len(arrays) == 1:
             feeds = arrays[0]
         else:
             feeds = {name: np.concatenate([a[name] for a in arrays]) for name in self._inputs}
         outputs = self._session.run(self._outputs, feeds)
-        responses, start = [], 0
+        answers, start = [], 0
         for a in arrays:
             end = start + len(a[self._inputs[0]])
-            tensors = [
-                pb_utils.Tensor(name, array[start:end]) for name, array in zip(self._outputs, outputs, strict=True)
-            ]
-            responses.append(pb_utils.InferenceResponse(tensors))
+            answers.append([array[start:end] for array in outputs])
             start = end
-        return responses
+        return answers
+
+    def _response(self, outputs: list):  # type: ignore[no-untyped-def,type-arg]
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in zip(self._outputs, outputs, strict=True)]
+        )

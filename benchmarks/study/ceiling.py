@@ -41,9 +41,6 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
     """The batch, all that our learners see of its neighbours, and more: who they were, how many at once, when."""
     own, neighbours = own_of(sample), neighbours_of(sample)
     seen = exposure(own, neighbours)
-    overlaps = dict.fromkeys(models, 0.0)
-    for n in neighbours:
-        overlaps[n.model] += n.end - n.begin
     return [
         models.index(own.model),
         own.batch_size,
@@ -52,8 +49,7 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
         *seen.sums,
         *seen.overdraft,
         seen.sharing,
-        *shares_by_count(neighbours),
-        *overlaps.values(),
+        *company(neighbours, models),
         sum(n.begin <= 0.0 for n in neighbours),
         sample.start_ns,
     ]
@@ -64,6 +60,14 @@ def _counts(sample: Sample) -> list[float]:
     neighbours = neighbours_of(sample)
     came = [n for n in neighbours if n.begin > 0.0]
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]
+
+
+def company(neighbours: Sequence[Neighbour], models: Sequence[str]) -> list[float]:
+    """Shares of the execution beside none, one, two … neighbours, and beside each model, by all its batches."""
+    overlaps = dict.fromkeys(models, 0.0)
+    for n in neighbours:
+        overlaps[n.model] += n.end - n.begin
+    return [*shares_by_count(neighbours), *overlaps.values()]
 
 
 def shares_by_count(neighbours: Sequence[Neighbour]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.study.ceiling import shares_by_count
+from benchmarks.study.ceiling import company
 from predictor.samples import Sample, lesson_of, neighbours_of
 
 Vector = NDArray[np.float64]
@@ -77,13 +77,13 @@ def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise
     ordered = sorted(samples, key=lambda s: s.start_ns)
     models = sorted({c.model for s in ordered for c in s.co_runners})
     place = np.linspace(0.0, 1.0, len(ordered))
-    company = np.array([[*_company(s, models), at] for s, at in zip(ordered, place, strict=True)])
-    company += np.random.default_rng(0).uniform(0.0, _APART, company.shape)
+    described = np.array([[*_company(s, models), at] for s, at in zip(ordered, place, strict=True)])
+    described += np.random.default_rng(0).uniform(0.0, _APART, described.shape)
     slowdowns = np.array([s.slowdown for s in ordered])
     kinds = [kind for kind in _grouped((s.model, s.batch_size) for s in ordered) if len(kind) > NEAREST]
     if not kinds:
         return Noise(0.0, 0.0, dict.fromkeys(errors, 0.0))
-    near = [_nearest(company[kind]) for kind in kinds]
+    near = [_nearest(described[kind]) for kind in kinds]
     distances = np.concatenate([distance for distance, _ in near])
     differences = np.concatenate(
         [slowdowns[kind][others] - slowdowns[kind, None] for kind, (_, others) in zip(kinds, near, strict=True)]
@@ -102,20 +102,15 @@ def _grouped(keys: Iterable[object]) -> list[NDArray[np.int64]]:
 
 
 def _company(sample: Sample, models: Sequence[str]) -> list[float]:
-    described = []
-    for here in (True, False):
-        neighbours = [n for n in neighbours_of(sample) if n.same_core == here]
-        overlaps = dict.fromkeys(models, 0.0)
-        for n in neighbours:
-            overlaps[n.model] += n.end - n.begin
-        described += [*overlaps.values(), *shares_by_count(neighbours)]
-    return described
+    neighbours = neighbours_of(sample)
+    cores = ([n for n in neighbours if n.same_core == here] for here in (True, False))
+    return [share for beside in cores for share in company(beside, models)]
 
 
-def _nearest(company: Vector) -> tuple[Vector, NDArray[np.int64]]:
+def _nearest(described: Vector) -> tuple[Vector, NDArray[np.int64]]:
     """(batches, NEAREST) distances, and which batches they are of. A batch is not its own neighbour."""
     with threadpool_limits(1):
-        distances, others = NearestNeighbors(n_neighbors=NEAREST).fit(company).kneighbors()
+        distances, others = NearestNeighbors(n_neighbors=NEAREST).fit(described).kneighbors()
     return distances, others
 
 
