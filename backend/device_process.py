@@ -19,6 +19,7 @@ from pathlib import Path
 
 from backend.errors import ServerError
 from backend.runtime_dir import MeetingPoint
+from profiler.child import search_path
 
 LINGER_S = 3.0
 """How long a process that was started here outlives its last connection."""
@@ -26,7 +27,6 @@ _START_S = 5.0
 _CONNECT_S = 1.0
 _started: list[subprocess.Popen[bytes]] = []
 """Kept until reaped: a killed process must not stay behind as a zombie of the model's process that started it."""
-_CODE_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | Non
 
 def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
     # One numerical thread: what it computes by itself is small, and the other cores belong to the models.
-    environment = {**os.environ, "PYTHONPATH": str(_CODE_ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": search_path(), "OPENBLAS_NUM_THREADS": "1"}
     with point.log.open("ab") as log:
         process = subprocess.Popen(
             [_python(point.role), "-m", start.module, *start.options],

@@ -50,7 +50,7 @@ def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
         command,
         # -m puts the working folder first on sys.path: it must be ours, not the server's.
         cwd=CODE_ROOT,
-        env={**os.environ, "PYTHONPATH": _search_path()},
+        env={**os.environ, "PYTHONPATH": search_path()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,7 +64,7 @@ def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
         return process.returncode, stdout, stderr
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Our code, then the library folders of this process, which in an embedded interpreter may be set by hand."""
     libraries = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]

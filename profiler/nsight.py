@@ -1,7 +1,7 @@
 """What share of a GPU's peaks a batch uses, by the hardware's counters, which NVIDIA's Nsight Compute (`ncu`) reads.
 
-It runs every kernel by itself, several times over, with the clocks at their base and the caches empty. So its times
-tell how kernels compare, and nothing of how long a batch takes.
+It runs every kernel by itself, several times over, with the caches empty. So its times tell how kernels compare, and
+nothing of how long a batch takes. Clocks stay as they are: they are the whole GPU's, and others may be served by it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ _OPTIONS = (
     *("--metrics", ",".join((*METRICS.values(), DURATION))),
     *("--profile-from-start", "off"),
     *("--target-processes", "all"),
+    *("--clock-control", "none"),
 )
 _UNITS_NS = {"nsecond": 1.0, "ns": 1.0, "usecond": 1e3, "us": 1e3, "msecond": 1e6, "ms": 1e6, "second": 1e9, "s": 1e9}
 _NOT_PERMITTED = "ERR_NVGPUCTRPERM"
+_NEVER = ("LibraryNotLoaded", "driver resource was unavailable")
+"""The profiler's library is missing, or somebody else has the counters, such as DCGM."""
 _ERROR = "==ERROR== "
+_SAYS_NOTHING = ("An error was reported by the ", "The application returned an error code")
+"""The first precedes the reason, the second follows what the application said itself."""
 
 
 class NsightError(RuntimeError):
@@ -89,7 +94,10 @@ def count(module: str, arguments: Sequence[str]) -> Shares:
         )
     errors = [line.removeprefix(_ERROR) for line in said.splitlines() if line.startswith(_ERROR)]
     if errors or failed:
-        raise NsightError(f"`ncu` failed: {errors[0] if errors else failed}")
+        reasons = [error for error in errors if not error.startswith(_SAYS_NOTHING)]
+        why = " ".join(reasons) or failed or errors[0]
+        raised = NoCountersError if any(text in why for text in _NEVER) else NsightError
+        raise raised(f"`ncu` failed: {why}")
     return mean_shares(read_kernels(said))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.engines.plan_facts import ProfileFacts
 from backend.engines.tensorrt_import import import_tensorrt, release_of
-from backend.engines.tensorrt_plan import LOG, shape_of
+from backend.engines.tensorrt_plan import LOG, shape_of, started
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def build(
         raise ConfigError(
             f"--precision fp16 is gone since TensorRT 11, this is {trt.__version__}: convert the model first"
         )
-    LOG.take()
-    builder = trt.Builder(LOG)
+    builder = started(trt.Builder)
     network = builder.create_network(0 if fp16 else 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(network, onnx)
     config = builder.create_builder_config()
@@ -56,7 +55,7 @@ def build(
     reused = _use_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ConfigError(f"TensorRT {trt.__version__} cannot build a plan from '{onnx}': {LOG.take()}")
+        raise ConfigError(f"TensorRT {trt.__version__} cannot build a plan from '{onnx}': {LOG.reason()}")
     return Built(_bytes(plan), _bytes(config.get_timing_cache().serialize()), reused)
 
 
@@ -64,7 +63,7 @@ def _parse(network: trt.INetworkDefinition, onnx: Path) -> None:
     parser = trt.OnnxParser(network, LOG)
     if not parser.parse_from_file(str(onnx)):
         errors: list[trt.ParserError] = [parser.get_error(index) for index in range(parser.num_errors)]
-        why = errors[0].desc() if errors else LOG.take()
+        why = errors[0].desc() if errors else LOG.reason()
         raise ConfigError(f"TensorRT {trt.__version__} cannot read '{onnx}': {why}")
 
 
@@ -82,7 +81,7 @@ def _add_profile(
         shapes = (trt.Dims(facts.smallest[name]), trt.Dims(facts.optimum[name]), trt.Dims(facts.largest[name]))
         profile.set_shape(name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise ConfigError(f"TensorRT refuses a profile up to {dict(facts.largest)}: {LOG.take()}")
+        raise ConfigError(f"TensorRT refuses a profile up to {dict(facts.largest)}: {LOG.reason()}")
 
 
 def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> bool:

@@ -17,6 +17,8 @@ from backend.engines.protocol import Executing
 from backend.errors import EngineError
 from backend.lanes import cores, pin
 
+LOST = 3
+"""Exit status: the GPU is lost to the process, which CUDA says must be ended then."""
 _log = logging.getLogger("isochrone.engines")
 
 
@@ -35,7 +37,10 @@ class ModelLane:
         return run
 
     def answer(self, run: Run, executing: Executing) -> None:
-        """Run it and say what came of it. Raises ConnectionError where nobody listens any more."""
+        """Run it and say what came of it. Raises ConnectionError where nobody listens any more.
+
+        Where the GPU is lost to this process, it ends: the next one has it again, and what runs here is run there anew.
+        """
         region = None
         reply: Finished | Failed
         try:
@@ -45,6 +50,9 @@ class ModelLane:
             tensors, region = self._outbox.pack(outputs)
             reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
         except EngineError as error:
+            if self._held.engine.lost:
+                _log.error("the engine process ends, and is started again: %s", error)
+                os._exit(LOST)
             reply = Failed(str(error))
         except Exception as error:  # as in the model's own process: its requests are answered and its lane goes on
             _log.exception("a batch could not be run")

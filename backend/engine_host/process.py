@@ -142,7 +142,8 @@ def serve(point: MeetingPoint, linger_s: float | None) -> None:
     """Run the device's engines here; returns at once where another process does."""
     with only_listener(point) as listener:
         if listener is not None:
-            EngineProcess(point.device, listener, linger_s, EngineStore(open_here)).run()
+            store = EngineStore(open_here, in_turn=point.device != "cpu")
+            EngineProcess(point.device, listener, linger_s, store).run()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,10 +47,15 @@ class Held:
 
 
 class EngineStore:
-    """Opens each model once, however many ask for it at a time."""
+    """Opens each model once, however many ask for it at a time.
 
-    def __init__(self, open_engine: OpenEngine) -> None:
+    in_turn: one model is opened or closed at a time. While a CUDA graph is captured, whatever waits for the whole GPU
+    fails, and what a library does as it loads is its own affair.
+    """
+
+    def __init__(self, open_engine: OpenEngine, *, in_turn: bool = False) -> None:
         self._open = open_engine
+        self._turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
         self._lock = threading.Lock()
         self._entries: dict[_Key, _Entry] = {}
 
@@ -61,7 +67,8 @@ class EngineStore:
         try:
             with entry.loading:
                 if entry.engine is None:
-                    entry.engine = self._open(model.engine, file, model.options)
+                    with self._turn:
+                        entry.engine = self._open(model.engine, file, model.options)
                     memory.give_back()  # what only loading needed, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:
@@ -83,7 +90,8 @@ class EngineStore:
                 return
             del self._entries[key]
         if entry.engine is not None:
-            entry.engine.close()
+            with self._turn:
+                entry.engine.close()
             memory.give_back()
             _log.info("closed '%s'", key[0])
 

@@ -16,8 +16,8 @@ _NS_PER_MS = 1e6
 _E = runtime.cudaError_t
 _LOST = (
     _E.cudaErrorAssert,
-    _E.cudaErrorDevicesUnavailable,
-    _E.cudaErrorECCUncorrectable,
+    _E.cudaErrorContained,
+    _E.cudaErrorExternalDevice,
     _E.cudaErrorHardwareStackError,
     _E.cudaErrorIllegalAddress,
     _E.cudaErrorIllegalInstruction,
@@ -26,7 +26,8 @@ _LOST = (
     _E.cudaErrorLaunchFailure,
     _E.cudaErrorLaunchTimeout,
     _E.cudaErrorMisalignedAddress,
-    _E.cudaErrorUnknown,
+    _E.cudaErrorMpsClientTerminated,
+    _E.cudaErrorTensorMemoryLeak,
 )
 """Of these CUDA's documentation says that the process must be ended to use CUDA again."""
 

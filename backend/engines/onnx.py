@@ -25,6 +25,8 @@ CPU = "CPUExecutionProvider"
 class OnnxEngine:
     """A `model.onnx` in this process. `run` may be called from several threads at once."""
 
+    lost = None
+
     def __init__(self, path: Path) -> None:
         self._session: onnxruntime.InferenceSession | None = open_session(path, [CPU])
         self.inputs = input_specs(self._session, path)
@@ -105,7 +107,8 @@ def open_session(path: Path, providers: Sequence[object], *, optimize: bool = Tr
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # Its own fallback would hide why a provider cannot be had, and serve on another.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ConfigError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
 

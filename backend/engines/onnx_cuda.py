@@ -42,6 +42,11 @@ class OnnxCudaEngine:
         self.inputs, self.outputs = session.inputs, session.outputs
         self.identity = ", ".join(filter(None, (f"onnxruntime {version} CUDAExecutionProvider", mps.stated_share())))
 
+    @property
+    def lost(self) -> str | None:
+        """See `Engine.lost`."""
+        return self._device.lost
+
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """See `Engine.run`."""
         with executing:

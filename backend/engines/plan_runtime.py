@@ -64,8 +64,19 @@ class Plan(Protocol):
         """At least one."""
 
     @property
+    def weights_bytes(self) -> int:
+        """Device memory that loading it once more would take, about."""
+
+    @property
     def activation_bytes(self) -> int:
         """Device memory that a context works in, whatever its profile."""
+
+    @property
+    def shares_profiles(self) -> bool:
+        """Whether several contexts may be under one profile. In TensorRT below 10 there is one of each."""
+
+    def again(self) -> Plan:
+        """The plan loaded once more. Raises ConfigError."""
 
     def context(self, profile: int, stream: Stream) -> Context:
         """A context under a profile, ready once the stream is drained. Raises EngineError."""

@@ -88,6 +88,10 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Engine, version and whatever else its timings depend on."""
 
+    @property
+    def lost(self) -> str | None:
+        """Why this process can run nothing any more on the engine's device, None while it can."""
+
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
 

@@ -22,6 +22,9 @@ _TRIES = 2
 class SharedEngine:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
+    lost = None
+    """The engine process ends where it is lost, and is started again."""
+
     def __init__(self, config: EngineConfig, engine: str, options: EngineOptions) -> None:
         file = str(config.model_file.absolute())
         model = Open(PROTOCOL, engine, file, options)

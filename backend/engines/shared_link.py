@@ -130,6 +130,11 @@ class EngineLink:
             raise ServerError(f"the engine process of device '{self._device}' is not understood: {error}") from error
         if isinstance(reply, Refused):
             raise ConfigError(reply.reason)
-        if self._opened is not None and reply != self._opened:
+        if self._opened is not None and _model_of(reply) != _model_of(self._opened):
             raise ConfigError(f"'{self._model.file}' is not what it was when it was loaded; load the model again")
         return reply
+
+
+def _model_of(opened: Opened) -> tuple[object, ...]:
+    """Not how it runs, which may differ, as where a CUDA graph cannot be had this time."""
+    return opened.file_stamp, opened.inputs, opened.outputs

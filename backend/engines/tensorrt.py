@@ -31,11 +31,20 @@ class TensorRtEngine:
         self.inputs = specs(plan.tensors, inputs=True)
         self.outputs = specs(plan.tensors, inputs=False)
         self._capacities = _capacities(plan, device, file, options.max_batch_size)
-        self._has_graphs = False
-        check_budget(self._budget(options.lanes), file, device.index, device.memory())
-        self._lanes = GpuLanes(device, self._lane, options.lanes)
+        self._copies: list[Plan] = []
+        self._has_graphs = True
+        check_budget(self._budget(options.lanes, options.lanes - 1), file, device.index, device.memory())
+        with ExitStack() as undone:
+            undone.callback(self._close_copies)
+            self._lanes = GpuLanes(device, self._lane, options.lanes)
+            undone.pop_all()
         graphs = f"{'with' if self._has_graphs else 'without'} CUDA graphs"
         self.identity = ", ".join(filter(None, (f"tensorrt {plan.version}", graphs, mps.stated_share())))
+
+    @property
+    def lost(self) -> str | None:
+        """See `Engine.lost`."""
+        return self._device.lost
 
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """See `Engine.run`."""
@@ -49,31 +58,49 @@ class TensorRtEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._lanes.close()
+        self._close_copies()
         self._plan.close()
+
+    def _close_copies(self) -> None:
+        for copy in self._copies:
+            copy.close()
+        self._copies.clear()
 
     def _lane(self, index: int) -> Lane:
         """Raises ConfigError where it does not fit."""
-        budget, memory = self._budget(1), self._device.memory()
+        budget, memory = self._budget(1, min(index, 1)), self._device.memory()
         check_budget(budget, self._file, self._device.index, memory)
-        try:
-            lane = Lane(self._plan, self._device, self._capacities, self._options.priority)
-        except EngineError as error:
-            raise ConfigError(
-                f"lane {index} of '{self._file}' cannot be had: {error}; "
-                + budget.sentence(self._file, self._device.index, memory)
-            ) from None
         with ExitStack() as undone:
+            plan = self._plan
+            if index > 0 and not plan.shares_profiles:
+                plan = plan.again()
+                undone.callback(plan.close)
+            try:
+                lane = Lane(plan, self._device, self._capacities, self._options.priority)
+            except EngineError as error:
+                raise ConfigError(
+                    f"lane {index} of '{self._file}' cannot be had: {error}; "
+                    + budget.sentence(self._file, self._device.index, memory)
+                ) from None
             undone.callback(lane.close)
-            self._has_graphs = self._capture(lane)
+            self._has_graphs &= self._capture(lane)
             undone.pop_all()
+        if plan is not self._plan:
+            self._copies.append(plan)
         return lane
 
-    def _budget(self, lanes: int) -> Budget:
-        return Budget(0, self._plan.activation_bytes + sum(self._capacities.values()), lanes)
+    def _budget(self, lanes: int, copies: int) -> Budget:
+        weights_bytes = 0 if self._plan.shares_profiles else copies * self._plan.weights_bytes
+        return Budget(weights_bytes, self._plan.activation_bytes + sum(self._capacities.values()), lanes)
 
     def _capture(self, lane: Lane) -> bool:
-        """Graphs for the batch sizes that decide all shapes; False where some of them has none."""
+        """Graphs for the batch sizes that decide all shapes; False where some of them has none.
+
+        A graph needs a context of its own beside the one that its profile has for other shapes.
+        """
         captured = False
+        if not self._plan.shares_profiles:
+            return captured
         for feeds in ready_batches(self.inputs, self._options.max_batch_size):
             captured = lane.capture(feeds)
             if not captured:

@@ -46,9 +46,11 @@ class Lane:
             for tensor in plan.tensors:
                 self._transfers.reserve(tensor.name, capacities[tensor.name], is_input=tensor.is_input)
             self._addresses = {name: self._device_memory(owned, size) for name, size in capacities.items()}
-            memory = self._device_memory(owned, plan.activation_bytes)
-            self._contexts = [self._context(index, memory) for index in range(len(plan.profiles))]
+            self._memory = self._device_memory(owned, plan.activation_bytes)
+            self._contexts = [self._context(index) for index in range(len(plan.profiles))]
             owned.callback(self._contexts.clear)
+            self._captured: list[Context] = []
+            owned.callback(self._captured.clear)
             device.drain(self._transfers.stream)
             self._owned = owned.pop_all()
 
@@ -60,7 +62,7 @@ class Lane:
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> Ran:
         """One batch, to its end. Raises EngineError; the lane takes the next batch unless the device is lost."""
         shapes = {name: joined_shape(feeds[name]) for name in self._inputs}
-        prepared = self._graphs.get(_key(shapes)) or self._prepare(shapes)
+        prepared = self._graphs.get(_key(shapes)) or self._prepare(self._contexts[self._profile(shapes)], shapes)
 
         def execute(stream: Stream) -> list[Placed]:
             prepared.enqueue(stream)
@@ -72,20 +74,25 @@ class Lane:
         """Keep a CUDA graph for batches of this one's shapes; False, with the reason in the log, where that cannot be.
 
         feeds: run once before, so indices among them must be valid.
+
+        A graph leans on what its context holds, which a change of shapes would change, so each has a context of its own
+        (TensorRT's developers in its issue 3798).
         """
         stream, shapes = self._transfers.stream, {name: joined_shape(feeds[name]) for name in self._inputs}
         try:
             with self._transfers.settled():
-                prepared = self._prepare(shapes)
+                context = self._context(self._profile(shapes))
+                prepared = self._prepare(context, shapes)
                 self._transfers.bring(feeds, self._placed(shapes.items()))
                 prepared.enqueue(stream)  # with new shapes TensorRT has things to finish that are not for a graph
                 self._device.drain(stream)
-                graph = self._captured(prepared)
+                graph = self._capture(prepared)
         except EngineError as error:
             if self._device.lost:
                 raise
             _log.warning("isochrone: no CUDA graph for a batch with inputs %s: %s", shapes, error)
             return False
+        self._captured.append(context)
         self._owned.callback(quietly, self._device.destroy_graph, graph)
         self._graphs[_key(shapes)] = _Prepared(partial(self._device.launch, graph), prepared.outputs)
         return True
@@ -97,8 +104,10 @@ class Lane:
 
     # A batch
 
-    def _prepare(self, shapes: Shapes) -> _Prepared:
-        context = self._contexts[choose_profile(self._plan.profiles, shapes)]
+    def _profile(self, shapes: Shapes) -> int:
+        return choose_profile(self._plan.profiles, shapes)
+
+    def _prepare(self, context: Context, shapes: Shapes) -> _Prepared:
         for name, shape in shapes.items():
             context.set_shape(name, shape)
         outputs = {tensor.name: context.shape(tensor.name) for tensor in self._plan.tensors if not tensor.is_input}
@@ -112,7 +121,7 @@ class Lane:
     def _placed(self, shapes: Iterable[tuple[str, Shape]]) -> list[Placed]:
         return [Placed(name, self._tensors[name].datatype, shape, self._addresses[name]) for name, shape in shapes]
 
-    def _captured(self, prepared: _Prepared) -> Graph:
+    def _capture(self, prepared: _Prepared) -> Graph:
         stream = self._transfers.stream
         self._device.begin_capture(stream)
         try:
@@ -130,10 +139,10 @@ class Lane:
         owned.callback(quietly, self._device.free, address)
         return address
 
-    def _context(self, profile: int, memory: Address) -> Context:
-        """One per profile: a context's graphs are not to outlive a change of its profile."""
+    def _context(self, profile: int) -> Context:
+        """All of a lane work in the same memory: they take turns."""
         context = self._plan.context(profile, self._transfers.stream)
-        context.set_memory(memory)
+        context.set_memory(self._memory)
         for name, address in self._addresses.items():
             context.set_address(name, address)
         return context

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backend.datatypes import BY_CONFIG, Datatype
 from backend.engines.gpu_runtime import Address, Shape, Stream
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 else:
     trt = import_tensorrt()
 
+T = TypeVar("T")
 VERSION: str = trt.__version__
 RELEASE = release_of(trt)
 """Major and minor. Where releases differ the newer name comes first; all later ones have it, 11 has only that."""
@@ -46,15 +49,30 @@ class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorR
         if serious and not hasattr(self._kept, "first"):
             self._kept.first = message.strip().split("\n", 1)[0]
 
-    def take(self) -> str:
+    def take(self) -> str | None:
         """The first error since the last call, of this thread."""
-        first: str = getattr(self._kept, "first", "TensorRT does not say why")
+        first: str | None = getattr(self._kept, "first", None)
         self._kept.__dict__.clear()
         return first
+
+    def reason(self) -> str:
+        """The same, where there must be one."""
+        return self.take() or "TensorRT does not say why"
 
 
 LOG = Log()
 """TensorRT wants one logger per process."""
+
+
+def started(begin: Callable[[Log], T]) -> T:
+    """What TensorRT begins with: its runtime, its builder. Raises ConfigError where it cannot use the GPU."""
+    LOG.take()
+    begun = begin(LOG)
+    if why := LOG.take():
+        # It holds nothing then: the process would end as Python used it, or let go of it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(begun))
+        raise ConfigError(f"TensorRT {VERSION} cannot use the GPU: {why}")
+    return begun
 
 
 class TensorRtPlan:
@@ -62,11 +80,14 @@ class TensorRtPlan:
 
     def __init__(self, file: Path) -> None:
         self.version = VERSION
-        LOG.take()
-        self._runtime = trt.Runtime(LOG)
-        engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+        self.shares_profiles = RELEASE >= (10, 0)
+        self._file = file
+        content = file.read_bytes()
+        self.weights_bytes = len(content)
+        self._runtime = started(trt.Runtime)
+        engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise ConfigError(f"TensorRT {VERSION} cannot load '{file}': {LOG.take()}")
+            raise ConfigError(f"TensorRT {VERSION} cannot load '{file}': {LOG.reason()}")
         self._engine: trt.ICudaEngine | None = engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self.tensors = tuple(_tensor(engine, name, file) for name in names)
@@ -75,15 +96,19 @@ class TensorRtPlan:
         )
         self.activation_bytes = _activation_bytes(engine)
 
+    def again(self) -> TensorRtPlan:
+        """See `Plan.again`."""
+        return TensorRtPlan(self._file)
+
     def context(self, profile: int, stream: Stream) -> TensorRtContext:
         """See `Plan.context`."""
         assert self._engine is not None, "context after close"
         LOG.take()
         context = _bare_context(self._engine)
         if context is None:
-            raise EngineError(f"TensorRT cannot make an execution context: {LOG.take()}")
+            raise EngineError(f"TensorRT cannot make an execution context: {LOG.reason()}")
         if not context.set_optimization_profile_async(profile, stream):
-            raise EngineError(f"TensorRT cannot use profile {profile}: {LOG.take()}")
+            raise EngineError(f"TensorRT cannot use profile {profile}: {LOG.reason()}")
         return TensorRtContext(context)
 
     def close(self) -> None:
@@ -101,19 +126,22 @@ class TensorRtContext:
         self._context.device_memory = address
 
     def set_shape(self, name: str, shape: Shape) -> None:
+        LOG.take()
         if not self._context.set_input_shape(name, shape):
-            raise EngineError(f"TensorRT refuses shape {list(shape)} for input '{name}': {LOG.take()}")
+            raise EngineError(f"TensorRT refuses shape {list(shape)} for input '{name}': {LOG.reason()}")
 
     def shape(self, name: str) -> Shape:
         return shape_of(self._context.get_tensor_shape(name))
 
     def set_address(self, name: str, address: Address) -> None:
+        LOG.take()
         if not self._context.set_tensor_address(name, address):
-            raise EngineError(f"TensorRT refuses the memory of '{name}': {LOG.take()}")
+            raise EngineError(f"TensorRT refuses the memory of '{name}': {LOG.reason()}")
 
     def enqueue(self, stream: Stream) -> None:
+        LOG.take()
         if not self._context.execute_async_v3(stream):
-            raise EngineError(f"the model's run failed: {LOG.take()}")
+            raise EngineError(f"the model's run failed: {LOG.reason()}")
 
 
 def _bare_context(engine: trt.ICudaEngine) -> trt.IExecutionContext | None:

@@ -7,6 +7,7 @@ Time is counted, not passed: each copy and each run takes what the test says.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -186,6 +187,10 @@ class FakeDevice:
         """What a kernel does: on the stream, or in the graph that is being captured there."""
         self._capturing.get(stream, self._queues[stream].ops).append(_Op(action, duration_ns))
 
+    def captures(self, stream: Stream) -> bool:
+        """Whether what is put there goes into a graph."""
+        return stream in self._capturing
+
     def array(self, place: Placed) -> Array:
         """A tensor in device memory. Fails where it would not fit."""
         size, memory = place.size_bytes, _whole(self._allocated, place.address)
@@ -240,16 +245,34 @@ class FakePlan:
         compute: Callable[[Mapping[str, Array]], Outputs],
         *,
         activation_bytes: int = 4096,
+        shares_profiles: bool = True,
     ) -> None:
         self.device, self.tensors, self.profiles = device, tensors, profiles
         self.output_shapes, self.compute = shapes, compute
-        self.activation_bytes = activation_bytes
+        self.activation_bytes, self.weights_bytes = activation_bytes, 1 << 20
+        self.shares_profiles = shares_profiles
+        self.copies: list[FakePlan] = []
+        self._contexts: weakref.WeakValueDictionary[int, FakeContext] = weakref.WeakValueDictionary()
+        """By profile, the last that is in use."""
         self.refuses: dict[str, EngineError] = {}
         self.closed = False
 
+    def again(self) -> FakePlan:
+        self.refused("again")
+        copy = FakePlan(
+            *(self.device, self.tensors, self.profiles, self.output_shapes, self.compute),
+            activation_bytes=self.activation_bytes,
+            shares_profiles=self.shares_profiles,
+        )
+        self.copies.append(copy)
+        return copy
+
     def context(self, profile: int, stream: Stream) -> FakeContext:
         self.refused("context")
-        return FakeContext(self, self.profiles[profile], stream)
+        if profile in self._contexts and not self.shares_profiles:
+            raise EngineError(f"Profile {profile} has been chosen by another IExecutionContext")
+        self._contexts[profile] = context = FakeContext(self, self.profiles[profile], stream)
+        return context
 
     def close(self) -> None:
         self.closed = True
@@ -296,7 +319,13 @@ class FakeContext:
             for t in plan.tensors
         }
 
+        captured = device.captures(stream)
+
         def kernel() -> None:
+            if captured and self._shapes != inputs:  # a graph leans on what its context holds of these shapes
+                for name in outputs:
+                    arrays[name].view(np.uint8)[...] = GARBAGE
+                return
             for name, result in plan.compute({name: arrays[name].copy() for name in inputs}).items():
                 arrays[name][...] = result
 

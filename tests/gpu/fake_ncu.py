@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--metrics", required=True)
     parser.add_argument("--profile-from-start", choices=["off"], required=True)
     parser.add_argument("--target-processes", choices=["all", "application-only"], required=True)
+    parser.add_argument("--clock-control", choices=["none"], required=True)
     parser.add_argument("--log-file", type=Path, required=True)
     parser.add_argument("application", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)

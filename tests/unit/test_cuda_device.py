@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.cuda_device import CudaDevice
+from backend.engines.cuda_device import _LOST, CudaDevice
 from backend.engines.gpu_runtime import Event, Memory, Stream
 from backend.errors import ConfigError, EngineError
 
@@ -34,6 +34,12 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answer:
 def device(answers: Answer) -> CudaDevice:
     answers(cudaGetDeviceCount=(OK, 1), cudaSetDevice=(OK,))
     return CudaDevice(0)
+
+
+def test_lost_is_what_cuda_says_so_of() -> None:
+    """In the words that come with its Python bindings."""
+    said = {status for status in STATUS if "process must be terminated" in " ".join((status.__doc__ or "").split())}
+    assert set(_LOST) == said
 
 
 @pytest.mark.skipif(COUNT is not None and COUNT > 0, reason="there is a GPU here")

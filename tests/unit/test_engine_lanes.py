@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from backend.engine_host.channel import Channel
-from backend.engine_host.lanes import LaneThread, ModelLane
+from backend.engine_host.lanes import LOST, LaneThread, ModelLane
 from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
 from backend.engine_host.store import EngineStore
 from backend.engines import shared_session
@@ -28,6 +29,7 @@ class FakeEngine:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     identity = "made up"
+    lost: str | None = None
 
     def __init__(self) -> None:
         self.work: Callable[[], object] = lambda: None
@@ -105,6 +107,27 @@ def test_a_run_that_raises_is_told_and_the_next_one_runs(lane: Lane, error: Exce
     assert lane.ask() == Failed("no luck")
     lane.engine.work = lambda: None
     assert lane.ask() == Finished((Tensor("y", "<f4", (1,), 0, 4),), 7, 5, 3)
+
+
+def test_a_process_that_the_gpu_is_lost_to_ends_and_answers_nothing(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's process then runs the batch anew in the next one: see test_shared_engine.py."""
+    ended: list[int] = []
+
+    def end(status: int) -> NoReturn:
+        ended.append(status)
+        raise ConnectionError  # nobody is left
+
+    def fail() -> None:
+        lane.engine.lost = "cudaErrorIllegalAddress"
+        raise EngineError("GPU 0: running a batch failed: cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(os, "_exit", end)
+    lane.engine.work = fail
+    with pytest.raises(ConnectionError):
+        lane.ask()
+    assert ended == [LOST]
 
 
 def test_a_tensor_that_lies_nowhere_fails_its_batch_alone(lane: Lane) -> None:

@@ -80,6 +80,7 @@ class Broken:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     identity = "broken"
+    lost = None
 
     def __init__(self) -> None:
         self.runs = 0

@@ -132,6 +132,40 @@ def test_a_run_that_fails_in_a_capture_ends_the_capture(device: FakeDevice) -> N
     np.testing.assert_array_equal(run(engine, 0, rows(1), ["y"])[0], 2 * rows(1)["x"])
 
 
+# Before TensorRT 10 a profile has one context
+
+
+def test_each_lane_loads_a_plan_whose_profiles_are_for_one_context(device: FakeDevice) -> None:
+    plan = image_plan(device, (-1, 4), (8, 4), shares_profiles=False)
+    engine = opened(device, plan, lanes=3)
+    assert len(plan.copies) == 2
+    for lane in (0, 1, 2, 5):
+        np.testing.assert_array_equal(run(engine, lane, rows(lane + 1), ["y"])[0], rows(lane + 1)["x"])
+    assert (device.launched, engine.identity) == (0, "tensorrt 10.0, without CUDA graphs")
+    engine.close()
+    assert [copy.closed for copy in (plan, *plan.copies)] == [True] * 4
+    assert device.held == {}
+
+
+def test_a_lane_that_cannot_be_had_leaves_no_copy_of_the_plan(device: FakeDevice) -> None:
+    plan = image_plan(device, (-1, 4), (8, 4), shares_profiles=False)
+    engine = opened(device, plan, lanes=1)
+    device.failures["create_stream"] = EngineError("no")
+    with pytest.raises(EngineError, match=r"^there is no room for lane 1: lane 1 of .* cannot be had: no;"):
+        run(engine, 1, rows(1), ["y"])
+    assert [copy.closed for copy in plan.copies] == [True]
+    run(engine, 1, rows(1), ["y"])
+    engine.close()
+    assert [copy.closed for copy in (plan, *plan.copies)] == [True] * 3
+
+
+def test_copies_of_the_weights_count(device: FakeDevice) -> None:
+    plan = image_plan(device, (-1, MIB), (8, MIB), activation_bytes=64 * MIB, shares_profiles=False)
+    device.memory_bytes = 200 * MIB
+    with pytest.raises(ConfigError, match=r"^'.*' needs 257 MiB on GPU 0 \(1 MiB of weights and 2 × 128 MiB for its"):
+        opened(device, plan, lanes=2)
+
+
 # Memory
 
 

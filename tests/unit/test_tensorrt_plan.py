@@ -5,8 +5,11 @@ That the calls exist as they are made is shown in test_nvidia_calls.py.
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -199,6 +202,46 @@ def test_a_truncated_plan(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     )
 
 
+def test_a_tensorrt_that_cannot_start_cuda(file: Path) -> None:
+    """The real one, where there is no driver; in a process of its own, which must live to say so."""
+    code = (
+        "import sys, pathlib\n"
+        "from backend.errors import ConfigError\n"
+        "from backend.engines.tensorrt_plan import TensorRtPlan\n"
+        "try:\n"
+        "    TensorRtPlan(pathlib.Path(sys.argv[1]))\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(rf"^TensorRT {trt.__version__} cannot use the GPU: .*CUDA initialization failure", done.stdout)
+
+
+def test_an_error_of_before_is_not_taken_for_the_reason(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    loaded = Loaded()
+    loads(monkeypatch, loaded)
+    context = TensorRtPlan(file).context(0, Stream(7))
+    loaded.made[0].refuses |= {"shape", "address", "run"}
+    calls: tuple[tuple[Callable[[], None], str], ...] = (
+        (lambda: context.set_shape("x", (9, 9)), "no shape"),
+        (lambda: context.set_address("x", Address(1)), "no address"),
+        (lambda: context.enqueue(Stream(7)), "no run"),
+    )
+    for call, says in calls:
+        LOG.log(ERROR, "long over")
+        with pytest.raises(EngineError, match=says):
+            call()
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -228,7 +271,8 @@ def test_a_reason_is_told_once() -> None:
     LOG.log(ERROR, "the cause\nand more")
     LOG.log(ERROR, "what followed")
     assert LOG.take() == "the cause"
-    assert LOG.take() == "TensorRT does not say why"
+    assert LOG.take() is None
+    assert LOG.reason() == "TensorRT does not say why"
 
 
 # Which TensorRT
