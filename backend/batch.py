@@ -15,7 +15,8 @@ class Batch:
     """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
-    preempted: it stood still for a while, for another one.
+    preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
+    else ran or waited.
     """
 
     id: int
@@ -29,15 +30,16 @@ class Batch:
     bytes_in: int = 0
     bytes_out: int = 0
     preempted: bool = False
+    leased: bool = False
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows = sum(r.rows for r in self.requests)
 
     @property
-    def leased(self) -> bool:
-        """Launched without asking, by a lease: nothing else ran or waited then."""
-        return self.launch is not None and self.id < 0
+    def whole(self) -> bool:
+        """False where cancellations made it smaller than planned: what it took then tells nothing of the plan."""
+        return self.launch is None or len(self.launch.requests) == len(self.requests)
 
     def ran(self, ran: Ran, given: Feeds) -> None:
         """Note what it took. Bytes count where an engine says that it moved them."""
@@ -49,9 +51,8 @@ class Batch:
             self.bytes_out = sum(output.nbytes for output in ran.outputs)
 
     def finish(self, *, failed: bool) -> Finish:
-        """What the scheduler learns: nothing of a batch that cancellations made smaller than it was planned."""
-        complete = self.launch is None or len(self.launch.requests) == len(self.requests)
-        if failed or not complete:
+        """What the scheduler learns."""
+        if failed or not self.whole:
             return Finish(self.id, None)
         return Finish(self.id, self.exec_ns, self.transfer_in_ns, self.transfer_out_ns, self.bytes_in, self.bytes_out)
 

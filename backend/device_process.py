@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServerError
-from backend.runtime_dir import MeetingPoint
+from backend.runtime_dir import VARIABLE, MeetingPoint
 from profiler.child import search_path
 
 LINGER_S = 3.0
@@ -116,6 +116,7 @@ def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | Non
 def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
     # One numerical thread: what it computes by itself is small, and the other cores belong to the models.
     environment = {**os.environ, "PYTHONPATH": search_path(), "OPENBLAS_NUM_THREADS": "1"}
+    environment[VARIABLE] = str(point.socket.parent)  # it runs in another folder
     with point.log.open("ab") as log:
         process = subprocess.Popen(
             [_python(point.role), "-m", start.module, *start.options],

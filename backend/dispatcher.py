@@ -119,7 +119,7 @@ class Dispatcher:
             lease.transfer_in_ns,
             lease.transfer_out_ns,
         )
-        batch = Batch(launch.batch, launch.lane, requests, launch, now_ns)
+        batch = Batch(launch.batch, launch.lane, requests, launch, now_ns, leased=True)
         self._running[batch.id] = batch
         self._lanes.submit(batch)
         time.sleep(_LANE_FIRST_S)

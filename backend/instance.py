@@ -108,6 +108,8 @@ class Instance:
         rows = {a.shape[0] for a in inputs.values()} if batching else {1}
         if len(rows) != 1:
             raise RequestError(f"the inputs have different batch dimensions: {sorted(rows)}")
+        if 0 in rows:
+            raise RequestError("the batch dimension is 0; it must be 1 or more")
         lead = 1 if batching else 0
         group = hash(tuple(sorted((name, array.shape[lead:]) for name, array in inputs.items()))) >> 2
         wanted = tuple(dict.fromkeys(request.requested_output_names()))

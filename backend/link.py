@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from backend import standstill
 from backend.ahead import go_ahead
 from backend.errors import ConfigError, IsochroneError, ServerError
 from backend.scheduler.messages import (
@@ -30,6 +31,7 @@ from backend.scheduler.messages import (
 )
 from backend.scheduler.process import MAX_MESSAGE_BYTES
 from backend.scheduler.spawn import connect_or_spawn
+from backend.standstill import Standstill
 
 SILENCE_S = 0.25
 """After so long without a word while something is due, the scheduler is asked whether it lives."""
@@ -39,6 +41,7 @@ Waits are counted, not time: where the whole machine stood still it is one wait,
 has its turn before the next is over."""
 FIRST_CONNECT_S = 15.0
 _RECONNECT_S = 1.0
+_RETRY_S, _REFUSED_S = 0.2, 5.0
 _log = logging.getLogger("isochrone")
 
 
@@ -63,6 +66,7 @@ class SchedulerLink:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="isochrone-link", daemon=True)
         self._socket: socket.socket | None = None
+        self._standstill = Standstill("scheduler")
         self.lanes = 0
         """Of the device, as its scheduler says."""
 
@@ -146,11 +150,16 @@ class SchedulerLink:
         return True
 
     def _reconnect(self) -> None:
+        said = ""
         while not self._closing.is_set():
             try:
                 connection = self._shake_hands(_RECONNECT_S)
-            except IsochroneError:
-                self._closing.wait(0.2)
+            except IsochroneError as error:
+                refused = isinstance(error, ConfigError)
+                if refused and str(error) != said:  # once: it may last as long as another model is loaded
+                    said = str(error)
+                    _log.warning("isochrone: model '%s' launches without its scheduler: %s", self._join.model, said)
+                self._closing.wait(_REFUSED_S if refused else _RETRY_S)
                 continue
             with self._send_lock:
                 self._socket = connection
@@ -163,26 +172,44 @@ class SchedulerLink:
         while True:
             left_s = max(0.01, deadline - time.monotonic())
             connection = connect_or_spawn(self._device, self._wanted_lanes, left_s)
-            connection.settimeout(left_s)
-            reply = self._ask_to_join(connection)
-            if isinstance(reply, Welcome):
-                self.lanes = reply.lanes
+            connection.settimeout(min(left_s, standstill.WAIT_S))
+            why = "ends as soon as it is met"
+            try:
+                reply = self._ask_to_join(connection)
+                self._standstill.answered()
+            except TimeoutError:
+                reply, why = None, "does not answer"
+                self._standstill.waited(connection)
+            if isinstance(reply, Welcome) and self.lanes in (0, reply.lanes):
+                self.lanes = self._wanted_lanes = reply.lanes  # so a new scheduler gets what this one had
                 return connection
             connection.close()
             if reply is not None:
-                raise ConfigError(reply.reason if isinstance(reply, Refused) else f"the scheduler answered {reply!r}")
+                raise ConfigError(self._refusal(reply))
             if time.monotonic() > deadline:
-                raise ServerError(f"the scheduler of device '{self._device}' ends as soon as it is met")
+                raise ServerError(f"the scheduler of device '{self._device}' {why}")
             self._closing.wait(0.01)
 
+    def _refusal(self, reply: Reply) -> str:
+        if isinstance(reply, Refused):
+            return reply.reason
+        if isinstance(reply, Welcome):
+            return f"this device's scheduler runs {reply.lanes} lanes now, where the model was loaded for {self.lanes}"
+        return f"the scheduler answered {reply!r}"
+
     def _ask_to_join(self, connection: socket.socket) -> Reply | None:
-        """None: it ended just then, as one without connections does; the next one is met at the same place."""
+        """None: it ended just then, as one without connections does; the next one is met at the same place.
+
+        Raises TimeoutError where it says nothing.
+        """
         try:
             connection.send(encode(self._join))
             packet = connection.recv(MAX_MESSAGE_BYTES)
             return decode_reply(packet) if packet else None
         except ConnectionError:
             return None
+        except TimeoutError:
+            raise
         except (OSError, msgspec.MsgspecError) as error:
             connection.close()
             raise ServerError(f"the scheduler of device '{self._device}' does not answer: {error}") from error

@@ -116,7 +116,7 @@ class Metrics:
         launch = batch.launch
         if batch.preempted:
             self.count("isochrone_preempted_total")
-        if launch is None or batch.preempted:
+        if launch is None or batch.preempted or not batch.whole:
             return
         self.observe("isochrone_slowdown_ratio", batch.exec_ns / launch.solo_ns)
         self.observe("isochrone_prediction_error_ratio", abs(launch.predicted_ns - batch.exec_ns) / batch.exec_ns)

@@ -58,7 +58,7 @@ def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
     if named:
         return version_directory / str(named)
     onnx, plan = version_directory / "model.onnx", version_directory / "model.plan"
-    engine = config.get("parameters", {}).get("engine", {}).get("string_value", "auto")
+    engine = config.get("parameters", {}).get("engine", {}).get("string_value", "auto").strip()
     wanted = engine == "tensorrt" or (engine == "auto" and not onnx.exists())
     return plan if plan.exists() and wanted else onnx
 

@@ -76,7 +76,7 @@ class _Key:
 
 KEYS: Mapping[str, _Key] = {
     "interference_aware": _Key("interference_aware", _boolean, '"true" or "false"'),
-    "slo_ms": _Key("slo_ns", _milliseconds, "a number of milliseconds above 0"),
+    "slo_ms": _Key("slo_ns", _milliseconds, "a number of milliseconds above 0, at most 1e9"),
     "priority": _Key("priority", _integer(1, 1000), "a whole number from 1 (the highest class) to 1000"),
     "on_miss": _Key("on_miss", _one_of("serve", "reject"), '"serve" or "reject"'),
     "engine": _Key("engine", _one_of("auto", "onnxruntime", "tensorrt"), '"auto", "onnxruntime" or "tensorrt"'),

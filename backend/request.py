@@ -74,7 +74,7 @@ def _deadline_ns(given: Mapping[str, object], timeout_us: int, defaults: Paramet
     if "slo_ms" in given:
         slo_ms = given["slo_ms"]
         if isinstance(slo_ms, bool) or not isinstance(slo_ms, int | float) or not _usable(slo_ms):
-            raise RequestError(f"slo_ms is {slo_ms!r}; it must be a number of milliseconds above 0")
+            raise RequestError(f"slo_ms is {slo_ms!r}; it must be a number of milliseconds above 0, at most 1e9")
         return arrival.monotonic_ns + round(slo_ms * NS_PER_MS)
     if timeout_us > 0:
         return arrival.monotonic_ns + timeout_us * _NS_PER_US

@@ -34,7 +34,8 @@ def runtime_dir() -> Path:
     named = os.environ.get(VARIABLE)
     base = os.environ.get("XDG_RUNTIME_DIR")
     default = Path(base) / "isochrone" if base else Path(f"/tmp/isochrone-{os.getuid()}")
-    directory = Path(named) if named else default
+    # Absolute: the processes that meet there run in folders of their own.
+    directory = Path(named).expanduser().absolute() if named else default
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()

@@ -21,10 +21,9 @@ from predictor.workload import Load
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Tensor = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
-"""A prediction stays within these."""
+"""A forecast stays within these."""
 LOG_MIN, LOG_MAX = log(SLOWDOWN_MIN), log(SLOWDOWN_MAX)
 LOG_SCALE = 0.1
 """Of logarithms, so that they stand beside shares."""

@@ -44,10 +44,14 @@ class _Head(msgspec.Struct):
     version: int
 
 
-def save(path: Path, learned: Learned) -> None:
-    """Raises OSError where it cannot be written; the file that was there then stays as it was."""
+def encode(learned: Learned) -> bytes:
+    """What goes to the file."""
     learner, bound, transfers = (part.state() for part in learned)
-    data = msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner, bound, transfers))
+    return msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner, bound, transfers))
+
+
+def save(path: Path, data: bytes) -> None:
+    """What `encode` gave. Raises OSError where it cannot be written; the file that was there then stays as it was."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -43,6 +43,8 @@ from predictor.transfers import NOTHING, Cargo, Transfers, Work
 
 _OVERHEAD_WEIGHT = 0.05
 """Of the newest batch in the moving average of the time around an execution."""
+_MORE_OVERHEAD_NS = 10_000_000
+"""Above the average counts as so much: else one long pause would make every deadline look hopeless for a while."""
 _MAX_SLOWDOWN = 20.0
 """What the predictor is taught at most."""
 _MAX_WAITING = 100_000
@@ -96,8 +98,8 @@ class Scheduler:
         self._ended: list[_Ended] = []
         self._revision = self.policy.predictor.revision
         self._now_ns = 0
-        self._late_after_ns = inf
-        """Until then no request that waits becomes late."""
+        self._late_after_ns = self.reject_after_ns = inf
+        """Until then no request that waits becomes late, or is to be rejected for it."""
         self._batches = 0
 
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
@@ -138,6 +140,13 @@ class Scheduler:
                 self.occupancy.end(key, now_ns)
         self.colocation.advance(now_ns)
         return self._decide(now_ns)
+
+    def reject(self, now_ns: int) -> list[Command]:
+        """What became late since the last event, where that is rejected: to be asked after `reject_after_ns`."""
+        self._now_ns = max(now_ns, self._now_ns)
+        commands: list[Command] = []
+        self._find_late(self._now_ns, commands)
+        return commands
 
     def learn(self) -> int:
         """Teach the predictor what ended since the last call, and how many batches that were.
@@ -184,9 +193,10 @@ class Scheduler:
         self.leases.end(source.id)
         source.arrivals += 1
         for r in requests:
-            source.queue.add(r)
+            late_after_ns = source.late_after_ns(r)
+            source.queue.add(r, late_after_ns)
             self._waiting[source.id] = source
-            self._late_after_ns = min(self._late_after_ns, source.late_after_ns(r))
+            self._note_late_after(source, late_after_ns)
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
         busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
@@ -290,7 +300,8 @@ class Scheduler:
         # A process that was stopped for a while tells nothing about interference.
         self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
         policy.bound.learn_one(exec_ns / batch.predicted_ns)
-        policy.overhead_ns += _OVERHEAD_WEIGHT * (max(0, around_ns) - policy.overhead_ns)
+        more_ns = min(around_ns - policy.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
+        policy.overhead_ns = max(0.0, policy.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
 
     # Launches
 
@@ -323,19 +334,24 @@ class Scheduler:
 
     def _find_late(self, now_ns: int, commands: list[Command]) -> None:
         """Requests that would miss even alone on the device no longer stand before those that can make it."""
-        self._late_after_ns = inf
+        self._late_after_ns = self.reject_after_ns = inf
         for source in list(self._waiting.values()):
             if not source.join.interference_aware:
                 continue
-            while (due := source.queue.earliest_due()) is not None:
+            while (due := source.queue.first_late()) is not None:
                 if now_ns <= (late_after_ns := source.late_after_ns(due)):
-                    self._late_after_ns = min(self._late_after_ns, late_after_ns)
+                    self._note_late_after(source, late_after_ns)
                     break
                 if source.join.rejects:
                     commands.append(_rejected(source, due, now_ns))
                     self._take_out(source, due.id)
                 else:
                     source.queue.give_up(due)
+
+    def _note_late_after(self, source: Source, late_after_ns: float) -> None:
+        self._late_after_ns = min(self._late_after_ns, late_after_ns)
+        if source.join.rejects and source.join.interference_aware:
+            self.reject_after_ns = min(self.reject_after_ns, late_after_ns)
 
     def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
         self._batches += 1

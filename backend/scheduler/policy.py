@@ -1,6 +1,7 @@
 """Which waiting requests to launch next, as how large a batch, or to hold: admission by forecast.
 
-Reads the state, changes only hold counts. Nothing here depends on the kind of device.
+Reads the state; keeps there how often it held and each model's knee, and here what late requests are owed. Nothing
+depends on the kind of device.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ from predictor.features import Neighbour
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
 _SEND_BUFFER_BYTES = 1 << 21
+_LOOK_S = 0.5
+_REJECT_WITHIN_NS = 10_000_000
+"""So long a late request waits for an event to be rejected with: being woken for it costs the models time."""
 _log = logging.getLogger("isochrone.scheduler")
 
 
@@ -80,16 +83,30 @@ class SchedulerProcess:
     def run(self) -> None:
         """Until idle for too long."""
         while not self._expired():
-            for key, _ in self._selector.select(timeout=0.5):
+            for key, _ in self._selector.select(self._patience_s()):
                 if key.fileobj is self._listener:
                     self._accept()
                 else:
                     self._receive(key.data)
-                    self._tutor.teach(self._scheduler)
+                    self._teach()
+            if self._patience_s() == 0.0:
+                now_ns = time.monotonic_ns()
+                self._deliver(self._scheduler.reject(now_ns), time.monotonic_ns() - now_ns)
 
     def close(self) -> None:
         """Keep what was learned."""
-        self._tutor.save()
+        self._tutor.close()
+
+    def _teach(self) -> None:
+        try:
+            self._tutor.teach(self._scheduler)
+        except Exception:  # a bug in a learner costs what it was told, not the scheduler
+            _log.exception("what ended could not be learned from")
+
+    def _patience_s(self) -> float:
+        """How long to wait for an event; 0 where what is late has waited for one long enough."""
+        left_ns = self._scheduler.reject_after_ns + _REJECT_WITHIN_NS - time.monotonic_ns()
+        return min(_LOOK_S, max(0.0, left_ns / 1e9))
 
     def _expired(self) -> bool:
         if self._connections:

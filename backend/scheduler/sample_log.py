@@ -29,6 +29,7 @@ MAX_BYTES = 64 << 20
 MAX_QUEUED = 4096
 _REST_S = 0.2
 """Between two bursts of samples: woken for each, the writer would take turns with the decisions."""
+_CLOSE_S = 1.0
 _log = logging.getLogger("isochrone.scheduler")
 
 
@@ -62,7 +63,8 @@ class SampleLog:
     def close(self) -> None:
         """Write what is queued."""
         self._closing.set()
-        self._queue.put(None)
+        with suppress(Full):  # the disk hangs: what is queued is lost with this process
+            self._queue.put(None, timeout=_CLOSE_S)
         self._thread.join(timeout=5.0)
 
     def _lose(self, source: int) -> None:

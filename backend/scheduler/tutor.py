@@ -10,13 +10,15 @@ hold then too, and without them the bound would be broken just when it is needed
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from pathlib import Path
 
 from backend.scheduler.core import Scheduler
-from predictor.state_file import load, save
+from predictor.state_file import encode, load, save
 
 _SAVE_EVERY_S = 60.0
+_DISK_S = 2.0
 _log = logging.getLogger("isochrone.scheduler")
 
 
@@ -29,20 +31,37 @@ class Tutor:
         self.predictor, self.bound, self.transfers = self._learned
         self._changed = False
         self._saved_at = time.monotonic()
+        self._saving: threading.Thread | None = None
 
     def teach(self, scheduler: Scheduler) -> None:
         """After a decision was sent. Takes some 0.1 ms per batch that ended."""
         self._changed |= scheduler.learn() > 0
-        if not scheduler.running and time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self.save()
 
     def save(self) -> None:
-        """If anything was learned since the last time. A disk that takes nothing costs a warning."""
-        self._saved_at = time.monotonic()
-        if not self._changed:
+        """If anything was learned since the last time, on a thread: no decision waits for a disk."""
+        if self._saving is not None and self._saving.is_alive():
             return
-        try:
-            save(self._path, self._learned)
+        self._saved_at = time.monotonic()
+        if self._changed:
             self._changed = False
-        except OSError as error:
+            self._saving = threading.Thread(target=self._write, args=(encode(self._learned),), daemon=True)
+            self._saving.start()
+
+    def close(self) -> None:
+        """Save, and wait for the disk, but not for one that hangs."""
+        self._settle()  # what is being written may be older
+        self.save()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._saving is not None:
+            self._saving.join(timeout=_DISK_S)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            save(self._path, data)
+        except OSError as error:  # a disk that takes nothing costs a warning
+            self._changed = True
             _log.warning("what was learned cannot be saved to '%s': %s", self._path, error.strerror)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator
+from math import inf
+from typing import TypeVar
 
 from backend.scheduler.messages import Request
 
@@ -18,6 +20,7 @@ BEST_EFFORT_NS = 1_000_000_000
 """A request without a deadline is ordered as if it were due this long after its arrival."""
 
 _Ranked = tuple[int, int]
+_Key = TypeVar("_Key", tuple[int, int], tuple[float, int])
 
 
 def rank_ns(request: Request) -> int:
@@ -35,7 +38,8 @@ class WaitingQueue:
     def __init__(self, *, in_order: bool = False) -> None:
         self._in_order = in_order
         self._ranked: list[_Ranked] = []
-        self._due: list[_Ranked] = []
+        self._latest: list[tuple[float, int]] = []
+        self._late_after_ns: dict[int, float] = {}
         self._late: deque[int] = deque()
         self._requests: dict[int, Request] = {}
 
@@ -53,14 +57,18 @@ class WaitingQueue:
         """The number that orders this queue."""
         return request.arrival_ns if self._in_order else rank_ns(request)
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises ValueError on an id that already waits."""
+    def add(self, request: Request, late_after_ns: float = inf) -> None:
+        """Queue a request. late_after_ns: when it would have to be launched, as is known now.
+
+        Raises ValueError on an id that already waits.
+        """
         if request.id in self._requests:
             raise ValueError(f"request {request.id} already waits")
         self._requests[request.id] = request
         insort(self._ranked, (self.rank(request), request.id))
-        if request.deadline_ns is not None:
-            insort(self._due, (request.deadline_ns, request.id))
+        if late_after_ns < inf:
+            insort(self._latest, (late_after_ns, request.id))
+            self._late_after_ns[request.id] = late_after_ns
 
     def remove(self, request_id: int) -> None:
         """Take out a request that waits."""
@@ -86,9 +94,9 @@ class WaitingQueue:
         for request_id in self._late:
             yield self._requests[request_id]
 
-    def earliest_due(self) -> Request | None:
-        """Of those that can still make it, the one with the earliest deadline, whatever its class."""
-        return self._requests[self._due[0][1]] if self._due else None
+    def first_late(self) -> Request | None:
+        """Of those that can still make it, the one that has to be launched first for that, whatever its class."""
+        return self._requests[self._latest[0][1]] if self._latest else None
 
     def give_up(self, request: Request) -> None:
         """It can no longer make it: it joins the late ones."""
@@ -98,8 +106,8 @@ class WaitingQueue:
     def _unrank(self, request: Request) -> bool:
         if not _discard(self._ranked, (self.rank(request), request.id)):
             return False
-        if request.deadline_ns is not None:
-            _discard(self._due, (request.deadline_ns, request.id))
+        if (late_after_ns := self._late_after_ns.pop(request.id, None)) is not None:
+            _discard(self._latest, (late_after_ns, request.id))
         return True
 
     def check(self) -> None:
@@ -107,11 +115,11 @@ class WaitingQueue:
         listed = [request_id for _, request_id in self._ranked] + list(self._late)
         assert sorted(listed) == sorted(self._requests), (listed, list(self._requests))
         assert self._ranked == sorted(self._ranked)
-        due = [(r.deadline_ns, r.id) for _, i in self._ranked if (r := self._requests[i]).deadline_ns is not None]
-        assert self._due == sorted(due)
+        assert self._latest == sorted((late_after_ns, i) for i, late_after_ns in self._late_after_ns.items())
+        assert self._late_after_ns.keys() <= {i for _, i in self._ranked}
 
 
-def _discard(ordered: list[_Ranked], key: _Ranked) -> bool:
+def _discard(ordered: list[_Key], key: _Key) -> bool:
     i = bisect_left(ordered, key)
     if i == len(ordered) or ordered[i] != key:
         return False

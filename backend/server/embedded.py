@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Literal
 
 from backend.errors import ServerError
+from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.server import processes
 from backend.server.launch import Command, ServeOptions, check_models, command
 from backend.server.ports import free_ports
@@ -30,7 +31,6 @@ _PORT_TAKEN = "already in use"  # tritonserver: "failed to start HTTP service: U
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
 _STOP_S = 45.0  # Triton itself gives up waiting for requests in flight after 30 s
-_RUNTIME_DIR = "ISOCHRONE_RUNTIME_DIR"
 # A Unix socket's path has at most 107 bytes; the runtime folder must leave room for the socket's name.
 _TEMP_DIR_CHARS_MAX = 48
 
@@ -96,8 +96,8 @@ class EmbeddedServer:
     @property
     def runtime_dir(self) -> Path:
         """ISOCHRONE_RUNTIME_DIR of this server."""
-        if _RUNTIME_DIR in self._env:
-            return Path(self._env[_RUNTIME_DIR])
+        if RUNTIME_DIR in self._env:
+            return Path(self._env[RUNTIME_DIR])
         if self._folder is None:
             raise ServerError("the server has not been started")
         return self._folder / "run"
@@ -165,7 +165,7 @@ class EmbeddedServer:
         argv: Sequence[str] = self._command.argv
         if threading.current_thread() is threading.main_thread():  # see tether: other threads may end before us
             argv = tethered(argv)
-        env = self._command.env | self._env | {_RUNTIME_DIR: str(self.runtime_dir)}
+        env = self._command.env | self._env | {RUNTIME_DIR: str(self.runtime_dir)}
         log_path = self._log_path()
         assert log_path is not None
         with log_path.open("wb") as log:
@@ -223,9 +223,9 @@ class EmbeddedServer:
     def _clean_up(self) -> None:
         if self._folder is None:
             return
-        if _RUNTIME_DIR not in self._env:  # schedulers and engines that served this server alone
+        if RUNTIME_DIR not in self._env:  # schedulers and engines that served this server alone
             runtime_dir = str(self.runtime_dir)
-            processes.end(lambda: processes.pids_with(_RUNTIME_DIR, runtime_dir))
+            processes.end(lambda: processes.pids_with(RUNTIME_DIR, runtime_dir))
         self._last_log = self.log_text()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None

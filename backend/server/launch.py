@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from backend.errors import ConfigError
+from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.scheduler.sample_log import VARIABLE as SAMPLES
 from backend.server import ports, processes
 from backend.server.assemble import assemble, working_directory
@@ -163,17 +164,22 @@ def _environment(server: TritonServer) -> dict[str, str]:
         libraries.append(str(libpython_dir(libpython.soname, server.library_dirs)))
     # After the user's own entries: a container's CUDA compatibility folder must stay first.
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (env.get("LD_LIBRARY_PATH"), *dict.fromkeys(libraries))))
-    if samples := env.get(SAMPLES):  # the server's processes run in folders of their own
-        env[SAMPLES] = str(Path(samples).expanduser().absolute())
+    for variable in (SAMPLES, RUNTIME_DIR):  # the server's processes run in folders of their own
+        if path := env.get(variable):
+            env[variable] = str(Path(path).expanduser().absolute())
     return env
 
 
 def _check_repository(repository: Path) -> None:
-    if not repository.exists():
-        raise ConfigError(f"--model-repository {repository} does not exist")
-    if not repository.is_dir():
-        raise ConfigError(f"--model-repository {repository} is not a directory")
-    if not any(child.is_dir() and not child.name.startswith(".") for child in repository.iterdir()):
+    try:
+        if not repository.exists():
+            raise ConfigError(f"--model-repository {repository} does not exist")
+        if not repository.is_dir():
+            raise ConfigError(f"--model-repository {repository} is not a directory")
+        holds_model = any(child.is_dir() and not child.name.startswith(".") for child in repository.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--model-repository {repository} cannot be read: {error.strerror}") from error
+    if not holds_model:
         raise ConfigError(
             f"--model-repository {repository} holds no model; a model is a folder with a config.pbtxt and a numbered "
             f"version folder, such as {repository}/resnet50/1/model.onnx"

@@ -67,11 +67,12 @@ def _describe(binary: Path, origin: str) -> TritonServer:
         )
     python_backend = _python_backend(binary, origin)
     prefix = python_backend.parent.parent
+    libraries = [prefix / "lib", *(parent / "nvidia_pytriton.libs" for parent in prefix.parents[1:2])]
     return TritonServer(
         binary=binary,
         python_backend=python_backend,
         stub=_stub(python_backend, prefix / "python_backend_stubs"),
-        library_dirs=tuple(d for d in (prefix / "lib", prefix.parents[1] / "nvidia_pytriton.libs") if d.is_dir()),
+        library_dirs=tuple(folder for folder in libraries if folder.is_dir()),
         origin=origin,
     )
 

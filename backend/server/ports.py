@@ -15,6 +15,8 @@ def is_free(host: str, port: int) -> bool:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise ConfigError(f"--host {host} is not an address of this machine ({error.strerror})") from error
+    except UnicodeError as error:
+        raise ConfigError(f"--host {host} cannot be a name: between dots it has 1 to 63 characters") from error
     with socket.socket(family, kind, proto) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT does not hinder a server
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, isfinite
+from math import exp
 from operator import mul
 
 import numpy as np
@@ -48,6 +48,5 @@ class Hedge:
 
     def restore(self, state: object) -> None:
         rows = array_of(state, (2, len(self._losses) + 1)).tolist()
-        assert all(map(isfinite, rows[0]))
         self._age, *self._losses = rows[0]
         self.weights = rows[1][1:]

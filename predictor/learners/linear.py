@@ -13,7 +13,7 @@ import numpy as np
 from predictor.features import Exposure, Own, check
 from predictor.learners.contract import State, clipped
 from predictor.learners.regression import Regression, Vector, array_of
-from predictor.response import Response
+from predictor.response import HUGE, Response
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
 """b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
@@ -22,15 +22,13 @@ _FIRST = 200
 """Without a training set, offline learning takes this many batches as one, and stays as it is then."""
 _NO_MORE = (0.0,) * 6
 """Of the terms of a `Response`, the linear form has the neighbours' shares only."""
-_HUGE = 64.0
-"""Summed shares beyond are taken as this: no device runs so much at once."""
 
 
 def inputs(own: Own, seen: Exposure) -> Vector:
     """(7,) the paper's x with a 1 for the bias. Raises ValueError on what is no finite number."""
     check(own, seen)
     x = (1.0, *own.load.features, *seen.sums[1:4])
-    return np.array([min(_HUGE, max(-_HUGE, v)) for v in x])
+    return np.array([min(HUGE, max(-HUGE, v)) for v in x])
 
 
 def fit(samples: list[tuple[Own, Exposure, float]]) -> Vector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 
 from backend.errors import ConfigError, EngineError
 from backend.scheduler.messages import Cancel, Event, Ping
+from backend.scheduler.spawn import connect_or_spawn
 from tests.unit.fake_model import (
     PATIENCE_S,
     FakeModel,
@@ -174,6 +176,33 @@ def test_a_model_that_wants_other_lanes_is_refused(model: FakeModel) -> None:
     assert decided_by_a_scheduler(model)
 
 
+def test_the_next_scheduler_has_the_lanes_of_the_last_whoever_starts_it() -> None:
+    device = "gpu-4"  # which has no scheduler yet
+    with FakeModel("wishes", device=device, lanes=4) as wishes, FakeModel("takes", device=device, lanes=None) as takes:
+        for _ in range(4):
+            signal_scheduler(signal.SIGKILL, device)
+            eventually(lambda: not (wishes.dispatcher._connected or takes.dispatcher._connected))
+            until_connected(wishes, takes)
+            assert takes.dispatcher._link.lanes == 4
+
+
+def test_a_model_whose_lanes_are_not_there_any_more_says_so_and_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who never met the last scheduler started this one."""
+    with FakeModel(device="gpu-5") as model:
+        monkeypatch.setattr("backend.link.connect_or_spawn", with_three_lanes)
+        signal_scheduler(signal.SIGKILL, "gpu-5")
+        eventually(lambda: "launches without its scheduler" in caplog.text)
+        assert "device_lanes is 2 for model 'm', but this device's scheduler runs 3" in caplog.text
+        (batch,) = model.wait_for(*model.submit(pending()))
+        assert batch.launch is None
+
+
+def with_three_lanes(device: str, _: int, timeout_s: float) -> socket.socket:
+    return connect_or_spawn(device, 3, timeout_s)
+
+
 def test_a_model_without_a_wish_takes_the_lanes_there_are(model: FakeModel) -> None:
     with FakeModel("other", lanes=None) as other:
         assert other.dispatcher._link.lanes == model.dispatcher._link.lanes == 2
@@ -258,6 +287,22 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
         until_connected(a, b)
         eventually(lambda: decided_by_a_scheduler(a))  # an impatient model may give up on a slow machine once more
         eventually(lambda: decided_by_a_scheduler(b))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_scheduler_that_hangs_is_ended_and_replaced(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("backend.standstill.WAIT_S", 0.2)
+    monkeypatch.setattr("backend.standstill.WAITS", 3)
+    hung = scheduler_pid()
+    signal_scheduler(signal.SIGSTOP)
+    with FakeModel("newcomer") as newcomer:
+        model.wait_for(*model.submit(pending()))
+        until_connected(model, newcomer)
+        assert decided_by_a_scheduler(newcomer)
+    assert scheduler_pid() != hung
+    assert f"scheduler {hung} gives no sign of life; it is ended" in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")

@@ -132,6 +132,15 @@ def test_whoever_comes_at_once_meets_one_scheduler() -> None:
         connection.close()
 
 
+def test_what_is_late_is_rejected_though_nothing_happens() -> None:
+    with FakeModel(rejects=True) as model:
+        model.fill()
+        (request,) = model.submit(pending(50.0))
+        eventually(lambda: request.id in model.rejects)
+        assert not model.gate.is_set()
+        model.gate.set()
+
+
 def test_a_scheduler_that_nobody_needs_ends_and_takes_its_socket_along() -> None:
     point = meeting_point("spare")
     serve(point, 1, linger_s=0.0)

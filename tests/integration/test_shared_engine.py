@@ -20,6 +20,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from backend import standstill
 from backend.device_process import LINGER_S
 from backend.engine_host.messages import Pong, decode_pong
 from backend.engines import shared_watch
@@ -203,8 +204,8 @@ def test_a_killed_engine_process_costs_no_batch(small: tuple[Engine, Engine]) ->
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that stand still are found out soon."""
     monkeypatch.setattr(shared_watch, "PING_EVERY_S", 0.05)
-    monkeypatch.setattr(shared_watch, "WAIT_S", 0.2)
-    monkeypatch.setattr(shared_watch, "ANSWER_WAITS", 3)
+    monkeypatch.setattr(standstill, "WAIT_S", 0.2)
+    monkeypatch.setattr(standstill, "WAITS", 3)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -260,7 +261,7 @@ def test_a_batch_that_takes_long_is_no_hang(tmp_path: Path) -> None:
     """Longer than an engine process is waited for that does nothing."""
     with closing(open_engine(config(tmp_path, batchmates(3_000.0)))) as shared:
         before = engine_process()
-        patience_s = shared_watch.PING_EVERY_S + shared_watch.ANSWER_WAITS * shared_watch.WAIT_S
+        patience_s = shared_watch.PING_EVERY_S + standstill.WAITS * standstill.WAIT_S
         assert shared.run(0, ONE_ROW, ["y"]).exec_ns > patience_s * 1e9
         assert engine_process() == before
         assert not gone(before)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines import shared_watch
+from backend import standstill
 from backend.engines.shared_watch import Watch
 from tests.unit.fake_model import eventually
 from tests.unit.open_files import open_files
@@ -28,8 +28,8 @@ LISTEN = (
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a process that accepts a connection and then does as it is told; gives that connection."""
-    monkeypatch.setattr(shared_watch, "WAIT_S", 0.2)
-    monkeypatch.setattr(shared_watch, "ANSWER_WAITS", 3)
+    monkeypatch.setattr(standstill, "WAIT_S", 0.2)
+    monkeypatch.setattr(standstill, "WAITS", 3)
     processes = []
 
     def starts(then: str) -> tuple[subprocess.Popen[bytes], socket.socket]:

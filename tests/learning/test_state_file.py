@@ -10,7 +10,7 @@ import pytest
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.state_file import Learned, load, save
+from predictor.state_file import Learned, encode, load, save
 from predictor.transfers import Transfers
 from tests.learning.test_learners import batches
 
@@ -29,7 +29,7 @@ def learned() -> Learned:
 
 def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "state"
-    save(path, learned)
+    save(path, encode(learned))
     found = load(path)
     assert [part.state() for part in found] == [part.state() for part in learned]
     assert found.bound.multiplier == learned.bound.multiplier
@@ -44,7 +44,7 @@ def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_a_file_from_before_transfers_were_learned_is_of_use(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "state"
-    save(path, learned)
+    save(path, encode(learned))
     whole = msgspec.msgpack.decode(path.read_bytes())
     del whole["transfers"]
     path.write_bytes(msgspec.msgpack.encode(whole))
@@ -54,7 +54,7 @@ def test_a_file_from_before_transfers_were_learned_is_of_use(tmp_path: Path, lea
 
 
 def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
-    save(path, learned)
+    save(path, encode(learned))
     data = path.read_bytes()
     whole = msgspec.msgpack.decode(data)
     return {
@@ -89,11 +89,11 @@ def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog:
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "folder" / "state"
     with pytest.raises(OSError):
-        save(path, learned)
+        save(path, encode(learned))
     path.parent.mkdir()
     (path.parent / "state").mkdir()
     with pytest.raises(OSError):
-        save(path, learned)
+        save(path, encode(learned))
     assert [p.name for p in path.parent.iterdir()] == ["state"]
 
 

@@ -57,10 +57,12 @@ UNLOADABLE = {
         "unknown parameter 'interference_awaer'; the parameters are interference_aware, slo_ms, ",
     ),
     "slo_fast": Bad(
-        parameter("slo_ms", "fast"), "parameter 'slo_ms' is \"fast\"; it must be a number of milliseconds above 0"
+        parameter("slo_ms", "fast"),
+        "parameter 'slo_ms' is \"fast\"; it must be a number of milliseconds above 0, at most 1e9",
     ),
     "slo_nan": Bad(
-        parameter("slo_ms", "nan"), "parameter 'slo_ms' is \"nan\"; it must be a number of milliseconds above 0"
+        parameter("slo_ms", "nan"),
+        "parameter 'slo_ms' is \"nan\"; it must be a number of milliseconds above 0, at most 1e9",
     ),
     "engine": Bad(
         parameter("engine", "openvino"),
@@ -233,7 +235,7 @@ def test_a_gpu_instance_where_there_is_no_gpu(sentences: dict[str, str]) -> None
 def test_a_bad_slo_ms(value: object, client: Client) -> None:
     status, sentence = client.refused("good", X, parameters={"slo_ms": value})
     assert status == INVALID[client.protocol]
-    assert sentence == f"model 'good': slo_ms is {value!r}; it must be a number of milliseconds above 0"
+    assert sentence == f"model 'good': slo_ms is {value!r}; it must be a number of milliseconds above 0, at most 1e9"
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1.5, "soon"])

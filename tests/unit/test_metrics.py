@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from backend.batch import Batch
 from backend.metrics import METRICS, Metrics, Series
@@ -27,6 +28,10 @@ _CONTRACT = {
     "isochrone_samples_lost_total",
     "isochrone_decision_us",
 }
+
+
+LAUNCH = Launch(1, 1, 0, (), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
+"""Of batches without requests, which are whole then."""
 
 
 def shown(metrics: Metrics) -> dict[str, float]:
@@ -114,9 +119,8 @@ def test_the_series_of_a_histogram_stay_together() -> None:
 
 def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
     metrics = Metrics()
-    launch = Launch(1, 1, 0, (1,), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
-    ended(metrics, 15_000_000, launch)
-    ended(metrics, 15_000_001, launch)
+    ended(metrics, 15_000_000, LAUNCH)
+    ended(metrics, 15_000_001, LAUNCH)
     values = shown(metrics)
     assert values["isochrone_batches_total"] == 2
     assert values["isochrone_batch_size_sum"] == 6
@@ -126,9 +130,18 @@ def test_a_batch_that_the_scheduler_launched_counts_its_prediction() -> None:
     assert values["isochrone_bound_held_total{held=true}"] == 1 == values["isochrone_bound_held_total{held=false}"]
 
 
+def test_a_batch_that_cancellations_made_smaller_tells_nothing_of_its_prediction() -> None:
+    metrics = Metrics()
+    ended(metrics, 2_000_000, replace(LAUNCH, requests=(1, 2, 3)))
+    values = shown(metrics)
+    assert values["isochrone_execution_us_count"] == values["isochrone_batches_total"] == 1
+    for name in ("slowdown_ratio_count", "prediction_error_ratio_count", "bound_held_total{held=true}"):
+        assert values[f"isochrone_{name}"] == 0
+
+
 def test_a_batch_that_stood_still_tells_nothing_of_its_prediction() -> None:
     metrics = Metrics()
-    batch = Batch(1, 0, [], Launch(1, 1, 0, (1,), 10_000_000, 12_000_000, 15_000_000, "launch", 0), 0)
+    batch = Batch(1, 0, [], LAUNCH, 0)
     batch.exec_ns, batch.preempted = 40_000_000, True
     metrics.batch_ended(batch)
     values = shown(metrics)

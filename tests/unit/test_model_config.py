@@ -284,7 +284,7 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
         ),
         (
             {"parameters": {"slo_ms": {"string_value": "soon"}}},
-            "parameter 'slo_ms' is \"soon\"; it must be a number of milliseconds above 0",
+            "parameter 'slo_ms' is \"soon\"; it must be a number of milliseconds above 0, at most 1e9",
         ),
     ],
 )

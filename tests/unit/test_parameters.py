@@ -54,7 +54,7 @@ def test_a_value_is_read(name: str, text: str, field: str, value: object) -> Non
 
 _ALLOWED = {
     "interference_aware": '"true" or "false"',
-    "slo_ms": "a number of milliseconds above 0",
+    "slo_ms": "a number of milliseconds above 0, at most 1e9",
     "priority": "a whole number from 1 (the highest class) to 1000",
     "on_miss": '"serve" or "reject"',
     "engine": '"auto", "onnxruntime" or "tensorrt"',

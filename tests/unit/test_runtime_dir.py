@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ServerError
-from backend.runtime_dir import VARIABLE, meeting_point
+from backend.runtime_dir import VARIABLE, meeting_point, runtime_dir
 from tests.unit.fake_model import FakeModel
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
@@ -55,6 +55,16 @@ def test_the_folder_is_made_and_is_private(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv(VARIABLE, str(tmp_path / "a" / "b"))
     assert meeting_point("cpu").socket == tmp_path / "a" / "b" / "cpu.sock"
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("named", ["run", "./run", "~/run"])
+def test_a_folder_is_the_same_wherever_a_process_runs(
+    named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ISOCHRONE_RUNTIME_DIR", named)
+    assert runtime_dir() == tmp_path / "run"
 
 
 def test_the_default_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from backend.engines.protocol import Ran
 from backend.errors import ConfigError
+from backend.scheduler import sample_log
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
 from backend.scheduler.sample_log import VARIABLE, SampleLog
@@ -89,6 +90,19 @@ def test_a_disk_that_is_really_full_costs_samples_only() -> None:
     log.put(1, SAMPLE)
     log.close()
     assert log.take_lost(1) == 1
+
+
+def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody reads: to open it waits for ever."""
+    monkeypatch.setattr(sample_log, "MAX_QUEUED", 2)
+    monkeypatch.setattr(sample_log, "_CLOSE_S", 0.05)
+    os.mkfifo(tmp_path / "samples.jsonl")
+    log = SampleLog(tmp_path / "samples.jsonl")
+    monkeypatch.setattr(log._thread, "join", lambda **_: None)
+    while log.take_lost(1) == 0:
+        log.put(1, SAMPLE)
+    log.close()
+    os.close(os.open(tmp_path / "samples.jsonl", os.O_RDONLY | os.O_NONBLOCK))  # let the writer go
 
 
 def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:

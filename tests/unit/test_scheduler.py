@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from backend.scheduler.messages import Launch
+from backend.scheduler.messages import Finish, Launch, Reject
 from backend.scheduler.policy import LATE_SHARE, LATE_SHARE_MAX
 from predictor.features import Exposure, Own
 from predictor.learners.linear import Rls
-from tests.unit.builders import MS, Device, join, load, only_launch, only_reject
+from tests.unit.builders import MS, START_NS, Device, join, load, only_launch, only_reject
 from tests.unit.devices import HEAVY, LIGHT, busy, device, served_after
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -137,6 +139,32 @@ def test_a_request_that_became_hopeless_is_rejected_at_the_next_event() -> None:
     assert made.at(4.9).ask(1) == []
     reject = only_reject(made.at(8).ask(1))
     assert (reject.predicted_ns, reject.allowed_ns) == (18 * MS, 15 * MS)
+
+
+def test_it_is_known_when_a_rejection_is_due_and_none_needs_another_event() -> None:
+    """Rows count: the larger request is late first though it is due last."""
+    made = device()
+    made.join(1, join(LIGHT, rejects=True))
+    only_launch(made.ask(1))
+    assert made.core.reject_after_ns == math.inf
+    small, large = made.request(50.0), made.request(52.0, rows=8)
+    assert made.arrive(1, small, large) == []
+    for at_ms, late in ((52.0 - 17.0, large), (50.0 - 10.0, small)):
+        assert made.core.reject_after_ns == START_NS + at_ms * MS
+        assert made.core.reject(round(made.core.reject_after_ns)) == []
+        (reject,) = made.core.reject(round(made.core.reject_after_ns) + 1)
+        assert isinstance(reject, Reject)
+        assert reject.request == late.id
+    assert made.core.reject_after_ns == math.inf
+
+
+def test_one_long_pause_leaves_deadlines_that_can_be_met() -> None:
+    made = device()
+    made.join(1, join(LIGHT))
+    launch = only_launch(made.ask(1, 60.0))
+    made.at(2_000)
+    made.core.handle(1, Finish(launch.batch, 10 * MS), made.now_ns)
+    assert 0 < made.core.policy.overhead_ns < MS
 
 
 def test_a_hopeless_low_class_is_rejected_though_a_higher_class_stands_before_it() -> None:

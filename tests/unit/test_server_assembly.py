@@ -320,6 +320,8 @@ def test_a_port_in_use(repository: Path) -> None:
 
 
 def test_an_address_of_another_machine() -> None:
+    with fails(f"--host {'x' * 64} cannot be a name: between dots it has 1 to 63 characters", ConfigError):
+        is_free("x" * 64, 9000)
     with fails("--host 192.0.2.1 is not an address of this machine", ConfigError):
         is_free("192.0.2.1", 8000)
 

@@ -43,7 +43,7 @@ def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
     assert alone(tutor) == pytest.approx(1.0, abs=0.05)
     run(tutor, scheduler(tutor), 60, exec_ms=15.0)
     assert alone(tutor) == pytest.approx(1.5, abs=0.05)
-    tutor.save()
+    tutor.close()
     successor = Tutor(tmp_path / "cpu.state")
     assert alone(successor) == alone(tutor)
     assert successor.bound.multiplier == tutor.bound.multiplier
@@ -54,7 +54,7 @@ def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
 def test_nothing_learned_is_nothing_written(tmp_path: Path) -> None:
     tutor = Tutor(tmp_path / "cpu.state")
     tutor.teach(scheduler(tutor))
-    tutor.save()
+    tutor.close()
     assert not (tmp_path / "cpu.state").exists()
 
 
@@ -62,8 +62,8 @@ def test_a_disk_that_takes_nothing_costs_a_warning(tmp_path: Path, caplog: pytes
     tutor = Tutor(tmp_path / "missing" / "cpu.state")
     run(tutor, scheduler(tutor), 1, exec_ms=15.0)
     with caplog.at_level(logging.WARNING):
-        tutor.save()
+        tutor.close()
     assert "cannot be saved to" in caplog.text
     (tmp_path / "missing").mkdir()
-    tutor.save()
+    tutor.close()
     assert (tmp_path / "missing" / "cpu.state").exists()

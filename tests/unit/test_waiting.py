@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,17 +57,19 @@ def test_who_is_given_up_waits_behind_in_the_order_of_giving_up() -> None:
     assert 2 in queue
 
 
-def test_the_earliest_deadline_is_known_whatever_its_class() -> None:
+def test_what_has_to_launch_first_is_known_whatever_its_class_and_deadline() -> None:
     queue = WaitingQueue()
     low = request(1, 0, 10, priority=3)
-    for r in (low, request(2, 0, 20), request(3, 0)):
-        queue.add(r)
+    for r, late_after_ns in ((low, 9.0), (request(2, 0, 20), 12.0), (request(3, 0, 21), 11.0), (request(4, 0), inf)):
+        queue.add(r, late_after_ns)
     assert queue.head() == request(2, 0, 20)
-    assert queue.earliest_due() == low
+    assert queue.first_late() == low
     queue.give_up(low)
-    assert queue.earliest_due() == request(2, 0, 20)
+    assert queue.first_late() == request(3, 0, 21)
+    queue.remove(3)
+    assert queue.first_late() == request(2, 0, 20)
     queue.remove(2)
-    assert queue.earliest_due() is None
+    assert queue.first_late() is None
 
 
 def test_a_number_waits_once() -> None:
@@ -91,8 +95,8 @@ def test_whatever_is_done_each_request_waits_in_one_place(steps: list[tuple[str,
             del waiting[id_]
         elif step in "a+" and id_ not in waiting:
             waiting[id_] = request(id_, when, when if step == "a" else None)
-            queue.add(waiting[id_])
-        elif step == "g" and (due := queue.earliest_due()) is not None:
+            queue.add(waiting[id_], when if step == "a" else inf)
+        elif step == "g" and (due := queue.first_late()) is not None:
             queue.give_up(due)
         queue.check()
         found = {r.id: r for r in (*queue.by_rank(), *queue.by_lateness())}
