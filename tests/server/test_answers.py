@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Iterator
@@ -171,7 +172,7 @@ class Shared:
         self.arrays = list(arrays.items())
         self._regions: dict[str, tuple[str, Any]] = {}
         for name, array in self.arrays:
-            region = f"test_{kind}_{name}"
+            region = f"isochrone_test_{os.getpid()}_{kind}_{name}"
             handle = shared_memory.create_shared_memory_region(region, f"/{region}", array.nbytes)
             shared_memory.set_shared_memory_region(handle, [array])
             client.register_system_shared_memory(region, f"/{region}", array.nbytes)
