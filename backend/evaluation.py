@@ -28,6 +28,8 @@ def run_evaluation(
         raise ConfigError("--train-fraction and --train-file exclude each other: give one")
     if train_fraction is not None and not 0.0 <= train_fraction < 1.0:
         raise ConfigError(f"--train-fraction must lie in 0..1, got {train_fraction}")
+    if json_out is not None and json_out.exists() and any(f and json_out.samefile(f) for f in (path, train_file)):
+        raise ConfigError(f"--json {json_out} holds samples; name another file for the numbers")
     samples = _read(path, without_throttled=without_throttled)
     features, training, tested = samples.features, list[Sample](), list(samples.samples)
     if train_fraction is not None:

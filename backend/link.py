@@ -108,6 +108,11 @@ class SchedulerLink:
                 self._socket = None
             connection.close()
             if not self._closing.is_set():
+                _log.warning(
+                    "isochrone: model '%s' has lost the scheduler of device '%s' and launches in order of arrival "
+                    "until there is one again",
+                    *(self._join.model, self._device),
+                )
                 self._callbacks.lost()
                 self._reconnect()
         if self._socket is not None:  # restored while closing

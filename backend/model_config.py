@@ -158,6 +158,15 @@ def check_scheduling(config: Mapping[str, Any]) -> None:
             "a queue policy in dynamic_batching leaves requests stuck in Triton's queue; "
             "use the parameters 'slo_ms', 'on_miss' and 'max_queue_size' instead"
         )
+    if delay_us := int(batching.get("max_queue_delay_microseconds") or 0):
+        raise ConfigError(
+            f"max_queue_delay_microseconds in dynamic_batching is {delay_us}: requests would wait in Triton's queue "
+            "whatever their deadlines; leave it out, the scheduler forms batches of what waits"
+        )
+    if (config.get("response_cache") or {}).get("enable"):
+        raise ConfigError(
+            "response_cache is not supported: it would answer later requests with the refusal of an earlier one"
+        )
     if config.get("sequence_batching"):
         raise ConfigError("sequence_batching is not supported: isochrone serves models without state")
     if (config.get("model_transaction_policy") or {}).get("decoupled"):

@@ -44,6 +44,8 @@ def run_bench(options: BenchOptions) -> int:
     loads = numbers("--load", options.loads, 0.0, _LOAD_MAX)
     if not 1 <= options.repeats <= _REPEATS_MAX:
         raise ConfigError(f"--repeats must lie in 1..{_REPEATS_MAX}, got {options.repeats}")
+    if options.out is not None:
+        report.make_folder(options.out)
     servers = _servers(options.servers)
     models = [asked.model for asked in workload.models]
     schedule = Schedule(workload, trace, loads, options.repeats, options.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,10 +119,19 @@ def table(found: Sequence[Point], targets: Sequence[str]) -> Table:
     return shown
 
 
+def make_folder(folder: Path) -> None:
+    """Before a load, whose results are to go there. Raises ConfigError where the folder takes nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"'{folder}' cannot be written to: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"'{folder}' cannot be written to: no permission")
+
+
 def write(folder: Path, found: Sequence[Point], measured: Sequence[Measured], conditions: dict[str, Any]) -> None:
     """The figures, and every request. Raises ConfigError where the folder takes nothing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         data = msgspec.json.encode({"conditions": conditions, "points": found})
         (folder / RESULTS).write_bytes(msgspec.json.format(data) + b"\n")
         with (folder / REQUESTS).open("w", newline="", encoding="utf-8") as file:

@@ -3,13 +3,13 @@ and the working directory for the server, which decides what Triton's stub impor
 
 Triton refuses a library that is a symbolic link out of its backend's folder ("escapes backend directory"), but it
 resolves the backend's folder itself first and does not check `model.py`. So whole folders and `model.py` are linked;
-only where the stub lies apart from its library (the wheel) must `python/` be made of real files: hard links, or copies
-where the file system refuses those. The files stay NVIDIA's and the user's; the folder is thrown away after use.
+only where the stub lies apart from its library (the wheel) must `python/` be made of real files: a copy of the stub,
+whose mode Triton sets, and hard links, or copies where the file system refuses those. The files stay NVIDIA's and the
+user's; the folder is thrown away after use.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -58,8 +58,8 @@ def _python(server: TritonServer, folder: Path) -> None:
 
 
 def _place(source: Path, target: Path, executable: bool = False) -> None:
-    """A hard link costs nothing; a copy where it is impossible, or where the mode must change."""
-    if not executable or os.access(source, os.X_OK):
+    """A hard link costs nothing; a copy where it is impossible, and of what Triton may change the mode of."""
+    if not executable:
         try:
             target.hardlink_to(source)
             return

@@ -22,6 +22,7 @@ from backend.errors import ServerError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.server import processes
 from backend.server.launch import Command, ServeOptions, check_models, command
+from backend.server.paths import temporary_base
 from backend.server.ports import free_ports
 from backend.server.processes import Stub
 from backend.server.tether import tethered
@@ -240,7 +241,7 @@ class EmbeddedServer:
 
 
 def _short_temporary_folder() -> Path:
-    base = tempfile.gettempdir()
+    base = temporary_base()
     return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()
 
 

@@ -20,10 +20,12 @@ from types import FrameType
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.scheduler.sample_log import VARIABLE as SAMPLES
+from backend.scheduler.variant import scheduler_of_environment
 from backend.server import ports, processes
-from backend.server.assemble import assemble, working_directory
+from backend.server.assemble import CODE, assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
 from backend.server.locate import TritonServer, locate
+from backend.server.paths import check_path, temporary_base
 from backend.server.tether import tethered
 
 # tritonserver's options that name a file or folder; relative ones mean the user's folder, not the server's (see below).
@@ -76,6 +78,7 @@ def check_models(options: ServeOptions) -> None:
     """The part of `check` that does not depend on the moment."""
     _check_repository(options.model_repository)
     _check_extra(options.extra)
+    _check_environment()
 
 
 def command(options: ServeOptions, folder: Path) -> Command:
@@ -102,7 +105,7 @@ def serve(options: ServeOptions) -> int:
     Triton answers what is in flight before it ends. Should this process be killed, the server is told to end as well.
     """
     check(options)
-    with _signals() as received, tempfile.TemporaryDirectory(prefix="isochrone-") as folder:
+    with _signals() as received, tempfile.TemporaryDirectory(prefix="isochrone-", dir=temporary_base()) as folder:
         run = command(options, Path(folder).resolve())
         if received.first is not None:
             return 128 + received.first
@@ -176,14 +179,34 @@ def _check_repository(repository: Path) -> None:
             raise ConfigError(f"--model-repository {repository} does not exist")
         if not repository.is_dir():
             raise ConfigError(f"--model-repository {repository} is not a directory")
-        holds_model = any(child.is_dir() and not child.name.startswith(".") for child in repository.iterdir())
+        models = [child.name for child in repository.iterdir() if child.is_dir() and not child.name.startswith(".")]
     except OSError as error:
         raise ConfigError(f"--model-repository {repository} cannot be read: {error.strerror}") from error
-    if not holds_model:
+    if not models:
         raise ConfigError(
             f"--model-repository {repository} holds no model; a model is a folder with a config.pbtxt and a numbered "
             f"version folder, such as {repository}/resnet50/1/model.onnx"
         )
+
+    if (repository / "config.pbtxt").is_file():
+        raise ConfigError(
+            f"--model-repository {repository} is a model, for it holds a config.pbtxt; a repository is the folder that "
+            f"holds models, such as {repository.absolute().parent}"
+        )
+    check_path("--model-repository", repository.absolute())
+    for model in models:
+        check_path("a model's name", model)
+
+
+def _check_environment() -> None:
+    """What only the scheduler's own log would tell."""
+    check_path("the folder of isochrone", CODE)
+    check_path("the folder of Python", sys.prefix)
+    scheduler_of_environment()
+    if samples := os.environ.get(SAMPLES):
+        folder = Path(samples).expanduser().absolute().parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"{SAMPLES} is '{samples}', but nothing can be written to '{folder}'")
 
 
 def _check_extra(extra: Sequence[str]) -> None:

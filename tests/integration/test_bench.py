@@ -81,6 +81,7 @@ def test_repeats_are_told_by_their_median_and_range() -> None:
 
 
 def test_every_request_is_written(tmp_path: Path) -> None:
+    report.make_folder(tmp_path / "out")
     report.write(tmp_path / "out", report.points(FOUND), FOUND, {"seed": 1})
     rows = list(csv.DictReader((tmp_path / "out" / report.REQUESTS).read_text().splitlines()))
     assert len(rows) == sum(len(m.outcomes) for m in FOUND)
@@ -92,8 +93,9 @@ def test_every_request_is_written(tmp_path: Path) -> None:
     assert data["conditions"] == {"seed": 1}
     assert [p["all"]["met_share"] for p in data["points"]] == [1.0, 0.6, 0.8, 0.2]
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"'.*file' cannot be written to"):
-        report.write(tmp_path / "file", [], [], {})
+    for refuses in (report.make_folder, lambda folder: report.write(folder, [], [], {})):
+        with pytest.raises(ConfigError, match=r"'.*file' cannot be written to"):
+            refuses(tmp_path / "file")
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:

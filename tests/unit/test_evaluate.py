@@ -105,6 +105,16 @@ def test_batches_of_a_throttled_device_are_counted_and_can_be_left_out(
     assert "clocks were throttled" not in shown
 
 
+def test_the_numbers_do_not_replace_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "s.jsonl"
+    log.write_bytes(encode_sample(at(0, 1)))
+    assert run(monkeypatch, log, "--json", log) == 2
+    assert "s.jsonl holds samples; name another file for the numbers" in capsys.readouterr().err
+    assert log.read_bytes() == encode_sample(at(0, 1))
+
+
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [

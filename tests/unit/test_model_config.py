@@ -88,7 +88,7 @@ def test_what_the_user_wrote_stays() -> None:
         "max_batch_size": 4,
         "input": [stated("image", 3, 224, 224)],
         "output": [stated("scores", 10)],
-        "dynamic_batching": {"max_queue_delay_microseconds": 100},
+        "dynamic_batching": {"preferred_batch_size": [4]},
     }
     assert completed(dict(config), [IMAGE], [SCORES]) == config
 
@@ -227,6 +227,15 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
             {"dynamic_batching": {"priority_queue_policy": {"1": {}}}},
             "a queue policy in dynamic_batching leaves requests stuck in Triton's queue; "
             "use the parameters 'slo_ms', 'on_miss' and 'max_queue_size' instead",
+        ),
+        (
+            {"dynamic_batching": {"max_queue_delay_microseconds": "100"}},
+            "max_queue_delay_microseconds in dynamic_batching is 100: requests would wait in Triton's queue whatever "
+            "their deadlines; leave it out, the scheduler forms batches of what waits",
+        ),
+        (
+            {"response_cache": {"enable": True}},
+            "response_cache is not supported: it would answer later requests with the refusal of an earlier one",
         ),
         (
             {"sequence_batching": {"oldest": {}}},

@@ -208,3 +208,6 @@ def test_no_timeline_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(encode_sample(SAMPLE))
     with pytest.raises(ConfigError, match="cannot be written: "):
         run_trace(tmp_path / "one", tmp_path / "nowhere" / "out")
+    with pytest.raises(ConfigError, match="one' holds the samples; name another file for the timeline"):
+        run_trace(tmp_path / "one", tmp_path / "one")
+    assert (tmp_path / "one").read_bytes() == encode_sample(SAMPLE)

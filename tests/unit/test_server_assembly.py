@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from backend.server import interpreter, locate
 from backend.server.assemble import assemble, working_directory
 from backend.server.interpreter import Libpython, libpython_dir, libpython_of
 from backend.server.launch import ServeOptions, check, command
+from backend.server.paths import temporary_base
 from backend.server.ports import free_ports, is_free
 
 MINOR = sys.version_info.minor
@@ -224,7 +226,9 @@ def test_an_installed_server_is_linked_folder_by_folder(tmp_path: Path, code: Pa
 def test_the_wheels_python_backend_is_hard_linked_with_the_right_stub(tmp_path: Path, code: Path) -> None:
     server = locate.locate(install_wheel(tmp_path / "site"))
     backends = assemble(server, tmp_path / "made", code)
-    assert (backends / "python" / locate.STUB).samefile(server.stub)
+    stub = backends / "python" / locate.STUB
+    assert stub.read_bytes() == server.stub.read_bytes()
+    assert not stub.samefile(server.stub), "Triton sets its mode"
     assert (backends / "python/libtriton_python.so").samefile(server.python_backend / "libtriton_python.so")
     assert not any(file.is_symlink() for file in (backends / "python").iterdir())
 
@@ -294,6 +298,50 @@ def test_the_repository_must_be_a_folder_with_a_model(tmp_path: Path) -> None:
         ConfigError,
     ):
         check(options(tmp_path / "empty"))
+
+
+def test_a_model_is_no_repository(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    (tmp_path / "mine" / "config.pbtxt").touch()
+    with fails(
+        f"--model-repository {tmp_path}/mine is a model, for it holds a config.pbtxt; a repository is the folder that "
+        f"holds models, such as {tmp_path}",
+        ConfigError,
+    ):
+        check(options(tmp_path / "mine"))
+
+
+UNFIT = (
+    "which Triton's Python backend cannot take: paths and names of models may hold ASCII letters, digits and the "
+    "characters . _ - + , : @ % = only"
+)
+
+
+@pytest.mark.parametrize("name", ["my models", "m\u00f6dels", "it's", "$models"])
+def test_a_path_that_tritons_python_backend_cannot_take(name: str, tmp_path: Path) -> None:
+    (tmp_path / name / "mine").mkdir(parents=True)
+    with fails(f"--model-repository is '{tmp_path}/{name}', {UNFIT}", ConfigError):
+        check(options(tmp_path / name))
+    with fails(f"a model's name is '{name}', {UNFIT}", ConfigError):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        check(options(tmp_path / "models"))
+
+
+def test_a_temporary_folder_that_it_cannot_take_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, used in (("t m p", "/tmp"), ("tmp", str(tmp_path / "tmp"))):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+        assert temporary_base() == used
+
+
+def test_what_only_the_schedulers_log_would_tell(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCHRONE_SAMPLES", "/nowhere/samples.jsonl")
+    with fails("ISOCHRONE_SAMPLES is '/nowhere/samples.jsonl', but nothing can be written to '/nowhere'", ConfigError):
+        check(options(repository))
+    monkeypatch.delenv("ISOCHRONE_SAMPLES")
+    monkeypatch.setenv("ISOCHRONE_SCHEDULER", "nope:x")
+    with fails("ISOCHRONE_SCHEDULER must be module:function, got 'nope:x': No module named 'nope'", ConfigError):
+        check(options(repository))
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
