@@ -130,7 +130,7 @@ class Instance:
     def _run(self, batch: Batch, executing: Executing) -> Outputs:
         names = batches.wanted(batch.requests)
         given = batches.feeds(batch.requests)
-        ran = self._engine.run(batch.lane, given, names, executing)
+        ran = self._engine.run(batch.lane, given, names, executing, alone=batch.leased)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

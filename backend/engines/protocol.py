@@ -92,10 +92,13 @@ class Engine(Protocol):
     def lost(self) -> str | None:
         """Why this process can run nothing any more on the engine's device, None while it can."""
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+    def run(
+        self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS, *, alone: bool = False
+    ) -> Ran:
         """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
 
-        executing: where this thread executes it. As little as can be happens in there that holds Python's lock.
+        executing: where this thread executes it. As little as can be happens in there that holds Python's lock, unless
+        it has the device alone: then nobody waits for that lock, and whatever is quickest will do.
         """
 
     def close(self) -> None:

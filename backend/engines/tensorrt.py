@@ -46,7 +46,15 @@ class TensorRtEngine:
         """See `Engine.lost`."""
         return self._device.lost
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        executing: Executing = AS_IT_IS,
+        *,
+        alone: bool = False,  # noqa: ARG002
+    ) -> Ran:
         """See `Engine.run`."""
         with executing:
             return self._lanes.run(lane, feeds, outputs)

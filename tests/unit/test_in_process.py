@@ -85,7 +85,15 @@ class Broken:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        executing: Executing = AS_IT_IS,
+        *,
+        alone: bool = False,  # noqa: ARG002
+    ) -> Ran:
         self.runs += 1
         if self.runs % 2 == 0:
             raise EngineError("the model's run failed: no")
@@ -119,7 +127,15 @@ class Waiting(Broken):
         super().__init__()
         self.go = threading.Event()
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        executing: Executing = AS_IT_IS,
+        *,
+        alone: bool = False,  # noqa: ARG002
+    ) -> Ran:
         assert self.go.wait(30.0)
         return Ran([], 1)
 
