@@ -14,7 +14,7 @@ import onnxruntime
 
 from backend.datatypes import BY_ONNX
 from backend.engines.parts import joined
-from backend.engines.protocol import AS_IT_IS, Array, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, Alone, Array, Executing, Feeds, Ran, TensorSpec
 from backend.errors import ConfigError, EngineError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
@@ -34,20 +34,12 @@ class OnnxEngine:
         self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, 1 thread per batch"
         self._has_text = any(spec.datatype.numpy.hasobject for spec in (*self.inputs, *self.outputs))
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         """See `Engine.run`."""
         assert self._session is not None, "run after close"
         inputs = {name: joined(parts) for name, parts in feeds.items()}
         try:
-            run = _run_at_once if alone or self._has_text else _run_bound
+            run = _run_at_once if self._has_text or isinstance(executing, Alone) else _run_bound
             return run(self._session, inputs, list(outputs), executing)
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.

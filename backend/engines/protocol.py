@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -23,6 +23,19 @@ the whole, which spares a copy."""
 Executing = AbstractContextManager[None]
 """What a batch is executed in, and nothing else that a lane's thread does."""
 AS_IT_IS: Executing = nullcontext()
+
+
+class Alone(AbstractContextManager[None]):
+    """Executing with the device to itself: nobody waits for Python's lock meanwhile, so an engine may hold it."""
+
+    def __init__(self, executing: Executing) -> None:
+        self._executing = executing
+
+    def __enter__(self) -> None:
+        self._executing.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._executing.__exit__(*raised)
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,11 @@ class Engine(Protocol):
     def lost(self) -> str | None:
         """Why this process can run nothing any more on the engine's device, None while it can."""
 
-    def run(
-        self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS, *, alone: bool = False
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
 
         executing: where this thread executes it. As little as can be happens in there that holds Python's lock, unless
-        it has the device alone: then nobody waits for that lock, and whatever is quickest will do.
+        it is `Alone`.
         """
 
     def close(self) -> None:

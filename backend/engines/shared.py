@@ -34,15 +34,7 @@ class SharedEngine:
         self.outputs = tuple(map(_spec, opened.outputs))
         self.identity = opened.identity
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         """See `Engine.run`. This thread executes nothing."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None

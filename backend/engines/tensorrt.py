@@ -46,15 +46,7 @@ class TensorRtEngine:
         """See `Engine.lost`."""
         return self._device.lost
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         """See `Engine.run`."""
         with executing:
             return self._lanes.run(lane, feeds, outputs)

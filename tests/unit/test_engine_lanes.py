@@ -35,15 +35,7 @@ class FakeEngine:
         self.work: Callable[[], object] = lambda: None
         self.closed = False
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
         assert (lane, feeds, tuple(outputs)) == (3, {}, ("y",))
         with executing:
             self.work()

@@ -85,15 +85,7 @@ class Broken:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         self.runs += 1
         if self.runs % 2 == 0:
             raise EngineError("the model's run failed: no")
@@ -127,15 +119,7 @@ class Waiting(Broken):
         super().__init__()
         self.go = threading.Event()
 
-    def run(
-        self,
-        lane: int,
-        feeds: Feeds,
-        outputs: Sequence[str],
-        executing: Executing = AS_IT_IS,
-        *,
-        alone: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
         assert self.go.wait(30.0)
         return Ran([], 1)
 
