@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backend.engines.onnx import OnnxEngine
+from backend.engines.protocol import Alone
 from backend.errors import EngineError
 from tests.unit.graphs import write_mlp, write_model
 
@@ -109,3 +110,12 @@ def test_arrays_change_hands_outside_of_the_execution(tmp_path: Path, monkeypatc
     engine.run(0, {"x": [np.ones((1, 16), np.float32)]}, ["y"], watched())
     assert seen == [False, False]
     assert watched.entered == 1
+
+
+def test_with_the_device_to_itself_it_answers_the_same_in_its_place(tmp_path: Path) -> None:
+    engine, watched = OnnxEngine(write_mlp(tmp_path)), Watched()
+    parts = [np.arange(32, dtype=np.float32).reshape(2, 16), np.ones((1, 16), np.float32)]
+    ran = engine.run(0, {"x": parts}, ["y"], Alone(watched()))
+    assert (watched.entered, watched.inside) == (1, False)
+    assert ran.exec_ns > 0
+    np.testing.assert_array_equal(ran.outputs[0], run(engine, *parts), strict=True)
