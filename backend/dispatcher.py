@@ -5,6 +5,7 @@ Knows neither Triton nor the engine: a batch is executed, and its results handed
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from backend.scheduler.messages import (
     Take,
 )
 
+_log = logging.getLogger("isochrone")
 _MAX_REQUESTS_PER_MESSAGE = 512
 _LANE_FIRST_S = 0.0001
 """Triton's thread keeps Python's lock for some 0.2 ms after it handed a request over, and a lane that was just woken
@@ -264,7 +266,10 @@ class Dispatcher:
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             result = error
         # Answers first: their thread gets going while this one is in the system call that tells the scheduler.
-        self._handlers.done(batch, result)
+        try:
+            self._handlers.done(batch, result)
+        except Exception:  # a bug of ours: the batch has ended all the same, and its lane goes on
+            _log.exception("isochrone: a batch could not be answered")
         with self._lock:
             del self._running[batch.id]
             if self._connected:

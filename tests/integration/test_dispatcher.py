@@ -6,9 +6,11 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
+from backend.batch import Batch
 from backend.errors import ConfigError, EngineError
 from backend.scheduler.messages import Cancel, Event, Ping
 from backend.scheduler.spawn import connect_or_spawn
@@ -56,6 +58,24 @@ def test_a_run_that_fails_ends_its_requests_and_the_lane_goes_on(model: FakeMode
     assert set(model.results.values()) == {error}
     model.error = None
     assert decided_by_a_scheduler(model)
+
+
+def test_a_batch_that_cannot_be_answered_leaves_its_lane_free(
+    model: FakeModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Semaphore(0)
+
+    def broken(_batch: Batch, _result: object) -> None:
+        told.release()
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model.dispatcher, "_handlers", replace(model.dispatcher._handlers, done=broken))
+        model.submit(pending(), pending(group=1))
+        assert told.acquire(timeout=PATIENCE_S)
+        assert told.acquire(timeout=PATIENCE_S)
+    eventually(lambda: caplog.text.count("a batch could not be answered") == 2)
+    assert all(decided_by_a_scheduler(model) for _ in range(4))
 
 
 def test_a_waiting_request_can_be_cancelled_once(model: FakeModel) -> None:
