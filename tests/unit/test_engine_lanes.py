@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from backend.engine_host.channel import Channel
 from backend.engine_host.lanes import LOST, LaneThread, ModelLane
@@ -18,7 +21,7 @@ from backend.engines import shared_session
 from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.lanes import cores
-from tests.unit.fake_model import eventually
+from tests.unit.fake_model import PATIENCE_S, eventually
 
 RUN = Run(None, (), ("y",))
 
@@ -73,6 +76,25 @@ def lane() -> Iterator[Lane]:
     yield made
     made.channel.close()
     eventually(lambda: made.engine.closed)
+
+
+@pytest.mark.parametrize(("in_turn", "at_once"), [(True, 1), (False, 2)])
+def test_models_are_opened_in_turn_where_it_matters(in_turn: bool, at_once: int) -> None:
+    opening, most, second = [0], [0], threading.Event()
+
+    def open_one(*_: object) -> FakeEngine:
+        opening[0] += 1
+        most.append(opening[0])
+        if opening[0] == 2:
+            second.set()
+        second.wait(0.2 if in_turn else PATIENCE_S)
+        opening[0] -= 1
+        return FakeEngine()
+
+    store = EngineStore(open_one, in_turn=in_turn)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(store.acquire, (OPEN, replace(OPEN, file="/nowhere/another"))))
+    assert max(most) == at_once
 
 
 def test_a_batch_runs_on_the_core_that_it_names(lane: Lane) -> None:
