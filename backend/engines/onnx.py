@@ -70,7 +70,7 @@ def _run_bound(
 def _run_at_once(
     session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], outputs: list[str], executing: Executing
 ) -> Ran:
-    """Arrays are converted on the way in and out. The least Python, slow as it is after a batch that emptied the caches.
+    """Arrays are converted on the way in and out. The least Python, which is slow where a batch emptied the caches.
 
     Text cannot be bound, and as an output would end the process.
     """
