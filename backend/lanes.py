@@ -1,6 +1,7 @@
 """Threads for the lanes of the device, on CPU each pinned to a core: unpinned batches disturb each other more.
 
-A lane with a core to itself has two: what runs on the one *in front* goes before what runs on the other, which the
+Where there are fewer lanes than cores, a lane is a team of them: its thread stays on the first, the others help it. A
+lane that is one core has two threads: what runs on the one *in front* goes before what runs on the other, which the
 kernel lets stand still meanwhile. More lanes than cores are spread over them by turns, so that who shares one with
 whom is known.
 """
@@ -24,6 +25,13 @@ Work = Callable[[Batch, Executing], None]
 def cores() -> list[int]:
     """The cores that this process may use, ascending."""
     return sorted(os.sched_getaffinity(0))
+
+
+def teams(lanes: int) -> list[list[int]]:
+    """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them."""
+    mine = cores()
+    size = max(1, len(mine) // lanes)
+    return [[mine[(lane * size + i) % len(mine)] for i in range(size)] for lane in range(lanes)]
 
 
 def pin(core: int) -> None:

@@ -239,7 +239,10 @@ def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
 RIVALS: dict[str, Rival] = {
     "stock": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
     "one at a time": Rival(
-        "Clockwork's way: no two batches at once, early rejection", lambda *_: Unaware(), LeastSlack, lanes=1
+        "Clockwork's way: no two batches at once, each on all cores; early rejection",
+        lambda *_: Unaware(),
+        LeastSlack,
+        lanes=1,
     ),
     "edf": Rival("earliest deadline first, profiled latencies", lambda *_: Unaware(), EarliestDeadline),
     "naive": Rival("class, then slack; a moving average per batch size", lambda *_: MovingAverage(), LeastSlack),

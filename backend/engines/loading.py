@@ -10,7 +10,7 @@ from backend.engines.placement import in_engine_process
 from backend.engines.protocol import Engine, EngineOptions, ModelSpecs
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
-from backend.lanes import cores
+from backend.lanes import cores, teams
 from backend.model_config import EngineConfig
 
 GPU_LANES = 2
@@ -23,8 +23,7 @@ def open_engine(config: EngineConfig) -> Engine:
     if parameters.engine not in ("auto", engine):
         made = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {made}")
-    lanes = parameters.device_lanes or default_lanes(config)
-    options = config.options(lanes)
+    options = config.options(lanes_of(config))
     shared = in_engine_process(config)
     if parameters.mps_percent is not None:
         if config.device_id is None:
@@ -49,7 +48,7 @@ def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file)
+        return OnnxEngine(file, teams(options.lanes))
     from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -79,11 +78,21 @@ def default_lanes(config: EngineConfig) -> int:
     return len(cores()) if config.device_id is None else GPU_LANES
 
 
+def lanes_of(config: EngineConfig) -> int:
+    """Concurrent batches that the model is loaded for."""
+    return config.parameters.device_lanes or default_lanes(config)
+
+
 def pinned_cores(config: EngineConfig) -> list[int] | None:
-    """The core of each lane, None where lanes are not cores."""
-    return cores() if config.device_id is None else None
+    """Where the threads of the lanes stay, None where lanes are not cores."""
+    return list(dict.fromkeys(team[0] for team in teams(lanes_of(config)))) if config.device_id is None else None
 
 
 def preemptible_lanes(config: EngineConfig) -> int:
-    """How many lanes, at most, the kernel can let stand still for others: those that have a core, of engines here."""
-    return len(cores()) if config.device_id is None and not in_engine_process(config) else 0
+    """How many lanes, at most, the kernel can let stand still for others: those that are one core, of engines here.
+
+    Not a team: the threads that help one batch would be in the way of another's.
+    """
+    if config.device_id is not None or in_engine_process(config) or len(teams(lanes_of(config))[0]) > 1:
+        return 0
+    return len(cores())

@@ -70,11 +70,13 @@ class Collector:
     def run(self) -> None:
         """All that is missing."""
         plan, records = self._plan, self._records
-        files = link_models(self._source, records.models, plan.models)
-        write_configs(records.models, {})
+        for lanes, models in records.repositories().items():
+            files = link_models(self._source, models, plan.models)
+            write_configs(models, {"device_lanes": str(lanes)})
         if records.unprofiled():
-            self._on_stage("profiling the models alone", _profiling_s(plan))
-            profile_models(records.models, plan.profile_seconds, plan.batch_sizes)
+            self._on_stage("profiling the models alone", _profiling_s(records))
+            for models in records.repositories().values():
+                profile_models(models, plan.profile_seconds, plan.batch_sizes)
         self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
         self._asked = self._asks()
         self._capacities = {turn.round: recorded.capacity_per_s for turn, recorded in records.recorded().items()}
@@ -87,7 +89,7 @@ class Collector:
         alone_ms = {model: p95_ms(file) for model, file in self._records.profiles().items()}
         models = self._plan.models
         return Asked(
-            self._records.models,
+            self._records.repositories(),
             {model: CLASSES[i // len(SLO_FACTORS) % len(CLASSES)] for i, model in enumerate(models)},
             {model: SLO_FACTORS[i % len(SLO_FACTORS)] * alone_ms[model] for i, model in enumerate(models)},
             alone_ms,
@@ -167,12 +169,18 @@ def remaining_s(records: Records) -> float:
     plan, missing = records.plan, records.missing()
     turn_s = _START_S + _WARM_UP_S + len(plan.loads) * (plan.seconds + _BETWEEN_S)
     capacity_s = _START_S + plan.capacity_seconds + 1.0
-    profiles_s = _profiling_s(plan) if records.unprofiled() else 0.0
+    profiles_s = _profiling_s(records) if records.unprofiled() else 0.0
     return profiles_s + capacity_s * len({turn.round for turn in missing}) + turn_s * len(missing)
 
 
-def _profiling_s(plan: Plan) -> float:
-    return len(plan.models) * len(plan.batch_sizes) * max(_PROFILE_ENTRY_S, plan.profile_seconds)
+def _profiling_s(records: Records) -> float:
+    plan = records.plan
+    return (
+        len(records.repositories())
+        * len(plan.models)
+        * len(plan.batch_sizes)
+        * max(_PROFILE_ENTRY_S, plan.profile_seconds)
+    )
 
 
 def _counts(server: EmbeddedServer) -> Counts:

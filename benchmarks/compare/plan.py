@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True):
     attempts: int = 3
     seconds: float = 4.0
     seed: int = 1
-    profile_seconds: float = 1.5
+    profile_seconds: float = 1.2
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     capacity_seconds: float = 4.0
 

@@ -10,6 +10,7 @@ import msgspec
 from backend.lanes import cores
 from backend.load.outcomes import Measured
 from benchmarks.compare.plan import Plan
+from benchmarks.compare.servers import lanes_of
 from benchmarks.compare.spent import Spent
 from benchmarks.profiles import read_profiles, unprofiled
 from benchmarks.stamp import take_up
@@ -19,6 +20,7 @@ from profiler.profile_file import ProfileFile
 
 MACHINE = "machine.json"
 """In the folder: `Machine`."""
+MODELS = "models"
 
 
 class Round(NamedTuple):
@@ -60,6 +62,11 @@ class Machine(msgspec.Struct, frozen=True):
     cores: int
 
 
+def models_on(lanes: int, most: int) -> str:
+    """The folder of the models and their profiles where there are so many lanes; most: a core to each."""
+    return MODELS if lanes == most else f"{MODELS}-{lanes}-lane"
+
+
 class Records:
     """Of `plan`, in `folder`."""
 
@@ -75,11 +82,17 @@ class Records:
     @property
     def models(self) -> Path:
         """A repository of links to the models, with their profiles."""
-        return self.folder / "models"
+        return self.folder / MODELS
+
+    def repositories(self) -> dict[int, Path]:
+        """By the number of lanes that a server has, `models` or another one with profiles for so many."""
+        most = self.machine.cores
+        return {n: self.folder / models_on(n, most) for n in {most, *(lanes_of(s, most) for s in self.plan.servers)}}
 
     def unprofiled(self) -> int:
         """Batch sizes that no profile has yet, over all models."""
-        return unprofiled(self.models, self.plan.models, self.plan.batch_sizes)
+        plan = self.plan
+        return sum(unprofiled(models, plan.models, plan.batch_sizes) for models in self.repositories().values())
 
     def profiles(self) -> dict[str, ProfileFile]:
         return read_profiles(self.models, self.plan.models)

@@ -88,8 +88,9 @@ def report(
 def _head() -> str:
     return (
         "# Against what a user would run instead\n\n"
-        "The same models, inputs, arrivals, engine (ONNX Runtime, one thread per batch) and lanes under stock Triton "
-        "in several settings, under schedulers of other kinds, and under this one: each on a real tritonserver through "
+        "The same models, inputs, arrivals, engine (ONNX Runtime, a core per lane and a thread per core) and lanes "
+        "under stock Triton in several settings, under schedulers of other kinds, and under this one (one that runs a "
+        "batch at a time gives it all cores): each on a real tritonserver through "
         "tritonclient's gRPC, open loop, latencies from the planned instant. A request is kept where its answer came "
         "within its deadline; one that was refused or failed is not. `make bench` runs all of it and writes this file."
     )

@@ -26,9 +26,11 @@ READY_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What a server is set up for. source: a repository of the models and their profiles; the rest: per model."""
+    """What a server is set up for. sources: by the number of lanes, a repository of the models and their profiles on
+    such a device; the rest: per model.
+    """
 
-    source: Path
+    sources: Mapping[int, Path]
     classes: Mapping[str, int]
     slo_ms: Mapping[str, float]
     solo_ms: Mapping[str, float]
@@ -101,7 +103,7 @@ def running(name: str, asked: Asked, record: Path | None = None) -> Iterator[Emb
             if kind.limited:
                 extra = ["--rate-limit=execution_count", f"--rate-limit-resource=lane:{asked.lanes}"]
         else:
-            _write_ours(folder, kind, asked)
+            _write_ours(folder, kind, asked, lanes_of(name, asked.lanes))
             if kind.rival is not None:
                 env |= {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
                 env |= {} if asked.samples is None else {SAMPLES_VARIABLE: str(asked.samples.absolute())}
@@ -111,17 +113,24 @@ def running(name: str, asked: Asked, record: Path | None = None) -> Iterator[Emb
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_ours(repository: Path, kind: Ours, asked: Asked) -> None:
-    for model in link_models(asked.source, repository, asked.classes):
-        profile = asked.source / model / "1" / NAME
+def lanes_of(name: str, lanes: int) -> int:
+    """Of a server, on a device with so many."""
+    kind = SERVERS[name]
+    rival = None if isinstance(kind, Stock) or kind.rival is None else RIVALS[kind.rival]
+    return lanes if rival is None else rival.lanes or lanes
+
+
+def _write_ours(repository: Path, kind: Ours, asked: Asked, lanes: int) -> None:
+    source = asked.sources[lanes]
+    for model in link_models(source, repository, asked.classes):
+        profile = source / model / "1" / NAME
         (repository / model / "1" / NAME).symlink_to(profile.absolute())
-    lanes = asked.lanes if kind.rival is None else RIVALS[kind.rival].lanes or asked.lanes
     aware = "true" if kind.aware else "false"
     write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
 
 
 def _write_stock(repository: Path, kind: Stock, asked: Asked) -> None:
-    for model in link_models(asked.source, repository, asked.classes):
+    for model in link_models(asked.sources[asked.lanes], repository, asked.classes):
         batching, limiter = "dynamic_batching {}", ""
         if kind.timeouts:
             left_us = max(1, round((asked.slo_ms[model] - asked.solo_ms[model]) * 1e3))

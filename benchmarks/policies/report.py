@@ -69,7 +69,8 @@ def report(device: Device, rows: Sequence[Row], starved: Sequence[Starved], seco
         f"classes by turns, `on_miss: reject`, {device.lanes} lanes; interference and its spread learned from "
         f"{len(device.samples):,} batches ({device.name}); {seconds:g} s × {seeds} seeds per load. Load 1 keeps every "
         "lane busy with batches of one at their latency alone. A lane is free at the end of an execution; a "
-        "server takes some milliseconds more (*around it* in docs/bench.md), so that the same load weighs more there.",
+        "server takes some milliseconds more (*around it* in docs/bench.md), so that the same load weighs more there."
+        + ("" if device.whole else " A batch has one core everywhere, also under *one at a time*."),
         "## Deadlines kept, % (class 1 / class 2)",
         markdown.table(["", *loads, "what it is"], kept),
         *([f"Of the way from stock to the oracle, ours goes {way}."] if way else []),

@@ -17,7 +17,7 @@ from backend.load.outcomes import Outcome, Summary, by_class, summarise
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.records import MACHINE, Machine
+from benchmarks.compare.records import MACHINE, MODELS, Machine, models_on
 from benchmarks.compare.servers import OURS
 from benchmarks.errors import BenchmarkError
 from benchmarks.profiles import p95_ms, read_profiles
@@ -50,11 +50,14 @@ class Device:
     profiles: Mapping[str, ProfileFile]
     truth: Truth
     lanes: int
+    whole: Mapping[str, ProfileFile] | None = None
+    """The models' profiles where all cores make one lane; None: nobody measured any."""
 
-    def models(self, *, rejects: bool) -> list[SimulatedModel]:
+    def models(self, *, rejects: bool, one_lane: bool = False) -> list[SimulatedModel]:
+        profiles = self.whole or self.profiles if one_lane else self.profiles
         return [
             SimulatedModel(model, file.profile(), rejects=rejects, preemptible_lanes=self.lanes)
-            for model, file in self.profiles.items()
+            for model, file in profiles.items()
         ]
 
     def plan(self, load: float, seconds: float, seed: int) -> tuple[Arrival, ...]:
@@ -76,11 +79,14 @@ def read_device(folder: Path, lanes: int) -> Device:
         samples = sorted((s for file in files for s in read_samples(file).samples), key=lambda s: s.start_ns)
     except SamplesError as error:
         raise BenchmarkError(f"{error}; run `make study`") from None
-    models = folder / "models"
-    profiles = read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
+    profiles, whole = _profiles(folder / MODELS), _profiles(folder / models_on(1, lanes))
     if not profiles or not samples:
         raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
-    return Device(name, samples, profiles, learned(samples), lanes)
+    return Device(name, samples, profiles, learned(samples), lanes, whole or None)
+
+
+def _profiles(models: Path) -> dict[str, ProfileFile]:
+    return read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
 
 
 def _lanes_of_bench(folder: Path) -> int | None:
@@ -92,7 +98,7 @@ def _lanes_of_bench(folder: Path) -> int | None:
 def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:
     """plans: one per seed, each of so many seconds."""
     rival = RIVALS[name]
-    models, outcomes = rival.models(device.models(rejects=True)), list[Outcome]()
+    models, outcomes = rival.models(device.models(rejects=True, one_lane=rival.lanes == 1)), list[Outcome]()
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
         ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))

@@ -218,7 +218,7 @@ def test_tables_are_of_the_repeats_that_all_took_part_in() -> None:
 def test_class_1_alone_has_the_requests_that_it_has_beside_class_2() -> None:
     plan, models = QUICK.__class__(models=("a", "b", "c")), ("a", "b", "c")
     classes, ms = {"a": 1, "b": 1, "c": 2}, dict.fromkeys(models, 50.0)
-    asked = AskedServer(Path(), classes, ms, ms, lanes=2)
+    asked = AskedServer({2: Path()}, classes, ms, ms, lanes=2)
     every, alone = (workload_of(Turn(0, "poisson", s), plan, asked, 90.0).planned(0.5, 7, None) for s in (OURS, ALONE))
     assert len(every) > len(alone) > 0
     assert alone == tuple(arrival for arrival in every if arrival.priority == 1)

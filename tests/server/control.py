@@ -17,6 +17,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from backend.engines.onnx import OnnxEngine
+from backend.lanes import cores, teams
 from backend.server.embedded import EmbeddedServer
 from predictor.workload import Load, ModelProfile
 from profiler.brief import SCHEMA, BriefProfile, Identity, ProfileFile
@@ -24,6 +25,7 @@ from profiler.host import cpu_name
 from profiler.store import write_json
 
 _LOADS_AT_ONCE = 8
+_LANES = re.compile(r'"device_lanes" value \{ string_value: "(\d+)"')
 _REGION = re.compile(r"/dev/shm/(triton_\S+)")
 EXPLICIT = ("--model-control-mode=explicit", f"--model-load-thread-count={_LOADS_AT_ONCE}")
 """For tritonserver: it starts empty, and tests load what they need with `load`. Most of a load is Triton's waiting."""
@@ -35,7 +37,8 @@ def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float,
     A batch of any size takes `solo_ms` alone. Call this before the model is loaded.
     """
     (file,) = model_folder.glob("*/model.onnx")
-    engine = OnnxEngine(file)
+    lanes = _LANES.search((model_folder / "config.pbtxt").read_text())
+    engine = OnnxEngine(file, teams(int(lanes[1]) if lanes else len(cores())))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     identity = Identity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
     engine.close()

@@ -118,9 +118,9 @@ def test_a_killed_model_holds_up_no_other_and_can_be_loaded_again(tmp_path: Path
 def test_stopping_answers_what_is_in_flight(tmp_path: Path) -> None:
     runtime_dir = Path(tempfile.mkdtemp(prefix="run-"))
     try:
-        with serving(tmp_path, {"slow": SLOW}, env={"ISOCHRONE_RUNTIME_DIR": str(runtime_dir)}) as server:
-            burst = Burst(server.grpc_url, "slow", 200)
-            burst.wait_for_answers(1)
+        with serving(tmp_path, {"slow": VERY_SLOW}, env={"ISOCHRONE_RUNTIME_DIR": str(runtime_dir)}) as server:
+            burst = Burst(server.grpc_url, "slow", 150)
+            burst.wait_for_answers(1)  # long after the last was sent
             assert burst.in_flight() > 100
         assert server.stop() == 0
         outcomes = burst.outcomes()

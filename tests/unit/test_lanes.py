@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 
+import pytest
+
 from backend.batch import Batch
 from backend.engines.protocol import Executing
-from backend.lanes import Lanes, cores
+from backend.lanes import Lanes, cores, teams
 from tests.unit.ranks import rank
 
 
@@ -32,6 +34,22 @@ def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
 def test_a_lane_has_a_core_of_its_own_while_there_are_enough() -> None:
     assert affinities(len(cores()), cores()) == [{core} for core in cores()]
     assert affinities(1, cores()) == [{cores()[0]}]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "expected"),
+    [
+        (1, [[4, 5, 6, 7, 8]]),
+        (2, [[4, 5], [6, 7]]),
+        (5, [[4], [5], [6], [7], [8]]),
+        (7, [[4], [5], [6], [7], [8], [4], [5]]),
+    ],
+)
+def test_fewer_lanes_than_cores_share_them_out(
+    lanes: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
+    assert teams(lanes) == expected
 
 
 def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
