@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from backend.batch import Batch
-from backend.engines.protocol import Array, Executing
+from backend.engines.protocol import Alone, Array, Executing
 from backend.errors import IsochroneError
 from backend.lanes import Lanes
 from backend.link import Callbacks, SchedulerLink
@@ -260,7 +260,7 @@ class Dispatcher:
     def _work(self, batch: Batch, executing: Executing) -> None:
         result: Outputs | Exception
         try:
-            result = self._handlers.run(batch, executing)
+            result = self._handlers.run(batch, Alone(executing) if batch.leased else executing)
         except IsochroneError as error:
             result = error
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on

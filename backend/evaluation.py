@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from backend.errors import ConfigError
+from backend.stages import console
 from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
 from predictor.samples import Sample, Samples, SamplesError, read_samples
 
@@ -71,24 +71,24 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 
 def _show(path: Path, evaluation: Evaluation, training: Sequence[Sample], missing: tuple[str, ...]) -> None:
-    console = Console()
+    out = console()
     learnt = f", after {len(training)} to train on" if training else ""
-    console.print(
+    out.print(
         f"{path}: {evaluation.samples} batches tested{learnt}; features: {_list(evaluation.features)}", soft_wrap=True
     )
     if evaluation.throttled:
-        console.print(f"while the device's clocks were throttled: {evaluation.throttled} of them", soft_wrap=True)
+        out.print(f"while the device's clocks were throttled: {evaluation.throttled} of them", soft_wrap=True)
     if missing:
-        console.print(f"not in every sample, so not used: {_list(missing)}", soft_wrap=True)
+        out.print(f"not in every sample, so not used: {_list(missing)}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("learner", no_wrap=True)
     for column in ("MSE", "MAPE", f">{SETTLED}", "p50", "p75", "p95", "held", "×", "µs"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, score in evaluation.learners.items():
         table.add_row(name, *_row(score))
-    console.print(table)
-    console.print("MSE of slowdown; errors of execution time and what the 95 % bound held, in %", soft_wrap=True)
-    console.print("×: bound / predicted; µs: predict (median) + learn (mean)", soft_wrap=True)
+    out.print(table)
+    out.print("MSE of slowdown; errors of execution time and what the 95 % bound held, in %", soft_wrap=True)
+    out.print("×: bound / predicted; µs: predict (median) + learn (mean)", soft_wrap=True)
 
 
 def _row(score: Score) -> list[str]:

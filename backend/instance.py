@@ -19,7 +19,7 @@ from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
 from backend.engines.loading import default_lanes, pinned_cores, preemptible_lanes
-from backend.engines.protocol import Alone, Array, Engine, Executing
+from backend.engines.protocol import Array, Engine, Executing
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
 from backend.load_profile import profile_at_load
@@ -130,7 +130,7 @@ class Instance:
     def _run(self, batch: Batch, executing: Executing) -> Outputs:
         names = batches.wanted(batch.requests)
         given = batches.feeds(batch.requests)
-        ran = self._engine.run(batch.lane, given, names, Alone(executing) if batch.leased else executing)
+        ran = self._engine.run(batch.lane, given, names, executing)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

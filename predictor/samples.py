@@ -130,11 +130,17 @@ Lesson = tuple[Own, Exposure, float]
 
 
 def read_samples(path: Path) -> Samples:
-    """Raises SamplesError: unreadable, empty, or a line that is no sample."""
+    """A last line that is still being written, or was when its writer ended, is left out.
+
+    Raises SamplesError: unreadable, empty, or a line that is no sample.
+    """
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise SamplesError(f"{path} cannot be read: {error.strerror}") from None
+    lines = content.splitlines()
+    if len(lines) > 1 and not content.endswith(b"\n") and _torn(lines[-1]):
+        lines.pop()
     samples = [_decode(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not samples:
         raise SamplesError(f"{path} has no samples: it is empty")
@@ -159,6 +165,14 @@ def lesson_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Lesson:
     """What a learner is taught of it."""
     own = own_of(sample, features)
     return own, exposure(own, neighbours_of(sample, features)), sample.slowdown
+
+
+def _torn(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return False
 
 
 def _decode(path: Path, number: int, line: bytes) -> Sample:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
+from backend.scheduler.backlog import Backlog
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
     PROTOCOL,
@@ -23,7 +24,6 @@ from backend.scheduler.messages import (
     Launch,
     Ping,
     Preempted,
-    Reject,
     Request,
     Return,
     Take,
@@ -90,16 +90,13 @@ class Scheduler:
         self.colocation, self.progress = self.occupancy.colocation, self.occupancy.progress
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
-        self._waiting: dict[int, Source] = {}
-        """Of these, the ones with requests that wait."""
+        self._backlog = Backlog()
         self.policy = policy(predictor or Isochrone(), bound or UpperBound())
         self.transfers = transfers or Transfers()
         self._observer = observer
         self._ended: list[_Ended] = []
         self._revision = self.policy.predictor.revision
         self._now_ns = 0
-        self._late_after_ns = self.reject_after_ns = inf
-        """Until then no request that waits becomes late, or is to be rejected for it."""
         self._batches = 0
 
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
@@ -134,19 +131,22 @@ class Scheduler:
         now_ns = max(now_ns, self._now_ns)
         self._now_ns = now_ns
         self.leases.end(source)
-        self._waiting.pop(source, None)
+        self._backlog.forget(source)
         if self.sources.pop(source, None) is not None:
             for key in [k for k in self.running if k[0] == source]:
                 self.occupancy.end(key, now_ns)
         self.colocation.advance(now_ns)
         return self._decide(now_ns)
 
+    @property
+    def reject_after_ns(self) -> float:
+        """Until then no request that waits is to be rejected for being late; inf: none ever."""
+        return self._backlog.reject_after_ns
+
     def reject(self, now_ns: int) -> list[Command]:
         """What became late since the last event, where that is rejected: to be asked after `reject_after_ns`."""
         self._now_ns = max(now_ns, self._now_ns)
-        commands: list[Command] = []
-        self._find_late(self._now_ns, commands)
-        return commands
+        return list(self._backlog.find_late(self._now_ns))
 
     def learn(self) -> int:
         """Teach the predictor what ended since the last call, and how many batches that were.
@@ -193,10 +193,7 @@ class Scheduler:
         self.leases.end(source.id)
         source.arrivals += 1
         for r in requests:
-            late_after_ns = source.late_after_ns(r)
-            source.queue.add(r, late_after_ns)
-            self._waiting[source.id] = source
-            self._note_late_after(source, late_after_ns)
+            self._backlog.add(source, r)
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
         busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
@@ -211,13 +208,7 @@ class Scheduler:
     def _cancel(self, source: Source, requests: tuple[int, ...]) -> None:
         for request in requests:
             if request in source.queue:  # launched meanwhile: too late
-                self._take_out(source, request)
-
-    def _take_out(self, source: Source, request: int) -> None:
-        """It waits no more."""
-        source.queue.remove(request)
-        if not source.queue:
-            del self._waiting[source.id]
+                self._backlog.remove(source, request)
 
     def _finish(self, source: Source, event: Finish, now_ns: int) -> Running:
         key = (source.id, event.batch)
@@ -306,10 +297,8 @@ class Scheduler:
     # Launches
 
     def _decide(self, now_ns: int, ended: Running | None = None) -> list[Command]:
-        commands: list[Command] = []
-        if now_ns > self._late_after_ns:
-            self._find_late(now_ns, commands)
-        while self._waiting and (following := self._next(now_ns)) is not None:
+        commands: list[Command] = list(self._backlog.find_late(now_ns))
+        while self._backlog and (following := self._next(now_ns)) is not None:
             commands += self._launch(*following, now_ns)
         return commands + self._lease(ended)
 
@@ -317,47 +306,26 @@ class Scheduler:
         """A launch and its lane: a free one, or, where every lane is taken, one in front of another."""
         self.progress.advance(now_ns)
         if (lane := self.lanes.free()) is not None:
-            choice = self.policy.choose(self._waiting, self.occupancy, lane, now_ns)
+            choice = self.policy.choose(self._backlog.sources, self.occupancy, lane, now_ns)
             return None if choice is None else (choice, lane)
         if self.lanes.reserved is not None:
             return None
-        return self.policy.overtake(self._waiting, self.sources, self.occupancy, now_ns)
+        return self.policy.overtake(self._backlog.sources, self.sources, self.occupancy, now_ns)
 
     def _lease(self, ended: Running | None) -> list[Command]:
         """A lease is for a model that has the device to itself."""
         lease = self.leases.current
-        if lease is not None and (self._waiting or any(key[0] != lease.source for key in self.running)):
+        if lease is not None and (self._backlog or any(key[0] != lease.source for key in self.running)):
             return self.leases.recall()
         if ended is None or self.running or len(ended.requests) != 1:
             return []
         return self.leases.offer(self.sources[ended.key[0]], ended.rows, self.policy)
 
-    def _find_late(self, now_ns: int, commands: list[Command]) -> None:
-        """Requests that would miss even alone on the device no longer stand before those that can make it."""
-        self._late_after_ns = self.reject_after_ns = inf
-        for source in list(self._waiting.values()):
-            if not source.join.interference_aware:
-                continue
-            while (due := source.queue.first_late()) is not None:
-                if now_ns <= (late_after_ns := source.late_after_ns(due)):
-                    self._note_late_after(source, late_after_ns)
-                    break
-                if source.join.rejects:
-                    commands.append(_rejected(source, due, now_ns))
-                    self._take_out(source, due.id)
-                else:
-                    source.queue.give_up(due)
-
-    def _note_late_after(self, source: Source, late_after_ns: float) -> None:
-        self._late_after_ns = min(self._late_after_ns, late_after_ns)
-        if source.join.rejects and source.join.interference_aware:
-            self.reject_after_ns = min(self.reject_after_ns, late_after_ns)
-
     def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
         self._batches += 1
         source, requests = choice.source, choice.requests
         for r in requests:
-            self._take_out(source, r.id)
+            self._backlog.remove(source, r.id)
         deadlines = [r.deadline_ns for r in requests if r.deadline_ns is not None]
         batch = Running(
             key=(source.id, self._batches),
@@ -401,14 +369,5 @@ class Scheduler:
             queue = self.sources[batch.key[0]].queue
             assert not any(request in queue for request in batch.requests), batch
         self.leases.check()
-        for source in self.sources.values():
-            source.queue.check()
-        assert self._waiting == {source.id: source for source in self.sources.values() if source.queue}
-        assert self.running or not self._waiting, "an idle device holds"
-
-
-def _rejected(source: Source, request: Request, now_ns: int) -> Reject:
-    """What it would take and what it was allowed, from its arrival on."""
-    assert request.deadline_ns is not None
-    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request.rows)
-    return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)
+        self._backlog.check(self.sources)
+        assert self.running or not self._backlog, "an idle device holds"

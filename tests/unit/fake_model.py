@@ -12,7 +12,7 @@ from types import TracebackType
 
 from backend.batch import Batch, feeds
 from backend.dispatcher import Dispatcher, Handlers, Outputs
-from backend.engines.protocol import Executing, Ran
+from backend.engines.protocol import Alone, Executing, Ran
 from backend.request import Pending
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject
@@ -49,6 +49,8 @@ class FakeModel:
         self.gate.set()
         self.changed = threading.Condition()
         self.started: list[Batch] = []
+        self.alone: list[Batch] = []
+        """Those that are executed as with the device to themselves."""
         self.at_once = self.at_once_most = 0
         self.done: dict[int, Batch] = {}
         self.results: dict[int, Outputs | Exception] = {}
@@ -72,6 +74,7 @@ class FakeModel:
         self.gate.set()
         left = self.dispatcher.close()
         assert set(self.ends.values()) <= {1}
+        assert self.alone == [batch for batch in self.started if batch.leased]
         return left
 
     def submit(self, *requests: Pending) -> list[Pending]:
@@ -98,9 +101,10 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def _run(self, batch: Batch, _executing: Executing) -> Outputs:
+    def _run(self, batch: Batch, executing: Executing) -> Outputs:
         with self.changed:
             self.started.append(batch)
+            self.alone += [batch] if isinstance(executing, Alone) else []
             self.at_once += 1
             self.at_once_most = max(self.at_once_most, self.at_once)
             self.changed.notify_all()

@@ -55,6 +55,15 @@ def test_samples_are_ordered_by_their_start(tmp_path: Path) -> None:
     assert [s.start_ns for s in read.samples] == [3, 9]
 
 
+def test_a_last_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    whole, torn = encode_sample(SAMPLE), encode_sample(SAMPLE)[:-20]
+    assert read_samples(write(tmp_path, whole, torn)).samples == (SAMPLE,)
+    assert read_samples(write(tmp_path, whole, whole[:-1])).samples == (SAMPLE, SAMPLE)
+    for lines in ([torn], [torn + b"\n", whole], [whole, torn + b"\n"]):
+        with pytest.raises(SamplesError, match="is not a sample"):
+            read_samples(write(tmp_path, *lines))
+
+
 def test_only_features_that_every_sample_has_are_used(tmp_path: Path) -> None:
     read = read_samples(write(tmp_path, encode_sample(SAMPLE), changed(features={"compute": 0.1, "dram": 0.2})))
     assert (read.features, read.missing) == (("compute", "dram"), ("l2",))

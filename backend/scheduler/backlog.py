@@ -1,0 +1,81 @@
+"""What waits for the device, over all models, and what of it has become late.
+
+A request is late once it would miss its deadline even alone on the device, launched at once. Where its model rejects
+misses it is answered so; else it no longer stands before those that can make it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from backend.scheduler.messages import Reject, Request
+from backend.scheduler.state import Source
+
+
+class Backlog:
+    """All times in nanoseconds of one clock."""
+
+    def __init__(self) -> None:
+        self.sources: dict[int, Source] = {}
+        """Those with requests that wait."""
+        self._late_after_ns = self.reject_after_ns = inf
+        """Until then none of these becomes late, or is to be rejected for it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sources)
+
+    def add(self, source: Source, request: Request) -> None:
+        """It waits from now on."""
+        late_after_ns = source.late_after_ns(request)
+        source.queue.add(request, late_after_ns)
+        self.sources[source.id] = source
+        self._note(source, late_after_ns)
+
+    def remove(self, source: Source, request: int) -> None:
+        """It waits no more."""
+        source.queue.remove(request)
+        if not source.queue:
+            del self.sources[source.id]
+
+    def forget(self, source: int) -> None:
+        """The model's process is gone."""
+        self.sources.pop(source, None)
+
+    def find_late(self, now_ns: int) -> list[Reject]:
+        """Put aside what has become late; of models that reject it, the rejections."""
+        if now_ns <= self._late_after_ns:
+            return []
+        self._late_after_ns = self.reject_after_ns = inf
+        aware = [source for source in self.sources.values() if source.join.interference_aware]
+        return [rejection for source in aware for rejection in self._find_late_of(source, now_ns)]
+
+    def _find_late_of(self, source: Source, now_ns: int) -> list[Reject]:
+        rejected = []
+        while (due := source.queue.first_late()) is not None:
+            if now_ns <= (late_after_ns := source.late_after_ns(due)):
+                self._note(source, late_after_ns)
+                break
+            if source.join.rejects:
+                rejected.append(_rejection(source, due, now_ns))
+                self.remove(source, due.id)
+            else:
+                source.queue.give_up(due)
+        return rejected
+
+    def _note(self, source: Source, late_after_ns: float) -> None:
+        self._late_after_ns = min(self._late_after_ns, late_after_ns)
+        if source.join.rejects and source.join.interference_aware:
+            self.reject_after_ns = min(self.reject_after_ns, late_after_ns)
+
+    def check(self, sources: dict[int, Source]) -> None:
+        """What holds between any two events. sources: all that joined."""
+        for source in sources.values():
+            source.queue.check()
+        assert self.sources == {source.id: source for source in sources.values() if source.queue}
+
+
+def _rejection(source: Source, request: Request, now_ns: int) -> Reject:
+    """What it would take and what it was allowed, from its arrival on."""
+    assert request.deadline_ns is not None
+    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request.rows)
+    return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)
