@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from backend.building.shapes import batches, make_profiles, read_bounds
-from backend.engines.onnx import read_specs
+from backend.engines.onnx_session import read_specs
 from backend.engines.plan_facts import SCHEMA, PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.errors import ConfigError
 from backend.model_config import DEFAULT_MAX_BATCH_SIZE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from backend.device.mps import limit_multiprocessors
-from backend.engines.onnx import OnnxEngine, read_specs
+from backend.engines.onnx import OnnxEngine
+from backend.engines.onnx_session import read_specs
 from backend.engines.placement import in_engine_process
 from backend.engines.protocol import Engine, EngineOptions, ModelSpecs
 from backend.engines.shared import SharedEngine
@@ -89,10 +90,5 @@ def pinned_cores(config: EngineConfig) -> list[int] | None:
 
 
 def preemptible_lanes(config: EngineConfig) -> int:
-    """How many lanes, at most, the kernel can let stand still for others: those that are one core, of engines here.
-
-    Not a team: the threads that help one batch would be in the way of another's.
-    """
-    if config.device_id is not None or in_engine_process(config) or len(teams(lanes_of(config))[0]) > 1:
-        return 0
-    return len(cores())
+    """How many lanes, at most, the kernel can let stand still for others: those that have a core, of engines here."""
+    return len(cores()) if config.device_id is None and not in_engine_process(config) else 0

@@ -12,7 +12,7 @@ import onnxruntime
 from backend.datatypes import BY_ONNX
 from backend.engines.gpu_runtime import Address, Stream
 from backend.engines.gpu_transfers import Placed
-from backend.engines.onnx import CPU, first_line, input_specs, open_session, output_specs
+from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.protocol import Array
 from backend.errors import ConfigError, EngineError
 

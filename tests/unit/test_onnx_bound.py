@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from backend.datatypes import BY_CONFIG
 from backend.engines.gpu_runtime import Address, Stream
 from backend.engines.gpu_transfers import Placed, array_at
-from backend.engines.onnx import CPU
 from backend.engines.onnx_bound import OnnxBoundSession, on_cuda
 from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
+from backend.engines.onnx_session import CPU
 from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
 from tests.unit.graphs import ones, write_mlp, write_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,6 @@ from onnx import TensorProto, helper
 from backend.engines.onnx import OnnxEngine
 from backend.engines.protocol import Alone
 from backend.errors import EngineError
-from backend.lanes import cores
-from tests.unit.fake_model import eventually
 from tests.unit.graphs import write_mlp, write_model
 
 TEXT = ([helper.make_node("Identity", ["x"], ["y"])], TensorProto.STRING, TensorProto.STRING)
@@ -126,29 +123,3 @@ def test_with_the_device_to_itself_it_answers_the_same_without_a_binding(
     assert (watched.entered, watched.inside) == (1, False)
     assert ran.exec_ns > 0
     np.testing.assert_array_equal(ran.outputs[0], bound, strict=True)
-
-
-@pytest.mark.skipif(len(cores()) < 2, reason="a team takes two cores")
-def test_a_lane_of_several_cores_has_a_helper_on_each_other_one(tmp_path: Path) -> None:
-    first, second = cores()[:2]
-    path, others = write_mlp(tmp_path), threads()
-    narrow, teams = OnnxEngine(path), OnnxEngine(path, [[first, second], [second, first]])
-    assert narrow.identity.endswith("1 thread per batch")
-    assert teams.identity.endswith("2 threads per batch")
-    x = np.arange(32, dtype=np.float32).reshape(2, 16)
-    for lane in range(2):
-        np.testing.assert_allclose(run(teams, x, lane=lane), run(narrow, x), rtol=1e-6)
-    eventually(lambda: sorted(helpers(others)) == [(os.SCHED_IDLE, first), (os.SCHED_IDLE, second)])
-    teams.close()
-    assert not helpers(others)
-
-
-def threads() -> set[int]:
-    """Of this process."""
-    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
-
-
-def helpers(others: set[int]) -> list[tuple[int, int]]:
-    """The policy and the core of every thread that has one core alone, but for the others."""
-    found = [(os.sched_getscheduler(thread), os.sched_getaffinity(thread)) for thread in threads() - others]
-    return [(policy, pinned_to.pop()) for policy, pinned_to in found if len(pinned_to) == 1]
