@@ -1,9 +1,9 @@
 """Threads for the lanes of the device, on CPU each pinned to a core: unpinned batches disturb each other more.
 
-Where there are fewer lanes than cores, a lane is a team of them: its thread stays on the first, the others help it. A
-lane that is one core has two threads: what runs on the one *in front* goes before what runs on the other, which the
-kernel lets stand still meanwhile. More lanes than cores are spread over them by turns, so that who shares one with
-whom is known.
+Where there are fewer lanes than cores, a lane is a team of them: its threads stay on the first, the engine's helpers on
+the others. Of two threads, what runs on the one *in front* goes before what runs on the other, which the kernel lets
+stand still meanwhile. More lanes than cores are spread over them by turns, with a thread each, so that who shares one
+with whom is known.
 """
 
 from __future__ import annotations
