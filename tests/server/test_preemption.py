@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.alone
 LONG_MS, SHORT_MS = 1_500.0, 20.0
 CONFIG = 'backend: "isochrone"\nmax_batch_size: 1\n'
 IN_ORDER = 'parameters { key: "interference_aware" value { string_value: "false" } }\n'
+ONE_LANE = 'parameters { key: "device_lanes" value { string_value: "1" } }\n'
 TAKES_MS = {"long": LONG_MS, "long_in_order": LONG_MS, "short": SHORT_MS}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    repository = tmp_path_factory.mktemp("models")
+@contextmanager
+def serving(repository: Path, config: str = CONFIG) -> Iterator[EmbeddedServer]:
     folders: dict[str, Path] = {
-        name: write_model(repository, name, batchmates(ms), CONFIG + IN_ORDER * name.endswith("in_order"))
+        name: write_model(repository, name, batchmates(ms), config + IN_ORDER * name.endswith("in_order"))
         for name, ms in TAKES_MS.items()
     }
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
@@ -42,16 +42,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield server
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    with serving(tmp_path_factory.mktemp("models")) as server:
+        yield server
+
+
 @pytest.fixture
 def client(server: EmbeddedServer) -> Iterator[Any]:
     with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
         yield client
 
 
-def short_beside(client: Any, model: str) -> tuple[Batches, Batches]:
+def short_beside(client: Any, model: str, lanes: int | None = None) -> tuple[Batches, Batches]:
     """Every lane runs a batch of that model when a request of 20 ms arrives that is due in 400. Once it is answered."""
     long, short = Batches(client, model), Batches(client, "short")
-    for i in range(len(cores())):
+    for i in range(lanes or len(cores())):
         with arrived(client, model):
             long.ask(Asked(i))
     short.ask(Asked(100, slo_ms=400.0))
@@ -69,6 +75,17 @@ def test_what_is_due_soon_goes_before_what_has_time(server: EmbeddedServer, clie
     # What stood still tells nothing of the prediction.
     told = "isochrone_prediction_error_ratio_count"
     eventually(lambda: metric(server, told, model="long") == len(cores()) - 1)
+
+
+def test_a_lane_of_all_cores_is_a_lane(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, CONFIG + ONE_LANE) as server,
+        closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client,
+    ):
+        long, short = short_beside(client, "long", lanes=1)
+        assert (short.ended, long.ended) == ([[100]], [])
+        assert long.wait() == [[0]]
+        eventually(lambda: metric(server, "isochrone_preempted_total", model="long") == 1)
 
 
 def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) -> None:
