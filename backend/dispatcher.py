@@ -67,7 +67,7 @@ class Dispatcher:
     """Every waiting request is launched, rejected, cancelled or dropped exactly once."""
 
     def __init__(
-        self, device: str, default_lanes: int, join: Join, handlers: Handlers, pinned_to: Sequence[int] | None
+        self, device: str, lanes: int, join: Join, handlers: Handlers, pinned_to: Sequence[int] | None
     ) -> None:
         self._handlers, self._join = handlers, join
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Dispatcher:
         self._lease: tuple[Lease, int] | None = None
         """What lets the next request launch without asking, and how long deciding that took."""
         callbacks = Callbacks(self._decided, self._lost, self._restored, self._due)
-        self._link = SchedulerLink(device, join.lanes or default_lanes, join, callbacks)
+        self._link = SchedulerLink(device, lanes, join, callbacks)
         self._link.open()
         self._lanes = Lanes(self._link.lanes, self._work, pinned_to)
 

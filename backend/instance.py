@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 from backend import batch as batches
 from backend.batch import Batch
 from backend.dispatcher import Dispatcher, Handlers, Outputs
-from backend.engines.loading import default_lanes, pinned_cores, preemptible_lanes
+from backend.engines.loading import lanes_of, pinned_cores, preemptible_lanes
 from backend.engines.protocol import Array, Engine, Executing
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
@@ -60,8 +60,7 @@ class Instance:
             preemptible_lanes=preemptible_lanes(config),
         )
         handlers = Handlers(self._run, self._done, self._ended, self._rejected, self._decided)
-        lanes = default_lanes(config)
-        self._dispatcher = Dispatcher(config.device, lanes, join, handlers, pinned_cores(config))
+        self._dispatcher = Dispatcher(config.device, lanes_of(config), join, handlers, pinned_cores(config))
         self._voice = Voice(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
 
     def execute(self, requests: Sequence[Any]) -> None:

@@ -74,14 +74,9 @@ def read_model_specs(file: Path, device_id: int | None) -> ModelSpecs:
     return read_plan_specs(file, device_id)
 
 
-def default_lanes(config: EngineConfig) -> int:
-    """Concurrent batches where the configuration leaves it open: a core each on CPU."""
-    return len(cores()) if config.device_id is None else GPU_LANES
-
-
 def lanes_of(config: EngineConfig) -> int:
-    """Concurrent batches that the model is loaded for."""
-    return config.parameters.device_lanes or default_lanes(config)
+    """Concurrent batches; where the configuration leaves it open, a core each on CPU."""
+    return config.parameters.device_lanes or (len(cores()) if config.device_id is None else GPU_LANES)
 
 
 def pinned_cores(config: EngineConfig) -> list[int] | None:

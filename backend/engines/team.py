@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 
@@ -26,7 +25,7 @@ _STARTING_S = 1.0
 
 
 class Helpers:
-    """cores: of the team but for the first. threads: the helpers, by the kernel's numbers."""
+    """threads: by the kernel's numbers."""
 
     def __init__(self, threads: Sequence[int]) -> None:
         self._threads = threads
@@ -44,23 +43,17 @@ class Helpers:
                 os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
-class Together(AbstractContextManager[None]):
+@contextmanager
+def together(executing: Executing, helpers: Helpers) -> Iterator[None]:
     """Executing with helpers."""
-
-    def __init__(self, executing: Executing, helpers: Helpers) -> None:
-        self._executing, self._helpers = executing, helpers
-
-    def __enter__(self) -> None:
-        self._executing.__enter__()
-        self._helpers.follow()
-
-    def __exit__(self, *raised: Any) -> bool | None:
-        return self._executing.__exit__(*raised)
+    with executing:
+        helpers.follow()
+        yield
 
 
 def open_for_team(path: Path, cores: Sequence[int]) -> tuple[onnxruntime.InferenceSession, Helpers]:
     """Helpers spin between two operators of a batch, but not between two batches. Raises ConfigError."""
-    entries: Mapping[str, str] = {
+    entries = {
         "session.intra_op_thread_affinities": ";".join(str(core + 1) for core in cores[1:]),
         "session.force_spinning_stop": "1",
     }

@@ -60,7 +60,7 @@ class FakeModel:
         self.took = Ran([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
         handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
-        self.dispatcher = Dispatcher(device, 2, event, handlers, None)
+        self.dispatcher = Dispatcher(device, lanes or 2, event, handlers, None)
 
     def __enter__(self) -> FakeModel:
         return self
