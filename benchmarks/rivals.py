@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
-from backend.scheduler.messages import Request
+from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.occupancy import Occupancy
 from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
@@ -182,6 +182,17 @@ class OneByOne(Policy):
         return 1
 
 
+class FirstClassOnly(Scheduler):
+    """Ours, but whatever is not of class 1 is refused as it comes."""
+
+    def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
+        if not isinstance(event, Arrive):
+            return super().handle(source, event, now_ns)
+        stay = tuple(r for r in event.requests if r.priority == 1)
+        refused = [Reject(source, r.id, 0, 0) for r in event.requests if r.priority > 1]
+        return [*refused, *super().handle(source, Arrive(stay), now_ns)]
+
+
 class Mean(UpperBound):
     """The prediction itself."""
 
@@ -198,6 +209,7 @@ class Rival:
     predictor: Callable[[Truth, Sequence[Sample]], Forecaster] = lambda _truth, _samples: Isochrone()
     policy: type[Policy] = Policy
     bound: type[UpperBound] = UpperBound
+    core: type[Scheduler] = Scheduler
     in_order: bool = False
     lanes: int | None = None
     classes: bool = True
@@ -216,7 +228,7 @@ class Rival:
     ) -> Scheduler:
         """A new one, on a device with so many lanes. cores: see `Scheduler`."""
         predictor = self.predictor(truth, samples)
-        return Scheduler(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
+        return self.core(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
         """As they are configured under this rival."""
@@ -255,6 +267,7 @@ RIVALS: dict[str, Rival] = {
     "class 1 alone": Rival(
         "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
     ),
+    "class 2 refused": Rival("ours, but class 2 is refused as it comes", core=FirstClassOnly),
     "no hold": Rival("ours without holding", policy=NoHold),
     "no split": Rival("ours without splitting", policy=NoSplit),
     "no preemption": Rival("ours without going before others", policy=NoPreemption),

@@ -16,7 +16,7 @@ from benchmarks.compare.collect import Collector, remaining_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Records
 from benchmarks.compare.report import Found, report
-from benchmarks.compare.servers import ALONE
+from benchmarks.compare.servers import REFUSED
 from benchmarks.ending import interrupt_on_term, told
 
 _NEEDS_SAMPLES = "ours, gpulets"
@@ -69,7 +69,7 @@ def _write(records: Records, out: Path) -> None:
         found = Found(plan, arrivals, recorded)
         folder = out / "bench" / arrivals
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = [server for server in found.servers if server != ALONE]
+        drawn = [server for server in found.servers if server != REFUSED]
         plots[arrivals] = draw(found.points, found.measured, drawn, folder)
     samples = records.samples()
     truth = learned(samples) if samples else None

@@ -23,7 +23,7 @@ from backend.server.embedded import EmbeddedServer
 from benchmarks.calibrate import capacity_per_s
 from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE, Plan
 from benchmarks.compare.records import Recorded, Records, Round, Turn
-from benchmarks.compare.servers import RECORDING, SERVERS, Asked, Ours, running
+from benchmarks.compare.servers import RECORDING, Asked, running
 from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
 from benchmarks.ending import outlive_servers
 from benchmarks.errors import BenchmarkError
@@ -152,15 +152,9 @@ class Collector:
 
 
 def workload_of(turn: Turn, plan: Plan, asked: Asked, capacity_per_s: float) -> Workload:
-    """At load 1; each model's requests are the same whoever serves them and whoever else is asked for."""
-    kind = SERVERS[turn.server]
-    only = kind.only if isinstance(kind, Ours) else None
+    """At load 1; each model's requests are the same whoever serves them."""
     rate = capacity_per_s / len(plan.models)
-    models = tuple(
-        AskedModel(model, rate, asked.slo_ms[model], asked.classes[model])
-        for model in plan.models
-        if only in (None, asked.classes[model])
-    )
+    models = tuple(AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in plan.models)
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 

@@ -14,7 +14,7 @@ from backend.simulation.contention import Truth
 from benchmarks import markdown
 from benchmarks.compare.plan import CLOSE, LOST_MAX, SLO_FACTORS, Plan
 from benchmarks.compare.records import Machine, Recorded, Turn
-from benchmarks.compare.servers import ALONE, OURS, RECORDING, SERVERS, Ours, Stock
+from benchmarks.compare.servers import OURS, RECORDING, REFUSED, SERVERS, Ours, Stock
 from benchmarks.compare.standing import Count, Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.profiles import p95_ms
@@ -24,7 +24,7 @@ from profiler.profile_file import ProfileFile
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
 HIGH, LOW = "1", "2"
-_NO_RIVALS = (OURS, RECORDING, ALONE)
+_NO_RIVALS = (OURS, RECORDING, REFUSED)
 _AHEAD = (
     "How many more deadlines ours kept than other schedulers on this backend, in points: mean over the repeats that "
     "both took part in, and its standard error:"
@@ -152,7 +152,7 @@ def _goals(found: Found) -> str:
             continue
         best = min((s for s in stock if stock[s]), key=lambda s: stock[s].ratio(met, inf))
         low = min((pair.ratio(met_of(LOW), inf) for s in rivals if (pair := found.beside(s, load))), default=inf)
-        alone = cell(found.every, ALONE, load)
+        refused = cell(found.every, REFUSED, load)
         rows.append(
             [
                 f"{load:g}",
@@ -161,7 +161,7 @@ def _goals(found: Found) -> str:
                 f"{_ratio(stock[best], met)} ({best})",
                 _ratio(found.beside(_NAIVE, load), met),
                 _high_missed(ours),
-                _high_missed(alone) if alone else "–",
+                _high_missed(refused) if refused else "–",
                 _shown(low),
             ]
         )
@@ -172,7 +172,7 @@ def _goals(found: Found) -> str:
         "goodput, × the best stock's",
         "goodput, × naive's",
         "class 1 missed, %",
-        "… were class 2 not there",
+        "… were class 2 refused",
         "class 2's goodput, × the best for it",
     ]
     goals = (

@@ -19,8 +19,8 @@ OURS = "isochrone"
 RECORDING = f"{OURS}, recording"
 """Ours once more, to look into: its batches tell the simulator of the device, its metrics where the time went. A server
 of its own, for neither the writing nor the pauses that metrics take belong in a comparison."""
-ALONE = f"{OURS}, class 1 alone"
-"""No rival but a bound: what the first class keeps where the other one is not there at all."""
+REFUSED = f"{OURS}, class 2 refused"
+"""No rival but a bound: what the first class keeps where nothing of the other one is ever executed."""
 READY_TIMEOUT_S = 90.0
 
 
@@ -54,14 +54,11 @@ class Stock:
 
 @dataclass(frozen=True)
 class Ours:
-    """This backend. rival: of `RIVALS`, in place of the scheduler. aware: `interference_aware`. only: the class whose
-    requests are sent; None: all.
-    """
+    """This backend. rival: of `RIVALS`, in place of the scheduler. aware: `interference_aware`."""
 
     what: str
     rival: str | None = None
     aware: bool = True
-    only: int | None = None
 
 
 SERVERS: dict[str, Stock | Ours] = {
@@ -85,7 +82,7 @@ SERVERS: dict[str, Stock | Ours] = {
     },
     OURS: Ours("this backend"),
     RECORDING: Ours("the same, which also writes a sample of each batch, for the simulator"),
-    ALONE: Ours("the same, and nobody sends the requests of class 2", only=1),
+    REFUSED: Ours("the same, which refuses every request of class 2 as it comes", rival="class 2 refused"),
 }
 
 

@@ -20,13 +20,12 @@ from backend.load.workload import Asked, Workload
 from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
-from benchmarks.compare.collect import remaining_s, workload_of
+from benchmarks.compare.collect import remaining_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Machine, Recorded, Records, Turn
 from benchmarks.compare.report import Found
 from benchmarks.compare.report import report as comparison_report
-from benchmarks.compare.servers import ALONE, OURS, SERVERS
-from benchmarks.compare.servers import Asked as AskedServer
+from benchmarks.compare.servers import OURS, REFUSED, SERVERS
 from benchmarks.compare.spent import Spent, spent
 from benchmarks.compare.standing import Pair, met, met_of, missed
 from benchmarks.compare.virtual import kept_in_virtual_time, passed
@@ -215,29 +214,17 @@ def test_tables_are_of_the_repeats_that_all_took_part_in() -> None:
     assert found.at(OURS, 0.5).met() == 1.0
 
 
-def test_class_1_alone_has_the_requests_that_it_has_beside_class_2() -> None:
-    plan, models = QUICK.__class__(models=("a", "b", "c")), ("a", "b", "c")
-    classes, ms = {"a": 1, "b": 1, "c": 2}, dict.fromkeys(models, 50.0)
-    asked = AskedServer({2: Path()}, classes, ms, ms, lanes=2)
-    every, alone = (workload_of(Turn(0, "poisson", s), plan, asked, 90.0).planned(0.5, 7, None) for s in (OURS, ALONE))
-    assert len(every) > len(alone) > 0
-    assert alone == tuple(arrival for arrival in every if arrival.priority == 1)
-
-
-def test_what_class_1_misses_alone_stands_beside_what_it_misses() -> None:
-    servers = ("stock, 1 instance", OURS, ALONE)
+def test_what_class_1_misses_where_the_other_is_refused_stands_beside_what_it_misses() -> None:
+    servers = ("stock, 1 instance", OURS, REFUSED)
     plan = QUICK.__class__(servers=servers, arrivals=("poisson",), repeats=1, close_repeats=1, loads=(0.5,))
-    kept = {"stock, 1 instance": 1, OURS: 2, ALONE: 4}
-    recorded = {}
-    for server, count in kept.items():
-        found = measured(server, 0.5, 0, count)
-        if server == ALONE:
-            found = replace(found, outcomes=[o for o in found.outcomes if o.priority == 1])
-        recorded[Turn(0, "poisson", server)] = Recorded([found], [0.0], 100.0)
+    kept = {"stock, 1 instance": 1, OURS: 2, REFUSED: 4}
+    recorded = {
+        Turn(0, "poisson", server): Recorded([measured(server, 0.5, 0, count)], [0.0], 100.0)
+        for server, count in kept.items()
+    }
     text = comparison_report(plan, Machine("cpu", 2), {}, recorded, None, {"poisson": []}, Path())
-    assert f"| {ALONE} | 80 (80 / –) |" in text
     assert "| 0.5 | 0.75 | 2.00 | 2.00 (stock, 1 instance) | – | 60.0 | 20.0 | 2.00 |" in text
-    assert f"*{ALONE}*: +" not in text
+    assert f"*{REFUSED}*: +" not in text
 
 
 def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_class_1_alone_is_sent_nothing_else() -> None:
     assert list(RIVALS["class 1 alone"].plan(plan)) == [a for a in plan if a.priority == 1]
 
 
+def test_where_class_2_is_refused_class_1_fares_as_if_it_were_not_there() -> None:
+    plan = busy(1.5, 3.0)
+    beside = {r.arrival: r for r in run("class 2 refused", plan).requests}
+    alone = run("ours", [a for a in plan if a.priority == 1]).requests
+    assert all(beside[a].answered_s is None for a in plan if a.priority == 2)
+    assert [beside[r.arrival].answered_s for r in alone] == [r.answered_s for r in alone]
+
+
 def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:
     plan = [Arrival(0.0, "b", 500.0), Arrival(0.001, "a", 100.0, 2), Arrival(0.002, "b", 300.0, 1)]
     second = {name: run(name, plan, lanes=1, most=1).requests[2].answered_s or 9.0 for name in ("naive", "edf")}
