@@ -209,7 +209,7 @@ class Rival:
     predictor: Callable[[Truth, Sequence[Sample]], Forecaster] = lambda _truth, _samples: Isochrone()
     policy: type[Policy] = Policy
     bound: type[UpperBound] = UpperBound
-    core: type[Scheduler] = Scheduler
+    kind: type[Scheduler] = Scheduler
     in_order: bool = False
     lanes: int | None = None
     classes: bool = True
@@ -228,7 +228,7 @@ class Rival:
     ) -> Scheduler:
         """A new one, on a device with so many lanes. cores: see `Scheduler`."""
         predictor = self.predictor(truth, samples)
-        return self.core(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
+        return self.kind(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
         """As they are configured under this rival."""
@@ -267,7 +267,7 @@ RIVALS: dict[str, Rival] = {
     "class 1 alone": Rival(
         "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
     ),
-    "class 2 refused": Rival("ours, but class 2 is refused as it comes", core=FirstClassOnly),
+    "class 2 refused": Rival("ours, but class 2 is refused as it comes", kind=FirstClassOnly),
     "no hold": Rival("ours without holding", policy=NoHold),
     "no split": Rival("ours without splitting", policy=NoSplit),
     "no preemption": Rival("ours without going before others", policy=NoPreemption),
