@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.engines.protocol import Array, Feeds, Ran
 from backend.request import Pending
 from backend.scheduler.messages import Finish, Launch
+
+Answered = list[tuple[str, Array]] | Exception
+"""A request's outputs by name, or why there are none."""
+
+
+class RowsError(ValueError):
+    """An output has not one row per row of its batch; its text is a clause that says which."""
 
 
 @dataclass(eq=False, slots=True)
@@ -16,7 +23,7 @@ class Batch:
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
     preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
-    else ran or waited.
+    else ran or waited. rerun: it ran again in parts; its times are those of all its runs.
     """
 
     id: int
@@ -31,6 +38,7 @@ class Batch:
     bytes_out: int = 0
     preempted: bool = False
     leased: bool = False
+    rerun: bool = False
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,13 +46,14 @@ class Batch:
 
     @property
     def whole(self) -> bool:
-        """False where cancellations made it smaller than planned: what it took then tells nothing of the plan."""
-        return self.launch is None or len(self.launch.requests) == len(self.requests)
+        """False where cancellations made it smaller than planned, or it ran in parts: its time tells nothing then."""
+        return not self.rerun and (self.launch is None or len(self.launch.requests) == len(self.requests))
 
     def ran(self, ran: Ran, given: Feeds) -> None:
-        """Note what it took. Bytes count where an engine says that it moved them."""
-        self.exec_ns = max(1, ran.exec_ns)
-        self.transfer_in_ns, self.transfer_out_ns = ran.transfer_in_ns, ran.transfer_out_ns
+        """Note what a run took. Bytes count where an engine says that it moved them."""
+        self.exec_ns += max(1, ran.exec_ns)
+        self.transfer_in_ns += ran.transfer_in_ns
+        self.transfer_out_ns += ran.transfer_out_ns
         if self.transfer_in_ns:
             self.bytes_in = sum(part.nbytes for parts in given.values() for part in parts)
         if self.transfer_out_ns:
@@ -55,6 +64,11 @@ class Batch:
         if failed or not self.whole:
             return Finish(self.id, None)
         return Finish(self.id, self.exec_ns, self.transfer_in_ns, self.transfer_out_ns, self.bytes_in, self.bytes_out)
+
+
+def group_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Of a request with inputs of these shapes, without its rows: requests of one group may share a batch."""
+    return hash(tuple(sorted(shapes.items()))) >> 2
 
 
 def feeds(requests: Sequence[Pending]) -> dict[str, list[Array]]:
@@ -70,7 +84,7 @@ def wanted(requests: Sequence[Pending]) -> list[str]:
 def split(requests: Sequence[Pending], names: Sequence[str], outputs: Sequence[Array]) -> list[list[tuple[str, Array]]]:
     """Each request's own rows of the outputs it asked for, in the order of `requests`.
 
-    Raises ValueError where an output has not one row per row of the batch.
+    Raises RowsError where there are several and an output has not one row per row of the batch.
     """
     by_name = dict(zip(names, outputs, strict=True))
     if len(requests) == 1:
@@ -78,7 +92,7 @@ def split(requests: Sequence[Pending], names: Sequence[str], outputs: Sequence[A
     rows = sum(r.rows for r in requests)
     for name, array in by_name.items():
         if array.ndim == 0 or array.shape[0] != rows:
-            raise ValueError(f"output '{name}' has shape {list(array.shape)} for a batch of {rows} rows")
+            raise RowsError(f"output '{name}' has shape {list(array.shape)} for a batch of {rows} rows")
     parts, start = [], 0
     for r in requests:
         parts.append([(name, by_name[name][start : start + r.rows]) for name in r.wanted])

@@ -91,12 +91,15 @@ def profile(
     json: Annotated[Path | None, typer.Option(help="Write everything measured to this file, too.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what profile.json holds already.")] = False,
     seconds: Annotated[float, typer.Option(help="At most this long per model and batch size.")] = 8.0,
+    inputs: Annotated[
+        Path | None, typer.Option(help="An .npz with an array per input of one request, for the one --model.")
+    ] = None,
 ) -> None:
     """Measure each model alone on its device and write profile.json beside the model."""
     from backend.profiling.command import ProfileOptions  # noqa: PLC0415 - `serve` need not load ONNX Runtime
     from backend.profiling.command import profile as run_profile  # noqa: PLC0415
 
-    options = ProfileOptions(model_repository, tuple(model or ()), batch_sizes, json, again, seconds)
+    options = ProfileOptions(model_repository, tuple(model or ()), batch_sizes, json, again, seconds, inputs)
     raise typer.Exit(run_profile(options))
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from backend.batch import Batch
-from backend.engines.protocol import Alone, Array, Executing
-from backend.errors import IsochroneError
+import msgspec
+
+from backend.batch import Answered, Batch
+from backend.engines.protocol import Alone, Executing
 from backend.lanes import Lanes
 from backend.link import Callbacks, SchedulerLink
 from backend.request import Pending
@@ -42,23 +43,20 @@ _LANE_FIRST_S = 0.0001
 """Triton's thread keeps Python's lock for some 0.2 ms after it handed a request over, and a lane that was just woken
 would wait for it. Nothing else is due on that thread then."""
 
-Outputs = list[list[tuple[str, Array]]]
-"""Per request of the batch: (output name, array)."""
-
 
 @dataclass(frozen=True)
 class Handlers:
-    """run: execute a batch, in the context that is for this, setting its `exec_ns`.
+    """run: execute a batch, in the context that is for this, setting its `exec_ns`; an answer per request.
 
-    done: answer its requests, with outputs or the error. ended: the scheduler knows of its end, whatever else is to be
+    done: send these. ended: the scheduler knows of its end, whatever else is to be
     noted may be. rejected: answer so.
 
     decided: how long the scheduler took and what it said, for the metrics.
     """
 
-    run: Callable[[Batch, Executing], Outputs]
-    done: Callable[[Batch, Outputs | Exception], None]
-    ended: Callable[[Batch, Outputs | Exception], None]
+    run: Callable[[Batch, Executing], list[Answered]]
+    done: Callable[[Batch, list[Answered]], None]
+    ended: Callable[[Batch, list[Answered]], None]
     rejected: Callable[[Pending, Reject], None]
     decided: Callable[[Decided], None]
 
@@ -143,6 +141,11 @@ class Dispatcher:
             if self._connected:
                 self._link.send(Cancel((request.id,)))
             return True
+
+    def limit_batches(self, rows: int) -> None:
+        """From now on batches grow to at most so many rows; one that is launched already is left as it is."""
+        with self._lock:
+            self._join = msgspec.structs.replace(self._join, max_batch_size=rows)
 
     def close(self) -> list[Pending]:
         """Stop; returns what was still waiting, for the caller to answer."""
@@ -258,25 +261,23 @@ class Dispatcher:
     # On a lane's thread
 
     def _work(self, batch: Batch, executing: Executing) -> None:
-        result: Outputs | Exception
+        answers: list[Answered]
         try:
-            result = self._handlers.run(batch, Alone(executing) if batch.leased else executing)
-        except IsochroneError as error:
-            result = error
+            answers = self._handlers.run(batch, Alone(executing) if batch.leased else executing)
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
-            result = error
+            answers = [error] * len(batch.requests)
         # Answers first: their thread gets going while this one is in the system call that tells the scheduler.
         try:
-            self._handlers.done(batch, result)
+            self._handlers.done(batch, answers)
         except Exception:  # a bug of ours: the batch has ended all the same, and its lane goes on
             _log.exception("isochrone: a batch could not be answered")
         with self._lock:
             del self._running[batch.id]
             if self._connected:
-                self._link.send(batch.finish(failed=isinstance(result, Exception)))
+                self._link.send(batch.finish(failed=any(isinstance(answer, Exception) for answer in answers)))
             else:
                 self._launch_in_order()
-        self._handlers.ended(batch, result)
+        self._handlers.ended(batch, answers)
 
 
 def _told(r: Pending) -> Request:

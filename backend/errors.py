@@ -4,6 +4,7 @@ IsochroneError
 ├── ConfigError    what a user wrote cannot be used: an option, a model parameter, a file
 ├── RequestError   one inference request cannot be served as it was asked
 ├── EngineError    a model's run failed
+│   └── EngineLostError   what ran it is gone, whatever the batch was
 └── ServerError    a tritonserver cannot be found, started or kept running
 
 Each message is one sentence for the reader of a log: what is wrong, where, and what to do.
@@ -26,6 +27,10 @@ class RequestError(IsochroneError):
 
 class EngineError(IsochroneError):
     """A model's run failed; other batches and models are not concerned."""
+
+
+class EngineLostError(EngineError):
+    """What runs a model is gone or going: no part of the batch would fare better."""
 
 
 class ServerError(IsochroneError):

@@ -1,6 +1,6 @@
 """One model in its process: connects Triton's calls with the queue, the engine, the scheduler and the answers.
 
-A request's way: execute → dispatcher → scheduler → lane → engine → voice. Nothing here decides anything.
+A request's way: execute → dispatcher → scheduler → lane → runner → engine → voice. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from backend import batch as batches
-from backend.batch import Batch
-from backend.dispatcher import Dispatcher, Handlers, Outputs
+from backend.batch import Answered, Batch
+from backend.dispatcher import Dispatcher, Handlers
 from backend.engines.loading import lanes_of, pinned_cores, preemptible_lanes
-from backend.engines.protocol import Array, Engine, Executing
-from backend.errors import EngineError, RequestError
+from backend.engines.protocol import Engine
+from backend.errors import RequestError
 from backend.exporter import Exporter
 from backend.load_profile import profile_at_load
 from backend.metrics import Metrics
 from backend.model_config import ModelConfig
 from backend.request import Arrival, Pending, read_due, read_tensor
+from backend.running import BatchRunner
 from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
+from backend.trial.messages import Trial
 from backend.voice import Answer, Voice, cancelled
 
 _log = logging.getLogger("isochrone")
@@ -36,17 +38,19 @@ _ASK_CANCELLED_AT_ONCE = 16
 
 
 class Instance:
-    """A model that takes requests. engine: its own from now on. Raises IsochroneError where it cannot be served."""
+    """A model that takes requests. engine: its own from now on; trial: what is known of its file.
 
-    def __init__(self, config: ModelConfig, engine: Engine) -> None:
+    Raises IsochroneError where it cannot be served.
+    """
+
+    def __init__(self, config: ModelConfig, engine: Engine, trial: Trial) -> None:
         self._config, self._engine = config, engine
         self._specs = {spec.name: spec for spec in config.inputs}
-        self._shapes = {spec.name: spec.shape for spec in config.outputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
         self._last_asked = 0
         self._metrics = Metrics()
-        profile = profile_at_load(config, engine)
+        found = profile_at_load(config, engine, trial)
         parameters = config.parameters
         join = Join(
             protocol=PROTOCOL,
@@ -54,12 +58,13 @@ class Instance:
             version=config.version,
             max_batch_size=config.max_batch_size,
             lanes=parameters.device_lanes,
-            profile=profile,
+            profile=found.profile,
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
             preemptible_lanes=preemptible_lanes(config),
         )
-        handlers = Handlers(self._run, self._done, self._ended, self._rejected, self._decided)
+        runner = BatchRunner(config, engine, lambda: self._dispatcher.limit_batches(1))
+        handlers = Handlers(runner.run, self._done, self._ended, self._rejected, self._decided)
         self._dispatcher = Dispatcher(config.device, lanes_of(config), join, handlers, pinned_cores(config))
         self._voice = Voice(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
 
@@ -110,7 +115,7 @@ class Instance:
         if 0 in rows:
             raise RequestError("the batch dimension is 0; it must be 1 or more")
         lead = 1 if batching else 0
-        group = hash(tuple(sorted((name, array.shape[lead:]) for name, array in inputs.items()))) >> 2
+        group = batches.group_of({name: array.shape[lead:] for name, array in inputs.items()})
         wanted = tuple(dict.fromkeys(request.requested_output_names()))
         return Pending(
             next(self._ids),
@@ -126,44 +131,22 @@ class Instance:
 
     # On a lane's thread
 
-    def _run(self, batch: Batch, executing: Executing) -> Outputs:
-        names = batches.wanted(batch.requests)
-        given = batches.feeds(batch.requests)
-        ran = self._engine.run(batch.lane, given, names, executing)
-        batch.ran(ran, given)
-        outputs: Sequence[Array] = ran.outputs
-        try:
-            if self._config.reshaped:
-                outputs = [self._as_stated(name, array) for name, array in zip(names, outputs, strict=True)]
-            return batches.split(batch.requests, names, outputs)
-        except ValueError as error:
-            raise EngineError(str(error)) from error
-
-    def _as_stated(self, name: str, array: Array) -> Array:
-        """An output in the dimensions of config.pbtxt; its dynamic ones are the model's, in order."""
-        dims = self._config.reshaped.get(name)
-        if dims is None:
-            return array
-        lead = 1 if self._config.max_batch_size > 0 else 0
-        dynamic = (a for a, b in zip(array.shape[lead:], self._shapes[name], strict=True) if b == -1)
-        return array.reshape((*array.shape[:lead], *(next(dynamic, -1) if d == -1 else d for d in dims)))
-
-    def _done(self, batch: Batch, result: Outputs | Exception) -> None:
-        if isinstance(result, Exception):
-            sentence = self._sentence(result)
-            for request in batch.requests:
-                self._refuse(request.sender, sentence, pb_utils.TritonError.INTERNAL, "failed")
-            return
+    def _done(self, batch: Batch, answers: list[Answered]) -> None:
         say = self._voice.say_now if batch.leased else self._voice.say
-        for request, outputs in zip(batch.requests, result, strict=True):
-            say(Answer(request.sender, outputs, told=partial(self._told, request)))
+        for request, answer in zip(batch.requests, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._refuse(request.sender, self._sentence(answer), pb_utils.TritonError.INTERNAL, "failed")
+            else:
+                say(Answer(request.sender, answer, told=partial(self._told, request)))
 
-    def _ended(self, batch: Batch, result: Outputs | Exception) -> None:
+    def _ended(self, batch: Batch, answers: list[Answered]) -> None:
         if batch.launch is None:
             self._metrics.count("isochrone_fail_open_total")
+        if batch.rerun:
+            self._metrics.count("isochrone_batches_rerun_total")
         for request in batch.requests:
             self._metrics.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
-        if not isinstance(result, Exception):
+        if not all(isinstance(answer, Exception) for answer in answers):
             self._metrics.batch_ended(batch)
 
     def _told(self, request: Pending, now_ns: int) -> None:

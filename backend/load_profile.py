@@ -2,40 +2,98 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import msgspec
 
+from backend.batch import group_of
 from backend.device.facts import device_name, device_peaks
 from backend.engines.loading import is_plan, pinned_cores
 from backend.engines.plan_facts import graph_of
-from backend.engines.protocol import Array, Engine, TensorSpec
+from backend.engines.protocol import Array, Engine
 from backend.errors import EngineError
 from backend.lanes import pin
 from backend.model_config import ModelConfig
 from backend.runtime_dir import runtime_dir
+from backend.trial.made_up import arrays
+from backend.trial.messages import MadeUp, Trial
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import sha256_of
-from profiler.profile_file import NAME, Identity, ProfileFileError, mismatch, read_profile
+from profiler.profile_file import NAME, Identity, ProfileFile, ProfileFileError, mismatch, read_profile
 
 _log = logging.getLogger("isochrone")
-_UNKNOWN = Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2)
-"""Of a model that does not run on made-up inputs: a guess, corrected by what its batches then take."""
+_GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
+"""Of a model that does not run on made-up inputs: corrected by what its first batches take."""
 
 
-def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
+Inputs = Callable[[int | None], Mapping[str, Array]]
+"""A batch of so many rows in the model's whole shapes; None: of a model that does not batch."""
+
+
+class LoadProfile(NamedTuple):
+    """group: of the requests whose shapes it was measured with, None where it is a guess; see `batch.group_of`."""
+
+    profile: ModelProfile
+    group: int | None
+
+
+def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
 
     Raises ConfigError where a GPU cannot be asked what it is.
     """
-    return _stored_profile(config, engine) or _brief_profile(config, engine)
+    made_up = _made_up(config, trial)
+    stored = _stored_profile(config, engine)
+    if stored is not None:
+        shapes = stored.shapes or (
+            shapes_of(config, partial(arrays, config.inputs, made_up)) if made_up else _static_shapes(config)
+        )
+        return LoadProfile(stored.profile(), None if shapes is None else group_of(shapes))
+    if made_up is None:
+        _log.warning(
+            "isochrone: model '%s': %s; its first requests are its profile; model_warmup can name inputs that run",
+            config.name,
+            trial.why,
+        )
+        return LoadProfile(_GUESS, None)
+    return _brief_profile(config, engine, made_up)
+
+
+def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
+    """Inputs that the model runs on as it is served, None where none are known."""
+    made_up = _made_up(config, trial)
+    return None if made_up is None else partial(arrays, config.inputs, made_up)
+
+
+def _made_up(config: ModelConfig, trial: Trial) -> MadeUp | None:
+    made_up = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
+    return made_up if made_up is not None and all(s.optional or s.name in made_up for s in config.inputs) else None
+
+
+def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """Of a request with these inputs, without its rows."""
+    lead = 1 if config.max_batch_size > 0 else 0
+    return {name: array.shape[lead:] for name, array in inputs(1 if lead else None).items()}
+
+
+def _are_usual(config: ModelConfig, made_up: MadeUp) -> bool:
+    """Whether the model file alone says what these inputs are."""
+    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in made_up.values())
+
+
+def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
+    """The same where the model leaves none open."""
+    shapes = {spec.name: spec.shape for spec in config.inputs if not spec.optional}
+    return None if any(-1 in shape for shape in shapes.values()) else shapes
 
 
 def identity_of(config: ModelConfig, engine: Engine) -> Identity:
@@ -55,7 +113,7 @@ def counted_features(
     return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
 
 
-def _stored_profile(config: ModelConfig, engine: Engine) -> ModelProfile | None:
+def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
     """From the version directory; where it cannot be used, the log says why."""
     path = config.model_file.parent / NAME
     try:
@@ -70,38 +128,40 @@ def _stored_profile(config: ModelConfig, engine: Engine) -> ModelProfile | None:
         why = f"'{config.model_file}' cannot be read: {error.strerror}"
     if why is None:
         assert found is not None
-        return found.profile()
+        return found
     _log.warning("isochrone: model '%s': %s, so it is profiled briefly", config.name, why)
     return None
 
 
-def _brief_profile(config: ModelConfig, engine: Engine) -> ModelProfile:
+def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> LoadProfile:
+    inputs = partial(arrays, config.inputs, made_up)
+    digest = hashlib.sha256(msgspec.json.encode(made_up)).hexdigest()[:16]
     try:
         with on_first_lane(config):
             brief = brief_profile(
                 config.model_file,
-                partial(timed_run, config, engine),
+                partial(timed_run, config, engine, inputs),
                 config.max_batch_size,
                 directory=runtime_dir(),
                 device=device_name(config.device_id),
-                engine=engine.identity,
+                engine=engine.identity if _are_usual(config, made_up) else f"{engine.identity}, inputs {digest}",
                 features=partial(counted_features, config, runtime_dir()),
             )
     except EngineError as error:
         _log.warning(
-            "isochrone: model '%s' does not run on made-up inputs (%s), so its solo latency is a guess",
+            "isochrone: model '%s' does not run on made-up inputs (%s), so its first requests are its profile",
             config.name,
             error,
         )
-        return ModelProfile((1,), (_UNKNOWN,))
+        return LoadProfile(_GUESS, None)
     if brief.note:
         _log.warning("isochrone: model '%s': %s", config.name, brief.note)
-    return brief.profile
+    return LoadProfile(brief.profile, group_of(shapes_of(config, inputs)))
 
 
-def timed_run(config: ModelConfig, engine: Engine, batch_size: int) -> int:
-    """Nanoseconds that the engine takes for one batch of made-up inputs. Raises EngineError."""
-    feeds = made_up_inputs(config.inputs, batch_size if config.max_batch_size > 0 else None)
+def timed_run(config: ModelConfig, engine: Engine, inputs: Inputs, batch_size: int) -> int:
+    """Nanoseconds that the engine takes for one batch. Raises EngineError."""
+    feeds = inputs(batch_size if config.max_batch_size > 0 else None)
     names = [spec.name for spec in config.outputs]
     return engine.run(0, {name: [array] for name, array in feeds.items()}, names).exec_ns
 
@@ -116,27 +176,3 @@ def on_first_lane(config: ModelConfig) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-def made_up_inputs(specs: Sequence[TensorSpec], batch_size: int | None) -> dict[str, Array]:
-    """Of the right shape, dynamic dimensions 1. Floats lie between 0 and 1, since a GPU draws less power on zeros, and
-    so may run faster; the rest are zeros (ones would leave small vocabularies). The same in each call.
-
-    batch_size: None where the model does not batch.
-    """
-    lead = () if batch_size is None else (batch_size,)
-    random = np.random.default_rng(0)
-    return {
-        spec.name: _made_up(spec, (*lead, *(max(1, d) for d in spec.shape)), random)
-        for spec in specs
-        if not spec.optional
-    }
-
-
-def _made_up(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    datatype = spec.datatype.numpy
-    if datatype.hasobject:
-        return np.full(shape, "", dtype=np.object_)
-    if datatype.kind == "f":
-        return random.random(shape, np.float32).astype(datatype, copy=False)
-    return np.zeros(shape, dtype=datatype)

@@ -47,6 +47,7 @@ METRICS = {
     ),
     "isochrone_batches_total": Metric("Batches that were run"),
     "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
+    "isochrone_batches_rerun_total": Metric("Batches that ran again in parts, as they failed or had other rows"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
     "isochrone_slowdown_ratio": Metric("Measured execution / profiled solo latency", buckets=_SLOWDOWNS),
     "isochrone_prediction_error_ratio": Metric("|predicted - measured| / measured execution", buckets=_ERRORS),

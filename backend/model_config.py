@@ -8,20 +8,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from backend.datatypes import BY_CONFIG
-from backend.engines.protocol import EngineOptions, TensorSpec
+from backend.engines.protocol import EngineOptions, ModelSpecs, TensorSpec
 from backend.errors import ConfigError
 from backend.parameters import Parameters, read_parameters
 
 DEFAULT_MAX_BATCH_SIZE = 8
-"""Filled in for a model whose every tensor has a dynamic first dimension, where config.pbtxt says nothing."""
+"""Rows that batches grow to where config.pbtxt sets no limit."""
+ANY_ROWS = 1 << 20
+"""`max_batch_size` filled in where config.pbtxt says nothing and batching changes no answer. Triton refuses requests of
+more rows, and the user set no limit: one of more than `DEFAULT_MAX_BATCH_SIZE` runs in a batch of its own."""
+
+AS_IT_COMES = (-1,)
+"""`dims` filled in for an output without dimensions of its own, or of which even their number is open."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What a model's engine is opened for. device_id: the GPU of a KIND_GPU instance, None on CPU."""
+    """What a model's engine is opened for. device_id: the GPU of a KIND_GPU instance, None on CPU.
+
+    max_batch_size: rows that batches grow to, 0 where the model does not batch.
+    """
 
     name: str
     version: str
@@ -75,34 +85,48 @@ def complete(
     config: dict[str, Any],
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    max_batch_size: int | None = None,
+    max_batch_size: int = 0,
 ) -> None:
     """Fill in inputs, outputs, `max_batch_size` and dynamic batching in place, where config.pbtxt leaves them out.
 
-    max_batch_size: the model's own, where its file has one.
+    max_batch_size: where config.pbtxt has none. Raises ConfigError where something must be said there.
     """
-    if config.get("max_batch_size", 0) == 0 and _may_batch(config, inputs, outputs):
-        config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE if max_batch_size is None else max_batch_size
+    if config.get("max_batch_size", 0) == 0 and max_batch_size > 0:
+        config["max_batch_size"] = max_batch_size
     batching = config.get("max_batch_size", 0) > 0
-    _complete_tensors(config.setdefault("input", []), inputs, batching)
+    _check_ranks(config.setdefault("input", []), inputs)
+    _complete_tensors(config["input"], inputs, batching, without_dims=(1,))
     stated = config.setdefault("output", [])
     names = {tensor["name"] for tensor in stated}  # some outputs named: the others are not served
-    _complete_tensors(stated, [spec for spec in outputs if spec.name in names or not names], batching)
+    _complete_tensors(stated, [spec for spec in outputs if spec.name in names or not names], batching, AS_IT_COMES)
     if batching and not any(key in config for key in ("dynamic_batching", "sequence_batching", "ensemble_scheduling")):
         # Not to form batches, the scheduler does that: Triton then hands over all that came in with one call.
         config["dynamic_batching"] = {}
 
 
-def _may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """Whether the model batches and nothing in the configuration spells out full shapes."""
-    if not all(spec.shape and spec.shape[0] == -1 for spec in (*inputs, *outputs) if not spec.optional):
+def may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether the first dimension may be a batch's: all have a dynamic one, and no full shape is spelt out.
+
+    Whether rows may share a batch is another matter: see `backend.trial`.
+    """
+    if not may_have_rows(inputs, outputs):
         return False
-    rank = {spec.name: len(spec.shape) for spec in (*inputs, *outputs)}
+    rank = {spec.name: len(spec.shape) for spec in (*inputs, *outputs) if spec.ranked}
     stated = [*config.get("input", ()), *config.get("output", ())]
-    return all(len(t["dims"]) < rank.get(t["name"], 0) for t in stated if t.get("dims"))
+    return all(len(t["dims"]) < rank[t["name"]] for t in stated if t.get("dims") and t["name"] in rank)
 
 
-def _complete_tensors(stated: list[dict[str, Any]], specs: Sequence[TensorSpec], batching: bool) -> None:
+def may_have_rows(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether every required input, and every output, has a dynamic first dimension or one that is not known."""
+    required = [spec for spec in inputs if not spec.optional]
+    dynamic = all(spec.shape[:1] == (-1,) for spec in (*required, *(out for out in outputs if out.ranked)))
+    return bool(required) and dynamic
+
+
+def _complete_tensors(
+    stated: list[dict[str, Any]], specs: Sequence[TensorSpec], batching: bool, without_dims: tuple[int, ...]
+) -> None:
+    """without_dims: what a tensor without dimensions of its own has in config.pbtxt, as Triton wants at least one."""
     by_name = {tensor["name"]: tensor for tensor in stated}
     for spec in specs:
         tensor = by_name.get(spec.name)
@@ -114,35 +138,42 @@ def _complete_tensors(stated: list[dict[str, Any]], specs: Sequence[TensorSpec],
         if tensor.get("data_type", "TYPE_INVALID") == "TYPE_INVALID":
             tensor["data_type"] = spec.datatype.config
         if not tensor.get("dims"):
-            tensor["dims"] = list(spec.shape[1:] if batching else spec.shape) or [1]
+            tensor["dims"] = list(spec.shape[1:] if batching else spec.shape) or list(without_dims)
+
+
+def _check_ranks(stated: Sequence[Mapping[str, Any]], inputs: Sequence[TensorSpec]) -> None:
+    open_ = {spec.name for spec in inputs if not spec.ranked and not spec.optional}
+    for name in open_.difference(tensor["name"] for tensor in stated if tensor.get("dims")):
+        raise ConfigError(
+            f"the model leaves open how many dimensions input '{name}' has; give its dims in config.pbtxt"
+        )
 
 
 def read_engine_config(config: Mapping[str, Any], version: str, file: Path, device_id: int | None) -> EngineConfig:
     """All that the model file has no say in. Raises ConfigError on what cannot be kept."""
     check_scheduling(config)
-    max_batch_size = int(config.get("max_batch_size", 0))
+    stated = int(config.get("max_batch_size", 0))
+    max_batch_size = DEFAULT_MAX_BATCH_SIZE if stated == ANY_ROWS else stated
     parameters = read_parameters(config.get("parameters", {}))
     return EngineConfig(str(config["name"]), version, file, max_batch_size, parameters, device_id)
 
 
-def read_model_config(
-    engine: EngineConfig, config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> ModelConfig:
-    """The configuration as served. inputs, outputs: the model's. Raises ConfigError on whatever contradicts them."""
-    batching = engine.max_batch_size > 0
+def read_model_config(engine: EngineConfig, config: Mapping[str, Any], model: ModelSpecs) -> ModelConfig:
+    """The configuration as served. Raises ConfigError on whatever contradicts the model."""
+    batching, outputs = engine.max_batch_size > 0, model.outputs
     return ModelConfig(
         **vars(engine),
-        inputs=_served("input", config["input"], inputs, batching),
-        outputs=_served("output", config["output"], outputs, batching),
+        inputs=_served("input", config["input"], model.inputs, batching),
+        outputs=_served("output", config["output"], outputs, batching, model.unserved),
         reshaped=_reshaped(config["output"], outputs, batching),
     )
 
 
-def check_tensors(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+def check_tensors(config: Mapping[str, Any], model: ModelSpecs) -> None:
     """Refuse inputs and outputs that contradict the model. Raises ConfigError."""
     batching = int(config.get("max_batch_size", 0)) > 0
-    _served("input", config["input"], inputs, batching)
-    _served("output", config["output"], outputs, batching)
+    _served("input", config["input"], model.inputs, batching)
+    _served("output", config["output"], model.outputs, batching, model.unserved)
 
 
 def check_scheduling(config: Mapping[str, Any]) -> None:
@@ -174,9 +205,15 @@ def check_scheduling(config: Mapping[str, Any]) -> None:
 
 
 def _served(
-    kind: str, stated: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec], batching: bool
+    kind: str,
+    stated: Sequence[Mapping[str, Any]],
+    specs: Sequence[TensorSpec],
+    batching: bool,
+    unserved: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[TensorSpec, ...]:
     by_name = {spec.name: spec for spec in specs}
+    for name in (tensor["name"] for tensor in stated if tensor["name"] in unserved):
+        raise ConfigError(f"config.pbtxt names {kind} '{name}', but in the model it is {unserved[name]}")
     served = tuple(_checked(kind, tensor, by_name, batching) for tensor in stated)
     missing = [s.name for s in specs if kind == "input" and not s.optional and s.name not in {t.name for t in served}]
     if missing:
@@ -201,7 +238,9 @@ def _checked(kind: str, tensor: Mapping[str, Any], by_name: Mapping[str, TensorS
         raise ConfigError(f"input '{name}' is optional in config.pbtxt, but the model has no default for it")
     reshape = tensor.get("reshape")
     dims = tuple(int(d) for d in (reshape.get("shape", ()) if reshape else tensor["dims"]))
-    if batching and (not spec.shape or spec.shape[0] != -1):
+    if not spec.ranked:
+        return TensorSpec(name, spec.datatype, dims if kind == "input" else (), optional, ranked=kind == "input")
+    if batching and spec.shape[:1] != (-1,):
         raise ConfigError(
             f"max_batch_size is above 0, but {kind} '{name}' of the model has shape {list(spec.shape)} "
             "without a dynamic first dimension; use max_batch_size: 0"
@@ -219,17 +258,15 @@ def _reshaped(
     stated: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec], batching: bool
 ) -> dict[str, tuple[int, ...]]:
     """A scalar per request and an output with `reshape`; Triton leaves it to backends to give these their `dims`."""
-    rank = {spec.name: len(spec.shape) - batching for spec in specs}
-    return {
-        str(tensor["name"]): tuple(int(d) for d in tensor["dims"])
-        for tensor in stated
-        if tensor.get("reshape") or rank[tensor["name"]] == 0
-    }
+    scalars = {spec.name for spec in specs if spec.ranked and len(spec.shape) == batching}
+    dims = {str(tensor["name"]): tuple(int(d) for d in tensor["dims"]) for tensor in stated}
+    reshaped = {str(tensor["name"]) for tensor in stated if tensor.get("reshape")}
+    return {n: d for n, d in dims.items() if n in reshaped or (n in scalars and d != AS_IT_COMES)}
 
 
 def _compatible(dims: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     if not shape:  # a scalar per request: Triton wants at least one dimension
-        return dims in ((), (1,))
+        return dims in ((), (1,), AS_IT_COMES)
     return len(dims) == len(shape) and all(a == b or -1 in (a, b) for a, b in zip(dims, shape, strict=True))
 
 

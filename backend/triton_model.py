@@ -12,19 +12,20 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from backend.ahead import go_ahead
-from backend.engines.loading import open_engine, read_model_specs
+from backend.completion import complete_config, tried
+from backend.engines.loading import open_engine, specs_of
 from backend.errors import IsochroneError
 from backend.instance import Instance
 from backend.model_config import (
     check_scheduling,
     check_tensors,
-    complete,
-    first_gpu,
     model_file,
     read_engine_config,
     read_model_config,
 )
 from backend.parameters import read_parameters
+
+_log = logging.getLogger("isochrone")
 
 
 class TritonPythonModel:
@@ -38,9 +39,10 @@ class TritonPythonModel:
             check_scheduling(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
-            model = read_model_specs(file, first_gpu(config))
-            complete(config, model.inputs, model.outputs, model.max_batch_size)
-            check_tensors(config, model.inputs, model.outputs)  # here too: it saves starting a process for nothing
+            completed = complete_config(config, file)
+            check_tensors(config, completed.model)  # here too: it saves starting a process for nothing
+            for note in completed.notes:
+                _log.warning("isochrone: model '%s': %s", config["name"], note)
         except IsochroneError as error:
             raise _refused(config["name"], error) from None
         return auto_complete_model_config
@@ -57,7 +59,10 @@ class TritonPythonModel:
             with ExitStack() as undone:
                 engine = open_engine(asked)
                 undone.callback(engine.close)
-                self._instance = Instance(read_model_config(asked, config, engine.inputs, engine.outputs), engine)
+                model = specs_of(file, engine)
+                served = read_model_config(asked, config, model)
+                trial = tried(config, file, model, batch=asked.max_batch_size > 1)
+                self._instance = Instance(served, engine, trial)
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None

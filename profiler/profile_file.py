@@ -59,7 +59,10 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class ProfileFile(msgspec.Struct, frozen=True):
-    """The whole file; entries ascend with the batch size. Fields that are not known are ignored."""
+    """The whole file; entries ascend with the batch size. Fields that are not known are ignored.
+
+    shapes: of each input that was measured with, without its rows where the model batches; empty: not known.
+    """
 
     schema: int
     model: str
@@ -70,6 +73,7 @@ class ProfileFile(msgspec.Struct, frozen=True):
     features_from: str
     entries: tuple[Entry, ...]
     note: str | None = None
+    shapes: dict[str, tuple[int, ...]] = {}
 
     @property
     def identity(self) -> Identity:

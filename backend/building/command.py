@@ -47,8 +47,7 @@ def run_build(options: BuildOptions) -> None:
     out = options.out or options.model.with_name("model.plan")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out} is in no folder that exists")
-    inputs, _ = read_specs(options.model)
-    required = [spec for spec in inputs if not spec.optional]
+    required = [spec for spec in read_specs(options.model).inputs if not spec.optional]
     profiles = make_profiles(required, _batch_sizes(options), read_bounds(options.shapes))
     facts = _build(options, out, profiles)
     _tell(out, facts, batched=batches(required))

@@ -68,10 +68,15 @@ def is_plan(file: Path) -> bool:
 def read_model_specs(file: Path, device_id: int | None) -> ModelSpecs:
     """Inputs and outputs of a model file, without preparing it to run where that can be. Raises ConfigError."""
     if not is_plan(file):
-        return ModelSpecs(*read_specs(file))
+        return read_specs(file)
     from backend.engines.tensorrt_loading import read_plan_specs  # noqa: PLC0415 - as above
 
     return read_plan_specs(file, device_id)
+
+
+def specs_of(file: Path, engine: Engine) -> ModelSpecs:
+    """What an open model's file declares: by the one reading of it, however its engine has changed the graph since."""
+    return ModelSpecs(engine.inputs, engine.outputs) if is_plan(file) else read_specs(file)
 
 
 def lanes_of(config: EngineConfig) -> int:

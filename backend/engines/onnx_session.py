@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import onnxruntime
 
 from backend.datatypes import BY_ONNX
-from backend.engines.protocol import TensorSpec
+from backend.engines.protocol import ModelSpecs, TensorSpec
 from backend.errors import ConfigError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
@@ -18,10 +19,19 @@ CPU = "CPUExecutionProvider"
 _NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
 
 
-def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a model file, without preparing it to run."""
+def read_specs(path: Path) -> ModelSpecs:
+    """What a model file declares, without preparing it to run: the one reading of a file, whatever optimising it finds.
+
+    Raises ConfigError.
+    """
     session = open_session(path, optimize=False)
-    return input_specs(session, path), output_specs(session, path)
+    inputs = _ranked(input_specs(session, path), path)
+    unserved = {node.name: why for node in session.get_outputs() if (why := _why_unserved(node)) is not None}
+    outputs = [_spec(node, path) for node in session.get_outputs() if node.name not in unserved]
+    if not outputs:
+        name, why = next(iter(unserved.items()))
+        raise ConfigError(f"no output of '{path}' can be served: '{name}' is {why}")
+    return ModelSpecs(inputs, _ranked(outputs, path), unserved=unserved)
 
 
 def input_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
@@ -31,8 +41,8 @@ def input_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[Tens
 
 
 def output_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
-    """All outputs."""
-    return tuple(_spec(node, path) for node in session.get_outputs())
+    """All outputs that can be served."""
+    return tuple(_spec(node, path) for node in session.get_outputs() if _why_unserved(node) is None)
 
 
 def open_session(
@@ -42,9 +52,12 @@ def open_session(
     optimize: bool = True,
     threads: int = 1,
     entries: Mapping[str, str] = _NO_ENTRIES,
+    content: bytes | None = None,
+    op_libraries: Sequence[str] = (),
 ) -> onnxruntime.InferenceSession:
     """providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's configuration.
 
+    content: a model in the place of the file's.
     Raises ConfigError.
     """
     if not path.is_file():
@@ -61,19 +74,45 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         # Its own fallback would hide why a provider cannot be had, and serve on another.
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            str(path) if content is None else content, options, providers=list(providers), enable_fallback=0
+        )
     except Exception as error:
         raise ConfigError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
 
 
 def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> TensorSpec:
-    if node.type not in BY_ONNX:
-        raise ConfigError(
-            f"'{node.name}' of '{path}' has type {node.type}, which cannot be served; "
-            f"types that can: {', '.join(sorted(BY_ONNX))}"
-        )
-    shape = tuple(d if isinstance(d, int) else -1 for d in node.shape)
-    return TensorSpec(node.name, BY_ONNX[node.type], shape, optional)
+    if (why := _why_unserved(node)) is not None:
+        raise ConfigError(f"'{node.name}' of '{path}' is {why}")
+    # No request and no config.pbtxt of Triton's can hold a dimension of 0, but for one that is dynamic.
+    shape = tuple(d if isinstance(d, int) and d > 0 else -1 for d in node.shape)
+    names = tuple("" if d is None else str(d) for d in node.shape)
+    return TensorSpec(node.name, BY_ONNX[node.type], shape, optional, dim_names=names)
+
+
+def _why_unserved(node: onnxruntime.NodeArg) -> str | None:
+    """Why no tensor of Triton can hold it, None where one can."""
+    if node.type in BY_ONNX:
+        return None
+    if node.type.startswith(("seq(map(", "map(")):
+        advice = "export the classifier without ZipMap (skl2onnx: options={'zipmap': False}), so that it is a tensor"
+    elif node.type.startswith(("seq(", "optional(")):
+        advice = "let the model give it as a tensor, as with ConcatFromSequence or OptionalGetElement"
+    else:
+        advice = f"types that can be served: {', '.join(sorted(BY_ONNX))}"
+    return f"{node.type}, which cannot be served; {advice}"
+
+
+def _ranked(specs: Sequence[TensorSpec], path: Path) -> tuple[TensorSpec, ...]:
+    """The tensors, those of unknown rank marked: ONNX Runtime shows them as it shows scalars."""
+    if all(spec.shape for spec in specs):
+        return tuple(specs)
+    import onnx  # noqa: PLC0415 - a process that serves keeps no more of it than it must
+
+    graph = onnx.load(path, load_external_data=False).graph
+    values = (*graph.input, *graph.output)
+    open_ = {value.name for value in values if not value.type.tensor_type.HasField("shape")}
+    return tuple(replace(spec, ranked=bool(spec.shape) or spec.name not in open_) for spec in specs)
 
 
 def first_line(error: Exception) -> str:

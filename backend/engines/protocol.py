@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -40,24 +41,32 @@ class Alone(AbstractContextManager[None]):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as the model file has it; −1 stands for a dynamic dimension.
+    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
 
-    optional: an input that the model has a default for.
+    optional: an input that the model has a default for. ranked: False where the file leaves even the number of
+    dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
+    have one length, and a name of digits is a length that the file fixes although it is served as dynamic.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
     optional: bool = False
+    ranked: bool = True
+    dim_names: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class ModelSpecs:
-    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are."""
+    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
+
+    unserved: outputs that no tensor of Triton can hold, with why and what to do.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
+    unserved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,7 +13,7 @@ from backend.engine_host.channel import ProtocolError
 from backend.engine_host.messages import PROTOCOL, Open, Spec
 from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
 from backend.engines.shared_link import EngineLink
-from backend.errors import EngineError
+from backend.errors import EngineLostError
 from backend.model_config import EngineConfig
 
 _TRIES = 2
@@ -44,7 +44,9 @@ class SharedEngine:
                 return session.lane(lane).run(core, feeds, outputs)
             except (ConnectionError, ProtocolError):
                 self._link.lost(session)
-        raise EngineError("the model's run failed: the engine process died, and died again when the batch was run anew")
+        raise EngineLostError(
+            "the model's run failed: the engine process died, and died again when the batch was run anew"
+        )
 
     def close(self) -> None:
         """See `Engine.close`."""

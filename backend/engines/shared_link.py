@@ -11,7 +11,7 @@ from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Open, Opened, Refused, decode_opened
 from backend.engines.shared_session import Session
 from backend.engines.shared_watch import Watch
-from backend.errors import ConfigError, EngineError, IsochroneError, ServerError
+from backend.errors import ConfigError, EngineLostError, IsochroneError, ServerError
 from backend.runtime_dir import meeting_point
 
 CONNECT_S = 15.0
@@ -44,18 +44,18 @@ class EngineLink:
         return self._opened
 
     def session(self) -> Session:
-        """The one to use now. Raises EngineError where there is none within `BACK_WITHIN_S`."""
+        """The one to use now. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._session is not None or self._failure is not None or self._closing.is_set(),
                 BACK_WITHIN_S,
             )
             if self._closing.is_set():
-                raise EngineError("the model is being unloaded")
+                raise EngineLostError("the model is being unloaded")
             if self._session is not None:
                 return self._session
             why = self._failure or f"it is not back after {BACK_WITHIN_S:g} s"
-        raise EngineError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
+        raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
 
     def lost(self, session: Session) -> None:
         """A lane of that session found the engine process gone."""

@@ -123,7 +123,7 @@ def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]
         return []
     engines.callback(engine.close)
     return [
-        Task(job, size, Rounds(partial(timed_run, job.config, engine, size), budget_ns, clock=clock))
+        Task(job, size, Rounds(partial(timed_run, job.config, engine, job.inputs, size), budget_ns, clock=clock))
         for size in job.missing
     ]
 

@@ -13,13 +13,16 @@ from rich.console import Console
 from backend.engines.loading import open_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
+from backend.load_profile import Inputs, inputs_of
 from backend.model_config import ModelConfig
 from backend.profiling import report
 from backend.profiling.campaign import Hooks, run_campaign
+from backend.profiling.given_inputs import GivenInputs
 from backend.profiling.job import Job, check_batch_sizes
-from backend.profiling.repository import ModelVersion, find_versions, served_config
+from backend.profiling.repository import ModelVersion, find_versions, served_model
 from backend.runtime_dir import runtime_dir
 from backend.stages import console
+from backend.trial.messages import Trial
 from profiler.brief import batch_sizes
 from profiler.profile_file import NAME
 
@@ -29,7 +32,10 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """batch_sizes: as the user wrote them, none: powers of two up to max_batch_size. seconds: per entry at most."""
+    """batch_sizes: as the user wrote them, none: powers of two up to max_batch_size. seconds: per entry at most.
+
+    inputs: a file of arrays, by input, of one request of the one model that is profiled.
+    """
 
     model_repository: Path
     models: tuple[str, ...] = ()
@@ -37,6 +43,7 @@ class ProfileOptions:
     json: Path | None = None
     again: bool = False
     seconds: float = BUDGET_S
+    inputs: Path | None = None
 
 
 def profile(options: ProfileOptions, open_model: Callable[[ModelConfig], Engine] = open_engine) -> int:
@@ -46,8 +53,13 @@ def profile(options: ProfileOptions, open_model: Callable[[ModelConfig], Engine]
     if not 0 < options.seconds <= 3600:
         raise ConfigError(f"--seconds {options.seconds:g} must be above 0 and at most 3600")
     _check_json(options.json)
+    given = None
+    if options.inputs is not None:
+        if len(options.models) != 1:
+            raise ConfigError(f"--inputs {options.inputs} are of one model; name it with --model")
+        given = GivenInputs(options.inputs)
     versions, failed = find_versions(options.model_repository, options.models)
-    jobs = _jobs(versions, sizes, failed, open_model)
+    jobs = _jobs(versions, sizes, failed, given, open_model)
     out = console()
     interrupted = _measure(jobs, options, out)
     if any(job.file and job.file.entries for job in jobs):
@@ -77,6 +89,7 @@ def _jobs(
     versions: list[ModelVersion],
     sizes: tuple[int, ...],
     failed: dict[str, str],
+    given: GivenInputs | None,
     open_model: Callable[[ModelConfig], Engine],
 ) -> list[Job]:
     """One per version that can be read; the others go to `failed`."""
@@ -84,15 +97,29 @@ def _jobs(
     for version in versions:
         path = version.directory / NAME
         try:
-            config = served_config(version)
+            config, trial = served_model(version)
+            inputs = _inputs(config, trial, given)
             if not os.access(version.directory, os.W_OK):
                 raise ConfigError(f"'{path}' cannot be written: the directory does not permit it")
         except ConfigError as error:
             failed[version.model] = str(error)
             continue
         check_batch_sizes(config, sizes)  # a wrong option ends the command, where a broken model does not
-        jobs.append(Job(config, path, sizes or tuple(batch_sizes(max(1, config.max_batch_size))), open_model))
+        own = sizes or tuple(batch_sizes(max(1, config.max_batch_size)))
+        jobs.append(Job(config, path, own, open_model, inputs))
     return jobs
+
+
+def _inputs(config: ModelConfig, trial: Trial, given: GivenInputs | None) -> Inputs:
+    """What to measure with. Raises ConfigError where nothing is known to run."""
+    if given is not None:
+        return given.of(config)
+    inputs = inputs_of(config, trial)
+    if inputs is None:
+        raise ConfigError(
+            f"{trial.why}; name inputs that run with model_warmup in config.pbtxt, or give --inputs FILE.npz"
+        )
+    return inputs
 
 
 def _measure(jobs: list[Job], options: ProfileOptions, out: Console) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
+from backend.load_profile import Inputs, shapes_of
 from backend.model_config import ModelConfig
 from profiler.feature_source import FeatureSource
 from profiler.profile_file import (
@@ -28,12 +29,16 @@ from profiler.rounds import Measured
 
 @dataclass
 class Job:
-    """Batch sizes of one model version. `error`: why it ended early. `redone`: why what the file held was dropped."""
+    """Batch sizes of one model version. `inputs`: what it is measured with.
+
+    `error`: why it ended early. `redone`: why what the file held was dropped.
+    """
 
     config: ModelConfig
     path: Path
     batch_sizes: tuple[int, ...]
     open: Callable[[ModelConfig], Engine]
+    inputs: Inputs
     file: ProfileFile | None = None
     measured: set[int] = field(default_factory=set)
     redone: str | None = None
@@ -64,6 +69,7 @@ class Job:
             identity.model_sha256,
             found.features_from if found else "",
             tuple(entry for entry in (found.entries if found else ()) if entry.batch_size not in dropped),
+            shapes=shapes_of(self.config, self.inputs),
         )
 
     def begin(self, found: ProfileFile, source: FeatureSource) -> None:

@@ -11,22 +11,26 @@ from pathlib import Path
 from backend.device.cuda import profiled
 from backend.engines.loading import engine_of, open_here
 from backend.errors import ConfigError, IsochroneError
-from backend.load_profile import timed_run
-from backend.profiling.repository import ModelVersion, read_config, served_config
+from backend.load_profile import inputs_of, timed_run
+from backend.profiling.repository import ModelVersion, read_config, served_model
 
 
 def run_one(directory: Path, batch_size: int) -> None:
     """Once to warm up, once to be counted. directory: the model's version. Raises IsochroneError."""
     folder = directory.parent
-    config = served_config(ModelVersion(folder.name, directory.name, directory, read_config(folder / "config.pbtxt")))
+    version = ModelVersion(folder.name, directory.name, directory, read_config(folder / "config.pbtxt"))
+    config, trial = served_model(version)
+    inputs = inputs_of(config, trial)
+    if inputs is None:
+        raise ConfigError(trial.why)
     if config.device_id is None:
         raise ConfigError(f"model '{config.name}' runs on the CPU, where there is nothing for Nsight Compute to count")
     file = config.model_file
     engine = open_here(engine_of(file), file, config.options(1))
     try:
-        timed_run(config, engine, batch_size)
+        timed_run(config, engine, inputs, batch_size)
         with profiled(config.device_id):
-            timed_run(config, engine, batch_size)
+            timed_run(config, engine, inputs, batch_size)
     finally:
         engine.close()
 

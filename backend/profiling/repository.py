@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.engines.loading import read_model_specs
+from backend.completion import complete_config, tried
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, complete, first_gpu, model_file, read_engine_config, read_model_config
+from backend.model_config import ModelConfig, first_gpu, model_file, read_engine_config, read_model_config
+from backend.trial.messages import Trial
 
 BACKEND = "isochrone"
 
@@ -50,15 +51,13 @@ def find_versions(repository: Path, models: Sequence[str] = ()) -> tuple[list[Mo
     return found, failed
 
 
-def served_config(version: ModelVersion) -> ModelConfig:
-    """The configuration as the backend would serve it. Raises ConfigError."""
+def served_model(version: ModelVersion) -> tuple[ModelConfig, Trial]:
+    """The configuration as the backend would serve it, and inputs that the model runs on. Raises ConfigError."""
     config = {**version.config, "name": version.model}
     file = model_file(version.directory, config)
-    device_id = first_gpu(config)
-    model = read_model_specs(file, device_id)
-    complete(config, model.inputs, model.outputs, model.max_batch_size)
-    engine = read_engine_config(config, version.version, file, device_id)
-    return read_model_config(engine, config, model.inputs, model.outputs)
+    model = complete_config(config, file).model
+    engine = read_engine_config(config, version.version, file, first_gpu(config))
+    return read_model_config(engine, config, model), tried(config, file, model, batch=False)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
 from backend.load.workload import Workload, check_deadlines, check_models, read_workload
-from backend.profiling.repository import find_versions, served_config
+from backend.profiling.repository import find_versions, served_model
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
@@ -99,7 +99,7 @@ def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
     for version in versions:
         if version.model not in asked:
             continue
-        config = served_config(version)
+        config = served_model(version)[0]
         path = version.directory / NAME
         try:
             profile = read_profile(path)

@@ -39,7 +39,8 @@ def need_all(records: Records) -> None:
 
 def _profile(records: Records, model: str, engine: str, say: Callable[[str], None]) -> None:
     config = records.target.config(records.models, model, engine)
-    job = Job(config, config.model_file.with_name(NAME), records.plan.batch_sizes, open_engine)
+    inputs = records.target.inputs(records.models, model, engine)
+    job = Job(config, config.model_file.with_name(NAME), records.plan.batch_sizes, open_engine, inputs)
     hooks = Hooks(lambda *_: None, lambda _: None, say)
     run_campaign([job], hooks, directory=runtime_dir(), budget_ns=round(records.plan.profile_seconds * 1e9))
     if job.error:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.completion import tried
 from backend.device.facts import open_gpu
 from backend.device.mps import mps_runs
 from backend.engines.loading import read_model_specs
+from backend.engines.protocol import ModelSpecs
 from backend.engines.tensorrt_import import import_tensorrt
 from backend.errors import ConfigError
 from backend.lanes import cores
+from backend.load_profile import Inputs, inputs_of
 from backend.model_config import ModelConfig, complete, read_engine_config, read_model_config
 from benchmarks.repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name, package_version
@@ -45,6 +48,17 @@ class Target:
 
     def config(self, repository: Path, model: str, engine: str) -> ModelConfig:
         """A model as it is served here, its engine in this process. Raises ConfigError."""
+        return self._served(repository, model, engine)[0]
+
+    def inputs(self, repository: Path, model: str, engine: str) -> Inputs:
+        """What it is profiled with. Raises ConfigError where nothing made up runs."""
+        config, stated, specs = self._served(repository, model, engine)
+        trial = tried(stated, config.model_file, specs, batch=True)
+        if (inputs := inputs_of(config, trial)) is None:
+            raise ConfigError(trial.why)
+        return inputs
+
+    def _served(self, repository: Path, model: str, engine: str) -> tuple[ModelConfig, dict[str, Any], ModelSpecs]:
         file = repository / model / "1" / _FILES[engine]
         stated: dict[str, Any] = {
             "name": model,
@@ -52,9 +66,9 @@ class Target:
             "parameters": {"engine": {"string_value": engine}, "engine_process": {"string_value": "own"}},
         }
         specs = read_model_specs(file, self.device_id)
-        complete(stated, specs.inputs, specs.outputs, specs.max_batch_size)
+        complete(stated, specs.inputs, specs.outputs)
         asked = read_engine_config(stated, "1", file, self.device_id)
-        return read_model_config(asked, stated, specs.inputs, specs.outputs)
+        return read_model_config(asked, stated, specs), stated, specs
 
     def pinned_to(self) -> list[int] | None:
         """The cores of the lanes, None where lanes are not cores."""

@@ -22,7 +22,7 @@ from backend.errors import ConfigError, EngineError
 from backend.load_profile import profile_at_load
 from backend.profiling import one_batch
 from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
-from backend.profiling.repository import find_versions, served_config
+from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE
 from predictor.workload import Load
 from profiler.feature_source import NeutralFeatures
@@ -90,10 +90,10 @@ def test_a_rerun_measures_only_what_is_missing(repository: Path) -> None:
 def test_an_interrupt_keeps_what_is_done(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = load_module.timed_run
 
-    def interrupted(config: Any, engine: Any, size: int) -> int:
+    def interrupted(config: Any, engine: Any, inputs: Any, size: int) -> int:
         if config.name == "b":
             raise KeyboardInterrupt
-        return real(config, engine, size)
+        return real(config, engine, inputs, size)
 
     monkeypatch.setattr(campaign_module, "_OPEN_BYTES_MAX", 1)  # a, then b
     monkeypatch.setattr(campaign_module, "timed_run", interrupted)
@@ -109,10 +109,10 @@ def test_an_interrupt_keeps_what_is_done(repository: Path, monkeypatch: pytest.M
 def test_a_failing_model_does_not_stop_the_others(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = load_module.timed_run
 
-    def failing(config: Any, engine: Any, size: int) -> int:
+    def failing(config: Any, engine: Any, inputs: Any, size: int) -> int:
         if config.name == "a":
             raise EngineError("the model's run failed: no reason")
-        return real(config, engine, size)
+        return real(config, engine, inputs, size)
 
     monkeypatch.setattr(campaign_module, "timed_run", failing)
     assert run(repository) == 1
@@ -182,14 +182,14 @@ class Halves:
 
 def test_serving_uses_the_file_of_this_device_only(repository: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(repository, models=("a",))
-    config = served_config(find_versions(repository, ["a"])[0][0])
+    config, trial = served_model(find_versions(repository, ["a"])[0][0])
     engine = open_engine(config)
     path = repository / "a" / "1" / "profile.json"
     own = json.loads(path.read_bytes())
     own["entries"][0].update(p50_ns=123_456_789, p95_ns=123_456_789)
     path.write_bytes(msgspec.json.encode(own))
-    assert profile_at_load(config, engine).at(1).solo_ns == 123_456_789
+    assert profile_at_load(config, engine, trial).profile.at(1).solo_ns == 123_456_789
     path.write_bytes(msgspec.json.encode({**own, "device": "another"}))
     with caplog.at_level(logging.WARNING):
-        assert profile_at_load(config, engine).at(1).solo_ns < 100_000_000
+        assert profile_at_load(config, engine, trial).profile.at(1).solo_ns < 100_000_000
     assert "measured on another device ('another'" in caplog.text

@@ -17,8 +17,13 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from backend.engines.onnx import OnnxEngine
+from backend.engines.onnx_session import read_specs
 from backend.lanes import cores, teams
+from backend.profiling.repository import read_config
 from backend.server.embedded import EmbeddedServer
+from backend.trial.launch import remember, remembered_name
+from backend.trial.messages import Fill, Trial
+from backend.trial.question import question_of
 from predictor.workload import Load, ModelProfile
 from profiler.brief import SCHEMA, BriefProfile, Identity, ProfileFile
 from profiler.host import cpu_name
@@ -42,11 +47,25 @@ def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float,
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     identity = Identity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
     engine.close()
+    remember_trial(server, model_folder, max_batch_size)
     sizes = tuple(sorted({1, identity.max_batch_size}))
     load = Load(solo_ns=round(solo_ms * 1e6), compute=0.5, l2=0.1, dram=0.1)
     profile = ProfileFile(SCHEMA, identity, BriefProfile(ModelProfile(sizes, (load,) * len(sizes))))
     name = hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()
     write_json(server.runtime_dir / "profiles" / f"{name}.json", profile)
+
+
+def remember_trial(server: EmbeddedServer, model_folder: Path, rows_max: int) -> None:
+    """As if the model had been tried: batching changes no answer, where the shapes leave it open to be batched."""
+    (file,) = model_folder.glob("*/model.onnx")
+    config = read_config(model_folder / "config.pbtxt")
+    model = read_specs(file)
+    question = question_of({**config, "max_batch_size": rows_max if rows_max > 1 else 0}, file, model, None)
+    made_up = {
+        spec.name: Fill(tuple(1 if d == -1 else d for d in spec.shape)) for spec in model.inputs if not spec.optional
+    }
+    path = server.runtime_dir / "trials" / remembered_name(question)
+    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
 
 
 def load(server: EmbeddedServer, models: Iterable[str]) -> dict[str, str]:

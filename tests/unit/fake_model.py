@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from backend.batch import Batch, feeds
-from backend.dispatcher import Dispatcher, Handlers, Outputs
+from backend.batch import Answered, Batch, feeds
+from backend.dispatcher import Dispatcher, Handlers
 from backend.engines.protocol import Alone, Executing, Ran
 from backend.request import Pending
 from backend.runtime_dir import meeting_point
@@ -53,7 +53,7 @@ class FakeModel:
         """Those that are executed as with the device to themselves."""
         self.at_once = self.at_once_most = 0
         self.done: dict[int, Batch] = {}
-        self.results: dict[int, Outputs | Exception] = {}
+        self.results: dict[int, Answered] = {}
         self.rejects: dict[int, Reject] = {}
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
@@ -101,7 +101,7 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def _run(self, batch: Batch, executing: Executing) -> Outputs:
+    def _run(self, batch: Batch, executing: Executing) -> list[Answered]:
         with self.changed:
             self.started.append(batch)
             self.alone += [batch] if isinstance(executing, Alone) else []
@@ -116,12 +116,12 @@ class FakeModel:
             raise self.error
         return [[] for _ in batch.requests]
 
-    def _done(self, batch: Batch, result: Outputs | Exception) -> None:
+    def _done(self, batch: Batch, answers: list[Answered]) -> None:
         with self.changed:
-            for request in batch.requests:
+            for request, answer in zip(batch.requests, answers, strict=True):
                 self.ends[request.id] += 1
                 self.done[request.id] = batch
-                self.results[request.id] = result
+                self.results[request.id] = answer
             self.changed.notify_all()
 
     def _rejected(self, request: Pending, reject: Reject) -> None:

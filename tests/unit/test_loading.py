@@ -128,7 +128,7 @@ def test_what_a_plan_takes_is_known_without_a_gpu(plan: Path) -> None:
     assert [(t.name, t.datatype.config, t.shape) for t in model.inputs] == [("x", "TYPE_FP16", (-1, 3))]
     assert model.max_batch_size == 8
     stated: dict[str, Any] = {"name": "m"}
-    complete(stated, model.inputs, model.outputs, model.max_batch_size)
+    complete(stated, model.inputs, model.outputs, model.max_batch_size or 0)
     assert stated["max_batch_size"] == 8
     assert stated["input"] == [{"name": "x", "data_type": "TYPE_FP16", "dims": [3]}]
 
@@ -144,9 +144,9 @@ def test_a_plan_for_a_static_batch_does_not_batch(plan: Path) -> None:
     model = read_model_specs(plan, None)
     assert model.max_batch_size == 0
     stated: dict[str, Any] = {"name": "m", "max_batch_size": 8}
-    complete(stated, model.inputs, model.outputs, model.max_batch_size)
+    complete(stated, model.inputs, model.outputs, model.max_batch_size or 0)
     with pytest.raises(ConfigError) as refused:
-        read_model_config(read_engine_config(stated, "1", plan, 0), stated, model.inputs, model.outputs)
+        read_model_config(read_engine_config(stated, "1", plan, 0), stated, model)
     assert str(refused.value) == (
         "max_batch_size is above 0, but input 'x' of the model has shape [4, 3] without a dynamic first dimension; "
         "use max_batch_size: 0"

@@ -25,6 +25,7 @@ _CONTRACT = {
     "isochrone_bound_held_total",
     "isochrone_decisions_total",
     "isochrone_fail_open_total",
+    "isochrone_batches_rerun_total",
     "isochrone_samples_lost_total",
     "isochrone_decision_us",
 }

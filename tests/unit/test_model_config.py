@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 
 from backend.datatypes import BY_CONFIG
-from backend.engines.protocol import TensorSpec
+from backend.engines.protocol import ModelSpecs, TensorSpec
 from backend.errors import ConfigError
-from backend.model_config import ModelConfig, check_tensors, complete, model_file, read_engine_config, read_model_config
+from backend.model_config import (
+    ModelConfig,
+    check_tensors,
+    complete,
+    may_batch,
+    model_file,
+    read_engine_config,
+    read_model_config,
+)
 
 Config = dict[str, Any]
 
@@ -24,7 +32,8 @@ SCORES = tensor("scores", -1, 1000)
 
 
 def completed(config: Config, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Config:
-    complete(config, inputs, outputs)
+    """As for a model whose answers batching does not change."""
+    complete(config, inputs, outputs, 8 if may_batch(config, inputs, outputs) else 0)
     return config
 
 
@@ -34,7 +43,7 @@ def stated(name: str, *dims: int, datatype: str = "FP32", **more: object) -> Con
 
 def read(config: Config, inputs: list[TensorSpec], outputs: list[TensorSpec], gpu: int | None = None) -> ModelConfig:
     asked = read_engine_config({"name": "m", **config}, "3", Path("m/3/model.onnx"), gpu)
-    return read_model_config(asked, config, inputs, outputs)
+    return read_model_config(asked, config, ModelSpecs(tuple(inputs), tuple(outputs)))
 
 
 def refused(config: Config, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
@@ -68,7 +77,7 @@ def test_a_model_with_fixed_shapes_does_not_batch() -> None:
 def test_a_scalar_output_keeps_a_model_from_batching() -> None:
     config = completed({}, [IMAGE], [SCORES, tensor("loss")])
     assert config.get("max_batch_size", 0) == 0
-    assert config["output"][1] == stated("loss", 1)
+    assert config["output"][1] == stated("loss", -1)
 
 
 def test_full_shapes_in_the_configuration_mean_no_batching() -> None:
@@ -109,7 +118,7 @@ def test_a_named_tensor_is_filled_in_where_it_says_less() -> None:
 
 def test_a_scalar_per_request_has_one_dimension_in_triton() -> None:
     config = completed({"max_batch_size": 4}, [tensor("x", -1)], [tensor("y", -1)])
-    assert (config["input"], config["output"]) == ([stated("x", 1)], [stated("y", 1)])
+    assert (config["input"], config["output"]) == ([stated("x", 1)], [stated("y", -1)])
 
 
 def test_an_input_with_a_default_is_left_out_and_does_not_decide_on_batching() -> None:
@@ -140,7 +149,7 @@ def test_what_is_filled_in_is_accepted() -> None:
         ([tensor("x", -1, datatype="STRING"), tensor("k", optional=True)], [tensor("y", -1, 3)]),
     ):
         config = completed({"name": "m"}, inputs, outputs)
-        check_tensors(config, inputs, outputs)
+        check_tensors(config, ModelSpecs(tuple(inputs), tuple(outputs)))
         read(config, inputs, outputs)
 
 
@@ -185,10 +194,11 @@ def test_a_reshape_is_what_the_model_takes() -> None:
     assert served.reshaped == {"scores": (10, 100)}
 
 
-def test_a_scalar_output_is_given_the_dimension_that_triton_wants() -> None:
-    assert read(completed({"max_batch_size": 4}, [IMAGE], [tensor("y", -1)]), [IMAGE], [tensor("y", -1)]).reshaped == {
-        "y": (1,)
-    }
+def test_an_output_without_dimensions_is_given_the_one_that_the_user_states() -> None:
+    one_per_row = [tensor("y", -1)]
+    assert read(completed({"max_batch_size": 4}, [IMAGE], one_per_row), [IMAGE], one_per_row).reshaped == {}
+    config = completed({"max_batch_size": 4, "output": [stated("y", 1)]}, [IMAGE], one_per_row)
+    assert read(config, [IMAGE], one_per_row).reshaped == {"y": (1,)}
 
 
 def test_an_input_with_a_default_may_be_optional() -> None:

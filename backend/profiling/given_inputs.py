@@ -1,0 +1,48 @@
+"""Inputs that the user gives to profile a model with: an `.npz` with one array per input, of one request."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from backend.engines.protocol import Array
+from backend.errors import ConfigError, RequestError
+from backend.load_profile import Inputs
+from backend.model_config import ModelConfig
+from backend.request import read_tensor
+
+
+class GivenInputs:
+    """Raises ConfigError where the file cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._arrays: dict[str, Array] = {name: file[name] for name in file.files}
+        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"--inputs {path} cannot be read as an .npz of arrays: {error}") from None
+
+    def of(self, config: ModelConfig) -> Inputs:
+        """For a model as it is served. Raises ConfigError where an input is missing, or is not what it takes."""
+        batching = config.max_batch_size > 0
+        found: dict[str, Array] = {}
+        for spec in config.inputs:
+            if spec.name in self._arrays:
+                given = self._arrays[spec.name]
+                given = given.astype(object) if spec.datatype.numpy.hasobject else given
+                try:
+                    found[spec.name] = read_tensor(spec, given, batching)
+                except RequestError as error:
+                    raise ConfigError(f"--inputs {self._path}: {error}") from None
+            elif not spec.optional:
+                raise ConfigError(f"--inputs {self._path} has no array '{spec.name}', an input of '{config.name}'")
+        return partial(_rows, found)
+
+
+def _rows(arrays: dict[str, Array], rows: int | None) -> dict[str, Array]:
+    """The request's rows, repeated or cut to so many."""
+    return {name: a if rows is None else np.resize(a, (rows, *a.shape[1:])) for name, a in arrays.items()}

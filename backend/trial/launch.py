@@ -1,0 +1,79 @@
+"""Has a model file tried in a process of its own, and remembers what was found beside the profiles."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import ServerError
+from backend.runtime_dir import runtime_dir
+from backend.trial.messages import SCHEMA, Question, Trial
+from backend.trial.process import WALL_S
+from profiler.child import ChildError, run_module
+from profiler.store import keep_newest, read_json, write_json
+
+_FILES_MAX = 256
+_NOT_LASTING_S = 120.0
+"""So long a trial is remembered that may find something else next time: a load asks twice."""
+
+
+class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trial in a file."""
+
+    schema: int
+    question: Question
+    trial: Trial
+
+
+def try_file(question: Question, *, batch: bool) -> Trial:
+    """What is known of the model file, tried now where nothing is. Never raises: a trial that fails says why.
+
+    batch: try batching, too.
+    """
+    path = _remembered_path(question)
+    if path is not None and (known := _read(path, question)) is not None and (known.batch or not batch):
+        return known
+    arguments = [msgspec.json.encode(question).decode(), *(["batch"] if batch else [])]
+    try:
+        found = msgspec.json.decode(run_module("backend.trial.process", arguments, timeout_s=WALL_S), type=Trial)
+    except ChildError as error:
+        found = Trial(batch=batch, why=f"what it does to made-up inputs could not be seen ({error})", lasting=False)
+    except msgspec.DecodeError as error:
+        found = Trial(batch=batch, why=f"its trial gave an answer that cannot be read ({error})", lasting=False)
+    if path is not None:
+        remember(path, question, found)
+    return found
+
+
+def _remembered_path(question: Question) -> Path | None:
+    """Where the trial of a question is kept, None where the runtime folder cannot be used."""
+    try:
+        return runtime_dir() / "trials" / remembered_name(question)
+    except ServerError:
+        return None
+
+
+def remembered_name(question: Question) -> str:
+    """The name of its file."""
+    return f"{hashlib.sha256(msgspec.json.encode((SCHEMA, question))).hexdigest()}.json"
+
+
+def remember(path: Path, question: Question, trial: Trial) -> None:
+    """Keep it for the next load; a folder that refuses is no reason to fail."""
+    try:
+        write_json(path, Remembered(SCHEMA, question, trial))
+        keep_newest(path.parent, _FILES_MAX)
+    except OSError:
+        return
+
+
+def _read(path: Path, question: Question) -> Trial | None:
+    found = read_json(path, Remembered)
+    if found is None or (found.schema, found.question) != (SCHEMA, question):
+        return None
+    if not found.trial.lasting and time.time() - path.stat().st_mtime > _NOT_LASTING_S:
+        return None
+    return found.trial

@@ -1,0 +1,136 @@
+"""Tries a model file on made-up inputs, in a process of its own: `python -m backend.trial.process QUESTION [batch]`.
+
+A model that crashes, takes all memory or never ends on inputs that nobody sent does so here, and not where it serves.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
+from backend.engines.loading import read_model_specs
+from backend.engines.protocol import ModelSpecs
+from backend.errors import IsochroneError
+from backend.model_config import may_have_rows
+from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
+from backend.trial.inside import check_inside
+from backend.trial.messages import MadeUp, Question, Trial
+from backend.trial.operators import explanation
+from backend.trial.search import ExpiredError, Run, Search
+from backend.trial.session import Opened, opened
+
+BUDGET_S = 10.0
+"""CPU time for all that is tried."""
+WALL_S = 60.0
+_NICENESS = 5
+_MORE_ROUNDS_S = 0.25
+"""Further rounds over other rows while all of them together take less: they find what depends on the values."""
+_ROUNDS_MAX = 8
+_MEMORY_MIN_BYTES = 2 << 30
+
+
+class Clock:
+    """What is left of the budget."""
+
+    def __init__(self, budget_s: float = BUDGET_S) -> None:
+        self._begin_s, self._budget_s = time.process_time(), budget_s
+
+    def check(self) -> None:
+        """Raises ExpiredError."""
+        if time.process_time() - self._begin_s > self._budget_s:
+            raise ExpiredError
+
+
+def answer(question: Question, *, batch: bool) -> Trial:
+    """Raises IsochroneError where the file cannot be opened."""
+    specs = read_model_specs(Path(question.file), question.device_id)
+    with opened(question, specs.outputs) as model:
+        return try_model(question, specs, model, Clock(), batch=batch)
+
+
+def try_model(question: Question, specs: ModelSpecs, model: Opened, clock: Clock, *, batch: bool) -> Trial:
+    """With the model open."""
+    run = model.run
+    search = Search(run, specs.inputs, question.dims, question.samples, clock.check)
+    as_batch: MadeUp | None = None
+    verdict: tuple[bool | None, str] = (None, "")
+    try:
+        if may_have_rows(specs.inputs, specs.outputs):
+            as_batch = search.find(batch=True)
+        if batch:
+            verdict = _verdict(question, specs, model, search, clock, as_batch)
+        as_is = None if verdict[0] else search.find(batch=False)
+    except ExpiredError:
+        why = verdict[1] or f"what it does to made-up inputs could not be seen within {BUDGET_S:g} s"
+        return Trial(as_batch, None, batch, verdict[0], why, lasting=False)
+    why = verdict[1]
+    if as_batch is None and as_is is None:
+        why = f"it does not run on made-up inputs ({search.error})"
+    return Trial(as_batch, as_is, batch, verdict[0], why)
+
+
+def _verdict(
+    question: Question, specs: ModelSpecs, model: Opened, search: Search, clock: Clock, made_up: MadeUp | None
+) -> tuple[bool | None, str]:
+    """Whether batching changes no answer, and why not."""
+    if made_up is None:
+        return None, f"it does not run on made-up inputs ({search.error})"
+    names = [spec.name for spec in specs.outputs]
+    rows_max = min(question.rows_max, ROWS_MAX)
+    try:
+        _rounds(model.run, specs, names, made_up, rows_max, clock)
+        if (other := search.other_lengths(made_up, batch=True)) is not None:
+            check_batching(model.run, specs.inputs, names, other, rows_max, check_time=clock.check)
+        if model.look is not None:
+            check_inside(model.look, specs.inputs, made_up)
+    except RefutedError as refuted:
+        return False, f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
+    except UncheckedError as unchecked:
+        return None, str(unchecked)
+    return True, ""
+
+
+def _rounds(run: Run, specs: ModelSpecs, names: Sequence[str], made_up: MadeUp, rows_max: int, clock: Clock) -> None:
+    begin_s = time.process_time()
+    for seed in range(_ROUNDS_MAX):
+        check_batching(run, specs.inputs, names, made_up, rows_max, seed=seed, check_time=clock.check)
+        spent_s = time.process_time() - begin_s
+        if spent_s / (seed + 1) * (seed + 2) > _MORE_ROUNDS_S:
+            return
+
+
+def _limit_resources() -> None:
+    signal.alarm(round(WALL_S) + 5)  # should whoever asked be gone
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = max(_MEMORY_MIN_BYTES, available // 2)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the trial as one line of JSON; what cannot be opened is one sentence in the last line of stderr."""
+    _limit_resources()
+    try:
+        found = answer(msgspec.json.decode(arguments[0], type=Question), batch="batch" in arguments[1:])
+    except IsochroneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(msgspec.json.encode(found).decode(), flush=True)
+    os._exit(0)  # nothing is to be given back, which takes time where a model is large
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

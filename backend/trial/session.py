@@ -1,0 +1,129 @@
+"""Opens a model file for a trial and runs it with a limit on each run, so that a loop without end ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from backend.engines.onnx_session import first_line, open_session
+from backend.engines.protocol import Array, EngineOptions, TensorSpec
+from backend.errors import EngineError
+from backend.trial.inside import Look, is_small, with_all_outputs
+from backend.trial.messages import Question
+from backend.trial.search import Run
+
+RUN_LIMIT_S = 4.0
+_NOTHING_LOGGED = 4
+
+
+class Opened(NamedTuple):
+    """run: outputs in the model's order. look: all tensors inside, None where that cannot be had."""
+
+    run: Run
+    look: Look | None
+
+
+@contextmanager
+def opened(question: Question, outputs: Sequence[TensorSpec]) -> Iterator[Opened]:
+    """The model's run. ONNX runs on one CPU core wherever it is served: whether rows mix is the graph's doing.
+
+    Raises IsochroneError.
+    """
+    names = [spec.name for spec in outputs]
+    if question.engine == "onnxruntime":
+        file = Path(question.file)
+        session = open_session(file, op_libraries=question.op_libraries)
+        with _Limit() as limit:
+            look = partial(_look, cache(partial(_with_all_outputs, file, question.op_libraries)), limit)
+            yield Opened(lambda feeds: _run(session, names, feeds, limit), look if is_small(file) else None)
+        return
+    from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - needs a GPU
+
+    engine = open_plan(Path(question.file), EngineOptions(question.device_id, 1, question.rows_max))
+    try:
+        yield Opened(lambda feeds: engine.run(0, {name: [a] for name, a in feeds.items()}, names).outputs, None)
+    finally:
+        engine.close()
+
+
+def _with_all_outputs(file: Path, op_libraries: Sequence[str]) -> tuple[onnxruntime.InferenceSession, list[str]]:
+    content, names = with_all_outputs(file)
+    return open_session(file, optimize=False, content=content, op_libraries=op_libraries), names
+
+
+def _look(
+    open_once: Callable[[], tuple[onnxruntime.InferenceSession, list[str]]], limit: _Limit, feeds: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    """Raises EngineError, also where the graph cannot be opened so."""
+    try:
+        session, names = open_once()
+    except Exception as error:  # whatever onnx raises
+        raise EngineError(first_line(error)) from None
+    found = zip(names, _run(session, names, feeds, limit), strict=True)
+    return {name: array for name, array in found if isinstance(array, np.ndarray)}  # others are sequences
+
+
+def _run(
+    session: onnxruntime.InferenceSession, outputs: list[str], feeds: Mapping[str, Array], limit: _Limit
+) -> list[Array]:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _NOTHING_LOGGED
+    try:
+        with limit.of(lambda: setattr(options, "terminate", True)):
+            found: list[Array] = session.run(outputs, dict(feeds), options)
+    except Exception as error:  # ONNX Runtime's share no base class of their own
+        if options.terminate:
+            raise EngineError(f"it does not end within {RUN_LIMIT_S:g} s") from None
+        raise EngineError(first_line(error)) from None
+    return found
+
+
+class _Limit:
+    """A thread that breaks off a run that takes too long: ONNX Runtime looks between two operators."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._expire: Callable[[], None] | None = None
+        self._runs = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Limit:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    @contextmanager
+    def of(self, expire: Callable[[], None]) -> Iterator[None]:
+        with self._changed:
+            self._expire, self._runs = expire, self._runs + 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expire = None
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._closed:
+                if self._expire is None:
+                    self._changed.wait()
+                    continue
+                run = self._runs
+                self._changed.wait_for(lambda run=run: self._closed or self._runs != run, RUN_LIMIT_S)  # type: ignore[misc]
+                if self._expire is not None and self._runs == run:
+                    self._expire()
+                    self._expire = None
