@@ -56,7 +56,7 @@ class Instance:
             protocol=PROTOCOL,
             model=config.name,
             version=config.version,
-            max_batch_size=config.max_batch_size,
+            max_batch_size=config.max_batch_size if trial.splits else min(1, config.max_batch_size),
             lanes=parameters.device_lanes,
             profile=found.profile,
             interference_aware=parameters.interference_aware,

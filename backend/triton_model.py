@@ -62,6 +62,12 @@ class TritonPythonModel:
                 model = specs_of(file, engine)
                 served = read_model_config(asked, config, model)
                 trial = tried(config, file, model, batch=asked.max_batch_size > 1)
+                if trial.batches is False and asked.max_batch_size > 1:
+                    _log.warning(
+                        "isochrone: model '%s': max_batch_size in config.pbtxt is %d, but batching changes answers: %s%s",
+                        *(asked.name, asked.max_batch_size, trial.why),
+                        "" if trial.splits else ", so each request runs by itself",
+                    )
                 self._instance = Instance(served, engine, trial)
                 undone.pop_all()
         except IsochroneError as error:

@@ -31,15 +31,25 @@ _Answers = list[Array]
 
 
 class RefutedError(Exception):
-    """Batching changes an answer; its text is a clause that says which. random: it changes from run to run anyway."""
+    """Batching changes an answer; its text is a clause that says which.
+
+    random: it changes from run to run anyway. splits: whether outputs still have a row for each row of the batch.
+    """
 
     random = False
+    splits = True
 
 
 class RandomAnswerError(RefutedError):
     """The same request has other answers each time, so nothing can be compared."""
 
     random = True
+
+
+class ShapeRefutedError(RefutedError):
+    """Outputs of a batch cannot be told apart by rows."""
+
+    splits = False
 
 
 class UncheckedError(Exception):
@@ -110,10 +120,10 @@ def in_batch(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def _compare(name: str, of_batch: Array, of_rows: Sequence[Array]) -> None:
     count = len(of_rows)
     if of_batch.ndim == 0 or of_batch.shape[0] != count:
-        raise RefutedError(f"output '{name}' has shape {list(of_batch.shape)} for a batch of {count} rows")
+        raise ShapeRefutedError(f"output '{name}' has shape {list(of_batch.shape)} for a batch of {count} rows")
     for i, row in enumerate(of_rows):
         if row.ndim == 0 or row.shape[0] != 1 or row.shape[1:] != of_batch.shape[1:]:
-            raise RefutedError(
+            raise ShapeRefutedError(
                 f"output '{name}' has shape {list(row.shape)} for a row, {list(of_batch.shape)} for a batch of {count}"
             )
         if not close(of_batch[i], row[0], ALONE_TOLERANCE, ODD_SHARE):

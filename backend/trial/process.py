@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -62,28 +63,36 @@ def try_model(question: Question, specs: ModelSpecs, model: Opened, clock: Clock
     run = model.run
     search = Search(run, specs.inputs, question.dims, question.samples, clock.check)
     as_batch: MadeUp | None = None
-    verdict: tuple[bool | None, str] = (None, "")
+    verdict = _Verdict(None)
     try:
         if may_have_rows(specs.inputs, specs.outputs):
             as_batch = search.find(batch=True)
         if batch:
             verdict = _verdict(question, specs, model, search, clock, as_batch)
-        as_is = None if verdict[0] else search.find(batch=False)
+        as_is = None if verdict.batches else search.find(batch=False)
     except ExpiredError:
-        why = verdict[1] or f"what it does to made-up inputs could not be seen within {BUDGET_S:g} s"
-        return Trial(as_batch, None, batch, verdict[0], why, lasting=False)
-    why = verdict[1]
+        why = verdict.why or f"what it does to made-up inputs could not be seen within {BUDGET_S:g} s"
+        return Trial(as_batch, None, batch, verdict.batches, why, verdict.splits, lasting=False)
+    why = verdict.why
     if as_batch is None and as_is is None:
         why = f"it does not run on made-up inputs ({search.error})"
-    return Trial(as_batch, as_is, batch, verdict[0], why)
+    return Trial(as_batch, as_is, batch, verdict.batches, why, verdict.splits)
+
+
+class _Verdict(NamedTuple):
+    """See `Trial`."""
+
+    batches: bool | None
+    why: str = ""
+    splits: bool = True
 
 
 def _verdict(
     question: Question, specs: ModelSpecs, model: Opened, search: Search, clock: Clock, made_up: MadeUp | None
-) -> tuple[bool | None, str]:
+) -> _Verdict:
     """Whether batching changes no answer, and why not."""
     if made_up is None:
-        return None, f"it does not run on made-up inputs ({search.error})"
+        return _Verdict(None, f"it does not run on made-up inputs ({search.error})")
     names = [spec.name for spec in specs.outputs]
     rows_max = min(question.rows_max, ROWS_MAX)
     try:
@@ -93,10 +102,11 @@ def _verdict(
         if model.look is not None:
             check_inside(model.look, specs.inputs, made_up)
     except RefutedError as refuted:
-        return False, f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
+        why = f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
+        return _Verdict(False, why, refuted.splits)
     except UncheckedError as unchecked:
-        return None, str(unchecked)
-    return True, ""
+        return _Verdict(None, str(unchecked))
+    return _Verdict(True)
 
 
 def _rounds(run: Run, specs: ModelSpecs, names: Sequence[str], made_up: MadeUp, rows_max: int, clock: Clock) -> None:

@@ -1,0 +1,398 @@
+"""Batching changes no answer: models whose rows meet, requests that fail, on a real server with one lane.
+
+`backend: "isochrone"` is all that config.pbtxt says where a test does not name more. Each answer is held against ONNX
+Runtime's to the request alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import tritonclient.grpc as triton_grpc
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
+from backend.server.embedded import EmbeddedServer
+from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile, request
+from tests.server.harness import batchmates, graph, identity, mlp, write_model
+
+F, I64 = np.float32, np.int64
+Arrays = dict[str, npt.NDArray[Any]]
+ONE_LANE = 'backend: "isochrone"\nparameters { key: "device_lanes" value { string_value: "1" } }\n'
+SLOW_MS = 300
+node = helper.make_node
+
+
+def with_constants(shape: Sequence[int], how: str) -> onnx.ModelProto:
+    """x [batch, 16] → Reshape to a shape that is computed from constants, as exporters write it → y [batch, 16]."""
+    parts = {
+        "concat": [node("Concat", ["one", "width"], ["s"], axis=0)],
+        "unsqueeze": [
+            node("Unsqueeze", ["scalar_one", "zero"], ["a"]),
+            node("Unsqueeze", ["scalar_width", "zero"], ["b"]),
+            node("Concat", ["a", "b"], ["s"], axis=0),
+        ],
+        "nodes": [
+            node("Constant", [], ["a"], value_ints=[shape[0]]),
+            node("Constant", [], ["b"], value_ints=[shape[1]]),
+            node("Concat", ["a", "b"], ["s"], axis=0),
+        ],
+        "cast": [node("Concat", ["one", "width"], ["c"], axis=0), node("Cast", ["c"], ["s"], to=TensorProto.INT64)],
+        "slice": [node("Concat", ["one", "width", "width"], ["c"], axis=0), node("Slice", ["c", "zero", "two"], ["s"])],
+    }
+    constants: dict[str, npt.ArrayLike] = {
+        "one": np.array([shape[0]]),
+        "width": np.array([shape[1]]),
+        "scalar_one": np.int64(shape[0]),
+        "scalar_width": np.int64(shape[1]),
+        "zero": np.array([0]),
+        "two": np.array([2]),
+    }
+    used = {name for one in parts[how] for name in one.input}
+    return graph(
+        [*parts[how], node("Reshape", ["x", "s"], ["y"])],
+        {"x": (F, ["batch", 16])},
+        {"y": (F, ["batch", 16])},
+        {name: value for name, value in constants.items() if name in used},
+    )
+
+
+TRANSPOSE = graph(
+    [node("Transpose", ["x"], ["y"], perm=[1, 0, 2])],
+    {"x": (F, ["batch", "time", 4])},
+    {"y": (F, ["time", "batch", 4])},
+)
+DETECTIONS = graph(
+    [
+        node("Greater", ["x", "limit"], ["over"]),
+        node("NonZero", ["over"], ["places"]),
+        node("Transpose", ["places"], ["y"], perm=[1, 0]),
+    ],
+    {"x": (F, ["batch", 8])},
+    {"y": (I64, ["num_dets", 2])},
+    {"limit": F(0)},
+)
+SETS = graph(
+    [node("ReduceMean", ["x"], ["mean"], axes=[0]), node("Sub", ["x", "mean"], ["y"])],
+    {"x": (F, ["nodes", 4])},
+    {"y": (F, ["nodes", 4])},
+)
+TABLE = graph(
+    [node("Gather", ["table", "ids"], ["y"])],
+    {"ids": (I64, ["batch", 3])},
+    {"y": (F, ["batch", 3, 4])},
+    {"table": np.random.default_rng(0).random((100, 4), np.float32)},
+)
+SIXTY_FOURS = graph(
+    [node("Reshape", ["x", "shape"], ["rows"]), node("MatMul", ["rows", "w"], ["y"])],
+    {"x": (F, ["batch", "n"])},
+    {"y": (F, ["m", 8])},
+    {"shape": np.array([-1, 64]), "w": np.random.default_rng(0).random((64, 8), np.float32)},
+)
+QUANTISED = graph(
+    [
+        node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ],
+    {"x": (F, ["batch", 8])},
+    {"y": (F, ["batch", 8])},
+)
+LABEL = graph([node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)], {"x": (F, ["n", 8])}, {"y": (I64, ["n"])})
+BAKED = graph(
+    [node("Reshape", ["x", "shape"], ["r"]), node("Relu", ["r"], ["y"])],
+    {"x": (F, ["batch", 16])},
+    {"y": (F, ["rows", "width"])},
+    {"shape": np.array([1, -1])},
+)
+DISAGREES = graph(
+    [
+        node("Reshape", ["x", "shape"], ["r"]),
+        node("Relu", ["r"], ["q"]),
+        node("Shape", ["x"], ["batch"], start=0, end=1),
+        node("Concat", ["batch", "width"], ["s"], axis=0),
+        node("Reshape", ["q", "s"], ["y"]),
+    ],
+    {"x": (F, ["batch", 16])},
+    {"y": (F, ["batch", 16])},
+    {"shape": np.array([1, 16]), "width": np.array([16])},
+)
+DOUBLES = graph(
+    [
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Greater", ["most", "limit"], ["over"]),
+        node("Cast", ["over"], ["more"], to=TensorProto.INT64),
+        node("Mul", ["more", "rows_only"], ["added"]),
+        node("Add", ["added", "once"], ["times_each"]),
+        node("Tile", ["x", "times_each"], ["y"]),
+    ],
+    {"x": (F, ["batch", 4])},
+    {"y": (F, ["rows", "width"])},
+    {"limit": F(1e6), "once": np.array([1, 1]), "rows_only": np.array([1, 0])},
+)
+SCALAR = graph([node("ReduceSum", ["x"], ["y"], keepdims=0)], {"x": (F, ["n", 4])}, {"y": (F, [])})
+
+
+def without_rank(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, but its outputs say nothing of their shape."""
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return model
+
+
+BY_AN_INPUT = without_rank(
+    graph([node("Reshape", ["x", "shape"], ["y"])], {"x": (F, ["n", 4]), "shape": (I64, ["k"])}, {"y": (F, [])})
+)
+SQUEEZED = without_rank(
+    graph([node("Squeeze", ["x", "axes"], ["y"])], {"x": (F, [1, 3, 1]), "axes": (I64, ["k"])}, {"y": (F, [])})
+)
+BARE: Mapping[str, onnx.ModelProto] = {
+    "transpose": TRANSPOSE,
+    "detections": DETECTIONS,
+    "sets": SETS,
+    "table": TABLE,
+    "sixty_fours": SIXTY_FOURS,
+    "quantised": QUANTISED,
+    "label": LABEL,
+    "baked": BAKED,
+    "disagrees": DISAGREES,
+    "scalar": SCALAR,
+    "by_an_input": BY_AN_INPUT,
+    "squeezed": SQUEEZED,
+    "plain": mlp(width=4),
+    "text": identity(object),
+    **{f"constants_{how}": with_constants((1, 16), how) for how in ("concat", "unsqueeze", "nodes", "cast", "slice")},
+}
+"""Models of one line of config.pbtxt."""
+STATED: Mapping[str, tuple[onnx.ModelProto, str]] = {
+    "sets_0": (SETS, "max_batch_size: 0"),
+    "plain_0": (mlp(width=4), "max_batch_size: 0"),
+    "transpose_8": (TRANSPOSE, "max_batch_size: 8"),
+    "sets_8": (SETS, "max_batch_size: 8"),
+    "doubles_8": (DOUBLES, "max_batch_size: 8"),
+    "disagrees_0": (DISAGREES, "max_batch_size: 0"),
+    "disagrees_1": (DISAGREES, "max_batch_size: 1"),
+    "table_8": (TABLE, "max_batch_size: 8"),
+    "by_dims": (BY_AN_INPUT, 'output [ { name: "y" dims: [ 2, -1 ] } ]'),
+}
+"""Models of which config.pbtxt says one thing more."""
+UNBATCHED = ("transpose", "detections", "sets", "sixty_fours", "quantised", "disagrees")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("models")
+    for name, model in BARE.items():
+        write_model(repository, name, model, ONE_LANE)
+    for name, (model, stated) in STATED.items():
+        write_model(repository, name, model, f"{ONE_LANE}{stated}\n")
+    slow = write_model(repository, "slow", batchmates(SLOW_MS), f"{ONE_LANE}max_batch_size: 1\n")
+    with EmbeddedServer(repository, extra=EXPLICIT) as server:
+        remember_profile(server, slow, SLOW_MS)
+        assert load(server, [*BARE, *STATED, "slow"]) == {}
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: EmbeddedServer) -> Iterator[Any]:
+    with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
+        yield client
+
+
+def model_of(name: str) -> onnx.ModelProto:
+    return BARE[name] if name in BARE else STATED[name][0]
+
+
+def alone(name: str, arrays: Arrays) -> list[Any]:
+    """ONNX Runtime's own answer."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model_of(name).SerializeToString(), options, ["CPUExecutionProvider"])
+    found: list[Any] = session.run(["y"], arrays)
+    return found
+
+
+def ask(client: Any, name: str, arrays: Arrays) -> Any:
+    return client.infer(name, request(triton_grpc, arrays)).as_numpy("y")
+
+
+def ask_together(server: EmbeddedServer, client: Any, name: str, requests: Sequence[Arrays]) -> list[Any]:
+    """Answers, or what was raised, of requests that wait for the lane together."""
+    before = metric(server, "isochrone_requests_total", model="slow")
+    with ThreadPoolExecutor(len(requests) + 1) as pool:
+        held = pool.submit(client.infer, "slow", request(triton_grpc, {"x": np.zeros((1, 1), F)}))
+        answers = [pool.submit(_answer, client, name, arrays) for arrays in requests]
+        held.result()
+        found = [answer.result() for answer in answers]
+    eventually(lambda: metric(server, "isochrone_requests_total", model="slow") > before)
+    return found
+
+
+def _answer(client: Any, name: str, arrays: Arrays) -> Any:
+    try:
+        return ask(client, name, arrays)
+    except InferenceServerException as error:
+        return error
+
+
+def assert_as_alone(name: str, requests: Sequence[Arrays], answers: Sequence[Any]) -> None:
+    for arrays, answer in zip(requests, answers, strict=True):
+        assert not isinstance(answer, Exception), answer
+        (expected,) = alone(name, arrays)
+        assert answer.shape == np.asarray(expected).shape
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-5)
+
+
+def batches(server: EmbeddedServer, name: str) -> float:
+    return metric(server, "isochrone_batches_total", model=name)
+
+
+def rows_of(*values: float, width: int = 8) -> Arrays:
+    """One row with these values first, and −1 after them."""
+    row = np.full((1, width), -1, F)
+    row[0, : len(values)] = values
+    return {"x": row}
+
+
+def some(shape: Sequence[int], seed: int) -> Arrays:
+    return {"x": np.random.default_rng(seed).standard_normal(shape).astype(F)}
+
+
+TOGETHER: Mapping[str, tuple[str, Sequence[Arrays]]] = {
+    "time-major, of three steps": ("transpose", [some((1, 3, 4), 1), some((1, 3, 4), 2)]),
+    "time-major, of two steps, as many as requests": ("transpose", [some((1, 2, 4), 1), some((1, 2, 4), 2)]),
+    "two positives and none": ("detections", [rows_of(1, 2), rows_of()]),
+    "one positive each": ("detections", [rows_of(1), rows_of(-1, 1)]),
+    "one, one and two positives": ("detections", [rows_of(1), rows_of(-1, 1), rows_of(1, 1)]),
+    "rows that look at each other": ("sets", [some((3, 4), 1), some((3, 4), 2), some((1, 4), 3)]),
+    "the same, with max_batch_size: 0": ("sets_0", [some((3, 4), 1), some((3, 4), 2)]),
+    "a scale for the whole batch": ("quantised", [some((1, 8), 1), {"x": 100 * some((1, 8), 2)["x"]}]),
+    "a batch of 1 baked in": ("baked", [some((1, 16), 1), some((1, 16), 2)]),
+    "a first dimension that two readings disagree on": ("disagrees", [some((1, 16), 1), some((1, 16), 2)]),
+    "the same, with max_batch_size: 0": ("disagrees_0", [some((1, 16), 1), some((1, 16), 2)]),
+    "the same, with max_batch_size: 1": ("disagrees_1", [some((1, 16), 1), some((1, 16), 2)]),
+    "as many rows as 64 values": ("sixty_fours", [some((1, 128), 1), some((2, 64), 2)]),
+    "batched against what the shapes say": (
+        "transpose_8",
+        [some((1, 3, 4), 1), some((1, 3, 4), 2), some((1, 3, 4), 3)],
+    ),
+    "a label per row": ("label", [some((1, 8), 1), some((2, 8), 2), some((1, 8), 3)]),
+    "rows that mind their own business": ("plain", [some((1, 4), 1), some((3, 4), 2), some((1, 4), 3)]),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_requests_that_run_together_are_answered_as_alone(case: str, server: EmbeddedServer, client: Any) -> None:
+    name, requests = TOGETHER[case]
+    assert_as_alone(name, requests, ask_together(server, client, name, requests))
+
+
+def test_a_model_is_batched_where_that_changes_nothing(server: EmbeddedServer, client: Any) -> None:
+    before = batches(server, "plain")
+    requests = [some((1, 4), seed) for seed in range(4)]
+    assert_as_alone("plain", requests, ask_together(server, client, "plain", requests))
+    eventually(lambda: batches(server, "plain") > before)
+    assert batches(server, "plain") - before < len(requests)
+
+
+@pytest.mark.parametrize("name", UNBATCHED)
+def test_a_model_that_must_not_be_batched_is_not_and_the_log_says_why(
+    name: str, server: EmbeddedServer, client: Any
+) -> None:
+    assert client.get_model_config(name, as_json=True)["config"].get("max_batch_size", 0) == 0
+    assert f"isochrone: model '{name}': requests are not batched: " in server.log_text()
+
+
+def test_dynamic_quantisation_is_named(server: EmbeddedServer) -> None:
+    assert "it is quantised dynamically (DynamicQuantizeLinear)" in server.log_text()
+
+
+def test_what_the_user_states_is_kept_and_a_warning_names_the_output(server: EmbeddedServer, client: Any) -> None:
+    assert client.get_model_config("sets_8", as_json=True)["config"]["max_batch_size"] == 8
+    assert (
+        "isochrone: model 'sets_8': max_batch_size in config.pbtxt is 8, but batching changes answers: output 'y' "
+    ) in server.log_text()
+    assert client.get_model_config("plain_0", as_json=True)["config"].get("max_batch_size", 0) == 0
+
+
+@pytest.mark.parametrize("name", ["table", "table_8"])
+def test_of_a_batch_that_fails_only_the_bad_request_does(name: str, server: EmbeddedServer, client: Any) -> None:
+    good = [{"ids": np.array([[i, i + 1, i + 2]], I64)} for i in range(5)]
+    before = metric(server, "isochrone_batches_rerun_total", model=name)
+    *answers, error = ask_together(server, client, name, [*good, {"ids": np.array([[1, 2, 1000]], I64)}])
+    assert_as_alone(name, good, answers)
+    assert isinstance(error, InferenceServerException)
+    assert "1000" in str(error)
+    eventually(lambda: metric(server, "isochrone_batches_rerun_total", model=name) > before)
+    assert metric(server, "isochrone_requests_total", model=name, outcome="failed") == 1
+
+
+def test_a_model_that_is_found_out_is_batched_no_more(server: EmbeddedServer, client: Any) -> None:
+    """Its rows double where a value is larger than any that was tried."""
+    requests = [some((1, 4), seed) for seed in range(4)]
+    before = batches(server, "doubles_8")
+    assert_as_alone("doubles_8", requests, ask_together(server, client, "doubles_8", requests))
+    eventually(lambda: batches(server, "doubles_8") > before)
+    assert batches(server, "doubles_8") < before + len(requests)
+    large = [*requests, {"x": np.full((1, 4), 1e7, F)}]
+    assert_as_alone("doubles_8", large, ask_together(server, client, "doubles_8", large))
+    eventually(lambda: metric(server, "isochrone_batches_rerun_total", model="doubles_8") == 1)
+    assert "isochrone: model 'doubles_8' cannot be batched: output 'y' has shape [" in server.log_text()
+    before = batches(server, "doubles_8")
+    assert_as_alone("doubles_8", large, ask_together(server, client, "doubles_8", large))
+    eventually(lambda: batches(server, "doubles_8") == before + len(large))
+
+
+@pytest.mark.parametrize("rows", [8, 12, 100])
+def test_a_request_may_have_more_rows_than_batches_grow_to(rows: int, client: Any) -> None:
+    for name, width in (("plain", 4), ("label", 8)):
+        arrays = some((rows, width), rows)
+        assert_as_alone(name, [arrays], [ask(client, name, arrays)])
+
+
+def test_a_label_per_row_has_one_dimension(client: Any) -> None:
+    assert ask(client, "label", some((1, 8), 1)).shape == (1,)
+    assert ask(client, "label", some((3, 8), 1)).shape == (3,)
+
+
+def test_a_scalar_is_one(client: Any) -> None:
+    arrays = some((3, 4), 1)
+    answer = ask(client, "scalar", arrays)
+    assert answer.shape == ()
+    np.testing.assert_allclose(answer, arrays["x"].sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["by_an_input", "by_dims"])
+def test_an_output_of_unknown_rank_is_served_as_it_comes(name: str, client: Any) -> None:
+    x = some((4, 4), 1)["x"]
+    shapes = [[16], [2, 8], [2, 2, 4]] if name == "by_an_input" else [[2, 8]]
+    for shape in shapes:
+        answer = ask(client, name, {"x": x, "shape": np.array(shape)})
+        np.testing.assert_array_equal(answer, x.reshape(shape))
+
+
+def test_a_squeezed_output_is_served(client: Any) -> None:
+    x = some((1, 3, 1), 1)["x"]
+    assert ask(client, "squeezed", {"x": x, "axes": np.array([0])}).shape == (3, 1)
+    assert ask(client, "squeezed", {"x": x, "axes": np.array([0, 2])}).shape == (3,)
+
+
+@pytest.mark.parametrize("how", ["concat", "unsqueeze", "nodes", "cast", "slice"])
+def test_a_reshape_by_computed_constants_loads_and_answers(how: str, client: Any) -> None:
+    arrays = some((1, 16), 1)
+    name = f"constants_{how}"
+    assert_as_alone(name, [arrays], [ask(client, name, arrays)])
+
+
+def test_strings_are_batched_too(server: EmbeddedServer, client: Any) -> None:
+    requests = [{"x": np.array([[f"{i}", "a", "ä", ""]], np.object_)} for i in range(3)]
+    for arrays, answer in zip(requests, ask_together(server, client, "text", requests), strict=True):
+        assert [item.decode() for item in answer.ravel()] == arrays["x"].ravel().tolist()
