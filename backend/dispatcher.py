@@ -101,7 +101,7 @@ class Dispatcher:
     def _launch_by_lease(self, lease: Lease, took_ns: int, requests: Sequence[Pending]) -> bool:
         """Launch first, then tell, if it is one request such as the lease is for, in time, and nothing else is here."""
         r = requests[0]
-        if len(requests) > 1 or r.rows != lease.rows or self._waiting or self._running:
+        if len(requests) > 1 or (r.rows, r.group) != (lease.rows, lease.group) or self._waiting or self._running:
             return False
         now_ns = time.monotonic_ns()
         takes_ns = lease.transfer_in_ns + lease.bound_ns + lease.transfer_out_ns

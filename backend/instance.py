@@ -22,11 +22,12 @@ from backend.engines.loading import lanes_of, pinned_cores, preemptible_lanes
 from backend.engines.protocol import Array, Engine, Executing
 from backend.errors import EngineError, RequestError
 from backend.exporter import Exporter
-from backend.load_profile import profile_at_load
+from backend.load_profile import profile_at_load, profiled_group
 from backend.metrics import Metrics
 from backend.model_config import ModelConfig
 from backend.request import Arrival, Pending, read_due, read_tensor
 from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
+from backend.shape_group import shape_group
 from backend.voice import Answer, Voice, cancelled
 
 _log = logging.getLogger("isochrone")
@@ -58,6 +59,7 @@ class Instance:
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
             preemptible_lanes=preemptible_lanes(config),
+            profiled_group=profiled_group(config, profile),
         )
         handlers = Handlers(self._run, self._done, self._ended, self._rejected, self._decided)
         self._dispatcher = Dispatcher(config.device, lanes_of(config), join, handlers, pinned_cores(config))
@@ -109,8 +111,6 @@ class Instance:
             raise RequestError(f"the inputs have different batch dimensions: {sorted(rows)}")
         if 0 in rows:
             raise RequestError("the batch dimension is 0; it must be 1 or more")
-        lead = 1 if batching else 0
-        group = hash(tuple(sorted((name, array.shape[lead:]) for name, array in inputs.items()))) >> 2
         wanted = tuple(dict.fromkeys(request.requested_output_names()))
         return Pending(
             next(self._ids),
@@ -118,7 +118,7 @@ class Instance:
             inputs,
             wanted,
             rows.pop(),
-            group,
+            shape_group(inputs, batching=batching),
             arrival.monotonic_ns,
             due.deadline_ns,
             due.priority,

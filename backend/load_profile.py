@@ -19,6 +19,7 @@ from backend.errors import EngineError
 from backend.lanes import pin
 from backend.model_config import ModelConfig
 from backend.runtime_dir import runtime_dir
+from backend.shape_group import shape_group
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.feature_source import FeatureSource, feature_source
@@ -26,8 +27,8 @@ from profiler.host import sha256_of
 from profiler.profile_file import NAME, Identity, ProfileFileError, mismatch, read_profile
 
 _log = logging.getLogger("isochrone")
-_UNKNOWN = Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2)
-"""Of a model that does not run on made-up inputs: a guess, corrected by what its batches then take."""
+_GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
+"""Of a model that does not run on made-up inputs; its first batches tell."""
 
 
 def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
@@ -36,6 +37,14 @@ def profile_at_load(config: ModelConfig, engine: Engine) -> ModelProfile:
     Raises ConfigError where a GPU cannot be asked what it is.
     """
     return _stored_profile(config, engine) or _brief_profile(config, engine)
+
+
+def profiled_group(config: ModelConfig, profile: ModelProfile) -> int | None:
+    """The shape that it was measured with; None where it is a guess."""
+    if profile is _GUESS:
+        return None
+    batching = config.max_batch_size > 0
+    return shape_group(made_up_inputs(config.inputs, 1 if batching else None), batching=batching)
 
 
 def identity_of(config: ModelConfig, engine: Engine) -> Identity:
@@ -93,7 +102,7 @@ def _brief_profile(config: ModelConfig, engine: Engine) -> ModelProfile:
             config.name,
             error,
         )
-        return ModelProfile((1,), (_UNKNOWN,))
+        return _GUESS
     if brief.note:
         _log.warning("isochrone: model '%s': %s", config.name, brief.note)
     return brief.profile
