@@ -39,7 +39,7 @@ class Stay(msgspec.Struct, frozen=True):
     @property
     def alone(self) -> bool:
         """Whether nobody else was there for any of that time."""
-        return not any(guest.since_ns < self.until_ns for guest in self.others)
+        return not any(map(self._overlap_ns, self.others))
 
     @property
     def crowd(self) -> float:

@@ -24,7 +24,7 @@ _WORTH = 2
 """So many measurements a profile counts for, or another estimate where a size of its own begins."""
 _FEW = 3
 """So many first measurements of a group may be of batches that had company: better than a guess."""
-_NEWS = 0.02
+_NEWS = 0.05
 """An estimate moves once it is wrong by this share: what follows from it need not be worked out all the time."""
 _CLEARLY_LESS = 0.8
 """Nobody is faster for company: what took less than this share of the estimate beside others refutes it."""
