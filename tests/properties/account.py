@@ -395,9 +395,9 @@ class World:
         solo_ns, known = model.alone.solo_ns(request.rows, request.group), model.alone.knows(request.group)
         if not known:
             assert self.now_ns > request.deadline_ns, "refused for want of a measurement"
-        assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) > request.deadline_ns
+        assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) + 1 > request.deadline_ns
         allowed_ns = request.deadline_ns - request.arrival_ns
-        if 0 < allowed_ns < solo_ns * (1 - ALMOST) and not model.doubted and not model.late & model.waiting.keys():
+        if 0 < allowed_ns < solo_ns * (1 - ALMOST) - 1 and not model.doubted and not model.late & model.waiting.keys():
             assert not model.alone.old(request.rows, request.group, self.now_ns), "nobody is let through"
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
