@@ -19,11 +19,12 @@ import backend.profiling.campaign as campaign_module
 from backend.cli import app
 from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
-from backend.load_profile import profile_at_load
+from backend.load_profile import profile_at_load, profiled_group
 from backend.profiling import one_batch
 from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
 from backend.profiling.repository import find_versions, served_config
 from backend.runtime_dir import VARIABLE
+from backend.shape_group import shape_group
 from predictor.workload import Load
 from profiler.feature_source import NeutralFeatures
 from profiler.rounds import Rounds
@@ -193,3 +194,12 @@ def test_serving_uses_the_file_of_this_device_only(repository: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert profile_at_load(config, engine).at(1).solo_ns < 100_000_000
     assert "measured on another device ('another'" in caplog.text
+
+
+def test_a_profile_is_of_the_shape_that_it_was_measured_with(repository: Path) -> None:
+    config = served_config(find_versions(repository, ["a"])[0][0])
+    found = profile_at_load(config, open_engine(config))
+    group = profiled_group(config, found)
+    assert group == shape_group({"x": np.zeros((2, 4), np.float32)}, batching=True)
+    assert group != shape_group({"x": np.zeros((2, 4), np.float32)}, batching=False)
+    assert profiled_group(config, load_module._GUESS) is None

@@ -136,7 +136,7 @@ class World:
         self.log: list[Interval] = []
         self.taught: list[Interval] = []
         self.batches = 0
-        self.taken = 0
+        self.taken = self.doubts = self.guessed = 0
         self.commands: list[Command] = []
         self.events: list[tuple[int, int, Event | None]] = []
         """(time, source, event); None: the source left."""
@@ -277,6 +277,7 @@ class World:
             model.alone.measured(rows, group, exec_ns, self.now_ns)
         elif model.alone.teaches(rows, group, exec_ns):
             slowdown = response.slowdown(self._suffered(batch.interval))
+            self.guessed += 1
             model.alone.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
         assert self.listener.solo_ns == nearly(model.alone.solo_ns(rows, group))
 
@@ -300,6 +301,7 @@ class World:
                 assert model.alone.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
                 assert model.join.interference_aware
                 model.alone.doubt(rows, group, self.now_ns)
+                self.doubts += 1
             solo.doubted.clear()
 
     def _obey(self, commands: list[Command]) -> None:
