@@ -99,7 +99,7 @@ class Dispatcher:
     def _launch_by_lease(self, lease: Lease, took_ns: int, requests: Sequence[Pending]) -> bool:
         """Launch first, then tell, if it is one request such as the lease is for, in time, and nothing else is here."""
         r = requests[0]
-        if len(requests) > 1 or r.rows != lease.rows or self._waiting or self._running:
+        if len(requests) > 1 or (r.rows, r.group) != (lease.rows, lease.group) or self._waiting or self._running:
             return False
         now_ns = time.monotonic_ns()
         takes_ns = lease.transfer_in_ns + lease.bound_ns + lease.transfer_out_ns
@@ -146,6 +146,7 @@ class Dispatcher:
         """From now on batches grow to at most so many rows; one that is launched already is left as it is."""
         with self._lock:
             self._join = msgspec.structs.replace(self._join, max_batch_size=rows)
+            self._link.limit(rows)
 
     def close(self) -> list[Pending]:
         """Stop; returns what was still waiting, for the caller to answer."""

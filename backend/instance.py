@@ -59,6 +59,7 @@ class Instance:
             max_batch_size=config.max_batch_size if trial.splits else min(1, config.max_batch_size),
             lanes=parameters.device_lanes,
             profile=found.profile,
+            profiled_group=found.group,
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
             preemptible_lanes=preemptible_lanes(config),

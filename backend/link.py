@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from backend import standstill
 from backend.ahead import go_ahead
@@ -22,6 +23,7 @@ from backend.scheduler.messages import (
     Decided,
     Event,
     Join,
+    Limit,
     Ping,
     Refused,
     Reply,
@@ -88,6 +90,11 @@ class SchedulerLink:
                 self._hang_up(connection)
                 return False
         return True
+
+    def limit(self, max_batch_size: int) -> None:
+        """Batches grow to at most so many rows from now on, with each later scheduler too."""
+        self._join = replace(self._join, max_batch_size=max_batch_size)
+        self.send(Limit(max_batch_size))
 
     def close(self) -> None:
         """Say nothing more; the scheduler forgets this model as the connection closes."""
@@ -157,6 +164,7 @@ class SchedulerLink:
     def _reconnect(self) -> None:
         said = ""
         while not self._closing.is_set():
+            join = self._join
             try:
                 connection = self._shake_hands(_RECONNECT_S)
             except IsochroneError as error:
@@ -168,6 +176,8 @@ class SchedulerLink:
                 continue
             with self._send_lock:
                 self._socket = connection
+            if self._join is not join:  # it was limited meanwhile, and may have joined without
+                self.send(Limit(self._join.max_batch_size))
             self._callbacks.restored()
             return
 

@@ -49,7 +49,9 @@ METRICS = {
     "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
     "isochrone_batches_rerun_total": Metric("Batches that ran again in parts, as they failed or had other rows"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
-    "isochrone_slowdown_ratio": Metric("Measured execution / profiled solo latency", buckets=_SLOWDOWNS),
+    "isochrone_slowdown_ratio": Metric(
+        "Measured execution / solo latency as learned at its launch", buckets=_SLOWDOWNS
+    ),
     "isochrone_prediction_error_ratio": Metric("|predicted - measured| / measured execution", buckets=_ERRORS),
     "isochrone_bound_held_total": Metric(
         "Batches whose execution stayed within its predicted upper bound", "held", ("true", "false")

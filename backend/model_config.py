@@ -107,8 +107,8 @@ def complete(
 def may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
     """Whether the first dimension may be a batch's: all have a dynamic one, and no full shape is spelt out.
 
-    Whether rows may share a batch is another matter: see `backend.trial`. Of an input with a number per row Triton would
-    ask clients for [rows, 1] then, which is not the model's own shape.
+    Whether rows may share a batch is another matter: see `backend.trial`. Of an input with a number per row Triton
+    would ask clients for [rows, 1] then, which is not the model's own shape.
     """
     if not may_have_rows(inputs, outputs) or any(len(spec.shape) == 1 for spec in inputs if not spec.optional):
         return False

@@ -64,7 +64,8 @@ class TritonPythonModel:
                 trial = tried(config, file, model, batch=asked.max_batch_size > 1)
                 if trial.batches is False and asked.max_batch_size > 1:
                     _log.warning(
-                        "isochrone: model '%s': max_batch_size in config.pbtxt is %d, but batching changes answers: %s%s",
+                        "isochrone: model '%s': max_batch_size in config.pbtxt is %d, but batching changes answers: "
+                        "%s%s",
                         *(asked.name, asked.max_batch_size, trial.why),
                         "" if trial.splits else ", so each request runs by itself",
                     )

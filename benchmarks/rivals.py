@@ -123,15 +123,15 @@ class EarliestDeadline(Policy):
         for request in waiting[:MAX_LOOKED_AT]:
             if request is head or request.group != head.group or rows + request.rows > most:
                 continue
-            if due_ns is not None and now_ns + self._takes_ns(source, rows + request.rows, sums) > due_ns:
+            if due_ns is not None and now_ns + self._takes_ns(source, rows + request.rows, head.group, sums) > due_ns:
                 break
             members.append(request)
             rows += request.rows
-        predicted_ns = max(1, round(self._takes_ns(source, rows, sums)))
-        return Choice(source, tuple(members), source.own(rows), predicted_ns)
+        predicted_ns = max(1, round(self._takes_ns(source, rows, head.group, sums)))
+        return Choice(source, tuple(members), source.own(rows, head.group), predicted_ns)
 
-    def _takes_ns(self, source: Source, rows: int, sums: Sums) -> float:
-        own = source.own(rows)
+    def _takes_ns(self, source: Source, rows: int, group: int, sums: Sums) -> float:
+        own = source.own(rows, group)
         return own.load.solo_ns * self.response(source.id, own).slowdown(sums) + self.overhead_ns
 
 
@@ -140,7 +140,7 @@ class LeastSlack(EarliestDeadline):
 
     def _key(self, request: Request, source: Source, now_ns: int) -> tuple[float, ...]:
         due = float("inf") if request.deadline_ns is None else request.deadline_ns
-        return (request.priority, due - now_ns - source.load(request.rows).solo_ns)
+        return (request.priority, due - now_ns - source.load(request.rows, request.group).solo_ns)
 
 
 class TwoLevels(Policy):

@@ -36,6 +36,19 @@ class Stay(msgspec.Struct, frozen=True):
     others: tuple[_Guest, ...]
     core: int | None = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else was there for any of that time."""
+        return not any(map(self._overlap_ns, self.others))
+
+    @property
+    def crowd(self) -> float:
+        """How many shared its core, as the time mean has it; 0 where each has its own."""
+        if self.core is None or not self.others:
+            return 0.0
+        whole_ns = max(1, self.until_ns - self.since_ns)
+        return sum(self._overlap_ns(guest) for guest in self.others if guest.core == self.core) / whole_ns
+
     def between(self, since_ns: int, until_ns: int) -> Stay:
         """A part of it, with those who were there then; all of it where that is no time."""
         if since_ns >= until_ns:
@@ -54,6 +67,10 @@ class Stay(msgspec.Struct, frozen=True):
             same_core = core is not None and guest.core == core
             found.append(Neighbour(own.model, own.batch_size, own.load, begin, end, same_core))
         return found
+
+    def _overlap_ns(self, guest: _Guest) -> int:
+        until_ns = self.until_ns if guest.until_ns is None else min(self.until_ns, guest.until_ns)
+        return max(0, until_ns - max(self.since_ns, guest.since_ns))
 
 
 class Company:

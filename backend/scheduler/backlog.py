@@ -1,7 +1,9 @@
 """What waits for the device, over all models, and what of it has become late.
 
-A request is late once it would miss its deadline even alone on the device, launched at once. Where its model rejects
-misses it is answered so; else it no longer stands before those that can make it.
+A request is late once it would miss its deadline even alone on the device, launched at once, as far as its like was
+measured; else once its deadline has passed. Where its model rejects misses it is answered so; else it no longer stands
+before those that can make it. Of those that would be refused for what they are believed to take, not for having waited,
+one is served now and then: else a latency believed too high would never be measured again.
 """
 
 from __future__ import annotations
@@ -51,15 +53,17 @@ class Backlog:
 
     def _find_late_of(self, source: Source, now_ns: int) -> list[Reject]:
         rejected = []
-        while (due := source.queue.first_late()) is not None:
+        queue = source.queue
+        while (due := queue.first_late()) is not None:
             if now_ns <= (late_after_ns := source.late_after_ns(due)):
-                self._note(source, late_after_ns)
-                break
-            if source.join.rejects:
+                if not queue.postpone(due, late_after_ns):  # else it was to be late before what is learned now
+                    self._note(source, late_after_ns)
+                    break
+            elif _on_trial(source, due, now_ns) or not source.join.rejects:
+                queue.give_up(due)
+            else:
                 rejected.append(_rejection(source, due, now_ns))
                 self.remove(source, due.id)
-            else:
-                source.queue.give_up(due)
         return rejected
 
     def _note(self, source: Source, late_after_ns: float) -> None:
@@ -74,8 +78,20 @@ class Backlog:
         assert self.sources == {source.id: source for source in sources.values() if source.queue}
 
 
+def _on_trial(source: Source, request: Request, now_ns: int) -> bool:
+    """Whether it is to be served for the sake of what is believed of its kind: that, not a wait, makes it hopeless, and
+    was not measured for a while. Of a model that rejects misses, one at a time.
+    """
+    assert request.deadline_ns is not None
+    if not 0 < request.deadline_ns - request.arrival_ns < source.expected_ns(request):
+        return False
+    if source.join.rejects and source.queue.late_head() is not None:
+        return False
+    return source.solo.doubt(request.rows, request.group, now_ns)
+
+
 def _rejection(source: Source, request: Request, now_ns: int) -> Reject:
     """What it would take and what it was allowed, from its arrival on."""
     assert request.deadline_ns is not None
-    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request.rows)
+    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request)
     return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)

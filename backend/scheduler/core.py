@@ -10,6 +10,8 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from backend.scheduler.backlog import Backlog
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
@@ -22,13 +24,14 @@ from backend.scheduler.messages import (
     Finish,
     Join,
     Launch,
+    Limit,
     Ping,
     Preempted,
     Request,
     Return,
     Take,
 )
-from backend.scheduler.occupancy import Occupancy
+from backend.scheduler.occupancy import Occupancy, Suffered
 from backend.scheduler.outlook import Choice
 from backend.scheduler.policy import Policy
 from backend.scheduler.state import Running, Source
@@ -39,6 +42,7 @@ from predictor.features import Neighbour, Own, Sums, exposure
 from predictor.learners.contract import Forecaster
 from predictor.learners.isochrone import Isochrone
 from predictor.sharing import Span
+from predictor.solo import SoloLatency
 from predictor.transfers import NOTHING, Cargo, Transfers, Work
 
 _OVERHEAD_WEIGHT = 0.05
@@ -49,6 +53,7 @@ _MAX_SLOWDOWN = 20.0
 """What the predictor is taught at most."""
 _MAX_WAITING = 100_000
 """Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
+_MAX_ROWS = 2**31
 
 
 class ProtocolError(Exception):
@@ -56,7 +61,8 @@ class ProtocolError(Exception):
 
 
 Observer = Callable[[Source, Running, Finish, list[Neighbour]], None]
-"""Told of each batch that ended well: whose it was, the batch, what it took, who ran beside its execution."""
+"""Told of each batch that ended well: whose it was, the batch, with its solo latency as known now, what it took, who
+ran beside its execution."""
 
 
 class _Ended(NamedTuple):
@@ -107,7 +113,9 @@ class Scheduler:
         stand: list[Command] = []
         match event:
             case Join():
-                self._join(source, event)
+                self._join(source, event, now_ns)
+            case Limit():
+                self._limit(self._source(source), event)
             case Arrive():
                 self._arrive(self._source(source), event.requests)
             case Cancel():
@@ -172,7 +180,7 @@ class Scheduler:
             raise ProtocolError(f"source {source} has not joined")
         return self.sources[source]
 
-    def _join(self, source: int, event: Join) -> None:
+    def _join(self, source: int, event: Join, now_ns: int) -> None:
         if source in self.sources:
             raise ProtocolError(f"source {source} has joined already")
         if event.protocol != PROTOCOL:
@@ -184,7 +192,13 @@ class Scheduler:
                 "give every model on the device the same value"
             )
         queue = WaitingQueue(in_order=not event.interference_aware)
-        self.sources[source] = Source(source, event, queue)
+        solo = SoloLatency(event.model, event.profile, event.profiled_group, now_ns)
+        self.sources[source] = Source(source, event, queue, solo)
+
+    def _limit(self, source: Source, event: Limit) -> None:
+        if not 0 <= event.max_batch_size < _MAX_ROWS:
+            raise ProtocolError(f"source {source.id} limits its batches to {event.max_batch_size} rows")
+        source.limit(event.max_batch_size)
 
     def _arrive(self, source: Source, requests: tuple[Request, ...]) -> None:
         self._check_new(source, requests)
@@ -201,7 +215,7 @@ class Scheduler:
         for r in requests:
             if r.id in source.queue or r.id in busy or r.id in seen:
                 raise ProtocolError(f"request {r.id} of source {source.id} is here already")
-            if r.rows < 1 or r.rows > max(1, source.join.max_batch_size) or r.priority < 1:
+            if not 1 <= r.rows < _MAX_ROWS or r.priority < 1:
                 raise ProtocolError(f"request {r.id} has {r.rows} rows and class {r.priority}")
             seen.add(r.id)
 
@@ -226,10 +240,30 @@ class Scheduler:
             if event.transfer_in_ns or event.transfer_out_ns:
                 stay, sums = self._note_transfers(source, batch, event, stay), None
             around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
+            if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
+                self.policy.bound.learn_one(event.exec_ns / batch.predicted_ns)
+            batch = self._learn_alone(source, batch, suffered, event.exec_ns, now_ns, alone=stay.alone)
             self._note(batch, stay, sums, event.exec_ns, around_ns)
             if self._observer is not None:
                 self._observer(source, batch, event, stay.neighbours())
         return batch
+
+    def _learn_alone(
+        self, source: Source, batch: Running, suffered: Suffered, exec_ns: int, now_ns: int, *, alone: bool
+    ) -> Running:
+        """What it took alone, or would have: from a batch that had company only as far as nothing better is known.
+
+        The batch, with its solo latency as known then: what is left of what it took is its neighbours' doing.
+        """
+        rows, group = batch.rows, batch.group
+        assert group is not None
+        if alone:
+            source.learn_alone(rows, group, exec_ns, now_ns)
+        elif source.solo.teaches(rows, group, exec_ns):
+            slowdown = self.policy.response(source.id, batch.own).slowdown(suffered.sums, suffered.stay.crowd)
+            source.learn_alone(rows, group, exec_ns / max(1.0, slowdown), now_ns)
+        own = source.own(rows, group)
+        return batch if own is batch.own else replace(batch, own=own)
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
         seen: set[int] = set()
@@ -239,22 +273,22 @@ class Scheduler:
             seen.add(b.batch)
         stand: list[Command] = []
         for b in event.batches:
-            own = source.own(b.rows)
+            own = source.own(b.rows, None)
             stand += self._start(Running((source.id, b.batch), (), own, b.lane, 1, None, now_ns, own.load.solo_ns))
         return stand
 
     def _take(self, source: Source, event: Take, now_ns: int) -> None:
         self._check_new(source, (event.request,))
         lease, request = self.leases.of(source.id), event.request
-        if lease is None or lease.rows != request.rows:
-            raise ProtocolError(f"source {source.id} has no lease for {request.rows} rows")
+        if lease is None or (lease.rows, lease.group) != (request.rows, request.group):
+            raise ProtocolError(f"source {source.id} has no lease for {request.rows} rows of group {request.group}")
         if event.batch >= 0 or source.queue or any(key[0] == source.id for key in self.running):
             raise ProtocolError(f"batch {event.batch} of source {source.id} cannot be launched by its lease")
         self._start(
             Running(
                 (source.id, event.batch),
                 (request.id,),
-                source.own(request.rows),
+                source.own(request.rows, request.group),
                 lease.lane,
                 request.priority,
                 request.deadline_ns,
@@ -263,6 +297,7 @@ class Scheduler:
                 "lease",
                 lease.transfer_in_ns,
                 lease.transfer_out_ns,
+                request.group,
             ),
             source.work(request.rows),
         )
@@ -290,7 +325,6 @@ class Scheduler:
         policy = self.policy
         # A process that was stopped for a while tells nothing about interference.
         self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
-        policy.bound.learn_one(exec_ns / batch.predicted_ns)
         more_ns = min(around_ns - policy.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
         policy.overhead_ns = max(0.0, policy.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
 
@@ -319,7 +353,8 @@ class Scheduler:
             return self.leases.recall()
         if ended is None or self.running or len(ended.requests) != 1:
             return []
-        return self.leases.offer(self.sources[ended.key[0]], ended.rows, self.policy)
+        assert ended.group is not None
+        return self.leases.offer(self.sources[ended.key[0]], ended.rows, ended.group, self.policy)
 
     def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
         self._batches += 1
@@ -339,6 +374,7 @@ class Scheduler:
             decision=choice.decision,
             transfer_in_ns=choice.transfer_in_ns,
             transfer_out_ns=choice.transfer_out_ns,
+            group=requests[0].group,
         )
         preempted = self._start(batch, source.work(batch.rows))
         holds, source.holds = source.holds, 0

@@ -46,13 +46,13 @@ class LeaseDesk:
         self._recalled = True
         return [Recall(self.current.source, self.current.lease)]
 
-    def offer(self, source: Source, rows: int, policy: Policy) -> list[Command]:
-        """A request of `rows` left the device idle: give its model the lease, or renew it where times have changed."""
+    def offer(self, source: Source, rows: int, group: int, policy: Policy) -> list[Command]:
+        """Such a request left the device idle: give its model the lease, or renew it where times have changed."""
         self._in_a_row = self._in_a_row + 1 if self._last == source.id else 1
         self._last = source.id
         if self._in_a_row < self.streak or self._lanes.count < 2 or self._recalled:
             return []
-        own, (in_ns, out_ns) = source.own(rows), map(round, source.work(rows))
+        own, (in_ns, out_ns) = source.own(rows, group), map(round, source.work(rows))
         predicted_ns = policy.alone_ns(source, own)
         whole_ns = predicted_ns + in_ns + out_ns
         if self.current is not None and abs(whole_ns - _whole_ns(self.current)) <= _NEWS * whole_ns:
@@ -63,7 +63,7 @@ class LeaseDesk:
         bound_ns = round(predicted_ns * policy.bound.multiplier)
         solo_ns = own.load.solo_ns
         times = (solo_ns, predicted_ns, bound_ns, in_ns, out_ns)
-        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, *times)
+        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, group, *times)
         self._lanes.reserved = lane
         return [self.current]
 

@@ -11,7 +11,7 @@ import msgspec
 
 from predictor.workload import ModelProfile
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
 
 
@@ -20,7 +20,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Request(Message, frozen=True):
-    """One waiting request. `rows` of the batch dimension; requests of one `group` may share a batch."""
+    """One waiting request. `rows` of the batch dimension; requests of one `group` may share a batch, and its latency is
+    learned by itself. More rows than `Join.max_batch_size` run in a batch of their own.
+    """
 
     id: int
     rows: int
@@ -44,9 +46,10 @@ class RunningBatch(Message, frozen=True):
 class Join(Message, frozen=True, tag="join"):
     """A model's process is ready to launch batches; its first message on a connection.
 
+    max_batch_size: batches grow to at most so many rows; 0: the model does not batch.
     lanes: what its configuration asks of the device, None where it leaves that open. rejects: `on_miss: reject`.
     preemptible_lanes: on a device of at most so many lanes its batches can go before others of a lane, and stand still
-    for them; see `Launch`.
+    for them; see `Launch`. profiled_group: the group that the profile was measured with; None: the profile is a guess.
     """
 
     protocol: int
@@ -58,6 +61,13 @@ class Join(Message, frozen=True, tag="join"):
     interference_aware: bool = True
     rejects: bool = False
     preemptible_lanes: int = 0
+    profiled_group: int | None = 0
+
+
+class Limit(Message, frozen=True, tag="limit"):
+    """From now on batches grow to at most so many rows: what `Join` said, said again."""
+
+    max_batch_size: int
 
 
 class Arrive(Message, frozen=True, tag="arrive"):
@@ -110,7 +120,7 @@ class Ping(Message, frozen=True, tag="ping"):
     """Are you there? Answered by `Decided` without commands."""
 
 
-Event = Join | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
+Event = Join | Limit | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
 
 # Commands
 
@@ -119,7 +129,7 @@ class Launch(Message, frozen=True, tag="launch"):
     """Run these requests as one batch on this lane, now. On a device of n lanes, lane n + i is in front of lane i: a
     batch there goes before what runs on lane i, which stands still meanwhile.
 
-    predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: profiled execution alone;
+    predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: execution alone, as learned;
     holds: how often this model's next batch was held since its last launch; transfer_in_ns, transfer_out_ns: forecast
     time of its inputs and outputs on their way to the device and back.
     """
@@ -158,7 +168,7 @@ class Lease(Message, frozen=True, tag="lease"):
     one that finds none of yours waiting or running, until recalled. `Arrive` gives it up; a later lease replaces it.
 
     arrivals: `Arrive` events of yours that this was decided after; where you sent more, it was given up already.
-    rows: it is for requests of so many; the times are those of `Launch` for such a batch.
+    rows, group: it is for such requests; the times are those of `Launch` for such a batch.
     """
 
     source: int
@@ -166,6 +176,7 @@ class Lease(Message, frozen=True, tag="lease"):
     arrivals: int
     lane: int
     rows: int
+    group: int
     solo_ns: int
     predicted_ns: int
     bound_ns: int

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from backend.scheduler.policy import Policy
 
 
+Kind = tuple[int, int, int]
+"""Of batches that differ in nothing that a forecast asks for: source, rows, solo latency, which differs by shape."""
+
+
 class Choice(msgspec.Struct, frozen=True):
     """A batch to launch. predicted_ns: its execution, between the transfers of its inputs and outputs."""
 
@@ -54,40 +58,42 @@ class Forecast:
         self._margin = policy.bound.multiplier
         self._shared = shared(sums)
         self._core, self._crowd = core, progress.crowd(core)
-        self._slowdowns: dict[tuple[int, int], float] = {}
+        self._slowdowns: dict[Kind, float] = {}
         self._could: dict[int, list[tuple[int, Going]]] = {}
         self._alone: list[float] = []
         """When each running batch ends without one more."""
-        self._timelines: dict[tuple[int, int], list[float]] = {}
+        self._timelines: dict[Kind, list[float]] = {}
         """The same with one more, which comes last; by its kind."""
-        self._moving: dict[tuple[int, int], tuple[Mapping[BatchKey, Passage], Passage]] = {}
+        self._moving: dict[Kind, tuple[Mapping[BatchKey, Passage], Passage]] = {}
         self.idle = not len(progress)
         self.contended = contended
 
     def choice(self, source: Source, requests: tuple[Request, ...], available: int | None = None) -> Choice:
         """A launch of these requests, with the execution predicted beside what runs now."""
-        rows = sum(r.rows for r in requests)
+        own = source.own(sum(r.rows for r in requests), requests[0].group)
         split = available is not None and len(requests) < available
-        predicted_ns = max(1, round(self._predicted_ns(source, rows)))
-        in_ns, out_ns = (0, 0) if source.cargo is None else map(round, self._moves(source, rows)[1])
-        return Choice(source, requests, source.own(rows), predicted_ns, "split" if split else "launch", in_ns, out_ns)
+        predicted_ns = max(1, round(self._predicted_ns(source, own)))
+        in_ns, out_ns = (0, 0) if source.cargo is None else map(round, self._moves(source, own)[1])
+        return Choice(source, requests, own, predicted_ns, "split" if split else "launch", in_ns, out_ns)
 
     def timely(self, source: Source, requests: Iterable[Request]) -> Iterator[Request]:
-        """Those predicted to make their deadline if launched now, each in a batch of its own."""
-        ends_ns: dict[int, float] = {}
+        """Those predicted to make their deadline if launched now, each in a batch of its own; and those, until then, of
+        whose model nothing was measured: it would stay so."""
+        ends_ns: dict[tuple[int, int], float] = {}
         for request in requests:
             if request.deadline_ns is not None:
-                rows = request.rows
-                if rows not in ends_ns:
-                    ends_ns[rows] = self.now_ns + self._predicted_ns(source, rows) + self._around_ns(source, rows)
-                if ends_ns[rows] > request.deadline_ns:
+                kind = (request.rows, request.group)
+                end_ns = ends_ns.get(kind)
+                if end_ns is None:
+                    end_ns = ends_ns[kind] = self._end_ns(source, *kind)
+                if end_ns > request.deadline_ns:
                     continue
             yield request
 
     def makes_it(self, source: Source, request: Request, waits_ns: float) -> bool:
         """Whether a batch of this request alone meets its deadline, launched so much later beside what runs now."""
-        rows, due_ns = request.rows, request.deadline_ns
-        return due_ns is None or self._ends_ns(source, rows, waits_ns + self._predicted_ns(source, rows)) <= due_ns
+        own, due_ns = source.own(request.rows, request.group), request.deadline_ns
+        return due_ns is None or self._ends_ns(source, own, waits_ns + self._predicted_ns(source, own)) <= due_ns
 
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
         """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
@@ -95,7 +101,8 @@ class Forecast:
         for i, request in enumerate(members):
             rows += request.rows
             tightest = _tighter(tightest, request.deadline_ns)
-            if tightest is None or self._ends_ns(source, rows, self._predicted_ns(source, rows)) <= tightest:
+            own = source.own(rows, request.group)
+            if tightest is None or self._ends_ns(source, own, self._predicted_ns(source, own)) <= tightest:
                 fits = i + 1
         return fits
 
@@ -160,7 +167,7 @@ class Forecast:
         """The same with the choice's transfers beside theirs."""
         if not self._passages or choice.source.cargo is None:
             return self._allowed_ns
-        return self._allowed(self._moves(choice.source, choice.own.batch_size)[0])
+        return self._allowed(self._moves(choice.source, choice.own)[0])
 
     def _allowed(self, passages: Mapping[BatchKey, Passage]) -> list[float]:
         # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
@@ -181,11 +188,11 @@ class Forecast:
         deadline_ns = None
         for request in choice.requests:
             deadline_ns = _tighter(deadline_ns, request.deadline_ns)
-        source, rows = choice.source, choice.own.batch_size
-        if deadline_ns is None or self._ends_ns(source, rows, choice.predicted_ns) <= deadline_ns:
+        source, own = choice.source, choice.own
+        if deadline_ns is None or self._ends_ns(source, own, choice.predicted_ns) <= deadline_ns:
             return False
         self.follow((choice,))
-        if self._ends_ns(source, rows, self._timelines[_kind(choice)][-1]) <= deadline_ns:
+        if self._ends_ns(source, own, self._timelines[_kind(choice)][-1]) <= deadline_ns:
             return False
         gone_ns, first = min(
             (gone_ns + self._passages[batch.key].both_ns if batch.key in self._passages else gone_ns, i)
@@ -193,44 +200,54 @@ class Forecast:
         )
         crowd = self._crowd - (self._core is not None and self._progress.core(first) == self._core)
         slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.sums_without(first), crowd))
-        return self._ends_ns(source, rows, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
+        return self._ends_ns(source, own, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
 
-    def _predicted_ns(self, source: Source, rows: int) -> float:
-        """A batch of so many rows beside what runs now."""
-        own = source.own(rows)
-        slowdown = self._slowdowns.get((source.id, rows))
+    def _end_ns(self, source: Source, rows: int, group: int) -> float:
+        """The instant that such a batch is over by, as predicted; now, where that would be a mere guess."""
+        if source.solo.guesses(group):
+            return self.now_ns
+        own = source.own(rows, group)
+        return self.now_ns + self._predicted_ns(source, own) + self._around_ns(source, own)
+
+    def _predicted_ns(self, source: Source, own: Own) -> float:
+        """Such a batch beside what runs now."""
+        solo_ns = own.load.solo_ns
+        kind = (source.id, own.batch_size, solo_ns)
+        slowdown = self._slowdowns.get(kind)
         if slowdown is None:
             slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums, self._crowd)
             slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
-            self._slowdowns[source.id, rows] = slowdown
-        return own.load.solo_ns * slowdown
+            self._slowdowns[kind] = slowdown
+        return solo_ns * slowdown
 
-    def _ends_ns(self, source: Source, rows: int, predicted_ns: float) -> float:
+    def _ends_ns(self, source: Source, own: Own, predicted_ns: float) -> float:
         """The instant that such a batch is over by, with the bound's margin and what is around its execution."""
-        return self.now_ns + predicted_ns * self._margin + self._around_ns(source, rows)
+        return self.now_ns + predicted_ns * self._margin + self._around_ns(source, own)
 
-    def _around_ns(self, source: Source, rows: int) -> float:
+    def _around_ns(self, source: Source, own: Own) -> float:
         """What a batch takes beside its execution: its transfers, and the learned cost."""
         overhead_ns = self._policy.overhead_ns
         if source.cargo is None:
             return overhead_ns
-        _, own = self._moves(source, rows)
-        return overhead_ns + own.both_ns
+        _, passage = self._moves(source, own)
+        return overhead_ns + passage.both_ns
 
-    def _moves(self, source: Source, rows: int) -> tuple[Mapping[BatchKey, Passage], Passage]:
+    def _moves(self, source: Source, own: Own) -> tuple[Mapping[BatchKey, Passage], Passage]:
         """The transfers of the running batches beside those of such a batch, and its own."""
-        key = (source.id, rows)
-        if key not in self._moving:
-            self._moving[key] = self._progress.passages(source.work(rows), self._predicted_ns(source, rows))
-        return self._moving[key]
+        kind = (source.id, own.batch_size, own.load.solo_ns)
+        if kind not in self._moving:
+            work = source.work(own.batch_size)
+            self._moving[kind] = self._progress.passages(work, self._predicted_ns(source, own))
+        return self._moving[kind]
 
     def _response(self, choice: Choice) -> Response:
         return self._policy.response(choice.source.id, choice.own)
 
 
-def _kind(choice: Choice) -> tuple[int, int]:
+def _kind(choice: Choice) -> Kind:
     """Of choices that differ in nothing else a timeline is one."""
-    return choice.source.id, choice.own.batch_size
+    own = choice.own
+    return choice.source.id, own.batch_size, own.load.solo_ns
 
 
 def _tighter(a: int | None, b: int | None) -> int | None:

@@ -88,9 +88,11 @@ def overtake(
     for turn, source in enumerate(candidates):
         waits_ns = free[min(turn, len(free) - 1)].free_ns
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
-        if head is None or head.deadline_ns is None or forecast.makes_it(source, head, waits_ns):
+        if head is None or head.deadline_ns is None or source.solo.guesses(head.group):
             continue
-        solo_ns = source.load(head.rows).solo_ns
+        if forecast.makes_it(source, head, waits_ns):
+            continue
+        solo_ns = source.load(head.rows, head.group).solo_ns
         for batch in yielding:
             if not batch.yields_to(head.priority, highest, solo_ns):
                 continue

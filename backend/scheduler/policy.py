@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from backend.scheduler.messages import Request
 from backend.scheduler.occupancy import Occupancy
-from backend.scheduler.outlook import Choice, Forecast
+from backend.scheduler.outlook import Choice, Forecast, Kind
 from backend.scheduler.overtaking import Urgent, overtake
 from backend.scheduler.progress import MIN_SLOWDOWN
 from backend.scheduler.state import Source
@@ -38,6 +38,8 @@ MAX_LOOKED_AT = 256
 MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
+_RESPONSES_MAX = 4096
+"""Looked up between two lessons of the predictor's: rows are the callers' choice."""
 
 
 class _Candidate(NamedTuple):
@@ -61,13 +63,15 @@ class Policy:
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself and the transfers around it."""
         self._credit_ns = 0.0
-        self._responses: dict[tuple[int, int], Response] = {}
+        self._responses: dict[Kind, Response] = {}
 
     def response(self, source: int, own: Own) -> Response:
         """The predictor's of a batch of this source, looked up once until `renew`."""
-        key = (source, own.batch_size)
+        key = (source, own.batch_size, own.load.solo_ns)
         known = self._responses.get(key)
         if known is None:
+            if len(self._responses) >= _RESPONSES_MAX:
+                self._responses.clear()
             known = self._responses[key] = self.predictor.response(own)
         return known
 
@@ -111,7 +115,7 @@ class Policy:
         """One request on an idle device: whatever the forecast, it is launched."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
-        own, (in_ns, out_ns) = source.own(request.rows), source.work(request.rows)
+        own, (in_ns, out_ns) = source.own(request.rows, request.group), source.work(request.rows)
         alone_ns = self.alone_ns(source, own)
         return Choice(source, (request,), own, alone_ns, "launch", round(in_ns), round(out_ns))
 
@@ -227,7 +231,7 @@ class Policy:
         """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
         head = source.queue.late_head()
         assert head is not None
-        if not alone and source.load(head.rows).solo_ns > self._credit_ns:
+        if not alone and source.load(head.rows, head.group).solo_ns > self._credit_ns:
             return None  # too little was saved for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
         if not alone and choice.load.solo_ns > self._credit_ns:
@@ -240,10 +244,10 @@ class Policy:
 
 
 def knee(source: Source, overhead_ns: int) -> int:
-    """The smallest batch, in rows, whose time per row is within `NEARLY_BEST` of the best."""
+    """The smallest batch, in rows, whose time per row is within `NEARLY_BEST` of the best, whatever its shape."""
 
     def per_row_ns(rows: int) -> float:
-        return (source.load(rows).solo_ns + overhead_ns) / rows
+        return (source.load(rows, None).solo_ns + overhead_ns) / rows
 
     # Between two profiled sizes the time per row only falls or only rises, so that few sizes need a look.
     most = source.join.max_batch_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
+from predictor.solo import SoloLatency
 from predictor.transfers import NOTHING, Cargo, Work
 from predictor.workload import Load
 
@@ -25,12 +26,12 @@ class Source:
     id: int
     join: Join
     queue: WaitingQueue
+    solo: SoloLatency
     holds: int = 0
     held_request: int | None = None
     arrivals: int = 0
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows)."""
-    owns: dict[int, Own] = field(default_factory=dict)
     cargo: Cargo | None = None
     """What its batches move; None while none has moved anything."""
 
@@ -39,35 +40,47 @@ class Source:
         self.holds += head.id != self.held_request
         self.held_request = head.id
 
-    def own(self, rows: int) -> Own:
-        """What the predictor knows of a batch of `rows`, looked up once."""
-        own = self.owns.get(rows)
-        if own is None:
-            own = self.owns[rows] = Own(self.join.model, rows, self.join.profile.at(rows))
-        return own
+    def own(self, rows: int, group: int | None) -> Own:
+        """What the predictor knows of a batch of `rows` of this shape. group: None where it is not known."""
+        return self.solo.own(rows, group)
 
-    def load(self, rows: int) -> Load:
-        """The profiled load of a batch of `rows`."""
-        return self.own(rows).load
+    def load(self, rows: int, group: int | None) -> Load:
+        """The load of such a batch, with the solo latency as learned."""
+        return self.solo.own(rows, group).load
+
+    def learn_alone(self, rows: int, group: int, alone_ns: float, now_ns: int) -> None:
+        """From what such a batch took, or would have taken, alone on the device."""
+        if self.solo.learn(rows, group, alone_ns, now_ns):
+            self.knee = None
+
+    def limit(self, max_batch_size: int) -> None:
+        """From now on batches grow to at most so many rows."""
+        self.join = msgspec.structs.replace(self.join, max_batch_size=max_batch_size)
+        self.knee = None
 
     def work(self, rows: int) -> Work:
         """What a batch of `rows` is to move."""
         return NOTHING if self.cargo is None else self.cargo.work(rows)
 
-    def alone_ns(self, rows: int) -> int:
-        """What a batch of `rows` takes alone on the device, its transfers included."""
-        solo_ns = self.load(rows).solo_ns
-        return solo_ns if self.cargo is None else solo_ns + sum(map(round, self.work(rows)))
+    def alone_ns(self, request: Request) -> int:
+        """What it is known to take alone on the device, its transfers included: 0 where none such was measured."""
+        return self.expected_ns(request) if self.solo.knows(request.group) else 0
+
+    def expected_ns(self, request: Request) -> int:
+        """The same, as good as can be told."""
+        solo_ns = self.load(request.rows, request.group).solo_ns
+        return solo_ns if self.cargo is None else solo_ns + sum(map(round, self.work(request.rows)))
 
     def late_after_ns(self, request: Request) -> float:
         """The last instant at which it could be launched and make its deadline, were it alone on the device."""
-        return inf if request.deadline_ns is None else request.deadline_ns - self.alone_ns(request.rows)
+        return inf if request.deadline_ns is None else request.deadline_ns - self.alone_ns(request)
 
 
 class Running(msgspec.Struct, frozen=True):
     """A batch on a lane. deadline_ns: the tightest of its requests; priority: the highest class among them.
 
     predicted_ns: its execution; transfer_in_ns, transfer_out_ns: of its inputs and outputs, as forecast at its launch.
+    group: its requests' shape; None of an adopted one.
     """
 
     key: BatchKey
@@ -81,6 +94,7 @@ class Running(msgspec.Struct, frozen=True):
     decision: str = "launch"
     transfer_in_ns: int = 0
     transfer_out_ns: int = 0
+    group: int | None = None
 
     @property
     def rows(self) -> int:

@@ -98,6 +98,16 @@ class WaitingQueue:
         """Of those that can still make it, the one that has to be launched first for that, whatever its class."""
         return self._requests[self._latest[0][1]] if self._latest else None
 
+    def postpone(self, request: Request, late_after_ns: float) -> bool:
+        """One that can still make it becomes late only then, as is known now; False where that is no later."""
+        before_ns = self._late_after_ns[request.id]
+        if late_after_ns <= before_ns:
+            return False
+        _discard(self._latest, (before_ns, request.id))
+        insort(self._latest, (late_after_ns, request.id))
+        self._late_after_ns[request.id] = late_after_ns
+        return True
+
     def give_up(self, request: Request) -> None:
         """It can no longer make it: it joins the late ones."""
         if self._unrank(request):

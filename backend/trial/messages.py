@@ -58,8 +58,8 @@ class Trial(msgspec.Struct, frozen=True):
     """What was found. as_batch, as_is: inputs that the model runs on, with one row, and with the whole shape made up.
 
     batch: whether batching was tried; batches: whether it changes no answer, None where that could not be told; why: a
-    clause that says so, where it does or that could not be told. splits: False where outputs of a batch have not a row for
-    each of its rows. lasting: whether another attempt would find the same.
+    clause that says so, where it does or that could not be told. splits: False where outputs of a batch have not a row
+    for each of its rows. lasting: whether another attempt would find the same.
     """
 
     as_batch: MadeUp | None = None

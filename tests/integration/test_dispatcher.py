@@ -236,6 +236,41 @@ def test_devices_have_a_scheduler_each(model: FakeModel) -> None:
         assert decided_by_a_scheduler(model)
 
 
+def run_together(model: FakeModel, count: int) -> set[int]:
+    """How many requests are in the batches of so many that wait together."""
+    running = model.fill()
+    waiting = model.submit(*[pending() for _ in range(count)])
+    model.gate.set()
+    model.wait_for(*running)
+    return {len(batch.requests) for batch in model.wait_for(*waiting)}
+
+
+def test_a_limit_to_its_batches_holds_with_each_later_scheduler_too(model: FakeModel) -> None:
+    assert max(run_together(model, 8)) > 1
+    model.dispatcher._link.limit(1)
+    assert run_together(model, 8) == {1}
+    signal_scheduler(signal.SIGKILL)
+    eventually(lambda: not model.dispatcher._connected)
+    until_connected(model)
+    assert run_together(model, 8) == {1}
+
+
+def test_a_limit_while_there_is_no_scheduler_is_told_to_the_next(model: FakeModel) -> None:
+    signal_scheduler(signal.SIGKILL)
+    eventually(lambda: not model.dispatcher._connected)
+    model.dispatcher._link.limit(1)
+    until_connected(model)
+    assert run_together(model, 8) == {1}
+
+
+def test_more_rows_than_batches_grow_to_are_served(model: FakeModel) -> None:
+    running = model.fill()
+    small, large = model.submit(pending(5_000.0), pending(6_000.0, rows=12))
+    model.gate.set()
+    model.wait_for(*running)
+    assert [batch.rows for batch in model.wait_for(small, large)] == [1, 12]
+
+
 # Without a scheduler
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import backend.load_profile as load_module
 import backend.profiling.campaign as campaign_module
+from backend.batch import group_of
 from backend.cli import app
 from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
@@ -24,6 +26,7 @@ from backend.profiling import one_batch
 from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
 from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE
+from backend.trial.messages import Trial
 from predictor.workload import Load
 from profiler.feature_source import NeutralFeatures
 from profiler.rounds import Rounds
@@ -193,3 +196,11 @@ def test_serving_uses_the_file_of_this_device_only(repository: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert profile_at_load(config, engine, trial).profile.at(1).solo_ns < 100_000_000
     assert "measured on another device ('another'" in caplog.text
+
+
+def test_a_profile_is_of_the_shape_that_it_was_measured_with(repository: Path) -> None:
+    config, trial = served_model(find_versions(repository, ["a"])[0][0])
+    with closing(open_engine(config)) as engine:
+        assert profile_at_load(config, engine, trial).group == group_of({"x": (4,)})
+        unknown = profile_at_load(config, engine, Trial(why="it does not run on made-up inputs (no reason)"))
+    assert unknown == (load_module._GUESS, None)

@@ -6,6 +6,7 @@ import pickle
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
@@ -18,6 +19,7 @@ from backend.scheduler.messages import (
     Join,
     Launch,
     Lease,
+    Limit,
     Ping,
     Preempted,
     Recall,
@@ -29,8 +31,17 @@ from backend.scheduler.messages import (
 from predictor.colocation import SCALE, Parts, quantize
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
+from predictor.response import Response
 from predictor.workload import Load
+from tests.properties.alone import Alone, Heard
 from tests.unit.builders import MS, START_NS
+
+ALMOST = 1e-6
+
+
+def nearly(solo_ns: float) -> object:
+    """By other arithmetic."""
+    return pytest.approx(solo_ns, rel=ALMOST, abs=1.0)
 
 
 @dataclass
@@ -55,7 +66,9 @@ class Interval:
 
 @dataclass
 class Batch:
-    """interval: the latest stretch of its time on the device. stands: another one goes first; stood: once it did."""
+    """interval: the latest stretch of its time on the device. stands: another one goes first; stood: once it did.
+    group: None of an adopted one.
+    """
 
     requests: tuple[int, ...]
     lane: int
@@ -63,6 +76,8 @@ class Batch:
     load: Load
     launched_ns: int
     due_ns: int | None
+    rows: int
+    group: int | None
     stands: bool = False
     stood: bool = False
 
@@ -72,6 +87,7 @@ class Model:
     """What a source's process would know: it joined, these wait, these run."""
 
     join: Join
+    alone: Alone
     waiting: dict[int, Request] = field(default_factory=dict)
     running: dict[int, Batch] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
@@ -82,6 +98,10 @@ class Model:
     recalled: bool = False
     moves: bool = False
     """A batch of it has moved something."""
+    late: frozenset[int] = frozenset()
+    """Set aside before this event."""
+    doubted: bool = False
+    """One was let through at this event."""
 
     def may_take(self) -> bool:
         return self.lease is not None and not self.waiting and not self.running
@@ -93,9 +113,13 @@ class Listener(Isochrone):
     def __init__(self) -> None:
         super().__init__()
         self.taught: list[Sums] = []
+        self.solo_ns = 0
+        """Of the last batch, as its lesson had it."""
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         self.taught.append(seen.sums)
+        self.solo_ns = own.load.solo_ns
+        assert slowdown <= 20.0
         super().learn_one(own, seen, slowdown)
 
 
@@ -112,12 +136,14 @@ class World:
         self.log: list[Interval] = []
         self.taught: list[Interval] = []
         self.batches = 0
-        self.taken = 0
+        self.taken = self.doubts = self.guessed = 0
         self.commands: list[Command] = []
         self.events: list[tuple[int, int, Event | None]] = []
         """(time, source, event); None: the source left."""
 
     def take(self, source: int, event: Event) -> None:
+        self._look()
+        response = self._response(source, event)
         commands = self.core.handle(source, event, self.now_ns)
         self.core.learn()
         self.events.append((self.now_ns, source, event))
@@ -125,7 +151,10 @@ class World:
             self.seen_ns = self.now_ns
         match event:
             case Join():
-                self.models[source] = Model(event)
+                self._joined(source, event)
+            case Limit():
+                join = replace(self.models[source].join, max_batch_size=event.max_batch_size)
+                self.models[source].join = join
             case Arrive():
                 self.models[source].waiting.update((r.id, r) for r in event.requests)
                 self.models[source].arrivals += 1
@@ -138,25 +167,30 @@ class World:
                 batch = self._end(source, event.batch)
                 if event.exec_ns is not None and batch.requests and not batch.stood:
                     self.models[source].moves |= event.transfer_in_ns + event.transfer_out_ns > 0
-                    self.taught.append(batch.interval.without(event.transfer_in_ns, event.transfer_out_ns))
+                    executed = batch.interval.without(event.transfer_in_ns, event.transfer_out_ns)
+                    self.taught.append(executed)
+                    assert response is not None
+                    self._measured(self.models[source], batch, executed, event.exec_ns, response)
             case Adopt():
-                stand = [batch for b in event.batches for batch in self._start(source, b.batch, (), b.rows, b.lane)]
+                stand = [b for a in event.batches for b in self._start(source, a.batch, (), (a.rows, None), a.lane)]
                 told, commands = commands[: len(stand)], commands[len(stand) :]
                 self.commands += told
                 assert {id(self._told_to_stand(command)) for command in told} == set(map(id, stand))
             case Take():
-                lease = self.models[source].lease
-                assert lease is not None
-                self.taken += 1
-                self.models[source].gone.append(event.request.id)
-                self._start(
-                    source, event.batch, (event.request.id,), event.request.rows, lease.lane, event.request.deadline_ns
-                )
+                self._took(source, event)
             case Return():
                 self.models[source].lease = None
         self._obey(commands)
 
+    def _took(self, source: int, take: Take) -> None:
+        model, r = self.models[source], take.request
+        assert model.lease is not None and (r.rows, r.group) == (model.lease.rows, model.lease.group)
+        self.taken += 1
+        model.gone.append(r.id)
+        self._start(source, take.batch, (r.id,), (r.rows, r.group), model.lease.lane, r.deadline_ns)
+
     def leave(self, source: int) -> None:
+        self._look()
         commands = self.core.leave(source, self.now_ns)
         self.events.append((self.now_ns, source, None))
         self.seen_ns = self.now_ns
@@ -174,14 +208,25 @@ class World:
         assert pickle.dumps(self.core) == before
 
     def _start(
-        self, source: int, batch: int, requests: tuple[int, ...], rows: int, lane: int, due_ns: int | None = None
+        self,
+        source: int,
+        batch: int,
+        requests: tuple[int, ...],
+        what: tuple[int, int | None],
+        lane: int,
+        due_ns: int | None = None,
     ) -> list[Batch]:
-        """Those that stand still from now on."""
-        join = self.models[source].join
-        load = join.profile.at(rows)
+        """Those that stand still from now on. what: its rows and group."""
+        (rows, group), model = what, self.models[source]
+        join = model.join
+        load = self.core.running[source, batch].load  # to the nanosecond, which other arithmetic is not
+        assert load.solo_ns == nearly(model.alone.solo_ns(rows, group))
+        assert load.features == join.profile.at(rows).features
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         lane = lane if lane < 2 * self.lanes else self.lanes - 1
-        begun = self.models[source].running[batch] = Batch(requests, lane, interval, load, self.now_ns, due_ns)
+        begun = self.models[source].running[batch] = Batch(
+            requests, lane, interval, load, self.now_ns, due_ns, rows, group
+        )
         self.log.append(interval)
         return [
             *(below for below in self._on(lane - self.lanes) if self._stand(below)),
@@ -212,8 +257,56 @@ class World:
         batch.interval.end_ns = self.now_ns
         return True
 
+    def _joined(self, source: int, join: Join) -> None:
+        told = (join.profile, join.profiled_group, self.now_ns)
+        self.models[source] = Model(join, Alone(*told))
+        self.core.sources[source].solo = Heard(join.model, *told)
+
+    def _response(self, source: int, event: Event) -> Response | None:
+        """Of a batch that ends, before anything is learned from it."""
+        if not isinstance(event, Finish):
+            return None
+        batch, join = self.models[source].running[event.batch], self.models[source].join
+        return self.core.policy.response(source, Own(join.model, batch.rows, batch.load))
+
+    def _measured(self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: Response) -> None:
+        """What it tells of its latency alone: all of it, where nobody else was there."""
+        rows, group = batch.rows, batch.group
+        assert group is not None
+        if not self._had_company(executed):
+            model.alone.measured(rows, group, exec_ns, self.now_ns)
+        elif model.alone.teaches(rows, group, exec_ns):
+            slowdown = response.slowdown(self._suffered(batch.interval))
+            self.guessed += 1
+            model.alone.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
+        assert self.listener.solo_ns == nearly(model.alone.solo_ns(rows, group))
+
+    def _had_company(self, executed: Interval) -> bool:
+        start_ns, end_ns = executed.start_ns, executed.end_ns
+        assert end_ns is not None
+        return any(i.overlap_ns(start_ns, end_ns) for i in self.log if i is not executed and i is not executed.part_of)
+
+    def _look(self) -> None:
+        for i, model in self.models.items():
+            model.late = frozenset(r.id for r in self.core.sources[i].queue.by_lateness())
+
+    def _doubt(self) -> None:
+        """What was let through for the sake of what is believed: that, not having waited, made it hopeless."""
+        for i, model in self.models.items():
+            solo, late = self.core.sources[i].solo, model.late & model.waiting.keys()
+            assert isinstance(solo, Heard)
+            assert not (model.join.rejects and solo.doubted) or len(solo.doubted) + len(late) == 1, "one at a time"
+            model.doubted = bool(solo.doubted)
+            for rows, group in solo.doubted:
+                assert model.alone.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
+                assert model.join.interference_aware
+                model.alone.doubt(rows, group, self.now_ns)
+                self.doubts += 1
+            solo.doubted.clear()
+
     def _obey(self, commands: list[Command]) -> None:
         self.commands += commands
+        self._doubt()
         preempted: list[Batch] = []
         for command in commands:
             match command:
@@ -250,7 +343,7 @@ class World:
         assert self.lanes > 1 and 0 <= lease.lane < self.lanes
         model = self.models[lease.source]
         assert lease.arrivals == model.arrivals
-        assert lease.solo_ns == model.join.profile.at(lease.rows).solo_ns
+        assert lease.solo_ns == nearly(model.alone.solo_ns(lease.rows, lease.group))
         model.lease, model.recalled = lease, False
 
     def _launch(self, launch: Launch, preempted: list[Batch]) -> None:
@@ -273,10 +366,10 @@ class World:
         batch = [model.waiting[request] for request in launch.requests]
         rows = sum(r.rows for r in batch)
         assert len({r.group for r in batch}) == 1
-        assert rows <= model.join.max_batch_size or (model.join.max_batch_size == 0 and len(batch) == 1 == rows)
+        assert rows <= model.join.max_batch_size or len(batch) == 1
         if not model.join.interference_aware:
             self._launched_in_order(model, batch, rows)
-        assert launch.solo_ns == model.join.profile.at(rows).solo_ns
+        assert launch.solo_ns == nearly(model.alone.solo_ns(rows, batch[0].group))
         assert launch.predicted_ns > 0 and launch.bound_ns >= 0 and launch.holds >= 0
         assert min(launch.transfer_in_ns, launch.transfer_out_ns) >= 0
         assert model.moves or launch.transfer_in_ns == launch.transfer_out_ns == 0
@@ -284,7 +377,7 @@ class World:
             del model.waiting[request]
         model.gone += launch.requests
         due_ns = min((r.deadline_ns for r in batch if r.deadline_ns is not None), default=None)
-        self._start(launch.source, launch.batch, launch.requests, rows, launch.lane, due_ns)
+        self._start(launch.source, launch.batch, launch.requests, (rows, batch[0].group), launch.lane, due_ns)
 
     @staticmethod
     def _launched_in_order(model: Model, batch: list[Request], rows: int) -> None:
@@ -301,7 +394,13 @@ class World:
         model.gone.append(reject.request)
         assert model.join.rejects and model.join.interference_aware
         assert request.deadline_ns is not None
-        assert model.moves or self.now_ns + model.join.profile.at(request.rows).solo_ns > request.deadline_ns
+        solo_ns, known = model.alone.solo_ns(request.rows, request.group), model.alone.knows(request.group)
+        if not known:
+            assert self.now_ns > request.deadline_ns, "refused for want of a measurement"
+        assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) + 1 > request.deadline_ns
+        allowed_ns = request.deadline_ns - request.arrival_ns
+        if 0 < allowed_ns < solo_ns * (1 - ALMOST) - 1 and not model.doubted and not model.late & model.waiting.keys():
+            assert not model.alone.old(request.rows, request.group, self.now_ns), "nobody is let through"
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
     def occupied(self) -> set[int]:

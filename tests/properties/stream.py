@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from hypothesis import note
+from msgspec.structs import replace
 
 from backend.scheduler.messages import (
     PROTOCOL,
@@ -13,6 +14,7 @@ from backend.scheduler.messages import (
     Cancel,
     Event,
     Finish,
+    Limit,
     Ping,
     Request,
     Return,
@@ -45,14 +47,19 @@ _MOVED = (
     (1, 10**15, 0, 2**62),
 )
 """By source: what its batches say of their transfers; the last is absurd."""
+_TIMES_PROFILED = (100, 100, 2_600, 4, 100)
+"""By source: what its batches really take, in percent."""
 _JOINS = tuple(
-    join(
-        p,
-        max_batch_size=_MAX_BATCH_SIZES[i % 6],
-        aware=i % 4 != 3,
-        rejects=i % 3 == 2,
-        model=f"m{i}",
-        preemptible_lanes=(4, 4, 2, 0)[i // 2 % 4],
+    replace(
+        join(
+            p,
+            max_batch_size=_MAX_BATCH_SIZES[i % 6],
+            aware=i % 4 != 3,
+            rejects=i % 3 == 2,
+            model=f"m{i}",
+            preemptible_lanes=(4, 4, 2, 0)[i // 2 % 4],
+        ),
+        profiled_group=(0, 0, None, 1, 0, 9, 0)[i % 7],
     )
     for i, p in enumerate(_PROFILES * 6)
 )
@@ -114,6 +121,8 @@ class Stream:
             self.world.take(source, Ping())
         elif kind < 246:  # rare, for the snapshots that it takes
             self._impossible(source, self._byte())
+        elif kind < 248:
+            self.world.take(source, Limit(self._byte() % 14))
 
     def _join(self) -> None:
         free = [i for i in range(1, _SOURCES + 2) if i not in self.world.models]
@@ -131,14 +140,15 @@ class Stream:
         slack_ns = _SLACKS_NS[slack % len(_SLACKS_NS)]
         deadline_ns = None if slack_ns is None else now_ns + slack_ns
         arrival_ns = now_ns - (what // 16) % 3  # not quite in the order of the numbers
-        return Request(id_, 1 + rows % max_rows, arrival_ns, deadline_ns, 1 + what % 3, int(what % 7 == 0))
+        rows = 1 + rows % max_rows if what % 11 else 1 + rows  # more than any batch grows to
+        return Request(id_, rows, arrival_ns, deadline_ns, 1 + what % 3, int(what % 7 == 0))
 
     def _arrive(self, source: int) -> None:
         model = self.world.models[source]
         requests = self._requests(source)
         if (lease := model.lease) is not None and model.may_take() and len(requests) < 4:
             r = requests[0]
-            request = Request(r.id, lease.rows, r.arrival_ns, r.deadline_ns, r.priority, r.group)
+            request = Request(r.id, lease.rows, r.arrival_ns, r.deadline_ns, r.priority, lease.group)
             self.world.take(source, Take(min([0, *model.running, *model.ended]) - 1, request))
         else:
             self.world.take(source, Arrive(requests))
@@ -148,8 +158,8 @@ class Stream:
         if not running:
             return
         source, batch = running[self._byte() % len(running)]
-        how = self._byte()
-        solo_ns = self.world.models[source].running[batch].load.solo_ns
+        how, model = self._byte(), self.world.models[source]
+        solo_ns = model.join.profile.at(model.running[batch].rows).solo_ns * _TIMES_PROFILED[source % 5] // 100
         moved = _MOVED[source % len(_MOVED)] if self._byte() < 224 else ()
         self.world.take(source, Finish(batch, None if how < 30 else 1 + solo_ns * how // 100, *moved))
 
@@ -169,7 +179,6 @@ class Stream:
     def _impossible(self, source: int, kind: int) -> None:
         """The first part of most of these is fine: it must not be taken alone."""
         world, model = self.world, self.world.models[source]
-        max_rows = max(1, model.join.max_batch_size)
         stranger = _SOURCES + 9
         good = self._requests(source)
         now_ns, old = world.now_ns, good[0]
@@ -192,12 +201,16 @@ class Stream:
             (source, Arrive((*good, waiting_again))),
             (source, Arrive((*good, running_again))),
             (source, Arrive((*good, Request(0, 0, now_ns, None, 1)))),
-            (source, Arrive((*good, Request(0, max_rows + 1, now_ns, None, 1)))),
+            (source, Arrive((*good, Request(0, 2**31, now_ns, None, 1)))),
             (source, Arrive((*good, Request(0, 1, now_ns, None, 0)))),
             (stranger, Take(-1, old)),
             (stranger, Return(1)),
             (source, Take(1, old)),
-            (source, Take(-1, Request(old.id, 99, now_ns, None, 1))),
+            (source, Take(-1, Request(old.id, 999, now_ns, None, 1))),
+            (source, Take(-1, Request(old.id, 1 if model.lease is None else model.lease.rows, now_ns, None, 1, 3))),
+            (source, Limit(-1)),
+            (source, Limit(2**31)),
+            (stranger, Limit(1)),
             (source, Return(0)),
             (source, Finish(max(batches, default=0) + 1, 1)),
             (source, Finish(model.ended[-1] if model.ended else 0, None)),

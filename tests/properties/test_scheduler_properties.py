@@ -73,3 +73,11 @@ def test_the_streams_move_tensors_beside_each_other() -> None:
     launches = [command for world in worlds for command in world.commands if isinstance(command, Launch)]
     assert sum(launch.transfer_in_ns > 0 for launch in launches) >= 200
     assert sum(launch.transfer_out_ns > 0 for launch in launches) >= 200
+
+
+def test_the_streams_learn_what_batches_take_alone() -> None:
+    worlds = [Stream(seed).run() for seed in range(60)]
+    assert sum(world.doubts for world in worlds) >= 10
+    assert sum(world.guessed for world in worlds) >= 100
+    launches = [command for world in worlds for command in world.commands if isinstance(command, Launch)]
+    assert len({launch.solo_ns for launch in launches}) >= 300

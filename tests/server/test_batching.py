@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,8 +276,8 @@ TOGETHER: Mapping[str, tuple[str, Sequence[Arrays]]] = {
     "a scale for the whole batch": ("quantised", [some((1, 8), 1), {"x": 100 * some((1, 8), 2)["x"]}]),
     "a batch of 1 baked in": ("baked", [some((1, 16), 1), some((1, 16), 2)]),
     "a first dimension that two readings disagree on": ("disagrees", [some((1, 16), 1), some((1, 16), 2)]),
-    "the same, with max_batch_size: 0": ("disagrees_0", [some((1, 16), 1), some((1, 16), 2)]),
-    "the same, with max_batch_size: 1": ("disagrees_1", [some((1, 16), 1), some((1, 16), 2)]),
+    "that one, with max_batch_size: 0": ("disagrees_0", [some((1, 16), 1), some((1, 16), 2)]),
+    "that one, with max_batch_size: 1": ("disagrees_1", [some((1, 16), 1), some((1, 16), 2)]),
     "as many rows as 64 values": ("sixty_fours", [some((1, 128), 1), some((2, 64), 2)]),
     "batched against what the shapes say": (
         "transpose_8",

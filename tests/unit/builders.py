@@ -78,9 +78,11 @@ class Device:
     def arrive(self, source: int, *requests: Request) -> list[Command]:
         return self.core.handle(source, Arrive(requests), self.now_ns)
 
-    def ask(self, source: int, slo_ms: float | None = None, *, priority: int = 1, rows: int = 1) -> list[Command]:
+    def ask(
+        self, source: int, slo_ms: float | None = None, *, priority: int = 1, rows: int = 1, group: int = 0
+    ) -> list[Command]:
         """One request arrives."""
-        return self.arrive(source, self.request(slo_ms, priority=priority, rows=rows))
+        return self.arrive(source, self.request(slo_ms, priority=priority, rows=rows, group=group))
 
     def finish(self, launch: Launch, exec_ms: float | None = None) -> list[Command]:
         """The batch ends now; without `exec_ms` as a failed one, which teaches nothing."""

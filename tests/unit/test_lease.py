@@ -132,6 +132,9 @@ def test_what_the_lease_is_not_for_is_asked_for() -> None:
         (late,) = model.wait_for(*model.submit(pending(-1.0)))
         assert not late.leased
         until_leased(model)
+        (other_shape,) = model.wait_for(*model.submit(pending(group=7)))
+        assert not other_shape.leased
+        until_leased(model)
         assert not any(batch.leased for batch in model.wait_for(*model.submit(pending(rows=2), pending())))
 
 

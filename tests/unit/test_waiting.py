@@ -84,8 +84,21 @@ def test_a_number_waits_once() -> None:
     queue.check()
 
 
+def test_what_becomes_late_later_than_was_thought_makes_room_for_the_next() -> None:
+    queue = WaitingQueue()
+    first, second = request(1, 0, 30), request(2, 0, 20)
+    queue.add(first, 9.0)
+    queue.add(second, 12.0)
+    assert queue.postpone(first, 25.0)
+    assert queue.first_late() == second
+    assert not queue.postpone(first, 25.0) and not queue.postpone(first, 3.0)
+    queue.check()
+    queue.give_up(second)
+    assert queue.first_late() == first
+
+
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.sampled_from("arr+g"), st.integers(0, 9), st.integers(0, 3))), st.booleans())
+@given(st.lists(st.tuples(st.sampled_from("arr+gp"), st.integers(0, 9), st.integers(0, 3))), st.booleans())
 def test_whatever_is_done_each_request_waits_in_one_place(steps: list[tuple[str, int, int]], in_order: bool) -> None:
     queue = WaitingQueue(in_order=in_order)
     waiting: dict[int, Request] = {}
@@ -98,6 +111,8 @@ def test_whatever_is_done_each_request_waits_in_one_place(steps: list[tuple[str,
             queue.add(waiting[id_], when if step == "a" else inf)
         elif step == "g" and (due := queue.first_late()) is not None:
             queue.give_up(due)
+        elif step == "p" and (due := queue.first_late()) is not None:
+            queue.postpone(due, when * 2.0)
         queue.check()
         found = {r.id: r for r in (*queue.by_rank(), *queue.by_lateness())}
         assert found == waiting
