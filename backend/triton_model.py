@@ -16,7 +16,6 @@ from backend.engines.loading import open_engine, read_model_specs
 from backend.errors import IsochroneError
 from backend.instance import Instance
 from backend.model_config import (
-    check_scheduling,
     check_tensors,
     complete,
     first_gpu,
@@ -24,7 +23,11 @@ from backend.model_config import (
     read_engine_config,
     read_model_config,
 )
+from backend.onnx_options import read_onnx_options
 from backend.parameters import read_parameters
+from backend.stock_config import check_stock_config, is_first_instance, without_effect
+
+_log = logging.getLogger("isochrone")
 
 
 class TritonPythonModel:
@@ -35,10 +38,10 @@ class TritonPythonModel:
         """Fill in what config.pbtxt leaves out from the model file."""
         config = auto_complete_model_config.as_dict()
         try:
-            check_scheduling(config)
+            check_stock_config(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
-            model = read_model_specs(file, first_gpu(config))
+            model = read_model_specs(file, first_gpu(config), read_onnx_options(config, file))
             complete(config, model.inputs, model.outputs, model.max_batch_size)
             check_tensors(config, model.inputs, model.outputs)  # here too: it saves starting a process for nothing
         except IsochroneError as error:
@@ -54,6 +57,9 @@ class TritonPythonModel:
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
+            if is_first_instance(config, args["model_instance_name"]):
+                for sentence in without_effect(config):
+                    _log.warning("isochrone: model '%s': %s", asked.name, sentence)
             with ExitStack() as undone:
                 engine = open_engine(asked)
                 undone.callback(engine.close)

@@ -10,6 +10,7 @@ from typing import Any
 from backend.engines.loading import read_model_specs
 from backend.errors import ConfigError
 from backend.model_config import ModelConfig, complete, first_gpu, model_file, read_engine_config, read_model_config
+from backend.onnx_options import read_onnx_options
 
 BACKEND = "isochrone"
 
@@ -55,7 +56,7 @@ def served_config(version: ModelVersion) -> ModelConfig:
     config = {**version.config, "name": version.model}
     file = model_file(version.directory, config)
     device_id = first_gpu(config)
-    model = read_model_specs(file, device_id)
+    model = read_model_specs(file, device_id, read_onnx_options(config, file))
     complete(config, model.inputs, model.outputs, model.max_batch_size)
     engine = read_engine_config(config, version.version, file, device_id)
     return read_model_config(engine, config, model.inputs, model.outputs)
