@@ -21,9 +21,8 @@ def _stated(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - on
 
 @dataclass(frozen=True)
 class Key:
-    """becomes: what the key comes to. says: the sentence for it, with {name} of what it belongs to and its {value}.
-
-    asks: whether a value asks for anything, of the value and the configuration; Triton fills in what was left out.
+    """becomes: what the key comes to. says: the sentence where it is not honoured, with the {name} of what it belongs to
+    and its {value}. asks: whether a value asks for that, given the configuration; Triton fills in what was left out.
     """
 
     becomes: Literal["honoured", "no effect", "refused"]
@@ -145,7 +144,8 @@ KEYS: Mapping[str, Key] = {
     "sequence_batching": _refused("sequence_batching is not supported: isochrone serves models without state"),
     "ensemble_scheduling": HONOURED,
     "instance_group.name": HONOURED,
-    "instance_group.kind": _ignored(
+    "instance_group.kind": Key(
+        "honoured",
         "instance_group kind {value} has no effect: the model runs on CPU; write KIND_CPU, or KIND_GPU",
         lambda value, _: value == "KIND_MODEL",
     ),
@@ -257,7 +257,7 @@ def check_stock_config(config: Mapping[str, Any]) -> None:
 
 def without_effect(config: Mapping[str, Any]) -> list[str]:
     """A sentence for each thing that is stated and comes to nothing."""
-    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.becomes == "no effect"))
+    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.becomes != "refused"))
 
 
 def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
@@ -267,9 +267,9 @@ def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
 
 
 def _found(config: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
-    """All keys that ask for something, each with its sentence."""
+    """What is not honoured, each with its sentence."""
     for key, name, value in (*_walk(config, "", ""), *_parameters(config.get("parameters") or {})):
-        if key.asks(value, config):
+        if key.says and key.asks(value, config):
             yield key, key.says.format(name=name, value=_as_written(value))
 
 
@@ -283,7 +283,7 @@ def _walk(node: Mapping[str, Any], above: str, owner: str) -> Iterator[tuple[Key
                 yield key, named or owner, value
         elif any(known.startswith(f"{path}.") for known in KEYS):
             for item in items:
-                label = f"{path} '{item['name']}'" if path in ("input", "output") else ""
+                label = f"{path} '{item.get('name', '')}'" if path in ("input", "output") else ""
                 yield from _walk(item, path, label)
         else:
             yield _UNKNOWN, path, value

@@ -15,6 +15,7 @@ from backend.engines.onnx import OnnxEngine
 from backend.engines.onnx_session import open_session, read_specs
 from backend.engines.protocol import OnnxOptions
 from backend.errors import ConfigError
+from backend.lanes import cores
 from backend.onnx_options import read_onnx_options
 from tests.unit.graphs import write_mlp
 
@@ -105,8 +106,11 @@ def test_operators_of_a_library(file: Path) -> None:
     asked = OnnxOptions(op_libraries=(LIBRARY,))
     inputs, outputs = read_specs(write_upper(file), asked)
     assert [(spec.name, spec.shape) for spec in (*inputs, *outputs)] == [("x", (-1, 1)), ("y", (-1, 1))]
-    ran = OnnxEngine(file, asked=asked).run(0, {"x": [np.array([["ab"], ["c"]], object)]}, ["y"])
-    assert ran.outputs[0].tolist() == [["AB"], ["C"]]
+    for team in (cores()[:1], cores()[:2]):
+        engine = OnnxEngine(file, [team], asked)
+        ran = engine.run(0, {"x": [np.array([["ab"], ["c"]], object)]}, ["y"])
+        assert ran.outputs[0].tolist() == [["AB"], ["C"]]
+        engine.close()
 
 
 @pytest.mark.parametrize("libraries", [(), (LIBRARY,)])

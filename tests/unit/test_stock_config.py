@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,7 +114,7 @@ def test_a_bare_configuration_asks_for_nothing() -> None:
 
 @pytest.mark.parametrize("key", [*KEYS.values(), *PARAMETERS.values()])
 def test_what_is_not_honoured_has_a_sentence(key: Any) -> None:
-    assert bool(key.says) == (key.becomes != "honoured")
+    assert key.says or key.becomes == "honoured"
 
 
 @pytest.mark.parametrize(
@@ -227,3 +229,14 @@ def test_what_is_the_same_for_several_tensors_or_groups_is_told_once() -> None:
 def test_one_instance_speaks_for_all() -> None:
     config: Config = {"instance_group": [{"name": "m_0", "count": 2}, {"name": "m_1", "count": 1}]}
     assert [name for name in ("m_0_0", "m_0_1", "m_1_0") if is_first_instance(config, name)] == ["m_0_0"]
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "coming-from.md").read_text()
+
+
+def test_the_page_says_of_each_key_what_becomes_of_it_and_has_no_other() -> None:
+    rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| (honoured|no effect|refused) \|", PAGE, re.MULTILINE)
+    documented = {key: becomes for keys, becomes in rows for key in re.findall(r"`([^`]+)`", keys)}
+    table = {**KEYS, **PARAMETERS}
+    assert documented == {name: key.becomes for name, key in table.items()}
+    assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(rows)
