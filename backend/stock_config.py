@@ -21,8 +21,8 @@ def _stated(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - on
 
 @dataclass(frozen=True)
 class Key:
-    """becomes: what the key comes to. says: the sentence where it is not honoured, with the {name} of what it belongs to
-    and its {value}. asks: whether a value asks for that, given the configuration; Triton fills in what was left out.
+    """becomes: what the key comes to. says: the sentence where it is not honoured, with the {name} of what it belongs
+    to and its {value}. asks: whether a value asks for it, given the configuration; Triton fills in what was left out.
     """
 
     becomes: Literal["honoured", "no effect", "refused"]
