@@ -11,6 +11,7 @@ from backend.engines.loading import read_model_specs
 from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
 from backend.model_config import ANY_ROWS, complete, first_gpu, may_batch
+from backend.onnx_options import read_onnx_options
 from backend.stated import states_max_batch_size
 from backend.trial.launch import try_file
 from backend.trial.messages import Trial
@@ -27,7 +28,7 @@ class Completed:
 
 def complete_config(config: dict[str, Any], file: Path) -> Completed:
     """Complete the configuration in place. Raises ConfigError."""
-    model = read_model_specs(file, first_gpu(config))
+    model = read_model_specs(file, first_gpu(config), read_onnx_options(config, file))
     rows = 0
     notes = [f"output '{name}' is not served: it is {why}" for name, why in _left_out(config, model)]
     if _is_open(config, file) and may_batch(config, model.inputs, model.outputs):

@@ -6,15 +6,17 @@ Works on the dictionary that Triton hands to Python; knows nothing of the stub's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from backend.datatypes import BY_CONFIG
-from backend.engines.protocol import EngineOptions, ModelSpecs, TensorSpec
+from backend.engines.protocol import AS_USUAL, EngineOptions, ModelSpecs, OnnxOptions, TensorSpec
 from backend.errors import ConfigError
+from backend.onnx_options import read_onnx_options
 from backend.parameters import Parameters, read_parameters
+from backend.stock_config import check_stock_config
 
 DEFAULT_MAX_BATCH_SIZE = 8
 """Rows that batches grow to where config.pbtxt sets no limit."""
@@ -30,7 +32,8 @@ AS_IT_COMES = (-1,)
 class EngineConfig:
     """What a model's engine is opened for. device_id: the GPU of a KIND_GPU instance, None on CPU.
 
-    max_batch_size: rows that batches grow to, 0 where the model does not batch.
+    max_batch_size: rows that batches grow to, 0 where the model does not batch. onnx: what is asked of ONNX
+    Runtime.
     """
 
     name: str
@@ -39,6 +42,7 @@ class EngineConfig:
     max_batch_size: int
     parameters: Parameters
     device_id: int | None
+    onnx: OnnxOptions = field(default=AS_USUAL, kw_only=True)
 
     @property
     def device(self) -> str:
@@ -47,7 +51,7 @@ class EngineConfig:
 
     def options(self, lanes: int) -> EngineOptions:
         """What its engine is opened for, with so many lanes."""
-        return EngineOptions(self.device_id, lanes, self.max_batch_size, self.parameters.priority)
+        return EngineOptions(self.device_id, lanes, self.max_batch_size, self.parameters.priority, self.onnx)
 
 
 @dataclass(frozen=True)
@@ -152,11 +156,12 @@ def _check_ranks(stated: Sequence[Mapping[str, Any]], inputs: Sequence[TensorSpe
 
 def read_engine_config(config: Mapping[str, Any], version: str, file: Path, device_id: int | None) -> EngineConfig:
     """All that the model file has no say in. Raises ConfigError on what cannot be kept."""
-    check_scheduling(config)
+    check_stock_config(config)
     stated = int(config.get("max_batch_size", 0))
     max_batch_size = DEFAULT_MAX_BATCH_SIZE if stated == ANY_ROWS else stated
     parameters = read_parameters(config.get("parameters", {}))
-    return EngineConfig(str(config["name"]), version, file, max_batch_size, parameters, device_id)
+    onnx = read_onnx_options(config, file)
+    return EngineConfig(str(config["name"]), version, file, max_batch_size, parameters, device_id, onnx=onnx)
 
 
 def read_model_config(engine: EngineConfig, config: Mapping[str, Any], model: ModelSpecs) -> ModelConfig:
@@ -175,34 +180,6 @@ def check_tensors(config: Mapping[str, Any], model: ModelSpecs) -> None:
     batching = int(config.get("max_batch_size", 0)) > 0
     _served("input", config["input"], model.inputs, batching)
     _served("output", config["output"], model.outputs, batching, model.unserved)
-
-
-def check_scheduling(config: Mapping[str, Any]) -> None:
-    """Refuse the schedulers of Triton that would come between the queue and us."""
-    batching = config.get("dynamic_batching") or {}
-    if batching.get("priority_levels") or batching.get("default_priority_level"):
-        raise ConfigError(
-            "priority_levels in dynamic_batching leaves requests stuck in Triton's queue; "
-            "use the parameter 'priority' and the request parameter 'priority_class' instead"
-        )
-    if batching.get("default_queue_policy") or batching.get("priority_queue_policy"):
-        raise ConfigError(
-            "a queue policy in dynamic_batching leaves requests stuck in Triton's queue; "
-            "use the parameters 'slo_ms', 'on_miss' and 'max_queue_size' instead"
-        )
-    if delay_us := int(batching.get("max_queue_delay_microseconds") or 0):
-        raise ConfigError(
-            f"max_queue_delay_microseconds in dynamic_batching is {delay_us}: requests would wait in Triton's queue "
-            "whatever their deadlines; leave it out, the scheduler forms batches of what waits"
-        )
-    if (config.get("response_cache") or {}).get("enable"):
-        raise ConfigError(
-            "response_cache is not supported: it would answer later requests with the refusal of an earlier one"
-        )
-    if config.get("sequence_batching"):
-        raise ConfigError("sequence_batching is not supported: isochrone serves models without state")
-    if (config.get("model_transaction_policy") or {}).get("decoupled"):
-        raise ConfigError("model_transaction_policy decoupled is not supported: each request has one answer")
 
 
 def _served(
@@ -232,8 +209,6 @@ def _checked(kind: str, tensor: Mapping[str, Any], by_name: Mapping[str, TensorS
         raise ConfigError(
             f"{kind} '{name}' is {tensor['data_type']}{known} in config.pbtxt, but {spec.datatype.config} in the model"
         )
-    if tensor.get("is_shape_tensor") or tensor.get("allow_ragged_batch"):
-        raise ConfigError(f"{kind} '{name}': is_shape_tensor and allow_ragged_batch are not supported")
     optional = bool(tensor.get("optional"))
     if optional and not spec.optional:
         raise ConfigError(f"input '{name}' is optional in config.pbtxt, but the model has no default for it")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import ConfigError
+from backend.stock_config import PARAMETERS
 
 NS_PER_MS = 1_000_000
-_STOCK = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS", "TRITON_INFERENCE_REQUEST_TIMEOUT"}
-"""Parameters of Triton's Python backend, which runs ours: not ours to read."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def read_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Parameters:
     """From the `parameters` of Triton's model configuration. Raises ConfigError naming key, value, what is allowed."""
     values: dict[str, Any] = {}
     for name, value in parameters.items():
-        if name in _STOCK:
+        if name in PARAMETERS:  # Triton's and its other backends': see `stock_config`
             continue
         key = KEYS.get(name)
         if key is None:

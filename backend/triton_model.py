@@ -17,13 +17,13 @@ from backend.engines.loading import open_engine, specs_of
 from backend.errors import IsochroneError
 from backend.instance import Instance
 from backend.model_config import (
-    check_scheduling,
     check_tensors,
     model_file,
     read_engine_config,
     read_model_config,
 )
 from backend.parameters import read_parameters
+from backend.stock_config import check_stock_config, is_first_instance, without_effect
 
 _log = logging.getLogger("isochrone")
 
@@ -36,7 +36,7 @@ class TritonPythonModel:
         """Fill in what config.pbtxt leaves out from the model file."""
         config = auto_complete_model_config.as_dict()
         try:
-            check_scheduling(config)
+            check_stock_config(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
             completed = complete_config(config, file)
@@ -56,10 +56,13 @@ class TritonPythonModel:
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
+            if is_first_instance(config, args["model_instance_name"]):
+                for sentence in without_effect(config):
+                    _log.warning("isochrone: model '%s': %s", asked.name, sentence)
             with ExitStack() as undone:
                 engine = open_engine(asked)
                 undone.callback(engine.close)
-                model = specs_of(file, engine)
+                model = specs_of(file, engine, asked.onnx)
                 served = read_model_config(asked, config, model)
                 trial = tried(config, file, model, batch=asked.max_batch_size > 1)
                 if trial.batches is False and asked.max_batch_size > 1:

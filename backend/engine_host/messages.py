@@ -10,7 +10,7 @@ import msgspec
 
 from backend.engines.protocol import EngineOptions
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""
 
 

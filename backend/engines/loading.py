@@ -8,7 +8,7 @@ from backend.device.mps import limit_multiprocessors
 from backend.engines.onnx import OnnxEngine
 from backend.engines.onnx_session import read_specs
 from backend.engines.placement import in_engine_process
-from backend.engines.protocol import Engine, EngineOptions, ModelSpecs
+from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
 from backend.lanes import cores, teams
@@ -24,6 +24,11 @@ def open_engine(config: EngineConfig) -> Engine:
     if parameters.engine not in ("auto", engine):
         made = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {made}")
+    if engine == "tensorrt" and config.onnx.op_libraries:
+        raise ConfigError(
+            f"op_library_filename in model_operations has operators for a model.onnx, but the model file is '{file}'; "
+            "leave it out"
+        )
     options = config.options(lanes_of(config))
     shared = in_engine_process(config)
     if parameters.mps_percent is not None:
@@ -49,7 +54,7 @@ def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file, teams(options.lanes))
+        return OnnxEngine(file, teams(options.lanes), options.onnx)
     from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -65,18 +70,21 @@ def is_plan(file: Path) -> bool:
     return file.suffix == ".plan"
 
 
-def read_model_specs(file: Path, device_id: int | None) -> ModelSpecs:
-    """Inputs and outputs of a model file, without preparing it to run where that can be. Raises ConfigError."""
+def read_model_specs(file: Path, device_id: int | None, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
+    """Inputs and outputs of a model file, without preparing it to run where that can be. Raises ConfigError.
+
+    asked: of ONNX Runtime, by the user.
+    """
     if not is_plan(file):
-        return read_specs(file)
+        return read_specs(file, asked)
     from backend.engines.tensorrt_loading import read_plan_specs  # noqa: PLC0415 - as above
 
     return read_plan_specs(file, device_id)
 
 
-def specs_of(file: Path, engine: Engine) -> ModelSpecs:
+def specs_of(file: Path, engine: Engine, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
     """What an open model's file declares: by the one reading of it, however its engine has changed the graph since."""
-    return ModelSpecs(engine.inputs, engine.outputs) if is_plan(file) else read_specs(file)
+    return ModelSpecs(engine.inputs, engine.outputs) if is_plan(file) else read_specs(file, asked)
 
 
 def lanes_of(config: EngineConfig) -> int:

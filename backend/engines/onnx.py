@@ -10,7 +10,7 @@ import onnxruntime
 
 from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.parts import joined
-from backend.engines.protocol import AS_IT_IS, Alone, Array, Executing, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, AS_USUAL, Alone, Array, Executing, Feeds, OnnxOptions, Ran
 from backend.engines.team import Helpers, open_for_team, together
 from backend.errors import EngineError
 
@@ -20,15 +20,18 @@ class OnnxEngine:
 
     lost = None
 
-    def __init__(self, path: Path, teams: Sequence[Sequence[int]] = ((0,),)) -> None:
-        """teams: the cores of each lane, as many for each. Raises ConfigError."""
+    def __init__(self, path: Path, teams: Sequence[Sequence[int]] = ((0,),), asked: OnnxOptions = AS_USUAL) -> None:
+        """teams: the cores of each lane, as many for each. asked: by the user. Raises ConfigError."""
         # One core to a lane needs no threads but the lane's own, so that all lanes may run one session.
         threads = len(teams[0])
         self._sessions: list[tuple[onnxruntime.InferenceSession, Helpers | None]]
-        self._sessions = [open_for_team(path, team) for team in teams] if threads > 1 else [(open_session(path), None)]
+        if threads > 1:
+            self._sessions = [open_for_team(path, team, asked) for team in teams]
+        else:
+            self._sessions = [(open_session(path, asked=asked), None)]
         self.inputs, self.outputs = input_specs(self._sessions[0][0], path), output_specs(self._sessions[0][0], path)
         per_batch = "1 thread" if threads == 1 else f"{threads} threads"
-        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch"
+        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{asked.unusual}"
         self._has_text = any(spec.datatype.numpy.hasobject for spec in (*self.inputs, *self.outputs))
 
     def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:

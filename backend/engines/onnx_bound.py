@@ -13,17 +13,22 @@ from backend.datatypes import BY_ONNX
 from backend.engines.gpu_runtime import Address, Stream
 from backend.engines.gpu_transfers import Placed
 from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
-from backend.engines.protocol import Array
+from backend.engines.protocol import AS_USUAL, Array, OnnxOptions
 from backend.errors import ConfigError, EngineError
 
 CUDA = "CUDAExecutionProvider"
 
 
 class OnnxBoundSession:
-    """See `BoundSession`. memory: "cuda", or "cpu" for a session without a GPU. Raises ConfigError."""
+    """See `BoundSession`. memory: "cuda", or "cpu" for a session without a GPU. asked: by the user.
 
-    def __init__(self, path: Path, providers: Sequence[object], memory: str, device_id: int) -> None:
-        session = open_session(path, providers)
+    Raises ConfigError.
+    """
+
+    def __init__(
+        self, path: Path, providers: Sequence[object], memory: str, device_id: int, asked: OnnxOptions = AS_USUAL
+    ) -> None:
+        session = open_session(path, providers, asked=asked)
         self._memory, self._device_id = memory, device_id
         self.provider: str = session.get_providers()[0]
         self.inputs = input_specs(session, path)
@@ -69,15 +74,15 @@ class OnnxBoundSession:
         self._session = None
 
 
-def on_cuda(path: Path, device_id: int, stream: Stream) -> OnnxBoundSession:
-    """A session that runs on this stream of a GPU. Raises ConfigError."""
+def on_cuda(path: Path, device_id: int, stream: Stream, asked: OnnxOptions = AS_USUAL) -> OnnxBoundSession:
+    """A session that runs on this stream of a GPU. asked: by the user. Raises ConfigError."""
     options = {
         "device_id": device_id,
         "user_compute_stream": stream,
         "arena_extend_strategy": "kSameAsRequested",  # by powers of two, many sessions would hold twice what they need
         "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive one is done anew by each lane and for each batch size
     }
-    session = OnnxBoundSession(path, [(CUDA, options), CPU], "cuda", device_id)
+    session = OnnxBoundSession(path, [(CUDA, options), CPU], "cuda", device_id, asked)
     if session.provider != CUDA:
         session.close()
         raise ConfigError(

@@ -40,7 +40,8 @@ class OnnxCudaEngine:
         self._lanes = GpuLanes(device, self._lane, options.lanes)
         session = self._lanes.first.session
         self.inputs, self.outputs = session.inputs, session.outputs
-        self.identity = ", ".join(filter(None, (f"onnxruntime {version} CUDAExecutionProvider", mps.stated_share())))
+        runs_in = f"onnxruntime {version} CUDAExecutionProvider{options.onnx.unusual}"
+        self.identity = ", ".join(filter(None, (runs_in, mps.stated_share())))
 
     @property
     def lost(self) -> str | None:

@@ -28,7 +28,7 @@ def open_onnx_on_gpu(file: Path, options: EngineOptions) -> OnnxCudaEngine:
     device = CudaDevice(device_id, "KIND_GPU")
     onnxruntime.preload_dlls()  # CUDA and cuDNN where pip put them, which the loader does not look for
     return OnnxCudaEngine(
-        partial(on_cuda, file, device_id),
+        partial(on_cuda, file, device_id, asked=options.onnx),
         device,
         file,
         options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +11,29 @@ from types import MappingProxyType
 import onnxruntime
 
 from backend.datatypes import BY_ONNX
-from backend.engines.protocol import ModelSpecs, TensorSpec
+from backend.engines.protocol import AS_USUAL, ModelSpecs, OnnxOptions, TensorSpec
 from backend.errors import ConfigError
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
 _ERRORS_ONLY = 3
 CPU = "CPUExecutionProvider"
 _NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
+_LEVELS = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+"""As Triton's ONNX Runtime backend reads `optimization.graph.level`."""
+_NOT_OF_ONNX_RUNTIME = re.compile(r"Fatal error: (\S+?)\(-?\d+\) is not a registered function/op")
 
 
-def read_specs(path: Path) -> ModelSpecs:
+def read_specs(path: Path, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
     """What a model file declares, without preparing it to run: the one reading of a file, whatever optimising it finds.
 
     Raises ConfigError.
     """
-    session = open_session(path, optimize=False)
+    session = open_session(path, optimize=False, asked=asked)
     inputs = _ranked(input_specs(session, path), path)
     unserved = {node.name: why for node in session.get_outputs() if (why := _why_unserved(node)) is not None}
     outputs = [_spec(node, path) for node in session.get_outputs() if node.name not in unserved]
@@ -53,9 +62,10 @@ def open_session(
     threads: int = 1,
     entries: Mapping[str, str] = _NO_ENTRIES,
     content: bytes | None = None,
-    op_libraries: Sequence[str] = (),
+    asked: OnnxOptions = AS_USUAL,
 ) -> onnxruntime.InferenceSession:
     """providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's configuration.
+    asked: by the user.
 
     content: a model in the place of the file's.
     Raises ConfigError.
@@ -70,15 +80,37 @@ def open_session(
     options.log_severity_level = _ERRORS_ONLY
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = _LEVELS[asked.graph_level if optimize else 2]
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = asked.memory_arena, asked.memory_pattern
+    for library in asked.op_libraries:
+        _register(options, library)
     try:
         # Its own fallback would hide why a provider cannot be had, and serve on another.
         return onnxruntime.InferenceSession(
             str(path) if content is None else content, options, providers=list(providers), enable_fallback=0
         )
     except Exception as error:
-        raise ConfigError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
+        why = first_line(error)
+        if unknown := _NOT_OF_ONNX_RUNTIME.search(why):
+            raise ConfigError(
+                f"'{path}' has the operator {unknown[1]}, which is not one of ONNX Runtime "
+                f"{onnxruntime.__version__}{_nor(asked.op_libraries)}; name the library that has it in "
+                'config.pbtxt: model_operations { op_library_filename: "FILE" }'
+            ) from error
+        raise ConfigError(f"ONNX Runtime cannot load '{path}': {why}") from error
+
+
+def _register(options: onnxruntime.SessionOptions, library: str) -> None:
+    try:
+        options.register_custom_ops_library(library)
+    except Exception as error:
+        raise ConfigError(
+            f"the custom operators of op_library_filename '{library}' cannot be had: {first_line(error)}"
+        ) from error
+
+
+def _nor(libraries: Sequence[str]) -> str:
+    return "".join(f", nor of '{library}'" for library in libraries)
 
 
 def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> TensorSpec:

@@ -16,7 +16,7 @@ from pathlib import Path
 import onnxruntime
 
 from backend.engines.onnx_session import open_session
-from backend.engines.protocol import Executing
+from backend.engines.protocol import AS_USUAL, Executing, OnnxOptions
 
 _OPENING = threading.Lock()
 """One session at a time, so that new threads are its own."""
@@ -51,7 +51,9 @@ def together(executing: Executing, helpers: Helpers) -> Iterator[None]:
         yield
 
 
-def open_for_team(path: Path, cores: Sequence[int]) -> tuple[onnxruntime.InferenceSession, Helpers]:
+def open_for_team(
+    path: Path, cores: Sequence[int], asked: OnnxOptions = AS_USUAL
+) -> tuple[onnxruntime.InferenceSession, Helpers]:
     """Helpers spin between two operators of a batch, but not between two batches. Raises ConfigError."""
     entries = {
         "session.intra_op_thread_affinities": ";".join(str(core + 1) for core in cores[1:]),
@@ -59,7 +61,7 @@ def open_for_team(path: Path, cores: Sequence[int]) -> tuple[onnxruntime.Inferen
     }
     with _OPENING:
         before = _threads()
-        session = open_session(path, threads=len(cores), entries=entries)
+        session = open_session(path, threads=len(cores), entries=entries, asked=asked)
         return session, Helpers(_pinned(before, cores[1:]))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from backend.engines.protocol import OnnxOptions
+
 SCHEMA = 1
 """Raised when a trial would find something else for the same question."""
 
@@ -48,7 +50,7 @@ class Question(msgspec.Struct, frozen=True):
     engine: str
     runtime: str
     device_id: int | None
-    op_libraries: tuple[str, ...]
+    onnx: OnnxOptions
     dims: dict[str, tuple[int, ...]]
     samples: tuple[Sample, ...]
     rows_max: int

@@ -53,7 +53,7 @@ class Clock:
 
 def answer(question: Question, *, batch: bool) -> Trial:
     """Raises IsochroneError where the file cannot be opened."""
-    specs = read_model_specs(Path(question.file), question.device_id)
+    specs = read_model_specs(Path(question.file), question.device_id, question.onnx)
     with opened(question, specs.outputs) as model:
         return try_model(question, specs, model, Clock(), batch=batch)
 

@@ -10,13 +10,14 @@ import onnxruntime
 
 from backend.engines.loading import engine_of
 from backend.engines.protocol import ModelSpecs, TensorSpec
+from backend.onnx_options import read_onnx_options
 from backend.trial.batching import ROWS_MAX
 from backend.trial.messages import Question, Sample
 from profiler.host import sha256_of
 
 
 def question_of(config: Mapping[str, Any], file: Path, model: ModelSpecs, device_id: int | None) -> Question:
-    """config: as Triton hands it to Python. Raises OSError where the file cannot be read."""
+    """config: as Triton hands it to Python. Raises OSError or ConfigError where a file cannot be read."""
     by_name = {str(tensor["name"]): tensor for tensor in config.get("input", ())}
     dims = {spec.name: _fixed(spec, by_name[spec.name]) for spec in model.inputs if spec.name in by_name}
     engine = engine_of(file)
@@ -27,7 +28,7 @@ def question_of(config: Mapping[str, Any], file: Path, model: ModelSpecs, device
         engine=engine,
         runtime=onnxruntime.__version__ if engine == "onnxruntime" else "",
         device_id=device_id if engine == "tensorrt" else None,
-        op_libraries=(),
+        onnx=read_onnx_options(config, file),
         dims={name: lengths for name, lengths in dims.items() if any(length >= 0 for length in lengths)},
         samples=tuple(_samples(config, file.parent.parent)),
         rows_max=min(most, ROWS_MAX),

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from backend.engines.onnx_session import first_line, open_session
-from backend.engines.protocol import Array, EngineOptions, TensorSpec
+from backend.engines.protocol import Array, EngineOptions, OnnxOptions, TensorSpec
 from backend.errors import EngineError
 from backend.trial.inside import Look, is_small, with_all_outputs
 from backend.trial.messages import Question
@@ -39,9 +39,9 @@ def opened(question: Question, outputs: Sequence[TensorSpec]) -> Iterator[Opened
     names = [spec.name for spec in outputs]
     if question.engine == "onnxruntime":
         file = Path(question.file)
-        session = open_session(file, op_libraries=question.op_libraries)
+        session = open_session(file, asked=question.onnx)
         with _Limit() as limit:
-            look = partial(_look, cache(partial(_with_all_outputs, file, question.op_libraries)), limit)
+            look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)), limit)
             yield Opened(lambda feeds: _run(session, names, feeds, limit), look if is_small(file) else None)
         return
     from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - needs a GPU
@@ -53,9 +53,9 @@ def opened(question: Question, outputs: Sequence[TensorSpec]) -> Iterator[Opened
         engine.close()
 
 
-def _with_all_outputs(file: Path, op_libraries: Sequence[str]) -> tuple[onnxruntime.InferenceSession, list[str]]:
+def _with_all_outputs(file: Path, asked: OnnxOptions) -> tuple[onnxruntime.InferenceSession, list[str]]:
     content, names = with_all_outputs(file)
-    return open_session(file, optimize=False, content=content, op_libraries=op_libraries), names
+    return open_session(file, optimize=False, content=content, asked=asked), names
 
 
 def _look(
