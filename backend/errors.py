@@ -4,6 +4,7 @@ IsochroneError
 ├── ConfigError    what a user wrote cannot be used: an option, a model parameter, a file
 ├── RequestError   one inference request cannot be served as it was asked
 ├── EngineError    a model's run failed
+├── AnswerError    an answer cannot be handed to Triton
 └── ServerError    a tritonserver cannot be found, started or kept running
 
 Each message is one sentence for the reader of a log: what is wrong, where, and what to do.
@@ -26,6 +27,10 @@ class RequestError(IsochroneError):
 
 class EngineError(IsochroneError):
     """A model's run failed; other batches and models are not concerned."""
+
+
+class AnswerError(IsochroneError):
+    """An answer cannot be handed to Triton; the request is told so instead."""
 
 
 class ServerError(IsochroneError):

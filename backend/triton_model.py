@@ -25,6 +25,8 @@ from backend.model_config import (
     read_model_config,
 )
 from backend.parameters import read_parameters
+from backend.tensor_check import check_tensors_come_through
+from backend.warm_up import warm_up_calls
 
 
 class TritonPythonModel:
@@ -51,13 +53,15 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         version = args["model_version"]
         try:
+            check_tensors_come_through()
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
             with ExitStack() as undone:
                 engine = open_engine(asked)
                 undone.callback(engine.close)
-                self._instance = Instance(read_model_config(asked, config, engine.inputs, engine.outputs), engine)
+                served = read_model_config(asked, config, engine.inputs, engine.outputs)
+                self._instance = Instance(served, engine, warm_up_calls(config))
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
