@@ -5,6 +5,7 @@ IsochroneError
 ├── RequestError   one inference request cannot be served as it was asked
 ├── EngineError    a model's run failed
 │   └── EngineLostError   what ran it is gone, whatever the batch was
+├── AnswerError    an answer cannot be handed to Triton
 └── ServerError    a tritonserver cannot be found, started or kept running
 
 Each message is one sentence for the reader of a log: what is wrong, where, and what to do.
@@ -31,6 +32,10 @@ class EngineError(IsochroneError):
 
 class EngineLostError(EngineError):
     """What runs a model is gone or going: no part of the batch would fare better."""
+
+
+class AnswerError(IsochroneError):
+    """An answer cannot be handed to Triton; the request is told so instead."""
 
 
 class ServerError(IsochroneError):

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,9 +26,10 @@ from backend.exporter import Exporter
 from backend.load_profile import profile_at_load
 from backend.metrics import Metrics
 from backend.model_config import ModelConfig
-from backend.request import Arrival, Pending, read_due, read_tensor
+from backend.request import Arrival, Due, Pending, read_due, read_tensor
 from backend.running import BatchRunner
 from backend.scheduler.messages import PROTOCOL, Decided, Join, Launch, Reject
+from backend.sender import Sender
 from backend.trial.messages import Trial
 from backend.voice import Answer, Voice, cancelled
 
@@ -40,11 +42,13 @@ _ASK_CANCELLED_AT_ONCE = 16
 class Instance:
     """A model that takes requests. engine: its own from now on; trial: what is known of its file.
 
-    Raises IsochroneError where it cannot be served.
+    warm_ups: so many calls of `execute` come first with Triton's own requests. Raises IsochroneError where it cannot be
+    served.
     """
 
-    def __init__(self, config: ModelConfig, engine: Engine, trial: Trial) -> None:
+    def __init__(self, config: ModelConfig, engine: Engine, trial: Trial, warm_ups: int = 0) -> None:
         self._config, self._engine = config, engine
+        self._warm_ups = warm_ups
         self._specs = {spec.name: spec for spec in config.inputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
@@ -67,24 +71,34 @@ class Instance:
         runner = BatchRunner(config, engine, lambda: self._dispatcher.limit_batches(1))
         handlers = Handlers(runner.run, self._done, self._ended, self._rejected, self._decided)
         self._dispatcher = Dispatcher(config.device, lanes_of(config), join, handlers, pinned_cores(config))
-        self._voice = Voice(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
+        self._voice = Voice(config.name, Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Queue what Triton hands over. Answers follow through each request's response sender."""
+        """Queue what Triton hands over. Answers follow through each request's response sender.
+
+        Whatever is wrong with one request, the others are served: Triton would fail them all if this raised.
+        """
         arrival = Arrival(time.monotonic_ns(), time.time_ns())
+        warming = self._warm_ups > 0
+        self._warm_ups -= warming
         accepted: list[Pending] = []
-        room = self._config.parameters.max_queue_size - len(self._dispatcher)
+        room = len(requests) if warming else self._config.parameters.max_queue_size - len(self._dispatcher)
         for request in requests:
-            sender = request.get_response_sender()
+            sender = Sender(request)
             if len(accepted) >= room:
                 self._refuse(sender, self._full(), pb_utils.TritonError.UNAVAILABLE, "rejected")
                 continue
             try:
-                accepted.append(self._read(request, sender, arrival))
+                accepted.append(self._read(request, sender, arrival, warming))
             except RequestError as error:
                 self._refuse(sender, self._sentence(error), pb_utils.TritonError.INVALID_ARG, "failed")
+            except MemoryError as error:
+                said = str(error) or "no memory is left to read the request"
+                self._refuse(sender, self._sentence(said), pb_utils.TritonError.UNAVAILABLE, "failed")
+            except Exception as error:
+                self._broken([sender], "the request could not be read", error)
         if accepted:
-            self._dispatcher.submit(accepted)
+            self._submit(accepted)
         if len(self._dispatcher) >= self._config.max_batch_size > 1:
             # A full batch waits already. What arrives meanwhile comes with the next call, together: each call costs
             # three processes more than the requests in it do.
@@ -97,7 +111,23 @@ class Instance:
         self._voice.close()
         self._engine.close()
 
-    def _read(self, request: Any, sender: Any, arrival: Arrival) -> Pending:
+    def _submit(self, accepted: Sequence[Pending]) -> None:
+        try:
+            self._dispatcher.submit(accepted)
+        except Exception as error:
+            for request in accepted:
+                with suppress(Exception):
+                    self._dispatcher.cancel(request)
+            # Those that run all the same have had this answer when theirs comes, which is dropped.
+            self._broken([request.sender for request in accepted], "the request could not be queued", error)
+
+    def _broken(self, senders: Sequence[Sender], what: str, error: Exception) -> None:
+        """A bug, of ours or of a library: all of it is in the log."""
+        _log.error("isochrone: model '%s': %s", self._config.name, what, exc_info=error)
+        for sender in senders:
+            self._refuse(sender, self._sentence(f"{what}: {error!r}"), pb_utils.TritonError.INTERNAL, "failed")
+
+    def _read(self, request: Any, sender: Sender, arrival: Arrival, warming: bool) -> Pending:
         batching = self._config.max_batch_size > 0
         inputs = {}
         for tensor in request.inputs():
@@ -108,8 +138,10 @@ class Instance:
         for name in self._required:
             if name not in inputs:
                 raise RequestError(f"input '{name}' is missing")
-        given = json.loads(text) if (text := request.parameters()) else {}
-        due = read_due(given, request.timeout(), self._config.parameters, arrival)
+        due = Due(None, self._config.parameters.priority)
+        if not warming:  # else Triton's own, which must not fail the load
+            given = json.loads(text) if (text := request.parameters()) else {}
+            due = read_due(given, request.timeout(), self._config.parameters, arrival)
         rows = {a.shape[0] for a in inputs.values()} if batching else {1}
         if len(rows) != 1:
             raise RequestError(f"the inputs have different batch dimensions: {sorted(rows)}")
@@ -150,7 +182,10 @@ class Instance:
         if not all(isinstance(answer, Exception) for answer in answers):
             self._metrics.batch_ended(batch)
 
-    def _told(self, request: Pending, now_ns: int) -> None:
+    def _told(self, request: Pending, now_ns: int, sent: bool) -> None:
+        if not sent:
+            self._metrics.count("isochrone_requests_total", "failed")
+            return
         met = request.deadline_ns is None or now_ns <= request.deadline_ns
         self._metrics.count("isochrone_requests_total", "met" if met else "missed")
         self._metrics.observe("isochrone_request_latency_us", (now_ns - request.arrival_ns) / 1e3)
@@ -188,9 +223,11 @@ class Instance:
             if self._dispatcher.cancel(request):
                 self._refuse(request.sender, "the request was cancelled", pb_utils.TritonError.CANCELLED, "cancelled")
 
-    def _refuse(self, sender: Any, sentence: str, code: int, outcome: str) -> None:
-        self._metrics.count("isochrone_requests_total", outcome)
-        self._voice.say(Answer(sender, error=sentence, code=code))
+    def _refuse(self, sender: Sender, sentence: str, code: int, outcome: str) -> None:
+        def told(_now_ns: int, _sent: bool) -> None:
+            self._metrics.count("isochrone_requests_total", outcome)
+
+        self._voice.say(Answer(sender, error=sentence, code=code, told=told))
 
     def _full(self) -> str:
         limit = self._config.parameters.max_queue_size

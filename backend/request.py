@@ -6,7 +6,9 @@ The request parameters of the public contract are read here; nothing here talks 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from backend.errors import RequestError
 from backend.parameters import NS_PER_MS, Parameters
 
 _NS_PER_US = 1_000
+_LOWEST_CLASS = 2**63 - 1
 _NEVER_NS = 2**62
 """A century and more: later deadlines, as Triton's 64 bits of microseconds allow, do not fit a message."""
 
@@ -23,7 +26,7 @@ _NEVER_NS = 2**62
 class Pending:
     """A request between `execute` and its answer. Times are CLOCK_MONOTONIC nanoseconds.
 
-    inputs: arrays [rows, …] in the model's types. sender: Triton's response sender, opaque here.
+    inputs: arrays [rows, …] in the model's types. sender: the way back to the client, opaque here.
     group: requests of one group have equal input names and shapes but for the rows.
     """
 
@@ -56,9 +59,10 @@ class Arrival:
 
 def read_due(given: Mapping[str, object], timeout_us: int, defaults: Parameters, arrival: Arrival) -> Due:
     """From request parameters, else Triton's `timeout`, else the model's `slo_ms`. Raises RequestError."""
-    priority = given.get("priority_class", defaults.priority)
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority < 1:
-        raise RequestError(f"priority_class is {priority!r}; it must be a whole number from 1, the highest class")
+    priority = defaults.priority
+    if "priority_class" in given:
+        allowed = "a whole number from 1, the highest class"
+        priority = min(_whole("priority_class", given["priority_class"], allowed), _LOWEST_CLASS)
     deadline_ns = _deadline_ns(given, timeout_us, defaults, arrival)
     return Due(None if deadline_ns is None else min(deadline_ns, _NEVER_NS), priority)
 
@@ -67,18 +71,33 @@ def _deadline_ns(given: Mapping[str, object], timeout_us: int, defaults: Paramet
     if "deadline_ns" in given:
         if "slo_ms" in given:
             raise RequestError("slo_ms and deadline_ns are both given; give one of them")
-        deadline = given["deadline_ns"]
-        if isinstance(deadline, bool) or not isinstance(deadline, int) or deadline <= 0:
-            raise RequestError(f"deadline_ns is {deadline!r}; it must be a Unix time in whole nanoseconds")
+        deadline = _whole("deadline_ns", given["deadline_ns"], "a Unix time in whole nanoseconds")
         return arrival.monotonic_ns + deadline - arrival.unix_ns
     if "slo_ms" in given:
-        slo_ms = given["slo_ms"]
-        if isinstance(slo_ms, bool) or not isinstance(slo_ms, int | float) or not _usable(slo_ms):
-            raise RequestError(f"slo_ms is {slo_ms!r}; it must be a number of milliseconds above 0, at most 1e9")
-        return arrival.monotonic_ns + round(slo_ms * NS_PER_MS)
+        return arrival.monotonic_ns + round(_milliseconds("slo_ms", given["slo_ms"]) * NS_PER_MS)
     if timeout_us > 0:
         return arrival.monotonic_ns + timeout_us * _NS_PER_US
     return None if defaults.slo_ns is None else arrival.monotonic_ns + defaults.slo_ns
+
+
+def _whole(key: str, value: object, allowed: str) -> int:
+    """A whole number above 0. A string stands for the number that it spells: not every client has others to give."""
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value.strip(), re.ASCII):
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise RequestError(f"{key} is {value!r}; it must be {allowed}")
+    return number
+
+
+def _milliseconds(key: str, value: object) -> float:
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"[-+0-9.eE]+", value.strip(), re.ASCII):  # Python reads 1_0 as 10
+        with suppress(ValueError):
+            number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not _usable(number):
+        raise RequestError(f"{key} is {value!r}; it must be a number of milliseconds above 0, at most 1e9")
+    return number
 
 
 def _usable(slo_ms: float) -> bool:
@@ -88,15 +107,16 @@ def _usable(slo_ms: float) -> bool:
 def read_tensor(spec: TensorSpec, array: Array, batching: bool) -> Array:
     """A copy of an input in the model's type and rank: Triton's buffer dies when `execute` returns.
 
-    Raises RequestError where the shape cannot be the model's.
+    Raises RequestError where type or shape cannot be the model's, MemoryError where there is no room for the copy.
     """
-    name = spec.name
-    if spec.datatype.numpy.hasobject:
-        array = _decoded(name, array)
-    elif array.dtype != spec.datatype.numpy:
+    name, text = spec.name, spec.datatype.numpy.hasobject
+    if not text and array.dtype != spec.datatype.numpy:
         raise RequestError(f"input '{name}' is {array.dtype}; the model takes {spec.datatype.numpy}")
-    else:
-        array = array.copy()
+    try:
+        array = _decoded(name, array) if text else array.copy()
+    except MemoryError:
+        size = "" if text else f" of {array.nbytes / 1e6:.1f} MB"
+        raise MemoryError(f"input '{name}'{size} cannot be copied: the model's process has no memory left") from None
     lead = 1 if batching else 0
     own = array.shape[lead:]
     if not spec.shape and own == (1,):  # a scalar per request travels as one element

@@ -24,6 +24,8 @@ from backend.model_config import (
 )
 from backend.parameters import read_parameters
 from backend.stock_config import check_stock_config, is_first_instance, without_effect
+from backend.tensor_check import check_tensors_come_through
+from backend.warm_up import warm_up_calls
 
 _log = logging.getLogger("isochrone")
 
@@ -53,6 +55,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         version = args["model_version"]
         try:
+            check_tensors_come_through()
             file = model_file(Path(args["model_repository"]) / version, config)
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
@@ -72,7 +75,7 @@ class TritonPythonModel:
                         *(asked.name, asked.max_batch_size, trial.why),
                         "" if trial.splits else ", so each request runs by itself",
                     )
-                self._instance = Instance(served, engine, trial)
+                self._instance = Instance(served, engine, trial, warm_up_calls(config))
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None

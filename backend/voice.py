@@ -11,16 +11,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from backend.engines.protocol import Array
+from backend.errors import AnswerError
 from backend.export_pace import ExportPace
 from backend.exporter import Exporter
 from backend.request import Pending
+from backend.sender import Sender
 
 _LOOK_S = 0.05
 _METRIC_CALLS_PER_STEP = 4
@@ -29,13 +30,17 @@ _log = logging.getLogger("isochrone")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """outputs, or the sentence and Triton's code of why there are none. told: called once it is sent."""
+    """outputs, or the sentence and Triton's code of why there are none.
 
-    sender: Any
+    told: called when the request has its answer, with the time and whether it was this one: where outputs cannot be
+    sent, it is an error instead. Never called for an answer to a request that has one.
+    """
+
+    sender: Sender
     outputs: Sequence[tuple[str, Array]] = ()
     error: str | None = None
     code: int = 0
-    told: Callable[[int], None] | None = None
+    told: Callable[[int, bool], None] = field(kw_only=True)
 
 
 class Voice:
@@ -44,8 +49,8 @@ class Voice:
     idle_work: called on the voice's thread, about every 50 ms, for whatever else must talk to Triton.
     """
 
-    def __init__(self, exporter: Exporter, idle_work: Callable[[], None]) -> None:
-        self._exporter, self._idle_work = exporter, idle_work
+    def __init__(self, model: str, exporter: Exporter, idle_work: Callable[[], None]) -> None:
+        self._model, self._exporter, self._idle_work = model, exporter, idle_work
         self._queue: SimpleQueue[Answer | None] = SimpleQueue()
         self._floor = threading.Lock()
         self._pace = ExportPace()
@@ -97,20 +102,38 @@ class Voice:
             _log.exception("isochrone: metrics or cancellations could not be kept")
 
     def _send(self, answer: Answer) -> None:
+        if answer.sender.answered:
+            return
         try:
-            answer.sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # the client is gone, or Triton refuses: the other answers go on
-            _log.warning("isochrone: an answer could not be sent: %s", error)
-        now_ns = time.monotonic_ns()
-        self._pace.answered(now_ns / 1e9)
-        if answer.told is not None:
-            answer.told(now_ns)
+            sent = self._sent(answer)
+            now_ns = time.monotonic_ns()
+            self._pace.answered(now_ns / 1e9)
+            answer.told(now_ns, sent)
+        except Exception:  # a bug of ours: the other answers go on
+            _log.exception("isochrone: model '%s': an answer could not be noted", self._model)
+
+    def _sent(self, answer: Answer) -> bool:
+        """Whether it was sent. Else an error was; where Triton had taken the answer, Triton sent one itself."""
+        sender = answer.sender
+        try:
+            if answer.error is not None:
+                sender.refuse(answer.error, answer.code)
+            else:
+                sender.send(answer.outputs)
+            return True
+        except Exception as error:
+            sentence = f"model '{self._model}': {_why(error)}"
+        _log.warning("isochrone: %s", sentence)
+        if not sender.answered:
+            try:
+                sender.refuse(sentence, pb_utils.TritonError.INTERNAL)
+            except Exception as error:
+                _log.warning("isochrone: model '%s': a request could not be told so: %s", self._model, error)
+        return False
 
 
-def _response(answer: Answer) -> Any:
-    if answer.error is not None:
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer.error, answer.code))
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.outputs])
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, AnswerError) else f"its answer could not be sent: {error!r}"
 
 
 def cancelled(requests: Sequence[Pending]) -> list[Pending]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,26 @@ def slack_ms(given: dict[str, object], timeout_us: int = 0) -> float:
     deadline_ns = due(given, timeout_us).deadline_ns
     assert deadline_ns is not None
     return (deadline_ns - NOW.monotonic_ns) / MS
+
+
+NOT_MS = [
+    0,
+    -1,
+    True,
+    float("nan"),
+    float("inf"),
+    1.1e9,
+    "0",
+    "-5",
+    "nan",
+    "inf",
+    "1e999",
+    "1_0",
+    "",
+    "fast",
+    "٣",
+    None,
+]
 
 
 # When it is due
@@ -67,25 +89,42 @@ def test_every_deadline_that_a_client_can_ask_for_fits_a_message(given: dict[str
     assert decode_event(encode(event)) == event
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 1.0, "1", None])
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "1.0", "0", "-1", "", "first", "1_0", "٣", "1" * 21, None])
 def test_a_class_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(RequestError) as refused:
         due({"priority_class": value})
     assert str(refused.value) == f"priority_class is {value!r}; it must be a whole number from 1, the highest class"
 
 
-@pytest.mark.parametrize("value", [0, -1, True, float("nan"), float("inf"), 1.1e9, "50", None])
+@pytest.mark.parametrize("value", NOT_MS)
 def test_a_latency_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(RequestError) as refused:
         due({"slo_ms": value})
     assert str(refused.value) == f"slo_ms is {value!r}; it must be a number of milliseconds above 0, at most 1e9"
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 1e18, "soon", None])
+@pytest.mark.parametrize("value", [0, -1, True, 1e18, "soon", "0", "1e18", "17.0", "", None])
 def test_a_deadline_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(RequestError) as refused:
         due({"deadline_ns": value})
     assert str(refused.value) == f"deadline_ns is {value!r}; it must be a Unix time in whole nanoseconds"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("50", 50.0), (" 0.5 ", 0.5), ("5e1", 50.0), ("1e9", 1e9), (".5", 0.5)])
+def test_a_latency_in_a_string_is_the_number_it_spells(text: str, expected: float) -> None:
+    assert slack_ms({"slo_ms": text}) == expected
+
+
+def test_whole_numbers_in_strings_are_the_numbers_they_spell() -> None:
+    given: dict[str, object] = {"deadline_ns": str(NOW.unix_ns + 30 * MS), "priority_class": " 2 "}
+    assert slack_ms(given) == 30
+    assert due(given).priority == 2
+
+
+def test_a_class_lower_than_a_message_can_say_is_the_lowest() -> None:
+    asked = due({"priority_class": "9" * 20})
+    event = Arrive((Request(1, 1, NOW.monotonic_ns, None, asked.priority, 0),))
+    assert decode_event(encode(event)) == event
 
 
 def test_both_at_once_are_refused() -> None:
@@ -148,6 +187,17 @@ def test_another_type_is_refused() -> None:
     with pytest.raises(RequestError) as refused:
         read_tensor(spec("FP32", 3), np.zeros((1, 3)), batching=True)
     assert str(refused.value) == "input 'x' is float64; the model takes float32"
+
+
+class _NoRoom(np.ndarray[Any, Any]):
+    def copy(self, *_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+
+def test_a_tensor_that_there_is_no_memory_for_is_named_with_its_size() -> None:
+    with pytest.raises(MemoryError) as full:
+        read_tensor(spec("FP32", -1), np.zeros((1, 500_000), np.float32).view(_NoRoom), batching=True)
+    assert str(full.value) == "input 'x' of 2.0 MB cannot be copied: the model's process has no memory left"
 
 
 def test_strings_become_text() -> None:
