@@ -11,7 +11,7 @@ import onnxruntime
 from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.parts import joined
 from backend.engines.protocol import AS_IT_IS, Alone, Array, Executing, Feeds, Ran
-from backend.engines.team import Helpers, open_for_team, together
+from backend.engines.team import Helpers, Together, open_for_team
 from backend.errors import EngineError
 
 
@@ -38,7 +38,7 @@ class OnnxEngine:
         inputs = {name: joined(parts) for name, parts in feeds.items()}
         run = _run_at_once if self._has_text or isinstance(executing, Alone) else _run_bound
         try:
-            return run(session, inputs, list(outputs), executing if helpers is None else together(executing, helpers))
+            return run(session, inputs, list(outputs), executing if helpers is None else Together(executing, helpers))
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.
             raise EngineError(f"the model's run failed: {first_line(error)}") from error
