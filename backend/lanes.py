@@ -17,6 +17,7 @@ from queue import SimpleQueue
 
 from backend.aside import Aside
 from backend.batch import Batch
+from backend.cpu_quota import cpu_quota
 from backend.engines.protocol import AS_IT_IS, Executing
 from backend.guard import Guard
 
@@ -28,9 +29,27 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def width() -> int:
+    """How many cores' worth of time this process may use: all of its cores', unless its container has a quota."""
+    quota = cpu_quota()
+    return len(cores()) if quota is None else max(1, min(len(cores()), int(quota)))
+
+
+def may_pin() -> bool:
+    """Whether lanes stay on cores of theirs.
+
+    Not where a quota allows less than the cores: these are then other containers' too, who would choose the same ones
+    for the same reasons, and of more cores than lanes one is free as a rule, which the kernel finds.
+    """
+    return width() == len(cores())
+
+
 def teams(lanes: int) -> list[list[int]]:
-    """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them."""
-    mine = cores()
+    """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them.
+
+    Where lanes may not be pinned, but how many they are means anything.
+    """
+    mine = cores()[: width()]
     size = max(1, len(mine) // lanes)
     return [[mine[(lane * size + i) % len(mine)] for i in range(size)] for lane in range(lanes)]
 

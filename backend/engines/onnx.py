@@ -11,7 +11,7 @@ import onnxruntime
 from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.parts import joined
 from backend.engines.protocol import AS_IT_IS, Alone, Array, Executing, Feeds, Ran
-from backend.engines.team import Helpers, Together, open_for_team
+from backend.engines.team import SPARING, Helpers, Together, open_for_team
 from backend.errors import EngineError
 
 
@@ -20,12 +20,17 @@ class OnnxEngine:
 
     lost = None
 
-    def __init__(self, path: Path, teams: Sequence[Sequence[int]] = ((0,),)) -> None:
-        """teams: the cores of each lane, as many for each. Raises ConfigError."""
+    def __init__(self, path: Path, teams: Sequence[Sequence[int]] = ((0,),), *, pinned: bool = True) -> None:
+        """teams: the cores of each lane, as many for each. pinned: its helpers stay there. Raises ConfigError."""
         # One core to a lane needs no threads but the lane's own, so that all lanes may run one session.
         threads = len(teams[0])
         self._sessions: list[tuple[onnxruntime.InferenceSession, Helpers | None]]
-        self._sessions = [open_for_team(path, team) for team in teams] if threads > 1 else [(open_session(path), None)]
+        if threads == 1:
+            self._sessions = [(open_session(path), None)]
+        elif pinned:
+            self._sessions = [open_for_team(path, team) for team in teams]
+        else:
+            self._sessions = [(open_session(path, threads=threads, entries=SPARING), None) for _ in teams]
         self.inputs, self.outputs = input_specs(self._sessions[0][0], path), output_specs(self._sessions[0][0], path)
         per_batch = "1 thread" if threads == 1 else f"{threads} threads"
         self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch"

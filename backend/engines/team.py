@@ -22,6 +22,8 @@ _OPENING = threading.Lock()
 """One session at a time, so that new threads are its own."""
 _STARTING_S = 1.0
 """A helper pins itself as it starts."""
+SPARING = {"session.intra_op.allow_spinning": "0"}
+"""For helpers whose time counts against a quota: they do not spin."""
 
 
 class Helpers:
