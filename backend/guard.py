@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.ahead import go_ahead
 from backend.aside import Aside, cpu_ns_of
 from backend.starvation import WINDOW_NS, Help, help_for, window
 
@@ -92,7 +91,6 @@ class Guard:
             self._thread.join(timeout=30.0)
 
     def _run(self) -> None:
-        go_ahead()
         quiet = 0
         while not self._closed:
             quiet = 0 if self._noticed else quiet + 1
