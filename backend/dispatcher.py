@@ -188,8 +188,10 @@ class Dispatcher:
 
     def _preempted(self, preempted: Preempted) -> None:
         with self._lock:
-            if (batch := self._running.get(preempted.batch)) is not None:
-                batch.preempted = True
+            batch = self._running.get(preempted.batch)
+        if batch is not None:
+            batch.preempted = True
+            self._lanes.suspend(batch)
 
     def _leased(self, lease: Lease, took_ns: int) -> None:
         with self._lock:

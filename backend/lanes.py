@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
 from backend.aside import Aside
 from backend.batch import Batch
-from backend.engines.protocol import Executing
+from backend.cpu_quota import cpu_quota
+from backend.engines.protocol import AS_IT_IS, Executing
+from backend.guard import Guard
 
 Work = Callable[[Batch, Executing], None]
 
@@ -27,9 +29,27 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def width() -> int:
+    """How many cores' worth of time this process may use: all of its cores', unless its container has a quota."""
+    quota = cpu_quota()
+    return len(cores()) if quota is None else max(1, min(len(cores()), int(quota)))
+
+
+def may_pin() -> bool:
+    """Whether lanes stay on cores of theirs.
+
+    Not where a quota allows less than the cores: these are then other containers' too, who would choose the same ones
+    for the same reasons, and of more cores than lanes one is free as a rule, which the kernel finds.
+    """
+    return width() == len(cores())
+
+
 def teams(lanes: int) -> list[list[int]]:
-    """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them."""
-    mine = cores()
+    """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them.
+
+    Where lanes may not be pinned, but how many they are means anything.
+    """
+    mine = cores()[: width()]
     size = max(1, len(mine) // lanes)
     return [[mine[(lane * size + i) % len(mine)] for i in range(size)] for lane in range(lanes)]
 
@@ -48,20 +68,25 @@ class Lanes:
 
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None) -> None:
         self._count = count
+        self._guard = Guard()
         prepare: list[Callable[[], Executing]]
         if pinned_to is None:
-            prepare = [nullcontext] * count
-        elif count > len(pinned_to):
-            prepare = [partial(_pinned, pinned_to[i % len(pinned_to)], behind=False) for i in range(count)]
+            prepare = [lambda: AS_IT_IS] * count
         else:
-            prepare = [partial(_pinned, core, behind=behind) for behind in (True, False) for core in pinned_to[:count]]
-        self._queues: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in prepare]
-        self._threads = [
-            threading.Thread(target=self._run, args=(*lane, work), name=f"isochrone-lane-{i}", daemon=True)
-            for i, lane in enumerate(zip(self._queues, prepare, strict=True))
-        ]
-        for thread in self._threads:
-            thread.start()
+            shared = count > len(pinned_to)
+            sides = (False,) if shared else (True, False)
+            prepare = [
+                partial(self._pinned, pinned_to[i % len(pinned_to)], behind=behind, turns=-(-count // len(pinned_to)))
+                for behind in sides
+                for i in range(count)
+            ]
+        self._workers = [_Worker(f"isochrone-lane-{i}", how, work, self._guard) for i, how in enumerate(prepare)]
+        self._spares = {
+            worker: _Worker(f"isochrone-spare-{i}", lambda: AS_IT_IS, work, self._guard)
+            for i, worker in enumerate(self._workers)
+            if isinstance(worker.executing, Aside) and not worker.executing.comes_back
+        }
+        """For batches of a lane whose thread, beside a stranger, cannot come back."""
 
     def __len__(self) -> int:
         """Without those in front."""
@@ -69,22 +94,57 @@ class Lanes:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch to its lane's thread."""
-        self._queues[batch.lane % len(self._queues)].put(batch)
+        worker = self._workers[batch.lane % len(self._workers)]
+        spare = self._spares.get(worker)
+        if spare is not None and isinstance(worker.executing, Aside) and worker.executing.stands_aside:
+            worker = spare
+        worker.queue.put(batch)
+
+    def suspend(self, batch: Batch) -> None:
+        """It stands still for one that goes before it, however long that takes."""
+        self._workers[batch.lane % len(self._workers)].suspend(batch)
 
     def close(self) -> None:
         """Let each lane end its batches, then its thread."""
-        for queue in self._queues:
-            queue.put(None)
-        for thread in self._threads:
-            thread.join(timeout=30.0)
+        everybody = (*self._workers, *self._spares.values())
+        for worker in everybody:
+            worker.queue.put(None)
+        for worker in everybody:
+            worker.thread.join(timeout=30.0)
+        self._guard.close()
 
-    @staticmethod
-    def _run(queue: SimpleQueue[Batch | None], prepare: Callable[[], Executing], work: Work) -> None:
-        executing = prepare()
-        while (batch := queue.get()) is not None:
-            work(batch, executing)
+    def _pinned(self, core: int, *, behind: bool, turns: int) -> Executing:
+        aside = Aside(behind=behind, core=core)
+        self._guard.watch(aside, lambda: turns)
+        return aside
 
 
-def _pinned(core: int, *, behind: bool) -> Executing:
-    pin(core)
-    return Aside(behind=behind)
+class _Worker:
+    """A thread that runs batches one after the other. executing: made by it, once and for all."""
+
+    def __init__(self, name: str, prepare: Callable[[], Executing], work: Work, guard: Guard) -> None:
+        self.queue = SimpleQueue[Batch | None]()
+        self._prepare, self._work, self._guard = prepare, work, guard
+        self._batch: Batch | None = None
+        ready = SimpleQueue[Executing]()
+        self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
+        self.thread.start()
+        self.executing = ready.get()
+
+    def suspend(self, batch: Batch) -> None:
+        """Where it runs that batch."""
+        if self._batch is batch and isinstance(self.executing, Aside):
+            self.executing.suspend()
+
+    def _run(self, ready: SimpleQueue[Executing]) -> None:
+        executing = self._prepare()
+        ready.put(executing)
+        while (batch := self.queue.get()) is not None:
+            self._batch = batch
+            if isinstance(executing, Aside):
+                executing.suspended = False
+                if batch.preempted:
+                    executing.suspend()
+                self._guard.notice()
+            self._work(batch, executing)
+            self._batch = None

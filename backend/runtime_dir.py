@@ -30,22 +30,39 @@ class MeetingPoint:
 
 
 def runtime_dir() -> Path:
-    """The private folder, made where it is missing. Raises ServerError where it cannot be used."""
+    """The private folder, made where it is missing; one within a folder that others may write to, or that is another's.
+
+    Raises ServerError where it cannot be used.
+    """
     named = os.environ.get(VARIABLE)
     base = os.environ.get("XDG_RUNTIME_DIR")
     default = Path(base) / "isochrone" if base else Path(f"/tmp/isochrone-{os.getuid()}")
     # Absolute: the processes that meet there run in folders of their own.
     directory = Path(named).expanduser().absolute() if named else default
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except OSError as error:
-        raise ServerError(_sentence(directory, error.strerror or str(error))) from error
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise ServerError(_sentence(directory, "others may write to it"))
+    _make(directory)
+    if not _is_private(directory):  # a volume of Kubernetes', such as an emptyDir, is root's, and everyone's
+        directory /= f"isochrone-{os.getuid()}"
+        _make(directory)
+        if directory.is_symlink() or not _is_private(directory):
+            raise ServerError(_sentence(directory, "it is not this user's alone"))
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ServerError(_sentence(directory, "no permission to write"))
     return directory
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerError(_sentence(directory, error.strerror or str(error))) from error
+
+
+def _is_private(directory: Path) -> bool:
+    try:
+        status = directory.stat()
+    except OSError as error:
+        raise ServerError(_sentence(directory, error.strerror or str(error))) from error
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def meeting_point(device: str, role: Role = "scheduler") -> MeetingPoint:

@@ -14,7 +14,7 @@ import msgspec
 from predictor.workload import ModelProfile
 from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import cpu_name, package_version, sha256_of
-from profiler.lock import exclusive
+from profiler.lock import exclusive, show_progress
 from profiler.peaks import load_or_measure
 from profiler.solo import measure_solo
 from profiler.store import keep_newest, read_json, write_json
@@ -65,7 +65,8 @@ def brief_profile(
     `device` and `engine` name what the times hold for (default: this CPU, this ONNX Runtime); anything else that
     changes them, such as threads per batch, belongs into `engine`. `features` of batch sizes (default: from the
     graph `path` on one core). Only one process at a time measures, as long as
-    `directory` is shared; whoever waited `LOCK_WAIT_S` measures beside the others and says so.
+    `directory` is shared; whoever waited `LOCK_WAIT_S`, or for one that makes no progress, measures beside the others
+    and says so.
     """
     identity = Identity(
         sha256_of(path),
@@ -76,13 +77,21 @@ def brief_profile(
     stored = directory / "profiles" / f"{_sha256_of(identity)}.json"
     if (known := _read(stored, identity)) is not None:
         return known
-    with exclusive(directory / "profiling.lock", LOCK_WAIT_S) as alone:
+    lock = directory / "profiling.lock"
+
+    def shown(size: int) -> int:
+        took_ns = run(size)
+        if alone:
+            show_progress(lock)
+        return took_ns
+
+    with exclusive(lock, LOCK_WAIT_S) as alone:
         if (known := _read(stored, identity)) is not None:  # the same model, loaded twice at a time
             return known
         sizes = batch_sizes(identity.max_batch_size)
         # Before the timing, so that the children have ended by then.
         source = features(sizes) if features else feature_source(path, sizes, partial(load_or_measure, directory))
-        solo = measure_solo(run, sizes, budget_ns=budget_ns)
+        solo = measure_solo(shown, sizes, budget_ns=budget_ns)
     loads = tuple(source.load(size, times.p50_ns) for size, times in solo.items())
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
     if not alone:

@@ -6,17 +6,19 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _POLL_S = 0.02
+STALLED_S = 5.0
+"""Nobody waits for one that has shown no progress for so long, such as a model whose run does not end."""
 
 
 @contextmanager
 def exclusive(path: Path, wait_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
-    """Hold the lock file `path`; gives False where it was not had within `wait_s` and the work goes on without.
+    """Hold the lock file `path`; gives False where it was not had within `wait_s`, or who has it makes no progress.
 
-    The kernel drops the lock with the process, so a crash leaves nothing behind.
+    The work goes on without it then. The kernel drops the lock with the process, so a crash leaves nothing behind.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,10 +32,20 @@ def exclusive(path: Path, wait_s: float, sleep: Callable[[float], None] = time.s
             os.close(descriptor)
 
 
+def show_progress(path: Path) -> None:
+    """By whoever holds the lock: it is worth waiting for."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def _acquire(descriptor: int, wait_s: float, sleep: Callable[[float], None]) -> bool:
     for _ in range(max(1, round(wait_s / _POLL_S))):
         if (held := _try_lock(descriptor)) is not None:
+            if held:
+                os.utime(descriptor)
             return held
+        if time.time() - os.fstat(descriptor).st_mtime > STALLED_S:
+            return False
         sleep(_POLL_S)
     return False
 

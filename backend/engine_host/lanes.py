@@ -6,20 +6,23 @@ import logging
 import os
 import select
 import threading
-from contextlib import nullcontext
 
 from backend.aside import Aside
 from backend.engine_host.channel import Channel, ProtocolError
 from backend.engine_host.messages import Failed, Finished, Run, decode_run
 from backend.engine_host.regions import Inbox, Outbox
 from backend.engine_host.store import Held
-from backend.engines.protocol import Executing
+from backend.engines.protocol import AS_IT_IS, Executing
 from backend.errors import EngineError
-from backend.lanes import cores, pin
+from backend.guard import Guard
+from backend.lanes import cores
 
 LOST = 3
 """Exit status: the GPU is lost to the process, which CUDA says must be ended then."""
 _log = logging.getLogger("isochrone.engines")
+_guard = Guard()
+_lanes: list[int] = []
+"""Those that there are: more than cores take turns on them."""
 
 
 class ModelLane:
@@ -69,11 +72,10 @@ class LaneThread:
     """Batches of one lane, one at a time. on_cpu: the lane is a core, and gives way to what hands requests about."""
 
     def __init__(self, lane: int, *, on_cpu: bool) -> None:
-        self._on_cpu = on_cpu
-        self._all_cores = cores()
-        self._core: int | None = None
+        self._on_cpu, self._cores = on_cpu, len(cores())
         self._models: dict[int, ModelLane] = {}
         self._ready = select.epoll()
+        _lanes.append(lane)
         threading.Thread(target=self._run, name=f"isochrone-lane-{lane}", daemon=True).start()
 
     def add(self, model: ModelLane) -> None:
@@ -83,7 +85,10 @@ class LaneThread:
         self._ready.register(descriptor, select.EPOLLIN)
 
     def _run(self) -> None:
-        executing: Executing = Aside(behind=False) if self._on_cpu else nullcontext()
+        executing: Executing = AS_IT_IS
+        if self._on_cpu:
+            executing = Aside(behind=False)
+            _guard.watch(executing, lambda: -(-len(_lanes) // self._cores))
         while True:
             for descriptor, _ in self._ready.poll():
                 self._serve(descriptor, executing)
@@ -92,7 +97,9 @@ class LaneThread:
         model = self._models[descriptor]
         try:
             run = model.receive()
-            self._settle(run.core)
+            if isinstance(executing, Aside):
+                executing.settle(run.core)
+                _guard.notice()
             model.answer(run, executing)
         except (ConnectionError, ProtocolError) as error:
             if isinstance(error, ProtocolError):
@@ -100,12 +107,3 @@ class LaneThread:
             self._ready.unregister(descriptor)
             del self._models[descriptor]
             model.close()
-
-    def _settle(self, core: int | None) -> None:
-        if core == self._core:
-            return
-        self._core = core
-        if core is None:
-            os.sched_setaffinity(0, self._all_cores)
-        else:
-            pin(core)

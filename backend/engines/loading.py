@@ -11,7 +11,7 @@ from backend.engines.placement import in_engine_process
 from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
 from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
-from backend.lanes import cores, teams
+from backend.lanes import may_pin, teams, width
 from backend.model_config import EngineConfig
 
 GPU_LANES = 2
@@ -54,7 +54,7 @@ def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file, teams(options.lanes), options.onnx)
+        return OnnxEngine(file, teams(options.lanes), options.onnx, pinned=may_pin())
     from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -88,15 +88,17 @@ def specs_of(file: Path, engine: Engine, asked: OnnxOptions = AS_USUAL) -> Model
 
 
 def lanes_of(config: EngineConfig) -> int:
-    """Concurrent batches; where the configuration leaves it open, a core each on CPU."""
-    return config.parameters.device_lanes or (len(cores()) if config.device_id is None else GPU_LANES)
+    """Concurrent batches; where the configuration leaves it open, on CPU one for each core's worth of time."""
+    return config.parameters.device_lanes or (width() if config.device_id is None else GPU_LANES)
 
 
 def pinned_cores(config: EngineConfig) -> list[int] | None:
     """Where the threads of the lanes stay, None where lanes are not cores."""
-    return list(dict.fromkeys(team[0] for team in teams(lanes_of(config)))) if config.device_id is None else None
+    if config.device_id is not None or not may_pin():
+        return None
+    return list(dict.fromkeys(team[0] for team in teams(lanes_of(config))))
 
 
 def preemptible_lanes(config: EngineConfig) -> int:
     """How many lanes, at most, the kernel can let stand still for others: those that have a core, of engines here."""
-    return len(cores()) if config.device_id is None and not in_engine_process(config) else 0
+    return width() if config.device_id is None and may_pin() and not in_engine_process(config) else 0

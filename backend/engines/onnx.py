@@ -11,7 +11,7 @@ import onnxruntime
 from backend.engines.onnx_session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.parts import joined
 from backend.engines.protocol import AS_IT_IS, AS_USUAL, Alone, Array, Executing, Feeds, OnnxOptions, Ran
-from backend.engines.team import Helpers, open_for_team, together
+from backend.engines.team import SPARING, Helpers, Together, open_for_team
 from backend.errors import EngineError
 
 
@@ -20,15 +20,27 @@ class OnnxEngine:
 
     lost = None
 
-    def __init__(self, path: Path, teams: Sequence[Sequence[int]] = ((0,),), asked: OnnxOptions = AS_USUAL) -> None:
-        """teams: the cores of each lane, as many for each. asked: by the user. Raises ConfigError."""
+    def __init__(
+        self,
+        path: Path,
+        teams: Sequence[Sequence[int]] = ((0,),),
+        asked: OnnxOptions = AS_USUAL,
+        *,
+        pinned: bool = True,
+    ) -> None:
+        """teams: the cores of each lane, as many for each. asked: by the user. pinned: its helpers stay there.
+
+        Raises ConfigError.
+        """
         # One core to a lane needs no threads but the lane's own, so that all lanes may run one session.
         threads = len(teams[0])
         self._sessions: list[tuple[onnxruntime.InferenceSession, Helpers | None]]
-        if threads > 1:
+        if threads == 1:
+            self._sessions = [(open_session(path, asked=asked), None)]
+        elif pinned:
             self._sessions = [open_for_team(path, team, asked) for team in teams]
         else:
-            self._sessions = [(open_session(path, asked=asked), None)]
+            self._sessions = [(open_session(path, threads=threads, entries=SPARING, asked=asked), None) for _ in teams]
         self.inputs, self.outputs = input_specs(self._sessions[0][0], path), output_specs(self._sessions[0][0], path)
         per_batch = "1 thread" if threads == 1 else f"{threads} threads"
         self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{asked.unusual}"
@@ -41,7 +53,7 @@ class OnnxEngine:
         inputs = {name: joined(parts) for name, parts in feeds.items()}
         run = _run_at_once if self._has_text or isinstance(executing, Alone) else _run_bound
         try:
-            return run(session, inputs, list(outputs), executing if helpers is None else together(executing, helpers))
+            return run(session, inputs, list(outputs), executing if helpers is None else Together(executing, helpers))
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.
             raise EngineError(f"the model's run failed: {first_line(error)}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -21,12 +22,33 @@ Feeds = Mapping[str, Sequence[Array]]
 """Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
 the whole, which spares a copy."""
 
-Executing = AbstractContextManager[None]
-"""What a batch is executed in, and nothing else that a lane's thread does."""
-AS_IT_IS: Executing = nullcontext()
+
+class Helpers(Protocol):
+    """Threads of an engine that execute a batch together with a lane's."""
+
+    @property
+    def threads(self) -> Sequence[int]:
+        """By the kernel's numbers."""
+
+    def follow(self, thread: int, cores: Collection[int] | None) -> None:
+        """Take that thread's rank, as far as the kernel lets them. cores: where they may go, None: each has its own."""
 
 
-class Alone(AbstractContextManager[None]):
+class Executing(AbstractContextManager[None]):
+    """What a batch is executed in, and nothing else that a lane's thread does. This one changes nothing."""
+
+    def __exit__(self, *raised: object) -> bool | None:
+        """End it."""
+
+    def bring(self, helpers: Helpers) -> None:
+        """Within it: these execute with this thread."""
+        helpers.follow(threading.get_native_id(), None)
+
+
+AS_IT_IS = Executing()
+
+
+class Alone(Executing):
     """Executing with the device to itself: nobody waits for Python's lock meanwhile, so an engine may hold it."""
 
     def __init__(self, executing: Executing) -> None:
@@ -35,8 +57,12 @@ class Alone(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._executing.__enter__()
 
-    def __exit__(self, *raised: Any) -> bool | None:
+    def __exit__(self, *raised: object) -> bool | None:
         return self._executing.__exit__(*raised)
+
+    def bring(self, helpers: Helpers) -> None:
+        """See `Executing.bring`."""
+        self._executing.bring(helpers)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime
@@ -22,33 +22,47 @@ _OPENING = threading.Lock()
 """One session at a time, so that new threads are its own."""
 _STARTING_S = 1.0
 """A helper pins itself as it starts."""
+SPARING = {"session.intra_op.allow_spinning": "0"}
+"""For helpers whose time counts against a quota: they do not spin."""
 
 
 class Helpers:
-    """threads: by the kernel's numbers."""
+    """threads: by the kernel's numbers, each on a core of its own."""
 
     def __init__(self, threads: Sequence[int]) -> None:
-        self._threads = threads
+        self.threads = threads
+        self._own = [os.sched_getaffinity(thread) for thread in threads]
         self._rank: tuple[int, int] | None = None
+        self._cores: Collection[int] | None = None
 
-    def follow(self) -> None:
-        """Take the calling thread's rank, as far as the kernel lets them."""
-        rank = policy, niceness = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        if rank == self._rank:
-            return
-        self._rank = rank
-        for thread in self._threads:
-            with suppress(OSError):
-                os.sched_setscheduler(thread, policy, os.sched_param(0))
-                os.setpriority(os.PRIO_PROCESS, thread, niceness)
+    def follow(self, thread: int, cores: Collection[int] | None) -> None:
+        """See `backend.engines.protocol.Helpers.follow`."""
+        rank = policy, niceness = os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+        if rank != self._rank:
+            self._rank = rank
+            for helper in self.threads:
+                with suppress(OSError):
+                    os.sched_setscheduler(helper, policy, os.sched_param(0))
+                    os.setpriority(os.PRIO_PROCESS, helper, niceness)
+        if cores != self._cores:
+            self._cores = cores
+            for helper, own in zip(self.threads, self._own, strict=True):
+                with suppress(OSError):
+                    os.sched_setaffinity(helper, cores or own)
 
 
-@contextmanager
-def together(executing: Executing, helpers: Helpers) -> Iterator[None]:
+class Together(Executing):
     """Executing with helpers."""
-    with executing:
-        helpers.follow()
-        yield
+
+    def __init__(self, executing: Executing, helpers: Helpers) -> None:
+        self._executing, self._helpers = executing, helpers
+
+    def __enter__(self) -> None:
+        self._executing.__enter__()
+        self._executing.bring(self._helpers)
+
+    def __exit__(self, *raised: object) -> bool | None:
+        return self._executing.__exit__(*raised)
 
 
 def open_for_team(

@@ -18,7 +18,7 @@ import msgspec
 from backend.ahead import lead_session
 from backend.device_process import only_listener
 from backend.errors import ConfigError
-from backend.lanes import cores
+from backend.lanes import width
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
@@ -72,7 +72,7 @@ class SchedulerProcess:
             self._tutor.predictor,
             self._tutor.bound,
             transfers=self._tutor.transfers,
-            cores=len(cores()) if point.device == "cpu" else None,
+            cores=width() if point.device == "cpu" else None,
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)

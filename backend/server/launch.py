@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,13 @@ _PATH_OPTIONS = frozenset(
         "--trace-file",
     }
 )
+
+_MODELS_MAY_COME = ("explicit", "poll")
+"""Ways to control models in which an empty repository is no mistake."""
+
+_EXIT_TIMEOUT_S = 30.0
+"""Triton's own."""
+_EXIT_LEEWAY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def check(options: ServeOptions) -> None:
 
 def check_models(options: ServeOptions) -> None:
     """The part of `check` that does not depend on the moment."""
-    _check_repository(options.model_repository)
+    _check_repository(options.model_repository, options.extra)
     _check_extra(options.extra)
     _check_environment()
 
@@ -102,7 +110,8 @@ def command(options: ServeOptions, folder: Path) -> Command:
 def serve(options: ServeOptions) -> int:
     """Runs the server until it ends or this process gets SIGINT, SIGTERM or SIGHUP; returns its exit code.
 
-    Triton answers what is in flight before it ends. Should this process be killed, the server is told to end as well.
+    Triton answers what is in flight before it ends, for as long as its exit timeout; a model that is loading may keep
+    it longer, so it is killed soon after that. Should this process be killed, the server is told to end as well.
     """
     check(options)
     with _signals() as received, tempfile.TemporaryDirectory(prefix="isochrone-", dir=temporary_base()) as folder:
@@ -112,13 +121,21 @@ def serve(options: ServeOptions) -> int:
         print(f"isochrone: starting {run.argv[0]}", file=sys.stderr, flush=True)
         # A session of its own: Ctrl-C in a terminal reaches the server once, from here, and no stub.
         process = subprocess.Popen(tethered(run.argv), env=run.env, cwd=run.cwd, start_new_session=True)
-        received.forward_to(process)
+        received.forward_to(process, _exit_timeout_s(options.extra) + _EXIT_LEEWAY_S)
         code = process.wait()
+        received.ended()
         if code != 0:
             processes.sweep(run.backends, run.regions)
-    if code not in (0, received.first and -received.first):
+    if code not in (0, received.first and -received.first) and not received.killed:
         print(f"isochrone: tritonserver {_ending(code)}; its log above says why", file=sys.stderr, flush=True)
     return code if code >= 0 else 128 - code
+
+
+def _exit_timeout_s(extra: Sequence[str]) -> float:
+    try:
+        return float(_value(extra, "--exit-timeout-secs") or _EXIT_TIMEOUT_S)
+    except ValueError:  # tritonserver says so itself
+        return _EXIT_TIMEOUT_S
 
 
 def _ending(code: int) -> str:
@@ -126,14 +143,21 @@ def _ending(code: int) -> str:
 
 
 class _Received:
-    """The first signal this process got, passed on to the server as soon as there is one."""
+    """The first signal this process got, passed on to the server as soon as there is one.
+
+    killed: the server did not end within its time after that.
+    """
 
     def __init__(self) -> None:
         self.first: int | None = None
+        self.killed = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._limit_s = 0.0
+        self._limit: threading.Timer | None = None
 
-    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def forward_to(self, process: subprocess.Popen[bytes], limit_s: float) -> None:
+        """limit_s: how long it may take to end."""
+        self._process, self._limit_s = process, limit_s
         if self.first is not None:
             self._send(self.first)
 
@@ -142,9 +166,28 @@ class _Received:
         self.first = self.first or signum
         self._send(signum)
 
+    def ended(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+
     def _send(self, signum: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(signum)
+        if self._process is None:
+            return
+        self._process.send_signal(signum)
+        if self._limit is None:
+            self._limit = threading.Timer(self._limit_s, self._kill, (self._process,))
+            self._limit.daemon = True
+            self._limit.start()
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        self.killed = True
+        print(
+            f"isochrone: tritonserver did not end within {self._limit_s:g} s, its exit timeout and some, so it is "
+            "killed; a model whose load does not end keeps it",
+            file=sys.stderr,
+            flush=True,
+        )
+        process.kill()
 
 
 @contextmanager
@@ -173,7 +216,7 @@ def _environment(server: TritonServer) -> dict[str, str]:
     return env
 
 
-def _check_repository(repository: Path) -> None:
+def _check_repository(repository: Path, extra: Sequence[str]) -> None:
     try:
         if not repository.exists():
             raise ConfigError(f"--model-repository {repository} does not exist")
@@ -182,7 +225,7 @@ def _check_repository(repository: Path) -> None:
         models = [child.name for child in repository.iterdir() if child.is_dir() and not child.name.startswith(".")]
     except OSError as error:
         raise ConfigError(f"--model-repository {repository} cannot be read: {error.strerror}") from error
-    if not models:
+    if not models and _value(extra, "--model-control-mode") not in _MODELS_MAY_COME:
         raise ConfigError(
             f"--model-repository {repository} holds no model; a model is a folder with a config.pbtxt and a numbered "
             f"version folder, such as {repository}/resnet50/1/model.onnx"
@@ -236,6 +279,16 @@ def _check_ports(options: ServeOptions) -> None:
 
 def _given(extra: Sequence[str], *options: str) -> bool:
     return any(argument.partition("=")[0] in options for argument in extra)
+
+
+def _value(extra: Sequence[str], option: str) -> str | None:
+    """What the last `option=VALUE` or `option VALUE` says, None where there is none."""
+    found = None
+    for i, argument in enumerate(extra):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            found = value if equals else next(iter(extra[i + 1 :]), "")
+    return found
 
 
 def _absolute_paths(extra: Sequence[str]) -> list[str]:

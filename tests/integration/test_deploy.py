@@ -66,6 +66,15 @@ def test_the_image_is_healthy_when_triton_is_ready() -> None:
     assert all(f"--{name}=" in options for name in ("interval", "timeout", "start-period", "retries"))
 
 
+def test_triton_works_in_a_folder_from_which_every_backend_is_found() -> None:
+    """As `isochrone serve` does, see `backend.server.stub_entry`; no volume is laid over it."""
+    copied = [rest.split()[1:] for name, rest in final_stage() if name == "COPY"]
+    assert ["/source/backend/server/stub_entry.py", f"{argument('WORKDIR')}/model.py"] in copied
+    for service in services().values():
+        assert "working_dir" not in service
+        assert not [volume for volume in service.get("volumes", []) if argument("WORKDIR") in volume]
+
+
 def test_triton_listens_beyond_its_containers_loopback() -> None:
     command = ast.literal_eval(argument("CMD"))
     assert command[0] == "tritonserver"  # whose own default is every address; `isochrone serve` would say 127.0.0.1

@@ -425,6 +425,6 @@ def test_closing_without_a_scheduler_loses_nothing() -> None:
 
 def end_batches_while_lanes_close(model: FakeModel) -> None:
     """Open the gate once each lane has been told to end after its batch."""
-    queues = model.dispatcher._lanes._queues
-    eventually(lambda: all(queue.qsize() == 1 for queue in queues))
+    workers = model.dispatcher._lanes._workers
+    eventually(lambda: all(worker.queue.qsize() == 1 for worker in workers))
     model.gate.set()

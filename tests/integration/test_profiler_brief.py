@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import profiler.brief as brief_module
 import profiler.feature_source as source_module
+import profiler.lock as lock_module
 from predictor.workload import ModelProfile
 from profiler.brief import BriefProfile, ProfileFile, batch_sizes, brief_profile
 from profiler.child import CODE_ROOT, ChildError
@@ -175,6 +177,32 @@ def test_the_lock_of_another_model_is_waited_for_only_so_long(
     assert isinstance(brief.profile, ModelProfile)
     assert brief.note == "latency may have been measured beside another model's measuring"
     assert not profiling.files()
+
+
+@pytest.mark.usefixtures("counted")
+def test_one_whose_run_does_not_end_holds_nobody_up(
+    mlp: Path, profiling: Profiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "STALLED_S", 0.5)
+    engine, go_on = Engine(mlp), threading.Event()
+
+    def stuck(size: int) -> int:
+        go_on.wait(30.0)
+        return engine.run(size)
+
+    loading = threading.Thread(target=profiling, args=(mlp, stuck), kwargs={"engine": "stuck"})
+    loading.start()
+    try:
+        while not (profiling.directory / "profiling.lock").exists():
+            time.sleep(0.01)
+        began_s = time.monotonic()
+        brief = profiling(mlp, engine.run)
+        assert time.monotonic() - began_s < 10.0
+        assert brief.note == "latency may have been measured beside another model's measuring"
+    finally:
+        go_on.set()
+        loading.join()
+    assert profiling(mlp, engine.run).note is None
 
 
 @pytest.mark.usefixtures("counted")

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from backend.server.embedded import EmbeddedServer
 from backend.server.interpreter import libpython_dir, libpython_of
 from backend.server.locate import TritonServer, locate
 from backend.server.ports import free_ports
-from tests.server.harness import write_model
+from tests.server.control import request
+from tests.server.harness import mlp, mlp_answer, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -89,6 +90,64 @@ def test_serve_stopped_while_a_model_loads(tmp_path: Path) -> None:
         process.communicate(timeout=30)
     # Triton handles signals only once its models are loaded: it dies of this one, as a shell would report it.
     assert process.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("mode", ["explicit", "poll"])
+def test_serve_starts_empty_where_models_may_come(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    extra = ("--", f"--model-control-mode={mode}", "--repository-poll-secs=1")
+    with serving(tmp_path, "models", extra=extra) as (process, url):
+        write_model(tmp_path / "models", "mine", mlp(), 'backend: "isochrone"\nmax_batch_size: 8\n')
+        client = triton_http.InferenceServerClient(url)
+        if mode == "explicit":
+            client.load_model("mine")
+        wait_for(lambda: client.is_model_ready("mine"))
+        x = np.ones((1, 16), np.float32)
+        answer = client.infer("mine", request(triton_http, {"x": x})).as_numpy("y")
+        client.close()
+        np.testing.assert_allclose(answer, mlp_answer(mlp(), x), rtol=1e-4)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_serve_ends_though_a_model_loads_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    extra = ("--", "--model-control-mode=explicit", "--exit-timeout-secs=1")
+    with serving(tmp_path, "models", extra=extra) as (process, url):
+        folder = write_model(tmp_path / "models", "slow", LOADS_SLOWLY, CONFIG % "python", filename="model.py")
+        loading = threading.Thread(target=load_in_vain, args=(url, "slow"))
+        loading.start()
+        wait_for((folder / "loading").exists)
+        stubs = stubs_of_model("slow")
+        began_s = time.monotonic()
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - began_s < 15.0
+        loading.join()
+    assert process.returncode == 128 + signal.SIGKILL
+    sentence = (
+        "isochrone: tritonserver did not end within 6 s, its exit timeout and some, so it is killed; "
+        "a model whose load does not end keeps it"
+    )
+    assert [line for line in errors.splitlines() if line.startswith("isochrone: tritonserver")] == [sentence]
+    assert stubs
+    assert not stubs_of_model("slow") & stubs
+
+
+def load_in_vain(url: str, model: str) -> None:
+    with closing(triton_http.InferenceServerClient(url, network_timeout=60.0)) as client, suppress(Exception):
+        client.load_model(model)
+
+
+def stubs_of_model(model: str) -> set[int]:
+    """Processes of Triton's that run one of this name."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"/{model}/1/model.py".encode() in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+    return found
 
 
 @pytest.mark.usefixtures("repository")
@@ -188,9 +247,11 @@ def ask(url: str, value: float) -> float:
 
 
 @contextmanager
-def serving(cwd: Path, repository: str, wait: bool = True) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    cwd: Path, repository: str, wait: bool = True, extra: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     ports = [str(port) for port in free_ports(3)]
-    argv = serve_command("--model-repository", repository, *port_options(ports))
+    argv = serve_command("--model-repository", repository, *port_options(ports), *extra)
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, cwd=cwd, env=environment(), text=True, stdout=pipe, stderr=pipe) as process:
         try:

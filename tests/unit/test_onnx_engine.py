@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backend.engines.onnx import OnnxEngine
-from backend.engines.protocol import Alone
+from backend.engines.protocol import Alone, Executing
 from backend.errors import EngineError
 from tests.unit.graphs import write_mlp, write_model
 
@@ -22,19 +20,17 @@ TEXT = ([helper.make_node("Identity", ["x"], ["y"])], TensorProto.STRING, Tensor
 TO_TEXT = ([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)], TensorProto.FLOAT, TensorProto.STRING)
 
 
-class Watched:
+class Watched(Executing):
     """A context that counts how often it was entered, and knows whether it is now."""
 
     def __init__(self) -> None:
         self.entered, self.inside = 0, False
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         self.entered, self.inside = self.entered + 1, True
-        try:
-            yield
-        finally:
-            self.inside = False
+
+    def __exit__(self, *_: object) -> None:
+        self.inside = False
 
 
 def engine_of(folder: Path, graph: tuple[Any, int, int]) -> OnnxEngine:
@@ -45,7 +41,7 @@ def engine_of(folder: Path, graph: tuple[Any, int, int]) -> OnnxEngine:
 
 def run(engine: OnnxEngine, *parts: npt.NDArray[Any], lane: int = 0) -> npt.NDArray[Any]:
     watched = Watched()
-    ran = engine.run(lane, {"x": list(parts)}, ["y"], watched())
+    ran = engine.run(lane, {"x": list(parts)}, ["y"], watched)
     assert (watched.entered, watched.inside) == (1, False)
     assert ran.exec_ns > 0
     (found,) = ran.outputs
@@ -87,7 +83,7 @@ def test_a_run_that_fails_is_left(tmp_path: Path) -> None:
     for engine, x in ((arrays, np.ones((1, 15), np.float32)), (text, np.array([1], np.int64))):
         watched = Watched()
         with pytest.raises(EngineError, match="the model's run failed"):
-            engine.run(0, {"x": [x]}, ["y"], watched())
+            engine.run(0, {"x": [x]}, ["y"], watched)
         assert (watched.entered, watched.inside) == (1, False)
 
 
@@ -107,7 +103,7 @@ def test_arrays_change_hands_outside_of_the_execution(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", noted_into)
     monkeypatch.setattr(onnxruntime.IOBinding, "copy_outputs_to_cpu", noted_back)
-    engine.run(0, {"x": [np.ones((1, 16), np.float32)]}, ["y"], watched())
+    engine.run(0, {"x": [np.ones((1, 16), np.float32)]}, ["y"], watched)
     assert seen == [False, False]
     assert watched.entered == 1
 
@@ -119,7 +115,7 @@ def test_with_the_device_to_itself_it_answers_the_same_without_a_binding(
     parts = [np.arange(32, dtype=np.float32).reshape(2, 16), np.ones((1, 16), np.float32)]
     bound = run(engine, *parts)
     monkeypatch.setattr(onnxruntime.InferenceSession, "io_binding", None)
-    ran = engine.run(0, {"x": parts}, ["y"], Alone(watched()))
+    ran = engine.run(0, {"x": parts}, ["y"], Alone(watched))
     assert (watched.entered, watched.inside) == (1, False)
     assert ran.exec_ns > 0
     np.testing.assert_array_equal(ran.outputs[0], bound, strict=True)

@@ -14,7 +14,7 @@ import pytest
 from profiler import host
 from profiler.child import CODE_ROOT
 from profiler.features import load_of
-from profiler.lock import exclusive
+from profiler.lock import STALLED_S, exclusive, show_progress
 from profiler.peaks import Peaks, PeaksFile, load_or_measure, measure_peaks
 from profiler.store import keep_newest, write_json
 from profiler.work import Work
@@ -109,6 +109,32 @@ def test_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
     assert sum(waits) == pytest.approx(1.0)
     with exclusive(tmp_path / "lock", 1.0, waits.append) as third:
         assert third
+
+
+def test_a_lock_is_waited_for_only_while_who_has_it_makes_progress(tmp_path: Path) -> None:
+    path, waits = tmp_path / "lock", list[float]()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            show_progress(path)
+        elif len(waits) > 3:
+            stand_still()
+
+    def stand_still() -> None:
+        long_ago_s = time.time() - STALLED_S - 1.0
+        os.utime(path, (long_ago_s, long_ago_s))
+
+    with exclusive(path, 1.0):
+        with exclusive(path, 60.0, wait) as second:
+            assert not second
+        assert len(waits) == 4
+        stand_still()
+        with exclusive(path, 60.0, wait) as third:
+            assert not third
+        assert len(waits) == 4
+    with exclusive(path, 60.0, wait) as alone:  # however old the file is
+        assert alone
 
 
 def test_only_the_newest_files_are_kept(tmp_path: Path) -> None:

@@ -28,18 +28,51 @@ def test_a_folder_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert sentence.endswith(f"; set {VARIABLE} to a folder that only this user can write to")
 
 
-def test_a_folder_that_others_may_write_to_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    assert refused_folder(monkeypatch, tmp_path) == (
-        f"the scheduler's socket cannot go to '{tmp_path}': others may write to it; "
+def within(folder: Path) -> Path:
+    return folder / f"isochrone-{os.getuid()}"
+
+
+def shared(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """As Kubernetes makes an emptyDir, and told to be used."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    if os.getuid() == 0:
+        os.chown(folder, 65534, 65534)
+    monkeypatch.setenv(VARIABLE, str(folder))
+    return folder
+
+
+def test_in_a_folder_that_others_may_write_to_is_a_private_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shared(monkeypatch, tmp_path)
+    assert [runtime_dir(), runtime_dir()] == [within(folder)] * 2
+    assert within(folder).stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv(VARIABLE, str(within(folder)))  # as the processes started from there are told
+    assert runtime_dir() == within(folder)
+
+
+def test_a_private_one_that_others_may_write_to_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shared(monkeypatch, tmp_path)
+    within(folder).mkdir()
+    within(folder).chmod(0o770)
+    assert refused_folder(monkeypatch, folder) == (
+        f"the scheduler's socket cannot go to '{within(folder)}': it is not this user's alone; "
         f"set {VARIABLE} to a folder that only this user can write to"
     )
 
 
+def test_a_link_in_its_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder, elsewhere = shared(monkeypatch, tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    within(folder).symlink_to(elsewhere)
+    assert "it is not this user's alone" in refused_folder(monkeypatch, folder)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    os.chown(tmp_path, 65534, 65534)
-    assert "others may write to it" in refused_folder(monkeypatch, tmp_path)
+def test_a_private_one_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shared(monkeypatch, tmp_path)
+    within(folder).mkdir()
+    os.chown(within(folder), 65534, 65534)
+    assert "it is not this user's alone" in refused_folder(monkeypatch, folder)
 
 
 def test_a_folder_without_a_path_short_enough_for_a_socket_is_refused(

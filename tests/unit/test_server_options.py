@@ -47,6 +47,25 @@ def test_the_repository_must_be_a_folder_with_a_model(tmp_path: Path) -> None:
         check(options(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize(
+    ("extra", "starts"),
+    [
+        (["--model-control-mode=explicit"], True),
+        (["--model-control-mode", "poll"], True),
+        (["--model-control-mode=explicit", "--model-control-mode=none"], False),
+        (["--model-control-mode"], False),
+        (["--load-model=*"], False),
+    ],
+)
+def test_a_repository_may_be_empty_where_models_may_come(extra: list[str], starts: bool, tmp_path: Path) -> None:
+    asked = options(tmp_path, *extra)
+    if starts:
+        check(asked)
+        return
+    with pytest.raises(ConfigError, match="holds no model"):
+        check(asked)
+
+
 def test_a_model_is_no_repository(tmp_path: Path) -> None:
     (tmp_path / "mine" / "1").mkdir(parents=True)
     (tmp_path / "mine" / "config.pbtxt").touch()

@@ -49,6 +49,16 @@ def test_each_lane_has_its_own_and_answers_as_one_core_would(tmp_path: Path) -> 
     assert not helpers(others)
 
 
+def test_where_lanes_may_not_be_pinned_helpers_go_where_they_like(tmp_path: Path) -> None:
+    path, others = write_mlp(tmp_path), threads()
+    engine = OnnxEngine(path, [cores()[:2]], pinned=False)
+    assert engine.identity.endswith("2 threads per batch")
+    assert len(threads() - others) == 1
+    assert not helpers(others)
+    engine.run(0, {"x": [X]}, ["y"])
+    engine.close()
+
+
 @pytest.mark.skipif(not has_sys_nice(), reason="this process lacks CAP_SYS_NICE")
 def test_helpers_go_before_others_or_after_them_as_the_lanes_thread_does(tmp_path: Path) -> None:
     first, second = cores()[:2]
