@@ -11,13 +11,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backend.engines.loading import open_engine
+from backend.engines.loading import open_engine, read_model_specs
 from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt import TensorRtEngine
 from backend.model_config import ModelConfig
 from backend.profiling.command import ProfileOptions, profile
-from backend.runtime_dir import VARIABLE
+from backend.profiling.repository import read_config
+from backend.runtime_dir import VARIABLE, runtime_dir
+from backend.trial.launch import remember, remembered_name
+from backend.trial.messages import Fill, Trial
+from backend.trial.question import question_of
 from predictor.workload import FEATURES
 from profiler.host import sha256_of
 from profiler.nsight import METRICS
@@ -72,6 +76,15 @@ def write_fake_plan(version: Path) -> None:
     facts_path(plan).write_bytes(msgspec.json.encode(facts))
 
 
+def remember_trial(version: Path) -> None:
+    """As if the plan had been tried, which takes a process of its own, where the fake GPU is not."""
+    plan = version / "model.plan"
+    question = question_of(read_config(version.parent / "config.pbtxt"), plan, read_model_specs(plan, 0), 0)
+    made_up = {"x": Fill((1, WIDTH))}
+    path = runtime_dir() / "trials" / remembered_name(question)
+    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
+
+
 @pytest.fixture
 def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the plan goes."""
@@ -86,6 +99,7 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profiled:
     """`ncu` is in the folder `bin`, for tests to change."""
     write_fake_plan(version)
+    remember_trial(version)
     made_up_driver(monkeypatch)
     monkeypatch.setenv("PATH", f"{fake_ncu.install(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}")
     return Profiled(version.parents[1], open_fake)
