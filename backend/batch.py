@@ -16,7 +16,7 @@ class Batch:
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
     preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
-    else ran or waited.
+    else ran or waited. ended: it is being answered.
     """
 
     id: int
@@ -31,6 +31,7 @@ class Batch:
     bytes_out: int = 0
     preempted: bool = False
     leased: bool = False
+    ended: bool = False
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
