@@ -28,6 +28,8 @@ _NICENESS, _NICENESS_MAX = 10, 19
 of a time slice at each of the several steps of an answer."""
 HELPED_NS = 1_000_000_000
 """For so long a thread's batches are executed as the one that was helped; then its core is tried again."""
+STANDS_ASIDE_NS = 60_000_000_000
+"""The same for one that was to rise and cannot: a try costs more, since the batch then is run by another thread too."""
 
 
 class Aside(Executing):
@@ -113,8 +115,10 @@ class Aside(Executing):
         with self._changing:
             if self.began_ns != began_ns:
                 return False
-            self._help, self._until_ns = by, time.monotonic_ns() + HELPED_NS
-            if by == Help.RISE and self.comes_back:
+            rises = by == Help.RISE
+            lasts_ns = STANDS_ASIDE_NS if rises and not self.comes_back else HELPED_NS
+            self._help, self._until_ns = by, time.monotonic_ns() + lasts_ns
+            if rises and self.comes_back:
                 self._return()
             self._unpin()
             self._followed()

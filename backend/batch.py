@@ -23,7 +23,7 @@ class Batch:
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
     preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
-    else ran or waited. rerun: it ran again in parts; its times are those of all its runs.
+    else ran or waited. rerun: it ran again in parts; its times are those of all its runs. ended: it is being answered.
     """
 
     id: int
@@ -39,6 +39,7 @@ class Batch:
     preempted: bool = False
     leased: bool = False
     rerun: bool = False
+    ended: bool = False
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:

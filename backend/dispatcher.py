@@ -79,7 +79,7 @@ class Dispatcher:
         callbacks = Callbacks(self._decided, self._lost, self._restored, self._due)
         self._link = SchedulerLink(device, lanes, join, callbacks)
         self._link.open()
-        self._lanes = Lanes(self._link.lanes, self._work, pinned_to)
+        self._lanes = Lanes(self._link.lanes, self._work, pinned_to, runs_again=True)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -269,6 +269,11 @@ class Dispatcher:
             answers = self._handlers.run(batch, Alone(executing) if batch.leased else executing)
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             answers = [error] * len(batch.requests)
+        with self._lock:
+            known = self._running.get(batch.id)
+            if known is None or known.ended:  # it was run twice, and this is the second end
+                return
+            known.ended = True
         # Answers first: their thread gets going while this one is in the system call that tells the scheduler.
         try:
             self._handlers.done(batch, answers)

@@ -22,8 +22,8 @@ _CORES = os.cpu_count() or 1
 class _Watched:
     """Since when which thread has had how much CPU time, in the batch that began then."""
 
-    def __init__(self, aside: Aside, turns: Callable[[], int]) -> None:
-        self.aside, self._turns = aside, turns
+    def __init__(self, aside: Aside, turns: Callable[[], int], stuck: Callable[[], None]) -> None:
+        self.aside, self._turns, self._stuck = aside, turns, stuck
         self._began_ns: int | None = None
         self._since: dict[int, tuple[int, int]] = {}
 
@@ -46,6 +46,8 @@ class _Watched:
                 by = self._help(thread, now_ns - since_ns, cpu_ns - cpu_since_ns)
                 if by > aside.helped and aside.help(by, began_ns):
                     self._since.clear()
+                    if aside.stands_aside:
+                        self._stuck()
                 since_ns = now_ns
                 self._since[thread] = since_ns, cpu_ns
             due_ns.append(since_ns + window_ns)
@@ -69,10 +71,13 @@ class Guard:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def watch(self, aside: Aside, turns: Callable[[], int]) -> None:
-        """turns: how many threads of lanes take turns on its core, itself counted."""
+    def watch(self, aside: Aside, turns: Callable[[], int], stuck: Callable[[], None] = lambda: None) -> None:
+        """turns: how many threads of lanes take turns on its core, itself counted.
+
+        stuck: called where it is to rise and the kernel does not let it.
+        """
         with self._starting:
-            self._watched = (*self._watched, _Watched(aside, turns))
+            self._watched = (*self._watched, _Watched(aside, turns, stuck))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="isochrone-guard", daemon=True)
                 self._thread.start()

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
@@ -63,21 +64,22 @@ def pin(core: int) -> None:
 class Lanes:
     """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU.
 
-    Where each has a core, lane `count + i` is in front of lane i.
+    Where each has a core, lane `count + i` is in front of lane i. runs_again: where a thread stands still for a
+    stranger and cannot come back, a copy of its batch is run by another thread; what ends second is to be ignored.
     """
 
-    def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None) -> None:
-        self._count = count
+    def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
+        self._count, self._runs_again = count, runs_again
         self._guard = Guard()
         prepare: list[Callable[[], Executing]]
         if pinned_to is None:
             prepare = [lambda: AS_IT_IS] * count
         else:
             shared = count > len(pinned_to)
-            sides = (False,) if shared else (True, False)
+            self._turns = -(-count // len(pinned_to))
             prepare = [
-                partial(self._pinned, pinned_to[i % len(pinned_to)], behind=behind, turns=-(-count // len(pinned_to)))
-                for behind in sides
+                partial(self._pinned, side * count + i, pinned_to[i % len(pinned_to)], behind=side == 0 and not shared)
+                for side in range(1 if shared else 2)
                 for i in range(count)
             ]
         self._workers = [_Worker(f"isochrone-lane-{i}", how, work, self._guard) for i, how in enumerate(prepare)]
@@ -95,9 +97,8 @@ class Lanes:
     def submit(self, batch: Batch) -> None:
         """Hand a batch to its lane's thread."""
         worker = self._workers[batch.lane % len(self._workers)]
-        spare = self._spares.get(worker)
-        if spare is not None and isinstance(worker.executing, Aside) and worker.executing.stands_aside:
-            worker = spare
+        if worker in self._spares and worker.is_stuck:
+            worker = self._spares[worker]
         worker.queue.put(batch)
 
     def suspend(self, batch: Batch) -> None:
@@ -113,10 +114,15 @@ class Lanes:
             worker.thread.join(timeout=30.0)
         self._guard.close()
 
-    def _pinned(self, core: int, *, behind: bool, turns: int) -> Executing:
+    def _pinned(self, index: int, core: int, *, behind: bool) -> Executing:
         aside = Aside(behind=behind, core=core)
-        self._guard.watch(aside, lambda: turns)
+        self._guard.watch(aside, lambda: self._turns, partial(self._stuck, index))
         return aside
+
+    def _stuck(self, index: int) -> None:
+        worker = self._workers[index]
+        if self._runs_again and (batch := worker.give_up()) is not None:
+            self._spares[worker].queue.put(replace(batch))
 
 
 class _Worker:
@@ -126,10 +132,23 @@ class _Worker:
         self.queue = SimpleQueue[Batch | None]()
         self._prepare, self._work, self._guard = prepare, work, guard
         self._batch: Batch | None = None
+        self._given_up = False
         ready = SimpleQueue[Executing]()
         self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
         self.thread.start()
         self.executing = ready.get()
+
+    @property
+    def is_stuck(self) -> bool:
+        """It stands still, or would, and what comes is better run by another thread."""
+        return self._given_up or (isinstance(self.executing, Aside) and self.executing.stands_aside)
+
+    def give_up(self) -> Batch | None:
+        """What it runs, where somebody else is to run it too."""
+        if self._given_up or self._batch is None:
+            return None
+        self._given_up = True
+        return self._batch
 
     def suspend(self, batch: Batch) -> None:
         """Where it runs that batch."""
@@ -147,4 +166,4 @@ class _Worker:
                     executing.suspend()
                 self._guard.notice()
             self._work(batch, executing)
-            self._batch = None
+            self._batch, self._given_up = None, False

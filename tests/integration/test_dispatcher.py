@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from backend.batch import Batch
+from backend.engines.protocol import AS_IT_IS
 from backend.errors import ConfigError, EngineError
 from backend.scheduler.messages import Cancel, Event, Ping
 from backend.scheduler.spawn import connect_or_spawn
@@ -76,6 +77,21 @@ def test_a_batch_that_cannot_be_answered_leaves_its_lane_free(
         assert told.acquire(timeout=PATIENCE_S)
     eventually(lambda: caplog.text.count("a batch could not be answered") == 2)
     assert all(decided_by_a_scheduler(model) for _ in range(4))
+
+
+def test_a_batch_that_is_run_by_two_threads_is_answered_once(model: FakeModel) -> None:
+    """As where the one stands still for a stranger."""
+    (request,) = model.fill(1)
+    (batch,) = model.started
+    other = threading.Thread(target=model.dispatcher._work, args=(replace(batch), AS_IT_IS))
+    other.start()
+    model.wait(lambda: len(model.started) == 2)
+    model.gate.set()
+    other.join()
+    model.wait_for(request)
+    assert decided_by_a_scheduler(model)  # the lane is free, and the scheduler knows
+    assert model.ends[request.id] == 1
+    assert not model.dispatcher._running
 
 
 def test_a_waiting_request_can_be_cancelled_once(model: FakeModel) -> None:

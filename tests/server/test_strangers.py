@@ -66,7 +66,7 @@ def test_a_lane_does_not_stand_still_for_strangers(tmp_path: Path) -> None:
     with serving(tmp_path, "", SHARED) as (_, client):
         for model in ("model_0", "model_1"):
             assert slowed(client, model, cores()[:1]) < 3.0
-            assert slowed(client, model, [-1] * len(cores())) < 4.0
+            assert slowed(client, model, [-1] * len(cores())) < 5.0
 
 
 def test_nor_does_one_of_all_cores(tmp_path: Path) -> None:

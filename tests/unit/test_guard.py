@@ -7,18 +7,24 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 
 import pytest
 
 from backend.aside import Aside
+from backend.batch import Batch
+from backend.engines.protocol import Executing
 from backend.guard import Guard
+from backend.lanes import Lanes, cores
 from backend.starvation import Help
 from tests.unit.ranks import has_sys_nice, on_a_thread, rank
+from tests.unit.test_aside import limit
 
-CORE = min(os.sched_getaffinity(0))
+CORES = cores()
+CORE = CORES[0]
 pytestmark = [
-    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is nowhere to go"),
+    pytest.mark.skipif(len(CORES) < 2, reason="there is nowhere to go"),
     pytest.mark.skipif(not has_sys_nice(), reason="this process lacks CAP_SYS_NICE"),
 ]
 Found = tuple[bool, int]
@@ -74,11 +80,11 @@ def test_what_another_batch_goes_before_stands_still_helped_or_not() -> None:
 
 
 @contextmanager
-def stranger() -> Iterator[None]:
+def stranger(core: int = CORE) -> Iterator[None]:
     """One that holds the core, of this process's session."""
     with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as process:
         try:
-            os.sched_setaffinity(process.pid, {CORE})
+            os.sched_setaffinity(process.pid, {core})
             yield
         finally:
             process.kill()
@@ -104,6 +110,31 @@ def test_a_stranger_on_its_core_is_noticed(suspended: bool, least_s: float, most
     with stranger():
         assert lane(run) in ([HELPED], [ELSEWHERE])
     guard.close()
+
+
+@pytest.mark.alone
+def test_what_cannot_come_back_is_run_by_another_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without CAP_SYS_NICE, and a stranger on each core."""
+    limit(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
+    content, ended = bytes(50_000_000), SimpleQueue[tuple[Batch, int]]()
+
+    def work(batch: Batch, executing: Executing) -> None:
+        with executing:
+            hashlib.sha256(content).digest()
+            ended.put((batch, rank()[0]))
+
+    lanes = Lanes(len(CORES), work, CORES, runs_again=True)
+    given = [Batch(i, 0, (), None, 0) for i in range(2)]
+    with ExitStack() as strangers:
+        for core in CORES:
+            strangers.enter_context(stranger(core))
+        for batch in given:
+            lanes.submit(batch)
+            again, policy = ended.get(timeout=5.0)
+            while again.id != batch.id:  # the first one's own, which ended at last
+                again, policy = ended.get(timeout=5.0)
+            assert policy == os.SCHED_OTHER
+    lanes.close()
 
 
 def test_the_thread_ends_with_its_guard() -> None:
