@@ -23,8 +23,8 @@ of them in a row say no more than the machine's mood. A mean would take either i
 _WORTH = 2
 """So many measurements a profile counts for, or another estimate where a size of its own begins."""
 _FEW = 3
-"""So many measurements of a group are its first. They may be of batches that had company, for that is better than a guess;
-the least of them counts, for the first runs are cold; and nobody is refused for them."""
+"""So many measurements of a group are its first. They may be of batches that had company, which is better than a
+guess; the least of them counts, for first runs are cold; and nobody is refused for them."""
 _NEWS = 0.05
 """An estimate moves once it is wrong by this share: what follows from it need not be worked out all the time."""
 _CLEARLY_LESS = 0.8
@@ -127,14 +127,9 @@ class SoloLatency:
 
         One alone tells more; but what a device that is never idle knows must not stay wrong.
         """
-        found = self._groups.get(group)
-        if found is None:
+        if not self.knows(group) or self._groups[group].at(rows).asked:
             return True
-        return (
-            not self.knows(group)
-            or found.at(rows).asked
-            or exec_ns < _CLEARLY_LESS * self.own(rows, group).load.solo_ns
-        )
+        return exec_ns < _CLEARLY_LESS * self.own(rows, group).load.solo_ns
 
     def learn(self, rows: int, group: int, alone_ns: float, now_ns: int) -> bool:
         """From what a batch took, or would have taken, alone. Whether that changes what goes for the model as such."""
