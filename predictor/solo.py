@@ -23,7 +23,8 @@ of them in a row say no more than the machine's mood. A mean would take either i
 _WORTH = 2
 """So many measurements a profile counts for, or another estimate where a size of its own begins."""
 _FEW = 3
-"""So many first measurements of a group may be of batches that had company: better than a guess."""
+"""So many measurements of a group are its first. They may be of batches that had company, which is better than a
+guess; the least of them counts, for first runs are cold; and nobody is refused for them."""
 _NEWS = 0.05
 """An estimate moves once it is wrong by this share: what follows from it need not be worked out all the time."""
 _CLEARLY_LESS = 0.8
@@ -52,7 +53,8 @@ class _Ratio:
         self.heard += 1
         self.looked_ns, self.asked = now_ns, False
         # Of an even number the lower one: what comes on top of an execution is more often there than missing.
-        found = sorted(self.latest)[(len(self.latest) - 1) // 2]
+        place = (len(self.latest) - 1) // 2 if len(self.latest) > _FEW else 0
+        found = sorted(self.latest)[place]
         if self.heard > 1 and abs(found - self.believed) <= _NEWS:
             return False
         changes, self.believed = found != self.believed, found
@@ -112,8 +114,9 @@ class SoloLatency:
         return self._look_up(found, rows) if own is None else own
 
     def knows(self, group: int | None) -> bool:
-        """Whether any batch of this group was measured, in the profile or since."""
-        return group in self._groups
+        """Whether it was measured, in the profile or often enough since, what batches of this group take."""
+        found = self._groups.get(group)
+        return found is not None and (group == self._measured_group or found.whole.heard >= _FEW)
 
     def guesses(self, group: int | None) -> bool:
         """Whether nothing at all was measured that its latency could be told from."""
@@ -124,11 +127,9 @@ class SoloLatency:
 
         One alone tells more; but what a device that is never idle knows must not stay wrong.
         """
-        found = self._groups.get(group)
-        if found is None:
+        if not self.knows(group) or self._groups[group].at(rows).asked:
             return True
-        few = group != self._measured_group and found.whole.heard < _FEW
-        return few or found.at(rows).asked or exec_ns < _CLEARLY_LESS * self.own(rows, group).load.solo_ns
+        return exec_ns < _CLEARLY_LESS * self.own(rows, group).load.solo_ns
 
     def learn(self, rows: int, group: int, alone_ns: float, now_ns: int) -> bool:
         """From what a batch took, or would have taken, alone. Whether that changes what goes for the model as such."""

@@ -63,7 +63,7 @@ class Source:
         return NOTHING if self.cargo is None else self.cargo.work(rows)
 
     def alone_ns(self, request: Request) -> int:
-        """What it is known to take alone on the device, its transfers included: 0 where none such was measured."""
+        """What it is known to take alone on the device, its transfers included: 0 where its like was not measured."""
         return self.expected_ns(request) if self.solo.knows(request.group) else 0
 
     def expected_ns(self, request: Request) -> int:

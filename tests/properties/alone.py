@@ -51,11 +51,15 @@ class Alone:
         self._stranger_ns = now_ns - 1_000 * MS
 
     def knows(self, group: int) -> bool:
+        """Well enough to refuse anybody."""
+        return group == self._measured_group or len(self._histories.get((group,), [])) >= 3
+
+    def _kept(self, group: int) -> bool:
         return (group,) in self._histories
 
     def solo_ns(self, rows: int, group: int | None) -> float:
         """group: None where it is not known."""
-        if group is None or not self.knows(group):
+        if group is None or not self._kept(group):
             ratio = _believed([], list(self._all))
         else:
             scope = self._scope(rows, group)
@@ -66,10 +70,9 @@ class Alone:
         """Whether a batch that had company does."""
         if not self.knows(group):
             return True
-        few = group != self._measured_group and len(self._histories[(group,)]) < 3
         history = self._histories[self._scope(rows, group)]
         doubted = bool(history) and history[-1][1] is None
-        return few or doubted or exec_ns < 0.8 * round(self.solo_ns(rows, group))
+        return doubted or exec_ns < 0.8 * round(self.solo_ns(rows, group))
 
     def measured(self, rows: int, group: int, alone_ns: float, now_ns: int) -> None:
         ratio = alone_ns / self._profile.at(rows).solo_ns
@@ -80,13 +83,13 @@ class Alone:
 
     def old(self, rows: int, group: int, now_ns: int) -> bool:
         """Neither measured nor doubted for a second."""
-        if not self.knows(group):
+        if not self._kept(group):
             return now_ns - self._stranger_ns >= 1_000 * MS
         history = self._histories[self._scope(rows, group)]
         return now_ns - (history[-1][0] if history else self._joined_ns) >= 1_000 * MS
 
     def doubt(self, rows: int, group: int, now_ns: int) -> None:
-        if self.knows(group):
+        if self._kept(group):
             self._size(rows, group).append((now_ns, None))
         else:
             self._stranger_ns = now_ns
@@ -98,7 +101,7 @@ class Alone:
     def _size(self, rows: int, group: int) -> list[tuple[int, float | None]]:
         scope = (group, size_of(rows))
         if scope not in self._histories:
-            whole = [said for _, said in self._histories[(group,)]] if self.knows(group) else []
+            whole = [said for _, said in self._histories[(group,)]] if self._kept(group) else []
             prior = self._priors.get((group,), [])
             self._priors[scope] = [_believed(prior, whole)] * 2 if whole or prior else []
             self._histories[scope] = []
@@ -106,14 +109,15 @@ class Alone:
 
 
 def _believed(prior: list[float], history: list[float | None] | list[float]) -> float:
-    """The lower median of the latest nine, once it is off by 5 %; a doubt leaves but what was believed."""
+    """The lower median of the latest nine, of up to three the least, once it is off by 5 %; a doubt leaves but what was
+    believed."""
     latest, believed, first = list(prior), prior[0] if prior else 1.0, True
     for said in history:
         if said is None:
             latest = [believed]
             continue
         latest = [*latest, said][-9:]
-        found = median_low(latest)
+        found = median_low(latest) if len(latest) > 3 else min(latest)
         if first or abs(log(found / believed)) > 0.05:
             believed = found
         first = False

@@ -58,6 +58,15 @@ def test_what_was_not_measured_is_late_only_once_its_deadline_has_passed(event: 
     assert (late.source, late.predicted_ns, late.allowed_ns) == (3, 50 * MS + 1, 50 * MS)
 
 
+def test_a_cold_first_run_refuses_nobody() -> None:
+    made = device()
+    made.join(1, GUESSED)
+    for ms in (90.0, 80.0, 1.0):
+        launch = only_launch(made.ask(1, 5.0))
+        made.at(made.now_ms + ms).finish(launch, ms)
+    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(1 * MS)
+
+
 def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> None:
     """By the guess it could not make it; then it would wait, and the guess stay."""
     made, blocker = blocked(GUESSED)

@@ -41,8 +41,10 @@ def test_a_profile_that_is_a_guess_knows_no_shape() -> None:
     assert not known.knows(0) and known.guesses(0)
     assert known.own(1, 0).load == load(10.0, 0.5, 0.25, 0.125)
     learn(known, 0.01)
-    assert known.knows(0)
+    assert not known.guesses(0)
     assert believed_ms(known) == pytest.approx(0.01)
+    learn(known, 0.01, 0.01)
+    assert known.knows(0)
 
 
 @pytest.mark.parametrize("real_ms", [260.0, 0.4])
@@ -79,12 +81,15 @@ def test_single_pauses_of_the_machine_move_nothing() -> None:
         assert believed_ms(known) == 10.0
 
 
-def test_a_cold_first_run_is_forgotten_with_the_second() -> None:
+def test_cold_first_runs_are_forgotten_with_the_next_and_refuse_nobody() -> None:
     known = solo(None)
     learn(known, 100.0)
     assert believed_ms(known) == pytest.approx(100.0)
+    learn(known, 50.0)
+    assert not known.knows(0)
     learn(known, 10.2)
     assert believed_ms(known) == pytest.approx(10.2)
+    assert known.knows(0)
 
 
 def test_noise_leaves_it_close_and_what_follows_mostly_as_it_was() -> None:
@@ -132,7 +137,7 @@ def test_one_size_is_doubted_while_another_is_measured() -> None:
 def test_it_remembers_the_shapes_measured_last_and_never_forgets_the_profile() -> None:
     known = solo()
     for group in range(1, 3 * GROUPS_MAX):
-        learn(known, 20.0, group=group)
+        learn(known, *[20.0] * 3, group=group)
         learn(known, 5.0, group=1)
     assert len(known) == GROUPS_MAX
     assert known.knows(0) and known.knows(1) and known.knows(3 * GROUPS_MAX - 1) and not known.knows(2)
