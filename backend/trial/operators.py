@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
+if TYPE_CHECKING:
+    import onnx
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout"}
@@ -22,6 +24,8 @@ BATCH_WIDE_SCALE = frozenset(
 
 def operators_of(file: Path) -> set[str]:
     """Kinds of all operators, in subgraphs and functions too. Raises what onnx raises."""
+    import onnx  # noqa: PLC0415 - most trials need none of it
+
     model = onnx.load(file, load_external_data=False)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     return {node.op_type for node in _with_subgraphs(nodes)}
