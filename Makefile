@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-decision bench-policies gpu-check clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make bench                 stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
 	@echo "make bench-overhead        what this backend costs beside a blocking Python backend"
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
+	@echo "make bench-load            what the check of batching costs a model's first load"
 	@echo "make bench-decision        what one decision of the scheduler costs"
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/policies.md"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/gpu.md (nine minutes; goes on when run again)"
@@ -72,6 +73,9 @@ bench-overhead: $(MODELS)
 
 bench-engine-process: $(READY)
 	$(BIN)/python -m benchmarks.engine_process
+
+bench-load: $(MODELS)
+	$(BIN)/python -m benchmarks.trial
 
 bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision

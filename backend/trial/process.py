@@ -23,7 +23,7 @@ from backend.engines.protocol import ModelSpecs
 from backend.errors import IsochroneError
 from backend.model_config import may_have_rows
 from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
-from backend.trial.inside import check_inside
+from backend.trial.inside import Look, check_inside
 from backend.trial.messages import MadeUp, Question, Trial
 from backend.trial.operators import explanation
 from backend.trial.search import ExpiredError, Run, Search
@@ -100,13 +100,20 @@ def _verdict(
         if (other := search.other_lengths(made_up, batch=True)) is not None:
             check_batching(model.run, specs.inputs, names, other, rows_max, check_time=clock.check)
         if model.look is not None:
-            check_inside(model.look, specs.inputs, made_up)
+            _look_inside(model.look, specs, made_up)
     except RefutedError as refuted:
         why = f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
         return _Verdict(False, why, refuted.splits)
     except UncheckedError as unchecked:
         return _Verdict(None, str(unchecked))
     return _Verdict(True)
+
+
+def _look_inside(look: Look, specs: ModelSpecs, made_up: MadeUp) -> None:
+    begin_s = time.process_time()
+    check_inside(look, specs.inputs, made_up)
+    if time.process_time() - begin_s < _MORE_ROUNDS_S:
+        check_inside(look, specs.inputs, made_up, seed=1)
 
 
 def _rounds(run: Run, specs: ModelSpecs, names: Sequence[str], made_up: MadeUp, rows_max: int, clock: Clock) -> None:

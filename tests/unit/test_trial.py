@@ -144,7 +144,7 @@ def test_no_larger_batch_is_tried_than_asked_for(tmp_path: Path) -> None:
         weights={"table": np.zeros(4, F)},
     )
     assert tried(tmp_path, model, rows_max=3).batches is True
-    assert tried(tmp_path, model).why.startswith("a batch of 5 rows does not run (")
+    assert tried(tmp_path, model).why.startswith("a batch of 4 rows does not run (")
 
 
 def test_what_runs_with_one_value_only_cannot_be_checked(tmp_path: Path) -> None:
