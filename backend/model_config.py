@@ -114,18 +114,18 @@ def may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: 
     Whether rows may share a batch is another matter: see `backend.trial`. Of an input with a number per row Triton
     would ask clients for [rows, 1] then, which is not the model's own shape.
     """
-    if not may_have_rows(inputs, outputs) or any(len(spec.shape) == 1 for spec in inputs if not spec.optional):
+    dynamic = all(spec.shape[:1] == (-1,) for spec in outputs if spec.ranked)
+    if not dynamic or not may_have_rows(inputs) or any(len(spec.shape) == 1 for spec in inputs if not spec.optional):
         return False
     rank = {spec.name: len(spec.shape) for spec in (*inputs, *outputs) if spec.ranked}
     stated = [*config.get("input", ()), *config.get("output", ())]
     return all(len(t["dims"]) < rank[t["name"]] for t in stated if t.get("dims") and t["name"] in rank)
 
 
-def may_have_rows(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """Whether every required input, and every output, has a dynamic first dimension or one that is not known."""
+def may_have_rows(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether every required input has a dynamic first dimension."""
     required = [spec for spec in inputs if not spec.optional]
-    dynamic = all(spec.shape[:1] == (-1,) for spec in (*required, *(out for out in outputs if out.ranked)))
-    return bool(required) and dynamic
+    return bool(required) and all(spec.shape[:1] == (-1,) for spec in required)
 
 
 def _complete_tensors(

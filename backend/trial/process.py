@@ -18,15 +18,14 @@ from typing import NamedTuple
 import msgspec
 
 from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
-from backend.engines.loading import read_model_specs
-from backend.engines.protocol import ModelSpecs
+from backend.engines.protocol import TensorSpec
 from backend.errors import IsochroneError
 from backend.model_config import may_have_rows
 from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
 from backend.trial.inside import Look, check_inside
 from backend.trial.messages import MadeUp, Question, Trial
 from backend.trial.operators import explanation
-from backend.trial.search import ExpiredError, Run, Search
+from backend.trial.search import ExpiredError, Search
 from backend.trial.session import Opened, opened
 
 BUDGET_S = 10.0
@@ -53,22 +52,20 @@ class Clock:
 
 def answer(question: Question, *, batch: bool) -> Trial:
     """Raises IsochroneError where the file cannot be opened."""
-    specs = read_model_specs(Path(question.file), question.device_id, question.onnx)
-    with opened(question, specs.outputs) as model:
-        return try_model(question, specs, model, Clock(), batch=batch)
+    with opened(question) as model:
+        return try_model(question, model, Clock(), batch=batch)
 
 
-def try_model(question: Question, specs: ModelSpecs, model: Opened, clock: Clock, *, batch: bool) -> Trial:
+def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -> Trial:
     """With the model open."""
-    run = model.run
-    search = Search(run, specs.inputs, question.dims, question.samples, clock.check)
+    search = Search(model.run, model.inputs, question.dims, question.samples, clock.check)
     as_batch: MadeUp | None = None
     verdict = _Verdict(None)
     try:
-        if may_have_rows(specs.inputs, specs.outputs):
+        if may_have_rows(model.inputs):
             as_batch = search.find(batch=True)
         if batch:
-            verdict = _verdict(question, specs, model, search, clock, as_batch)
+            verdict = _verdict(question, model, search, clock, as_batch)
         as_is = None if verdict.batches else search.find(batch=False)
     except ExpiredError:
         why = verdict.why or f"what it does to made-up inputs could not be seen within {BUDGET_S:g} s"
@@ -87,20 +84,17 @@ class _Verdict(NamedTuple):
     splits: bool = True
 
 
-def _verdict(
-    question: Question, specs: ModelSpecs, model: Opened, search: Search, clock: Clock, made_up: MadeUp | None
-) -> _Verdict:
+def _verdict(question: Question, model: Opened, search: Search, clock: Clock, made_up: MadeUp | None) -> _Verdict:
     """Whether batching changes no answer, and why not."""
     if made_up is None:
         return _Verdict(None, f"it does not run on made-up inputs ({search.error})")
-    names = [spec.name for spec in specs.outputs]
     rows_max = min(question.rows_max, ROWS_MAX)
     try:
-        _rounds(model.run, specs, names, made_up, rows_max, clock)
+        _rounds(model, made_up, rows_max, clock)
         if (other := search.other_lengths(made_up, batch=True)) is not None:
-            check_batching(model.run, specs.inputs, names, other, rows_max, check_time=clock.check)
+            check_batching(model.run, model.inputs, model.outputs, other, rows_max, check_time=clock.check)
         if model.look is not None:
-            _look_inside(model.look, specs, made_up)
+            _look_inside(model.look, model.inputs, made_up)
     except RefutedError as refuted:
         why = f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
         return _Verdict(False, why, refuted.splits)
@@ -109,17 +103,17 @@ def _verdict(
     return _Verdict(True)
 
 
-def _look_inside(look: Look, specs: ModelSpecs, made_up: MadeUp) -> None:
+def _look_inside(look: Look, specs: Sequence[TensorSpec], made_up: MadeUp) -> None:
     begin_s = time.process_time()
-    check_inside(look, specs.inputs, made_up)
+    check_inside(look, specs, made_up)
     if time.process_time() - begin_s < _MORE_ROUNDS_S:
-        check_inside(look, specs.inputs, made_up, seed=1)
+        check_inside(look, specs, made_up, seed=1)
 
 
-def _rounds(run: Run, specs: ModelSpecs, names: Sequence[str], made_up: MadeUp, rows_max: int, clock: Clock) -> None:
+def _rounds(model: Opened, made_up: MadeUp, rows_max: int, clock: Clock) -> None:
     begin_s = time.process_time()
     for seed in range(_ROUNDS_MAX):
-        check_batching(run, specs.inputs, names, made_up, rows_max, seed=seed, check_time=clock.check)
+        check_batching(model.run, model.inputs, model.outputs, made_up, rows_max, seed=seed, check_time=clock.check)
         spent_s = time.process_time() - begin_s
         if spent_s / (seed + 1) * (seed + 2) > _MORE_ROUNDS_S:
             return

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from backend.engines.onnx_session import first_line, open_session
+from backend.engines.onnx_session import first_line, input_specs, open_session, output_specs
 from backend.engines.protocol import Array, EngineOptions, OnnxOptions, TensorSpec
 from backend.errors import EngineError
 from backend.trial.inside import Look, is_small, with_all_outputs
@@ -24,31 +24,44 @@ _NOTHING_LOGGED = 4
 
 
 class Opened(NamedTuple):
-    """run: outputs in the model's order. look: all tensors inside, None where that cannot be had."""
+    """A model that is open. outputs: names of those that can be served; run: gives these.
 
+    look: gives all tensors inside, None where that cannot be had.
+    """
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[str]
     run: Run
     look: Look | None
 
 
 @contextmanager
-def opened(question: Question, outputs: Sequence[TensorSpec]) -> Iterator[Opened]:
+def opened(question: Question) -> Iterator[Opened]:
     """The model's run. ONNX runs on one CPU core wherever it is served: whether rows mix is the graph's doing.
 
     Raises IsochroneError.
     """
-    names = [spec.name for spec in outputs]
     if question.engine == "onnxruntime":
         file = Path(question.file)
         session = open_session(file, asked=question.onnx)
+        outputs = [spec.name for spec in output_specs(session, file)]
         with _Limit() as limit:
             look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)), limit)
-            yield Opened(lambda feeds: _run(session, names, feeds, limit), look if is_small(file) else None)
+            yield Opened(
+                input_specs(session, file),
+                outputs,
+                lambda feeds: _run(session, outputs, feeds, limit),
+                look if is_small(file) else None,
+            )
         return
     from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - needs a GPU
 
     engine = open_plan(Path(question.file), EngineOptions(question.device_id, 1, question.rows_max))
     try:
-        yield Opened(lambda feeds: engine.run(0, {name: [a] for name, a in feeds.items()}, names).outputs, None)
+        names = [spec.name for spec in engine.outputs]
+        yield Opened(
+            engine.inputs, names, lambda feeds: engine.run(0, {n: [a] for n, a in feeds.items()}, names).outputs, None
+        )
     finally:
         engine.close()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engines.onnx_session import read_specs
 from backend.engines.protocol import AS_USUAL
 from backend.errors import EngineError
 from backend.trial.messages import Question
@@ -30,12 +29,11 @@ def test_a_batch_answers_as_its_requests_alone_or_there_is_none(block: int, tmp_
         random = np.random.default_rng(seed)
         file.write_bytes(random_graph(random).SerializeToString())
         question = Question("", str(file), "onnxruntime", "", None, AS_USUAL, {}, (), 8)
-        specs = read_specs(file)
-        with opened(question, specs.outputs) as model:
-            trial = try_model(question, specs, model, Clock(), batch=True)
+        with opened(question) as model:
+            trial = try_model(question, model, Clock(), batch=True)
             counts[trial.batches] += 1
             for _ in range(4 if trial.batches else 0):
-                check_requests(model.run, specs.inputs[0].shape[1:], random)
+                check_requests(model.run, model.inputs[0].shape[1:], random)
     assert min(counts[True], counts[False]) >= 3, counts
 
 

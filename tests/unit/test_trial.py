@@ -36,9 +36,9 @@ def question(file: Path, **more: Any) -> Question:
 def tried(folder: Path, model: onnx.ModelProto, *, batch: bool = True, budget_s: float = 60.0, **more: Any) -> Trial:
     file = folder / "model.onnx"
     file.write_bytes(model.SerializeToString())
-    asked, specs = question(file, **more), read_specs(file)
-    with opened(asked, specs.outputs) as model_open:
-        return try_model(asked, specs, model_open, Clock(budget_s), batch=batch)
+    asked = question(file, **more)
+    with opened(asked) as model_open:
+        return try_model(asked, model_open, Clock(budget_s), batch=batch)
 
 
 def one(
