@@ -31,7 +31,11 @@ node = helper.make_node
 
 def endless() -> onnx.ModelProto:
     """x [batch, 4] → y, its sum: a loop that goes round until a value of x is large, so for ever on made-up ones."""
-    infos = [("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("go_on", TensorProto.BOOL, [])]
+    infos: list[tuple[str, int, list[int]]] = [
+        ("i", TensorProto.INT64, []),
+        ("go", TensorProto.BOOL, []),
+        ("go_on", TensorProto.BOOL, []),
+    ]
     i, go, go_on = (helper.make_tensor_value_info(*info) for info in infos)
     state, again = (helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("state", "again"))
     body = helper.make_graph(

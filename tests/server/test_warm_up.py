@@ -51,13 +51,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 @pytest.mark.parametrize("name", MODELS)
 def test_a_warm_up_is_served_and_only_that(name: str, server: EmbeddedServer) -> None:
     with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
-        for _ in range(3):
-            with pytest.raises(InferenceServerException, match="the request cannot meet its deadline"):
+        refused = let_through = 0
+        while refused < 3:
+            try:
                 client.infer(name, request(triton_grpc, {"x": np.ones((1, 1), np.float32)}))
+                let_through += 1  # one a second: else a latency believed too high would never be corrected
+                assert let_through < 10
+            except InferenceServerException as error:
+                assert "the request cannot meet its deadline" in str(error)
+                refused += 1
         answer = client.infer(name, request(triton_grpc, {"x": np.ones((1, 1), np.float32)}), timeout=60_000_000)
         assert answer.as_numpy("y")[0] == 1
     _, requests = MODELS[name]
-    for outcome, count in (("met", requests + 1), ("rejected", 3), ("missed", 0), ("failed", 0)):
+    for outcome, count in (("met", requests + 1), ("rejected", refused), ("missed", let_through), ("failed", 0)):
         eventually(partial(counted, server, name, outcome, count))
 
 

@@ -22,6 +22,7 @@ from backend.metrics import Metrics
 from backend.model_config import ModelConfig
 from backend.parameters import Parameters
 from backend.request import Pending
+from backend.trial.messages import Trial
 from backend.warm_up import warm_up_calls
 from tests.unit.fake_model import eventually
 
@@ -133,11 +134,11 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     exporter = SimpleNamespace(step=lambda _calls: False, flush=lambda: None)
     monkeypatch.setattr(module, "Dispatcher", Dispatcher)
     monkeypatch.setattr(module, "Exporter", lambda *_: exporter)
-    monkeypatch.setattr(module, "profile_at_load", lambda *_: None)
+    monkeypatch.setattr(module, "profile_at_load", lambda *_: SimpleNamespace(profile=None, group=None))
     made: list[Any] = []
 
     def one(config: ModelConfig = CONFIG, **options: Any) -> Any:
-        made.append(module.Instance(config, SimpleNamespace(close=lambda: None), **options))
+        made.append(module.Instance(config, SimpleNamespace(close=lambda: None), Trial(), **options))
         return made[-1]
 
     yield one
