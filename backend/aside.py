@@ -26,10 +26,10 @@ _log = logging.getLogger("isochrone")
 _NICENESS, _NICENESS_MAX = 10, 19
 """What hands requests in and answers out shares the core, needs it for microseconds, and would else wait for the rest
 of a time slice at each of the several steps of an answer."""
-HELPED_NS = 1_000_000_000
-"""For so long a thread's batches are executed as the one that was helped; then its core is tried again."""
-STANDS_ASIDE_NS = 60_000_000_000
-"""The same for one that was to rise and cannot: a try costs more, since the batch then is run by another thread too."""
+HELPED_NS, HELPED_NS_MAX = 1_000_000_000, 60_000_000_000
+"""For so long a thread's batches are executed as the one that was helped; then its core is tried again, which costs a
+batch its time if the stranger is still there: so twice as long after each try in vain. One that was to rise and cannot
+is helped for the longest time at once, since another thread runs its batch as well then."""
 
 
 class Aside(Executing):
@@ -51,7 +51,7 @@ class Aside(Executing):
         self._changing = threading.Lock()
         self._everywhere = os.sched_getaffinity(0)
         self._core, self._pinned = core, False
-        self._help, self._until_ns = Help.NONE, 0
+        self._help, self._until_ns, self._lasts_ns = Help.NONE, 0, HELPED_NS
         self._idles, self._policy = behind, (os.sched_getscheduler(0), os.sched_getparam(0))
         self._niceness = os.getpriority(os.PRIO_PROCESS, self.thread)
         self._aside = max(self._niceness, _NICENESS_MAX if behind else _NICENESS)
@@ -116,8 +116,11 @@ class Aside(Executing):
             if self.began_ns != began_ns:
                 return False
             rises = by == Help.RISE
-            lasts_ns = STANDS_ASIDE_NS if rises and not self.comes_back else HELPED_NS
-            self._help, self._until_ns = by, time.monotonic_ns() + lasts_ns
+            now_ns = time.monotonic_ns()
+            in_vain = now_ns - self._until_ns < HELPED_NS
+            self._lasts_ns = min(2 * self._lasts_ns, HELPED_NS_MAX) if in_vain else HELPED_NS
+            lasts_ns = HELPED_NS_MAX if rises and not self.comes_back else self._lasts_ns
+            self._help, self._until_ns = by, now_ns + lasts_ns
             if rises and self.comes_back:
                 self._return()
             self._unpin()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from backend.ahead import go_ahead
 from backend.aside import Aside, cpu_ns_of
 from backend.starvation import WINDOW_NS, Help, help_for, window
 
@@ -96,6 +97,7 @@ class Guard:
             self._thread.join(timeout=30.0)
 
     def _run(self) -> None:
+        go_ahead()  # what is to be helped waits behind strangers: whoever helps must not
         quiet = 0
         while not self._closed:
             quiet = 0 if self._noticed else quiet + 1
