@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 
 import triton_python_backend_utils as pb_utils
 
+from backend import shared_memory
 from backend.engines.protocol import Array
 from backend.errors import AnswerError
 from backend.export_pace import ExportPace
@@ -98,6 +99,7 @@ class Voice:
             if self._pace.take(now_s):
                 self._exporter.step(_METRIC_CALLS_PER_STEP)
             self._idle_work()
+            shared_memory.look()
         except Exception:
             _log.exception("isochrone: metrics or cancellations could not be kept")
 
