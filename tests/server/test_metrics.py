@@ -33,6 +33,7 @@ ONE_LANE = 'backend: "isochrone"\nparameters { key: "device_lanes" value { strin
 COUNTERS = {
     "isochrone_requests_total": ("outcome", {"met", "missed", "rejected", "failed", "cancelled"}),
     "isochrone_batches_total": ("", {""}),
+    "isochrone_batches_rerun_total": ("", {""}),
     "isochrone_preempted_total": ("", {""}),
     "isochrone_bound_held_total": ("held", {"true", "false"}),
     "isochrone_decisions_total": ("decision", {"launch", "hold", "split", "reject"}),
