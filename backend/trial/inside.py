@@ -30,10 +30,15 @@ def is_small(file: Path) -> bool:
 
 
 def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
-    """The model with every tensor of its main graph as an output, and their names. Raises what onnx raises."""
+    """The model with every tensor of its main graph as an output, and their names.
+
+    Raises what onnx raises, and ValueError where weights lie in files of their own, which may be large.
+    """
     import onnx  # noqa: PLC0415 - a trial that refutes needs none of it
 
-    model = onnx.load(file)
+    model = onnx.load(file, load_external_data=False)
+    if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in model.graph.initializer):
+        raise ValueError("weights in files of their own")
     known = {value.name for value in model.graph.output}
     made = [name for node in model.graph.node for name in node.output if name]
     inner = [name for name in dict.fromkeys(made) if name not in known]
