@@ -100,7 +100,7 @@ def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) ->
 
 
 def test_what_decides_and_launches_goes_before_what_executes(server: EmbeddedServer) -> None:
-    """The scheduler, and in each model's process what hears of requests, of its decisions, and of strangers on cores."""
+    """The scheduler; in each model's process what hears of requests, of its decisions, of strangers on cores."""
     expected = 1 + 3 * len(TAKES_MS) if may_go_ahead() else 0
     assert threads(server, lambda thread: os.getpriority(os.PRIO_PROCESS, thread) == -20) == expected
 
