@@ -23,15 +23,19 @@ _CORES = os.cpu_count() or 1
 class _Watched:
     """Since when which thread has had how much CPU time, in the batch that began then."""
 
-    def __init__(self, aside: Aside, turns: Callable[[], int], stuck: Callable[[], None]) -> None:
-        self.aside, self._turns, self._stuck = aside, turns, stuck
+    def __init__(
+        self, aside: Aside, turns: Callable[[], int], stuck: Callable[[], None], busy: Callable[[], bool]
+    ) -> None:
+        self.aside, self._turns, self._stuck, self._busy = aside, turns, stuck, busy
         self._began_ns: int | None = None
         self._since: dict[int, tuple[int, int]] = {}
 
     def look(self) -> int | None:
         """Help where it is due; returns when to look again, None where nothing executes that could be helped more."""
         aside = self.aside
-        if (began_ns := aside.began_ns) is None or aside.helped == Help.RISE:
+        if (began_ns := aside.began_ns) is None:
+            return time.monotonic_ns() + WINDOW_NS if self._busy() else None
+        if aside.helped == Help.RISE:
             return None
         if began_ns != self._began_ns:
             self._began_ns, self._since = began_ns, {aside.thread: (began_ns, aside.cpu_ns)}
@@ -72,19 +76,26 @@ class Guard:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def watch(self, aside: Aside, turns: Callable[[], int], stuck: Callable[[], None] = lambda: None) -> None:
+    def watch(
+        self,
+        aside: Aside,
+        turns: Callable[[], int],
+        stuck: Callable[[], None] = lambda: None,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         """turns: how many threads of lanes take turns on its core, itself counted.
 
-        stuck: called where it is to rise and the kernel does not let it.
+        stuck: called where it is to rise and the kernel does not let it. busy: whether it was given a batch that has
+        not ended; a thread that never comes back may starve before it begins one.
         """
         with self._starting:
-            self._watched = (*self._watched, _Watched(aside, turns, stuck))
+            self._watched = (*self._watched, _Watched(aside, turns, stuck, busy))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="isochrone-guard", daemon=True)
                 self._thread.start()
 
     def notice(self) -> None:
-        """A batch is about to be executed."""
+        """A batch is about to be executed, or was given to a thread that will."""
         self._noticed = True
         if self._sleeps:
             self._wake.set()

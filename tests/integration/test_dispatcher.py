@@ -442,5 +442,5 @@ def test_closing_without_a_scheduler_loses_nothing() -> None:
 def end_batches_while_lanes_close(model: FakeModel) -> None:
     """Open the gate once each lane has been told to end after its batch."""
     workers = model.dispatcher._lanes._workers
-    eventually(lambda: all(worker.queue.qsize() == 1 for worker in workers))
+    eventually(lambda: all(worker._queue.qsize() == 1 for worker in workers))
     model.gate.set()
