@@ -11,21 +11,21 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.ahead import go_ahead
-from backend.completion import complete_config, tried
-from backend.engines.loading import open_engine, specs_of
-from backend.errors import IsochroneError
-from backend.instance import Instance
-from backend.model_config import (
+from backend.config.completion import complete_config, tried
+from backend.config.model_config import (
     check_tensors,
     model_file,
     read_engine_config,
     read_model_config,
 )
-from backend.parameters import read_parameters
-from backend.stock_config import check_stock_config, is_first_instance, without_effect
-from backend.tensor_check import check_tensors_come_through
-from backend.warm_up import warm_up_calls
+from backend.config.parameters import read_parameters
+from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
+from backend.engines.loading import open_engine, specs_of
+from backend.errors import IsochroneError
+from backend.linux.raised_priority import go_ahead
+from backend.model_process.instance import Instance
+from backend.model_process.tensor_check import check_tensors_come_through
+from backend.model_process.warm_up import warm_up_calls
 
 _log = logging.getLogger("isochrone")
 

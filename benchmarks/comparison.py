@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Traffic, poisson
 from backend.load.generator import LoadInterrupted, run_load
 from backend.load.outcomes import Outcome, first_error

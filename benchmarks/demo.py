@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from backend.commands.progress_bar import Stages, console
 from backend.errors import IsochroneError
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.load.outcomes import first_error
-from backend.stages import Stages, console
 from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, Plan
 from benchmarks.ending import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.report import as_data, details, table, verdict

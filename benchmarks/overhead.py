@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from benchmarks.ending import told
 from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
 from benchmarks.stock import write_stock

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from backend.lanes import cores
+from backend.commands.progress_bar import console
+from backend.linux.cpu_topology import cores
 from backend.server.embedded import EmbeddedServer
-from backend.stages import console
 from benchmarks.network import depth_for, network
 from benchmarks.perf_analyzer import Measured, measure
 from profiler.host import cpu_name, package_version

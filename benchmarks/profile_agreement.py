@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from backend.stages import console
+from backend.commands.progress_bar import console
 from benchmarks.profiles import profile_models
 from benchmarks.repository import link_models, write_configs
 from profiler.profile_file import NAME, Entry, read_profile

@@ -31,7 +31,7 @@ def p95_ms(file: ProfileFile) -> float:
 
 def profile_models(repository: Path, seconds: float, batch_sizes: Sequence[int] = ()) -> None:
     """Write each model's profile.json; what is there and holds stays. Raises BenchmarkError."""
-    command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={repository}"]
+    command = [sys.executable, "-m", "backend.commands.main", "profile", f"--model-repository={repository}"]
     command.append(f"--seconds={seconds}")
     if batch_sizes:
         command.append(f"--batch-sizes={','.join(map(str, batch_sizes))}")

@@ -14,20 +14,20 @@ from typing import ClassVar
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
+from backend.scheduler.device_state import Occupancy
+from backend.scheduler.launch_forecast import Choice, Forecast
 from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
-from backend.scheduler.occupancy import Occupancy
-from backend.scheduler.outlook import Choice, Forecast
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.state import Source
 from backend.simulation.contention import Linear, Truth
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own, Sums
-from predictor.learners.contract import Forecaster, State
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.learner import Forecaster, State
 from predictor.learners.linear import Offline, Rls, fit
-from predictor.response import Response
 from predictor.samples import Sample, lesson_of, read_samples
+from predictor.slowdown_function import Response
 from predictor.transfers import Transfers
 
 _NO_NEIGHBOURS = (0.0,) * 10

@@ -20,9 +20,9 @@ import tritonclient.grpc as triton_grpc
 import typer
 from rich.table import Table
 
-from backend.lanes import cores
+from backend.commands.progress_bar import console
+from backend.linux.cpu_topology import cores
 from backend.server.embedded import EmbeddedServer
-from backend.stages import console
 from benchmarks.ending import told
 from benchmarks.network import depth_for, network
 from benchmarks.pairs import MAX_BATCH_SIZE

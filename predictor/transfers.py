@@ -1,7 +1,7 @@
 """What it takes to bring a batch's tensors to the device and back: bandwidths and bytes, learned from finished batches.
 
-Alone a transfer of b bytes takes a + b / B; beside others in its direction they share B (`predictor.sharing`). Nothing
-is known at first, and a batch that moves nothing takes nothing.
+Alone a transfer of b bytes takes a + b / B; beside others in its direction they share B (see `predictor.link_sharing`).
+Nothing is known at first, and a batch that moves nothing takes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from predictor.sharing import Span, alone_ns
+from predictor.link_sharing import Span, alone_ns
 
 _FORGETTING = 0.99
 _NOISE = 0.1

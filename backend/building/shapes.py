@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.engines.gpu_runtime import Shape
-from backend.engines.plan_facts import ProfileFacts
+from backend.engines.gpu.runtime import Shape
 from backend.engines.protocol import TensorSpec
+from backend.engines.tensorrt.plan_facts import ProfileFacts
 from backend.errors import ConfigError
 
 _BOUNDS = re.compile(r"(?P<name>[^=]+)=(?P<low>[0-9x]+):(?P<optimum>[0-9x]+):(?P<high>[0-9x]+)")

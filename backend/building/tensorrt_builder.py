@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.engines.plan_facts import ProfileFacts
-from backend.engines.tensorrt_import import import_tensorrt, release_of
-from backend.engines.tensorrt_plan import LOG, shape_of, started
+from backend.engines.tensorrt.importing import import_tensorrt, release_of
+from backend.engines.tensorrt.plan import LOG, shape_of, started
+from backend.engines.tensorrt.plan_facts import ProfileFacts
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:

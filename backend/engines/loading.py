@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backend.config.model_config import EngineConfig
 from backend.device.mps import limit_multiprocessors
-from backend.engines.onnx import OnnxEngine
-from backend.engines.onnx_session import read_specs
+from backend.engine_process.client.engine import SharedEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.session import read_specs
 from backend.engines.placement import in_engine_process
 from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
-from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError
-from backend.lanes import may_pin, teams, width
-from backend.model_config import EngineConfig
+from backend.linux.cpu_topology import may_pin, teams, width
 
 GPU_LANES = 2
 
@@ -50,12 +50,12 @@ def open_engine(config: EngineConfig) -> Engine:
 def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
     """Load a model file in this process. Raises IsochroneError."""
     if engine == "tensorrt":
-        from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
+        from backend.engines.tensorrt.loading import open_plan  # noqa: PLC0415 - a server without plans needs none of it
 
         return open_plan(file, options)
     if options.device_id is None:
         return OnnxEngine(file, teams(options.lanes), options.onnx, pinned=may_pin())
-    from backend.engines.onnx_cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
+    from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
 
@@ -77,7 +77,7 @@ def read_model_specs(file: Path, device_id: int | None, asked: OnnxOptions = AS_
     """
     if not is_plan(file):
         return read_specs(file, asked)
-    from backend.engines.tensorrt_loading import read_plan_specs  # noqa: PLC0415 - as above
+    from backend.engines.tensorrt.loading import read_plan_specs  # noqa: PLC0415 - as above
 
     return read_plan_specs(file, device_id)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from backend.config.model_config import EngineConfig
 from backend.device.mps import mps_runs
-from backend.model_config import EngineConfig
 
 
 def in_engine_process(config: EngineConfig) -> bool:

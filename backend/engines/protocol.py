@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.datatypes import Datatype
+from backend.config.datatypes import Datatype
 
 Array = NDArray[np.generic]
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import IsochroneError
-from backend.load_profile import counted_features, identity_of, on_first_lane, timed_run
+from backend.model_process.load_profile import counted_features, identity_of, on_first_lane, timed_run
 from backend.profiling.counters import Counters
 from backend.profiling.job import Job
 from profiler.feature_source import FeatureSource

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.config.model_config import ModelConfig
 from backend.engines.protocol import Array
 from backend.errors import ConfigError, RequestError
-from backend.load_profile import Inputs
-from backend.model_config import ModelConfig
-from backend.request import read_tensor
+from backend.model_process.load_profile import Inputs
+from backend.model_process.request import read_tensor
 
 
 class GivenInputs:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from backend.config.model_config import ModelConfig
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
-from backend.load_profile import Inputs, shapes_of
-from backend.model_config import ModelConfig
+from backend.model_process.load_profile import Inputs, shapes_of
 from profiler.feature_source import FeatureSource
 from profiler.profile_file import (
     SCHEMA,

@@ -11,7 +11,7 @@ from pathlib import Path
 from backend.device.cuda import profiled
 from backend.engines.loading import engine_of, open_here
 from backend.errors import ConfigError, IsochroneError
-from backend.load_profile import inputs_of, timed_run
+from backend.model_process.load_profile import inputs_of, timed_run
 from backend.profiling.repository import ModelVersion, read_config, served_model
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from backend.commands.progress_bar import Told
 from backend.profiling.job import Job
-from backend.stages import Told
 from profiler.profile_file import Entry
 
 SCHEMA = 1

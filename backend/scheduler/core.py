@@ -13,6 +13,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backend.scheduler.backlog import Backlog
+from backend.scheduler.device_state import Occupancy, Suffered
+from backend.scheduler.launch_forecast import Choice
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
     PROTOCOL,
@@ -31,18 +33,16 @@ from backend.scheduler.messages import (
     Return,
     Take,
 )
-from backend.scheduler.occupancy import Occupancy, Suffered
-from backend.scheduler.outlook import Choice
 from backend.scheduler.policy import Policy
 from backend.scheduler.state import Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.company import Stay
+from predictor.co_runners import Stay
 from predictor.features import Neighbour, Own, Sums, exposure
-from predictor.learners.contract import Forecaster
 from predictor.learners.isochrone import Isochrone
-from predictor.sharing import Span
-from predictor.solo import SoloLatency
+from predictor.learners.learner import Forecaster
+from predictor.link_sharing import Span
+from predictor.solo_latency import SoloLatency
 from predictor.transfers import NOTHING, Cargo, Transfers, Work
 
 _OVERHEAD_WEIGHT = 0.05

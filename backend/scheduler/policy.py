@@ -12,17 +12,17 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
+from backend.scheduler.device_state import Occupancy
+from backend.scheduler.launch_forecast import Choice, Forecast, Kind
 from backend.scheduler.messages import Request
-from backend.scheduler.occupancy import Occupancy
-from backend.scheduler.outlook import Choice, Forecast, Kind
-from backend.scheduler.overtaking import Urgent, overtake
-from backend.scheduler.progress import MIN_SLOWDOWN
+from backend.scheduler.preemption import Urgent, overtake
+from backend.scheduler.running_batches import MIN_SLOWDOWN
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
 from predictor.bound import UpperBound
 from predictor.features import NOBODY, Own
-from predictor.learners.contract import Forecaster
-from predictor.response import Response
+from predictor.learners.learner import Forecaster
+from predictor.slowdown_function import Response
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05

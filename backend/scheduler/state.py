@@ -11,7 +11,7 @@ import msgspec
 from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
-from predictor.solo import SoloLatency
+from predictor.solo_latency import SoloLatency
 from predictor.transfers import NOTHING, Cargo, Work
 from predictor.workload import Load
 
@@ -108,7 +108,7 @@ class Running(msgspec.Struct, frozen=True):
 class Lanes:
     """How many batches occupy each lane; one at most, but for batches adopted after an outage.
 
-    Of a device with n lanes, lane n + i is the one in front of lane i: see `backend.scheduler.occupancy`.
+    Of a device with n lanes, lane n + i is the one in front of lane i: see `backend.scheduler.device_state`.
     cores: that the lanes are spread over, by turns; None: a lane is no core.
     """
 

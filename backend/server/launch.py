@@ -20,8 +20,8 @@ from types import FrameType
 
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
-from backend.scheduler.sample_log import VARIABLE as SAMPLES
-from backend.scheduler.variant import scheduler_of_environment
+from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
+from backend.scheduler_process.scheduler_factory import scheduler_of_environment
 from backend.server import ports, processes
 from backend.server.assemble import CODE, assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from predictor.features import Own
 from predictor.learners.isochrone import Isochrone
-from predictor.response import Response
 from predictor.samples import Sample, lesson_of
+from predictor.slowdown_function import Response
 
 
 class Truth(Protocol):

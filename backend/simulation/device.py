@@ -15,8 +15,8 @@ import numpy as np
 
 from backend.simulation.contention import Truth
 from predictor.features import NOBODY, Own, Sums, contribution
-from predictor.response import Response
-from predictor.sharing import Link
+from predictor.link_sharing import Link
+from predictor.slowdown_function import Response
 
 Key = tuple[int, int]
 

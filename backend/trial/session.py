@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from backend.engines.onnx_session import first_line, input_specs, open_session, output_specs
+from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
 from backend.engines.protocol import Array, EngineOptions, OnnxOptions, TensorSpec
 from backend.errors import EngineError
 from backend.trial.inside import Look, is_small, with_all_outputs
@@ -54,7 +54,7 @@ def opened(question: Question) -> Iterator[Opened]:
                 look if is_small(file) else None,
             )
         return
-    from backend.engines.tensorrt_loading import open_plan  # noqa: PLC0415 - needs a GPU
+    from backend.engines.tensorrt.loading import open_plan  # noqa: PLC0415 - needs a GPU
 
     engine = open_plan(Path(question.file), EngineOptions(question.device_id, 1, question.rows_max))
     try:

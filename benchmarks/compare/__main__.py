@@ -9,9 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
+from backend.commands.progress_bar import Stages, console
 from backend.load.plots import draw
 from backend.simulation.contention import learned
-from backend.stages import Stages, console
 from benchmarks.compare.collect import Collector, remaining_s
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import Records

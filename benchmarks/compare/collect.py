@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.load.arrivals import read_trace
 from backend.load.bench import Bench, Schedule
 from backend.load.generator import Payloads

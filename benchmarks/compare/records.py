@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.load.outcomes import Measured
 from benchmarks.compare.plan import Plan
 from benchmarks.compare.servers import lanes_of

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.scheduler import sample_log, variant
+from backend.scheduler_process import sample_log
+from backend.scheduler_process import scheduler_factory as variant
 from backend.server.embedded import EmbeddedServer
 from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE

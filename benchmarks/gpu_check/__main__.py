@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.stages import Stages, console
+from backend.commands.progress_bar import Stages, console
 from benchmarks.ending import interrupt_on_term, told
 from benchmarks.errors import BenchmarkError
 from benchmarks.gpu_check import agreement, build, profiles, through_server

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.engines.loading import open_engine
-from backend.engines.onnx import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import Engine
 from benchmarks.gpu_check.budget import Step
 from benchmarks.gpu_check.records import Agreement, Records

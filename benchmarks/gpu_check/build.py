@@ -65,7 +65,7 @@ def _plan(records: Records, budget: Budget, model: str) -> str | None:
     """Why there is no plan."""
     file = records.models / model / "1" / "model.onnx"
     sizes = ",".join(map(str, records.plan.built_sizes))
-    command = [sys.executable, "-m", "backend.cli", "build", str(file), f"--batch-sizes={sizes}"]
+    command = [sys.executable, "-m", "backend.commands.main", "build", str(file), f"--batch-sizes={sizes}"]
     left_s = budget.left_s
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=min(left_s, _PLAN_MAX_S))

@@ -13,7 +13,7 @@ from backend.engines.loading import open_here
 from backend.engines.protocol import Engine
 from backend.load.arrivals import Traffic, poisson
 from backend.load.outcomes import Measured, Outcome, first_error
-from backend.scheduler.sample_log import SampleLog
+from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.errors import BenchmarkError
 from benchmarks.gpu_check.budget import Step

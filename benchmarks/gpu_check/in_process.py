@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from backend.batch import Batch, feeds
 from backend.engines.protocol import Array, Engine, Executing
-from backend.lanes import Lanes
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
-from backend.request import Pending
+from backend.model_process.batch import Batch, feeds
+from backend.model_process.lane_threads import Lanes
+from backend.model_process.request import Pending
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, Reject, Request, Return
-from backend.scheduler.sample_log import SampleLog, sample_of_batch
 from backend.scheduler.state import Running, Source
+from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.errors import BenchmarkError
 from predictor.features import Neighbour

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.completion import tried
+from backend.config.completion import tried
+from backend.config.model_config import ModelConfig, complete, read_engine_config, read_model_config
 from backend.device.facts import open_gpu
 from backend.device.mps import mps_runs
 from backend.engines.loading import read_model_specs
 from backend.engines.protocol import ModelSpecs
-from backend.engines.tensorrt_import import import_tensorrt
+from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
-from backend.lanes import cores
-from backend.load_profile import Inputs, inputs_of
-from backend.model_config import ModelConfig, complete, read_engine_config, read_model_config
+from backend.linux.cpu_topology import cores
+from backend.model_process.load_profile import Inputs, inputs_of
 from benchmarks.repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name, package_version
 
@@ -97,7 +97,7 @@ def the_cpu() -> Target:
 def the_gpu() -> Target:
     """The first that CUDA sees. Raises ConfigError, one sentence, where there is none."""
     from backend.device.cuda import hardware  # noqa: PLC0415 - imports CUDA
-    from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - likewise
+    from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - likewise
 
     device, has = CudaDevice(0, "the check"), hardware(0)
     facts = {

@@ -10,11 +10,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from backend.engines.plan_facts import facts_path
+from backend.engines.tensorrt.plan_facts import facts_path
 from backend.errors import ServerError
 from backend.load.arrivals import Traffic, poisson
 from backend.load.outcomes import Measured, Outcome, first_error
-from backend.scheduler import sample_log
+from backend.scheduler_process import sample_log
 from backend.server.embedded import EmbeddedServer
 from backend.server.locate import locate
 from benchmarks.ending import outlive_servers

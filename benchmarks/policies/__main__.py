@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 from rich.progress import track
 
-from backend.stages import console
+from backend.commands.progress_bar import console
 from benchmarks.errors import BenchmarkError
 from benchmarks.policies.report import report
 from benchmarks.policies.runs import LOADS, read_device, run

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backend.stages import Stages, console
+from backend.commands.progress_bar import Stages, console
 from benchmarks.ending import interrupt_on_term, told
 from benchmarks.study.collect import Collector, missing_s
 from benchmarks.study.plan import plan

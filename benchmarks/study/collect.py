@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backend.errors import ServerError
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Arrival, Traffic, poisson
 from backend.load.generator import Payloads, run_load
 from backend.load.outcomes import Outcome, first_error, summarise
-from backend.scheduler.sample_log import VARIABLE
+from backend.scheduler_process.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from benchmarks.ending import outlive_servers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from benchmarks.errors import BenchmarkError
 from benchmarks.profiles import read_profiles, unprofiled
 from benchmarks.stamp import take_up

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from benchmarks import markdown
 from benchmarks.study import tables
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from predictor.learners.baselines import CountMean, Mean, NoInterference
-from predictor.learners.contract import Learner
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd
 
 LEARNERS: dict[str, Callable[[], Learner]] = {

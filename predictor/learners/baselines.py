@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.contract import State, clipped
+from predictor.learners.learner import State, clipped
 
 _COUNTS = 33
 """Numbers of neighbours that are told apart: 0 to 31, and more."""

@@ -15,15 +15,15 @@ import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.bank import Bank
-from predictor.learners.contract import State, clipped
+from predictor.learners.fused_product import Table
+from predictor.learners.gaussian_process import VECTOR, Fit, Kernel
 from predictor.learners.hedge import Hedge
-from predictor.learners.kernel import VECTOR, Fit, Kernel
-from predictor.learners.memory import Memory
+from predictor.learners.keyed_means import Memory
+from predictor.learners.learner import State, clipped
+from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, response
 from predictor.learners.regression import Vector
-from predictor.learners.response import PAPER, WIDTH, inputs, prior, rate_prior, response
-from predictor.learners.table import Table
-from predictor.response import LOG_MAX, LOG_MIN, Response
+from predictor.learners.stacked_rls import Bank
+from predictor.slowdown_function import LOG_MAX, LOG_MIN, Response
 
 _FORGETTING = 0.985
 _REGRESSIONS = 4

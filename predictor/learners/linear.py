@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.contract import State, clipped
+from predictor.learners.learner import State, clipped
 from predictor.learners.regression import Regression, Vector, array_of
-from predictor.response import HUGE, Response
+from predictor.slowdown_function import HUGE, Response
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
 """b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""

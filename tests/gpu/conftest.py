@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from backend.building.command import BuildOptions, run_build
-from backend.engines.onnx_cuda import OnnxCudaEngine
-from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
+from backend.commands.build import BuildOptions, run_build
+from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
+from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
 from backend.engines.protocol import EngineOptions
-from backend.engines.tensorrt import TensorRtEngine
-from backend.engines.tensorrt_loading import open_plan
+from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.engines.tensorrt.loading import open_plan
 from backend.errors import IsochroneError
 from tests.gpu.double import BATCH_SIZES, GpuEngine, Open, double_plan, double_session, write_double
 from tests.gpu.fake_gpu import FakeDevice
@@ -31,7 +31,7 @@ def real_plan(onnx: Path) -> Path:
     """Built here by `isochrone build`; skips with the reason where it cannot be."""
     try:
         import backend.building.tensorrt_builder  # noqa: F401, PLC0415 - imports TensorRT
-        from backend.engines.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
+        from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
 
         CudaDevice(0)
     except IsochroneError as error:

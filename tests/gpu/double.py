@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from onnx import helper
 
-from backend.datatypes import BY_CONFIG
-from backend.engines.gpu_runtime import Shape, Stream
-from backend.engines.gpu_transfers import Timings
-from backend.engines.plan_runtime import Profile
+from backend.config.datatypes import BY_CONFIG
+from backend.engines.gpu.runtime import Shape, Stream
+from backend.engines.gpu.transfers import Timings
 from backend.engines.protocol import Array, Engine, TensorSpec
+from backend.engines.tensorrt.plan_runtime import Profile
 from tests.gpu.fake_gpu import FakeDevice, FakePlan, tensor
 from tests.gpu.fake_session import FakeSession
 from tests.unit.graphs import write_model

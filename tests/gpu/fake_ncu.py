@@ -17,7 +17,7 @@ import pytest
 from cuda.bindings import runtime
 
 from backend.engines.protocol import Array, EngineOptions
-from backend.engines.tensorrt import TensorRtEngine
+from backend.engines.tensorrt.engine import TensorRtEngine
 from tests.gpu.double import double_plan
 from tests.gpu.driver import OK
 from tests.gpu.fake_gpu import RUN_NS, FakeDevice

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.engines.gpu_runtime import Address, Shape, Stream
-from backend.engines.gpu_transfers import Placed, array_at, quietly
-from backend.engines.onnx_bound import OnnxBoundSession
-from backend.engines.onnx_session import CPU
+from backend.engines.gpu.runtime import Address, Shape, Stream
+from backend.engines.gpu.transfers import Placed, array_at, quietly
+from backend.engines.onnxruntime.bound_lane import OnnxBoundSession
+from backend.engines.onnxruntime.session import CPU
 from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
 from tests.gpu.fake_gpu import RUN_NS, FakeDevice

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backend.commands.profile import ProfileOptions, profile
+from backend.config.model_config import ModelConfig
 from backend.engines.loading import open_engine, read_model_specs
-from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.engines.protocol import Engine
-from backend.engines.tensorrt import TensorRtEngine
-from backend.model_config import ModelConfig
-from backend.profiling.command import ProfileOptions, profile
+from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.profiling.repository import read_config
 from backend.runtime_dir import VARIABLE, runtime_dir
 from backend.trial.launch import remember, remembered_name

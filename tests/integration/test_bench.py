@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from backend.commands.bench import BenchOptions, run_bench
 from backend.errors import ConfigError
 from backend.load import report
 from backend.load.bench import Bench, Schedule
-from backend.load.command import BenchOptions, run_bench
 from backend.load.options import numbers
 from backend.load.outcomes import Measured, Outcome, Status
 from backend.load.plots import draw
 from backend.load.workload import Asked, Workload
-from backend.scheduler import variant
 from backend.scheduler.core import Scheduler
+from backend.scheduler_process import scheduler_factory as variant
 from backend.simulation.contention import Linear
 from benchmarks.compare.collect import remaining_s
 from benchmarks.compare.plan import FULL, QUICK

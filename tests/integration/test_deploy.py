@@ -329,7 +329,7 @@ AS_THE_STUB = """
 import sys
 from pathlib import Path
 sys.path += {path!r}
-import model, backend.scheduler.process
+import model, backend.scheduler_process.process
 import importlib.metadata, json
 site = Path({site!r})
 tops = {{name.partition(".")[0] for name, module in list(sys.modules.items())

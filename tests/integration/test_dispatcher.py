@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from backend.batch import Batch
 from backend.engines.protocol import AS_IT_IS
 from backend.errors import ConfigError, EngineError
+from backend.model_process.batch import Batch
 from backend.scheduler.messages import Cancel, Event, Ping
-from backend.scheduler.spawn import connect_or_spawn
+from backend.scheduler_process.start import connect_or_spawn
 from tests.unit.fake_model import (
     PATIENCE_S,
     FakeModel,
@@ -227,7 +227,7 @@ def test_a_model_whose_lanes_are_not_there_any_more_says_so_and_goes_on(
 ) -> None:
     """Somebody who never met the last scheduler started this one."""
     with FakeModel(device="gpu-5") as model:
-        monkeypatch.setattr("backend.link.connect_or_spawn", with_three_lanes)
+        monkeypatch.setattr("backend.model_process.scheduler_client.connect_or_spawn", with_three_lanes)
         signal_scheduler(signal.SIGKILL, "gpu-5")
         eventually(lambda: "launches without its scheduler" in caplog.text)
         assert "device_lanes is 2 for model 'm', but this device's scheduler runs 3" in caplog.text
@@ -342,8 +342,8 @@ def test_without_a_scheduler_requests_run_in_their_order(model: FakeModel) -> No
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.link.SILENCE_S", 0.03)
-    monkeypatch.setattr("backend.link._RECONNECT_S", 0.3)
+    monkeypatch.setattr("backend.model_process.scheduler_client.SILENCE_S", 0.03)
+    monkeypatch.setattr("backend.model_process.scheduler_client._RECONNECT_S", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -364,8 +364,8 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
 def test_a_scheduler_that_hangs_is_ended_and_replaced(
     model: FakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("backend.standstill.WAIT_S", 0.2)
-    monkeypatch.setattr("backend.standstill.WAITS", 3)
+    monkeypatch.setattr("backend.linux.hang_detector.WAIT_S", 0.2)
+    monkeypatch.setattr("backend.linux.hang_detector.WAITS", 3)
     hung = scheduler_pid()
     signal_scheduler(signal.SIGSTOP)
     with FakeModel("newcomer") as newcomer:

@@ -15,7 +15,7 @@ import pynvml
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.onnx import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.errors import ConfigError
 from backend.load.outcomes import Measured, Outcome
 from benchmarks.errors import BenchmarkError

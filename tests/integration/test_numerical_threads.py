@@ -16,7 +16,7 @@ print(os.environ.get("{VARIABLE}"))
 """
 
 
-@pytest.mark.parametrize("module", ["backend.cli", "benchmarks.simulator"])
+@pytest.mark.parametrize("module", ["backend.commands.main", "benchmarks.simulator"])
 @pytest.mark.parametrize("given", [None, "2"])
 def test_numpy_has_one_unless_told_otherwise_and_passes_nothing_on(module: str, given: str | None) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

@@ -59,7 +59,7 @@ def whole(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_callers_are_found() -> None:
-    assert "backend/engines/tensorrt_plan.py" in RUNNING
+    assert "backend/engines/tensorrt/plan.py" in RUNNING
     assert "backend/building/tensorrt_builder.py" in CALLERS
 
 

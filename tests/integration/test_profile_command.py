@@ -15,15 +15,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-import backend.load_profile as load_module
+import backend.model_process.load_profile as load_module
 import backend.profiling.campaign as campaign_module
-from backend.batch import group_of
-from backend.cli import app
+from backend.commands.main import app
+from backend.commands.profile import ProfileOptions, profile, read_batch_sizes
 from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
-from backend.load_profile import profile_at_load
+from backend.model_process.batch import group_of
+from backend.model_process.load_profile import profile_at_load
 from backend.profiling import one_batch
-from backend.profiling.command import ProfileOptions, profile, read_batch_sizes
 from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE
 from backend.trial.messages import Trial

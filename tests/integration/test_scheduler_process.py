@@ -25,8 +25,8 @@ from backend.scheduler.messages import (
     decode_reply,
     encode,
 )
-from backend.scheduler.process import MAX_MESSAGE_BYTES, serve
-from backend.scheduler.spawn import connect_or_spawn
+from backend.scheduler_process.process import MAX_MESSAGE_BYTES, serve
+from backend.scheduler_process.start import connect_or_spawn
 from tests.unit.builders import join, profile
 from tests.unit.fake_model import (
     PATIENCE_S,

@@ -20,16 +20,16 @@ import onnx
 import pytest
 from onnx import helper
 
-from backend import standstill
+from backend.config.model_config import EngineConfig
+from backend.config.parameters import Parameters
 from backend.device_process import LINGER_S
-from backend.engine_host.messages import Pong, decode_pong
-from backend.engines import shared_watch
+from backend.engine_process.client import watch as shared_watch
+from backend.engine_process.client.engine import SharedEngine
+from backend.engine_process.wire.messages import Pong, decode_pong
 from backend.engines.loading import open_engine, open_here
 from backend.engines.protocol import Array, Engine
-from backend.engines.shared import SharedEngine
 from backend.errors import ConfigError, EngineError
-from backend.model_config import EngineConfig
-from backend.parameters import Parameters
+from backend.linux import hang_detector as standstill
 from backend.runtime_dir import meeting_point
 from tests.server.harness import batchmates, graph, mlp, write_model
 from tests.server.test_datatypes import every_type, of_every_type
@@ -327,8 +327,8 @@ def test_models_that_come_and_go_take_their_memory_with_them(tmp_path: Path, sma
 def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path, small: tuple[Engine, Engine]) -> None:
     made = config(tmp_path, mlp(16, 2, seed=3), "doomed")
     code = (
-        "import sys, pathlib, numpy; from backend.engines.shared import SharedEngine\n"
-        "from backend.model_config import EngineConfig; from backend.parameters import Parameters\n"
+        "import sys, pathlib, numpy; from backend.engine_process.client.engine import SharedEngine\n"
+        "from backend.config.model_config import EngineConfig; from backend.config.parameters import Parameters\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "config = EngineConfig('m', '1', file, 8, Parameters(), None)\n"
         "engine = SharedEngine(config, 'onnxruntime', config.options(2))\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backend import standstill
-from backend.engines.shared_watch import Watch
+from backend.engine_process.client.watch import Watch
+from backend.linux import hang_detector as standstill
 from tests.unit.fake_model import eventually
 from tests.unit.open_files import open_files
 

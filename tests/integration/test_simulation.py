@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from backend import cli
+from backend.commands import main as cli
 from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler

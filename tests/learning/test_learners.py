@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY, Exposure, Neighbour, Own, contribution, exposure, exposure_of_sums
 from predictor.learners import LEARNERS, Learner
-from predictor.learners.bank import Bank
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.learners.regression import Regression
+from predictor.learners.stacked_rls import Bank
 from predictor.samples import neighbours_of, own_of
 from predictor.workload import Load
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from predictor.sharing import Span, finishes
+from predictor.link_sharing import Span, finishes
 from predictor.transfers import Cargo, Direction, Transfers
 
 SIZES = (150_000, 600_000, 5_000_000)

@@ -31,7 +31,7 @@ from backend.scheduler.messages import (
 from predictor.colocation import SCALE, Parts, quantize
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
-from predictor.response import Response
+from predictor.slowdown_function import Response
 from predictor.workload import Load
 from tests.properties.alone import Alone, Heard
 from tests.unit.builders import MS, START_NS

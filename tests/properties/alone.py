@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import log
 from statistics import median_low
 
-from predictor.solo import SoloLatency
+from predictor.solo_latency import SoloLatency
 from predictor.workload import ModelProfile
 from tests.unit.builders import MS
 

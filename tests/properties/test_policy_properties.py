@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
-from backend.scheduler.forecast import HORIZON
+from backend.scheduler.device_state import Occupancy
+from backend.scheduler.launch_forecast import Choice, Forecast
 from backend.scheduler.messages import Command, Event
-from backend.scheduler.occupancy import Occupancy
-from backend.scheduler.outlook import Choice, Forecast
-from backend.scheduler.overtaking import Urgent
 from backend.scheduler.policy import Policy
-from backend.scheduler.progress import MIN_SLOWDOWN
+from backend.scheduler.preemption import Urgent
+from backend.scheduler.running_batches import MIN_SLOWDOWN
 from backend.scheduler.state import Source
+from backend.scheduler.timeline import HORIZON
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from backend.engines.onnx import OnnxEngine
-from backend.engines.onnx_session import read_specs
-from backend.lanes import teams, width
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.session import read_specs
+from backend.linux.cpu_topology import teams, width
 from backend.profiling.repository import read_config
 from backend.server.embedded import EmbeddedServer
 from backend.trial.launch import remember, remembered_name

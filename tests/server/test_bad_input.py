@@ -319,7 +319,7 @@ def test_a_runtime_folder_that_cannot_be_written(folder: str, tmp_path: Path) ->
     write_model(tmp_path, "good", GOOD, BACKEND)
     ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
     done = subprocess.run(
-        [sys.executable, "-m", "backend.cli", "serve", "--model-repository", str(tmp_path), *ports],
+        [sys.executable, "-m", "backend.commands.main", "serve", "--model-repository", str(tmp_path), *ports],
         cwd=Path(__file__).resolve().parents[2],
         env=os.environ | {"ISOCHRONE_RUNTIME_DIR": folder},
         capture_output=True,

@@ -70,7 +70,7 @@ def workload(folder: Path, seconds: float = SECONDS, **changed: object) -> Path:
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "backend.cli", "bench", *map(str, arguments)]
+    command = [sys.executable, "-m", "backend.commands.main", "bench", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90.0, check=False)
 
 
@@ -147,7 +147,7 @@ def test_a_server_that_goes_away_leaves_what_came_before(tmp_path: Path) -> None
     (models / "one").mkdir(parents=True)
     with EmbeddedServer(models, extra=EXPLICIT) as server:
         load_light(server, models, ["one"])
-        command = [sys.executable, "-m", "backend.cli", "bench", str(path), f"--server=it={server.grpc_url}"]
+        command = [sys.executable, "-m", "backend.commands.main", "bench", str(path), f"--server=it={server.grpc_url}"]
         running = subprocess.Popen(
             [*command, "--load=1,2", f"--out={out}"],
             cwd=ROOT,

@@ -20,7 +20,7 @@ from onnx import helper
 from tritonclient.utils import InferenceServerException
 
 from backend.device_process import LINGER_S
-from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import pids_with
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile, request
@@ -117,7 +117,7 @@ def engine_process(server: EmbeddedServer) -> int:
 
 def engine_processes(server: EmbeddedServer) -> list[int]:
     pids = pids_with("ISOCHRONE_RUNTIME_DIR", str(server.runtime_dir))
-    return [pid for pid in pids if b"backend.engine_host.process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"backend.engine_process.process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def memory_bytes(pid: int) -> int:

@@ -169,7 +169,7 @@ def scheduler_pid(server: EmbeddedServer) -> int:
 def schedulers(runtime_dir: Path) -> list[int]:
     """Processes of the device scheduler that belong to this folder."""
     pids = pids_with("ISOCHRONE_RUNTIME_DIR", str(runtime_dir))
-    return [pid for pid in pids if b"backend.scheduler.process" in command_line(pid)]
+    return [pid for pid in pids if b"backend.scheduler_process.process" in command_line(pid)]
 
 
 def only_scheduler(server: EmbeddedServer) -> bool:

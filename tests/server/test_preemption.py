@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from backend.aside import Aside
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
+from backend.linux.low_priority import Aside
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from tests.server.busy import Asked, Batches, arrived

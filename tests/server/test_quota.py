@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.server.embedded import EmbeddedServer
 from tests.server.busy import Asked, Batches
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from backend import cli
-from backend.scheduler.sample_log import VARIABLE
+from backend.commands import main as cli
+from backend.scheduler_process.sample_log import VARIABLE
 from backend.server.embedded import EmbeddedServer
 from predictor.samples import read_samples
 from tests.server.control import eventually, metric, request

@@ -269,7 +269,7 @@ def run_serve(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def serve_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "backend.cli", "serve", *arguments]
+    return [sys.executable, "-m", "backend.commands.main", "serve", *arguments]
 
 
 def port_options(ports: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from backend.server.embedded import EmbeddedServer
 from benchmarks.strangers import ask_for_strangers, write_strangers
 from tests.server.control import EXPLICIT, load, remember_profile, request

@@ -202,7 +202,7 @@ def test_profile_takes_warm_up_or_given_inputs(
     name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ISOCHRONE_RUNTIME_DIR", str(tmp_path / "run"))
-    command = [sys.executable, "-m", "backend.cli", "profile", f"--model-repository={repository}"]
+    command = [sys.executable, "-m", "backend.commands.main", "profile", f"--model-repository={repository}"]
     command += [f"--model={name}", "--seconds=0.1", "--batch-sizes=1"]
     told = subprocess.run(command, text=True, capture_output=True, check=False)
     if name == "unknown":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Finish, Join, Launch, Reject, Request
 from predictor.features import Neighbour
-from predictor.learners.contract import Forecaster
+from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Rls
 from predictor.workload import Load, ModelProfile
 

@@ -7,7 +7,7 @@ to a batch's slowdown, and the upper bound is the prediction itself.
 from __future__ import annotations
 
 from backend.scheduler.messages import Launch
-from predictor.learners.contract import Forecaster
+from predictor.learners.learner import Forecaster
 from tests.unit.builders import Device, join, only_launch, profile
 
 HEAVY = profile(10.0, 1.0, 0.0, 1.0)

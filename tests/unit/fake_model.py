@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from backend.batch import Answered, Batch, feeds
-from backend.dispatcher import Dispatcher, Handlers
 from backend.engines.protocol import Alone, Executing, Ran
-from backend.request import Pending
+from backend.model_process.batch import Answered, Batch, feeds
+from backend.model_process.dispatcher import Dispatcher, Handlers
+from backend.model_process.request import Pending
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import Decided, Reject
 from predictor.workload import ModelProfile

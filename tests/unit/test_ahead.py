@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from backend.ahead import go_ahead
+from backend.linux.raised_priority import go_ahead
 from tests.unit.ranks import T, may_go_ahead, on_a_thread, rank
 
 FIRST = (os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, -20)
-LED = "from backend.ahead import lead_session; print(lead_session(), open('/proc/self/autogroup').read())"
+LED = (
+    "from backend.linux.raised_priority import lead_session; print(lead_session(), open('/proc/self/autogroup').read())"
+)
 
 
 def after_going_ahead(then: Callable[[], T]) -> tuple[bool, T]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backend.aside import Aside, _warn
+from backend.linux.low_priority import Aside, _warn
 from tests.unit.ranks import has_sys_nice, on_a_thread, rank
 
 Rank = tuple[int, int]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend.batch import Batch, feeds, split, wanted
 from backend.engines.parts import joined
 from backend.engines.protocol import Array, Ran
-from backend.request import Pending
+from backend.model_process.batch import Batch, feeds, split, wanted
+from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish, Launch
 
 Rows = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from predictor.company import Company, Stay
+from predictor.co_runners import Company, Stay
 from predictor.features import Own
 from tests.unit.builders import load
 

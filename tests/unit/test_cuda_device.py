@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.cuda_device import _LOST, CudaDevice
-from backend.engines.gpu_runtime import Event, Memory, Stream
+from backend.engines.gpu.cuda_device import _LOST, CudaDevice
+from backend.engines.gpu.runtime import Event, Memory, Stream
 from backend.errors import ConfigError, EngineError
 
 STATUS = runtime.cudaError_t

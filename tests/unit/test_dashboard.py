@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from backend.metrics import METRICS, Metrics
+from backend.model_process.metrics import METRICS, Metrics
 from tests.deploy_files import DEPLOY, dashboard, expressions, grouped_by, panels, queries, selectors, yaml
 
 EXPORTED: dict[str, list[dict[str, str]]] = {}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.engine_host.channel import Channel, ProtocolError
-from backend.engine_host.messages import (
+from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.wire.messages import (
     AddLane,
     Failed,
     Open,

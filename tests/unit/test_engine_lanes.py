@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from backend.engine_host.channel import Channel
-from backend.engine_host.lanes import LOST, LaneThread, ModelLane
-from backend.engine_host.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
-from backend.engine_host.store import EngineStore
-from backend.engines import shared_session
+from backend.engine_process.client import session as shared_session
+from backend.engine_process.lanes import LOST, LaneThread, ModelLane
+from backend.engine_process.store import EngineStore
+from backend.engine_process.wire.channel import Channel
+from backend.engine_process.wire.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
 from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
 from tests.unit.fake_model import PATIENCE_S, eventually
 
 RUN = Run(None, (), ("y",))

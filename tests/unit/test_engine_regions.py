@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from backend.datatypes import DATATYPES
-from backend.engine_host.messages import Tensor
-from backend.engine_host.regions import Inbox, Outbox
+from backend.config.datatypes import DATATYPES
+from backend.engine_process.wire.messages import Tensor
+from backend.engine_process.wire.regions import Inbox, Outbox
 from backend.engines.parts import joined
 from backend.engines.protocol import Array, Feeds
 from tests.unit.open_files import open_files

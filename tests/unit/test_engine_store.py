@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engine_host.messages import PROTOCOL, Open
-from backend.engine_host.store import EngineStore, Held
+from backend.engine_process.store import EngineStore, Held
+from backend.engine_process.wire.messages import PROTOCOL, Open
 from backend.engines.loading import open_here
 from backend.engines.protocol import Engine, EngineOptions
 from backend.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backend import cli
+from backend.commands import main as cli
 from benchmarks.contention import Workload, a100_samples, generate
 from predictor.evaluate import evaluate
 from predictor.samples import Sample, encode_sample

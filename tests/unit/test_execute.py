@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.datatypes import BY_CONFIG
+from backend.config.datatypes import BY_CONFIG
+from backend.config.model_config import ModelConfig
+from backend.config.parameters import Parameters
 from backend.engines.protocol import TensorSpec
-from backend.metrics import Metrics
-from backend.model_config import ModelConfig
-from backend.parameters import Parameters
-from backend.request import Pending
+from backend.model_process.metrics import Metrics
+from backend.model_process.request import Pending
+from backend.model_process.warm_up import warm_up_calls
 from backend.trial.messages import Trial
-from backend.warm_up import warm_up_calls
 from tests.unit.fake_model import eventually
 
 X = TensorSpec("x", BY_CONFIG["TYPE_FP32"], (4,), optional=False)
 CONFIG = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(), None, (X,), (X,), {})
 STRICT = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(slo_ns=1, max_queue_size=2), None, (X,), (X,), {})
 
-IMPORT_TRITON = [f"backend.{name}" for name in ("exporter", "shared_memory", "sender", "voice", "instance")]
+IMPORT_TRITON = [
+    f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "sender", "responder", "instance")
+]
 
 
 class Tensor:
@@ -130,7 +132,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton())
     for name in IMPORT_TRITON:
         sys.modules.pop(name, None)
-    module = importlib.import_module("backend.instance")
+    module = importlib.import_module("backend.model_process.instance")
     exporter = SimpleNamespace(step=lambda _calls: False, flush=lambda: None)
     monkeypatch.setattr(module, "Dispatcher", Dispatcher)
     monkeypatch.setattr(module, "Exporter", lambda *_: exporter)
@@ -202,7 +204,7 @@ def test_an_answer_that_triton_does_not_take_has_failed(make: Callable[..., Any]
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
     request.sender.fault = RuntimeError("gone")
-    answer = importlib.import_module("backend.voice").Answer
+    answer = importlib.import_module("backend.model_process.responder").Answer
     instance._voice.say(
         answer(pending.sender, [("y", np.zeros(4))], told=lambda now, sent: instance._told(pending, now, sent))
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from backend.export_pace import BUSY_S, QUIET_S, ExportPace
+from backend.model_process.export_pace import BUSY_S, QUIET_S, ExportPace
 
 LOOK_S = 0.05
 

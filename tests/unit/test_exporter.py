@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from backend.metrics import METRICS, Metrics
+from backend.model_process.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:
-    from backend.exporter import Exporter
+    from backend.model_process.exporter import Exporter
 
 HISTOGRAMS = [(name, value) for name, metric in METRICS.items() if metric.buckets for value in metric.values]
 """By the value of its label, which most have not."""
@@ -68,7 +68,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTriton]:
     fake = FakeTriton()
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     yield fake
-    sys.modules.pop("backend.exporter", None)  # which has this Triton
+    sys.modules.pop("backend.model_process.exporter", None)  # which has this Triton
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def exporter(triton: FakeTriton, metrics: Metrics) -> Exporter:
     assert triton.calls == 0
-    made: Exporter = importlib.import_module("backend.exporter").Exporter(metrics, "m", "1")
+    made: Exporter = importlib.import_module("backend.model_process.exporter").Exporter(metrics, "m", "1")
     return made
 
 

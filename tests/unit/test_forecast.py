@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.scheduler import forecast
-from backend.scheduler.forecast import HORIZON
-from backend.scheduler.progress import MIN_SLOWDOWN
-from backend.scheduler.turns import Turns
-from predictor.response import Response, Responses
+from backend.scheduler import timeline as forecast
+from backend.scheduler.core_sharing import Turns
+from backend.scheduler.running_batches import MIN_SLOWDOWN
+from backend.scheduler.timeline import HORIZON
+from predictor.slowdown_function import Response, Responses
 from tests.unit.builders import load
 
 A, B, C = "A", "B", "C"

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from cuda.bindings import runtime
 
+from backend.config.model_config import ModelConfig
+from backend.config.parameters import Parameters
 from backend.device.cuda import hardware
 from backend.device.facts import device_peaks
-from backend.engines.plan_facts import facts_path, graph_of
+from backend.engines.tensorrt.plan_facts import facts_path, graph_of
 from backend.errors import ConfigError
-from backend.load_profile import counted_features
-from backend.model_config import ModelConfig
-from backend.parameters import Parameters
+from backend.model_process.load_profile import counted_features
 from profiler.feature_source import feature_source
 from profiler.gpu_peaks import Hardware, gpu_peaks
 from profiler.host import sha256_of

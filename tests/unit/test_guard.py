@@ -12,12 +12,13 @@ from queue import SimpleQueue
 
 import pytest
 
-from backend.aside import Aside
-from backend.batch import Batch
 from backend.engines.protocol import Executing
-from backend.guard import Guard
-from backend.lanes import Lanes, cores
-from backend.starvation import Help
+from backend.linux.cpu_topology import cores
+from backend.linux.low_priority import Aside
+from backend.linux.starvation import Help
+from backend.linux.starvation_guard import Guard
+from backend.model_process.batch import Batch
+from backend.model_process.lane_threads import Lanes
 from tests.unit.ranks import has_sys_nice, on_a_thread, rank
 from tests.unit.test_aside import limit
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from backend.engines.onnx import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import AS_IT_IS, Array, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival, Traffic, poisson
-from backend.scheduler.sample_log import SampleLog
+from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.gpu_check.in_process import InProcess, Served
 from predictor.samples import read_samples

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from backend.batch import Batch
 from backend.engines.protocol import Executing
-from backend.lanes import Lanes, cores, teams
+from backend.linux.cpu_topology import cores, teams
+from backend.model_process.batch import Batch
+from backend.model_process.lane_threads import Lanes
 from tests.unit.ranks import rank
 
 

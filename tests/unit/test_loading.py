@@ -14,13 +14,13 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from backend.engines import cuda_device
+from backend.config.model_config import EngineConfig, complete, model_file, read_engine_config, read_model_config
+from backend.engines.gpu import cuda_device
 from backend.engines.loading import open_engine, read_model_specs
-from backend.engines.plan_facts import facts_path
 from backend.engines.protocol import ModelSpecs
-from backend.engines.tensorrt_import import NAMES
+from backend.engines.tensorrt.importing import NAMES
+from backend.engines.tensorrt.plan_facts import facts_path
 from backend.errors import ConfigError
-from backend.model_config import EngineConfig, complete, model_file, read_engine_config, read_model_config
 from tests.gpu.driver import made_up_driver
 from tests.unit.graphs import Shape, ones, write_mlp, write_model
 from tests.unit.test_plan_layout import FACTS
@@ -47,9 +47,9 @@ def config(file: Path, device_id: int | None = None, **parameters: str) -> Engin
 def test_a_server_without_a_gpu_imports_nothing_of_nvidia() -> None:
     program = """
 import sys
-import backend.cli, backend.engines.loading, backend.building.command, backend.profiling.command
-import backend.engines.tensorrt_loading, backend.engines.onnx_cuda_loading, backend.load_profile
-import backend.scheduler.process, backend.simulation.command
+import backend.commands.main, backend.engines.loading, backend.commands.build, backend.commands.profile
+import backend.engines.tensorrt.loading, backend.engines.onnxruntime.cuda_loading, backend.model_process.load_profile
+import backend.scheduler_process.process, backend.commands.simulate
 print([name for name in sys.modules if name.startswith(("cuda.", "pynvml", "tensorrt"))])
 """
     done = subprocess.run(
@@ -78,8 +78,8 @@ def test_mps_percent_on_cpu(tmp_path: Path) -> None:
 
 
 def test_a_plan_without_tensorrt(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "backend.engines.tensorrt_plan", raising=False)
-    monkeypatch.delattr("backend.engines.tensorrt_plan", raising=False)
+    monkeypatch.delitem(sys.modules, "backend.engines.tensorrt.plan", raising=False)
+    monkeypatch.delattr("backend.engines.tensorrt.plan", raising=False)
     for name in NAMES:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=r"^a plan needs TensorRT, which is not installed here;"):
@@ -87,7 +87,7 @@ def test_a_plan_without_tensorrt(plan: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_plan_without_cuda(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("backend.engines.cuda_device", "backend.device.cuda"):
+    for module in ("backend.engines.gpu.cuda_device", "backend.device.cuda"):
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.delattr(module, raising=False)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)

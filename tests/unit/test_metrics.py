@@ -7,8 +7,8 @@ import threading
 import pytest
 from msgspec.structs import replace
 
-from backend.batch import Batch
-from backend.metrics import METRICS, Metrics, Series
+from backend.model_process.batch import Batch
+from backend.model_process.metrics import METRICS, Metrics, Series
 from backend.scheduler.messages import Launch
 
 _CONTRACT = {

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from backend.datatypes import BY_CONFIG
-from backend.engines.protocol import ModelSpecs, TensorSpec
-from backend.errors import ConfigError
-from backend.model_config import (
+from backend.config.datatypes import BY_CONFIG
+from backend.config.model_config import (
     ModelConfig,
     check_tensors,
     complete,
@@ -19,6 +17,8 @@ from backend.model_config import (
     read_engine_config,
     read_model_config,
 )
+from backend.engines.protocol import ModelSpecs, TensorSpec
+from backend.errors import ConfigError
 
 Config = dict[str, Any]
 

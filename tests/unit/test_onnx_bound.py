@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from backend.datatypes import BY_CONFIG
-from backend.engines.gpu_runtime import Address, Stream
-from backend.engines.gpu_transfers import Placed, array_at
-from backend.engines.onnx_bound import OnnxBoundSession, on_cuda
-from backend.engines.onnx_cuda_loading import open_onnx_on_gpu
-from backend.engines.onnx_session import CPU
+from backend.config.datatypes import BY_CONFIG
+from backend.engines.gpu.runtime import Address, Stream
+from backend.engines.gpu.transfers import Placed, array_at
+from backend.engines.onnxruntime.bound_lane import OnnxBoundSession, on_cuda
+from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
+from backend.engines.onnxruntime.session import CPU
 from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
 from tests.unit.graphs import ones, write_mlp, write_model

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.datatypes import BY_CONFIG
-from backend.engines.gpu_runtime import Stream
-from backend.engines.gpu_transfers import Timings
-from backend.engines.onnx_cuda import OnnxCudaEngine
+from backend.config.datatypes import BY_CONFIG
+from backend.engines.gpu.runtime import Stream
+from backend.engines.gpu.transfers import Timings
+from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from backend.engines.protocol import Array, EngineOptions, TensorSpec
 from backend.errors import ConfigError, EngineError
 from tests.gpu.double import run

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from backend.engines.onnx import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import Alone, Executing
 from backend.errors import EngineError
 from tests.unit.graphs import write_mlp, write_model

@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime_extensions import get_library_path
 
-from backend.engines.onnx import OnnxEngine
-from backend.engines.onnx_session import open_session, read_specs
+from backend.config.onnx_options import read_onnx_options
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.session import open_session, read_specs
 from backend.engines.protocol import OnnxOptions
 from backend.errors import ConfigError
-from backend.lanes import cores
-from backend.onnx_options import read_onnx_options
+from backend.linux.cpu_topology import cores
 from tests.unit.graphs import write_mlp
 
 LIBRARY = get_library_path()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from backend.config.parameters import KEYS, Parameters, read_parameters
 from backend.errors import ConfigError
-from backend.parameters import KEYS, Parameters, read_parameters
 
 MS = 1_000_000
 

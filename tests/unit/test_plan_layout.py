@@ -7,11 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backend.engines.gpu_runtime import Memory
-from backend.engines.plan_facts import PlanFacts, ProfileFacts, TensorFacts, check_facts, facts_path, read_facts
-from backend.engines.plan_layout import choose_profile, largest_batch, largest_shapes
-from backend.engines.plan_memory import Budget, check_budget
-from backend.engines.plan_runtime import Profile
+from backend.engines.gpu.runtime import Memory
+from backend.engines.tensorrt.plan_facts import (
+    PlanFacts,
+    ProfileFacts,
+    TensorFacts,
+    check_facts,
+    facts_path,
+    read_facts,
+)
+from backend.engines.tensorrt.plan_layout import choose_profile, largest_batch, largest_shapes
+from backend.engines.tensorrt.plan_memory import Budget, check_budget
+from backend.engines.tensorrt.plan_runtime import Profile
 from backend.errors import ConfigError, EngineError
 from tests.gpu.fake_gpu import tensor
 

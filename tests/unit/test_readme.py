@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.metrics import METRICS
-from backend.parameters import KEYS, Parameters
+from backend.config.parameters import KEYS, Parameters
+from backend.model_process.metrics import METRICS
 from backend.runtime_dir import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.datatypes import BY_CONFIG
+from backend.config.datatypes import BY_CONFIG
 from backend.engines.protocol import TensorSpec
 from backend.engines.ready_batches import ready_batches, ready_sizes
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.datatypes import BY_CONFIG, DATATYPES, Datatype
+from backend.config.datatypes import BY_CONFIG, DATATYPES, Datatype
+from backend.config.parameters import Parameters
 from backend.engines.protocol import TensorSpec
 from backend.errors import RequestError
-from backend.parameters import Parameters
-from backend.request import Arrival, Due, read_due, read_tensor
+from backend.model_process.request import Arrival, Due, read_due, read_tensor
 from backend.scheduler.messages import Arrive, Request, decode_event, encode
 
 MS = 1_000_000

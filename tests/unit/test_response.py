@@ -9,7 +9,7 @@ import pytest
 
 from predictor.features import NOBODY, Own, Sums, contribution, exposure_of_sums
 from predictor.learners.linear import Rls
-from predictor.response import SLOWDOWN_MAX, SLOWDOWN_MIN, Response, Responses
+from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, Response, Responses
 from tests.unit.builders import load
 
 

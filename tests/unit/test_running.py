@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.batch import Answered, Batch
-from backend.datatypes import BY_CONFIG
+from backend.config.datatypes import BY_CONFIG
+from backend.config.model_config import ModelConfig
+from backend.config.parameters import Parameters
 from backend.engines.protocol import AS_IT_IS, Array, Engine, Executing, Feeds, Ran, TensorSpec
 from backend.errors import EngineError, EngineLostError
-from backend.model_config import ModelConfig
-from backend.parameters import Parameters
-from backend.request import Pending
-from backend.running import BatchRunner
+from backend.model_process.batch import Answered, Batch
+from backend.model_process.batch_runner import BatchRunner
+from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish
 
 FLOAT = BY_CONFIG["TYPE_FP32"]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from backend.commands.trace import run_trace
 from backend.engines.protocol import Ran
 from backend.errors import ConfigError
-from backend.scheduler import sample_log
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
-from backend.scheduler.sample_log import VARIABLE, SampleLog
 from backend.scheduler.state import Running, Source
-from backend.trace import run_trace
+from backend.scheduler_process import sample_log
+from backend.scheduler_process.sample_log import VARIABLE, SampleLog
 from predictor.features import Neighbour, Own
 from predictor.samples import Sample, encode_sample, read_samples, sample_of
 from tests.unit.builders import MS, Device, join, load, only_launch, profile
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.M
     log = SampleLog(path)
     log.put(1, SAMPLE)
     eventually(lambda: path.exists() and path.stat().st_size)
-    monkeypatch.setattr("backend.scheduler.sample_log.os.write", lambda fd, data: write(fd, data[:20]))
+    monkeypatch.setattr("backend.scheduler_process.sample_log.os.write", lambda fd, data: write(fd, data[:20]))
     log.put(1, SAMPLE)
     eventually(lambda: log._lost)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
 from backend.scheduler.messages import Adopt, Cancel, Command, Finish, Join, Launch, Lease, Limit, RunningBatch, Take
 from predictor.features import Exposure, Own
-from predictor.solo import OLD_NS
+from predictor.solo_latency import OLD_NS
 from tests.unit.builders import MS, Device, join, only_launch, only_reject
 from tests.unit.devices import HEAVY, LIGHT, busy, device
 

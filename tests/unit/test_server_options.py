@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import cli
+from backend.commands import main as cli
 from backend.errors import ConfigError
 from backend.server import locate
 from backend.server.launch import ServeOptions, check, command

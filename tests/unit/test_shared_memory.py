@@ -43,9 +43,9 @@ def module(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     triton: Any = ModuleType("triton_python_backend_utils")
     triton.InferenceRequest = server.request
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
-    sys.modules.pop("backend.shared_memory", None)
-    yield importlib.import_module("backend.shared_memory")
-    sys.modules.pop("backend.shared_memory", None)
+    sys.modules.pop("backend.model_process.shared_memory", None)
+    yield importlib.import_module("backend.model_process.shared_memory")
+    sys.modules.pop("backend.model_process.shared_memory", None)
 
 
 def free(module: Any, monkeypatch: pytest.MonkeyPatch, size: int) -> None:

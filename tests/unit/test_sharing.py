@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.sharing import Link, Span, alone_ns, finishes
+from predictor.link_sharing import Link, Span, alone_ns, finishes
 
 REL = 1e-9
 

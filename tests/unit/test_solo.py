@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from predictor.features import Own
-from predictor.solo import GROUPS_MAX, OLD_NS, SoloLatency
+from predictor.solo_latency import GROUPS_MAX, OLD_NS, SoloLatency
 from tests.unit.builders import MS, START_NS, load, profile
 
 PROFILE = profile(10.0, 0.5, 0.25, 0.125)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.starvation import SUSPENDED_NS, WINDOW_NS, Help, help_for
+from backend.linux.starvation import SUSPENDED_NS, WINDOW_NS, Help, help_for
 
 MS = 1_000_000
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.stated import states_max_batch_size
+from backend.config.stated import states_max_batch_size
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2
 
+from backend.config.parameters import read_parameters
+from backend.config.stock_config import KEYS, PARAMETERS, check_stock_config, is_first_instance, without_effect
 from backend.errors import ConfigError
-from backend.parameters import read_parameters
-from backend.stock_config import KEYS, PARAMETERS, check_stock_config, is_first_instance, without_effect
 
 Config = dict[str, Any]
 NEWER = {"model_metrics"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.aside import Aside
-from backend.engines.onnx import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import AS_IT_IS, Alone, Executing
-from backend.lanes import cores
+from backend.linux.cpu_topology import cores
+from backend.linux.low_priority import Aside
 from tests.unit.graphs import write_mlp
 from tests.unit.ranks import has_sys_nice, on_a_thread
 

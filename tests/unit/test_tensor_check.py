@@ -39,20 +39,20 @@ class Misreading(Tensor):
 def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module = ModuleType("triton_python_backend_utils")
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
-    sys.modules.pop("backend.tensor_check", None)
+    sys.modules.pop("backend.model_process.tensor_check", None)
     yield module
-    sys.modules.pop("backend.tensor_check", None)
+    sys.modules.pop("backend.model_process.tensor_check", None)
 
 
 def test_arrays_that_come_through(triton: Any) -> None:
     triton.Tensor = Tensor
-    importlib.import_module("backend.tensor_check").check_tensors_come_through()
+    importlib.import_module("backend.model_process.tensor_check").check_tensors_come_through()
 
 
 def test_arrays_that_do_not(triton: Any) -> None:
     triton.Tensor = Misreading
     with pytest.raises(ConfigError) as refused:
-        importlib.import_module("backend.tensor_check").check_tensors_come_through()
+        importlib.import_module("backend.model_process.tensor_check").check_tensors_come_through()
     assert str(refused.value) == (
         f"this tritonserver misreads the arrays of numpy {np.__version__}: pip install 'numpy<2', "
         "or use a newer tritonserver"

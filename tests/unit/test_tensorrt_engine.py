@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.engines.gpu_runtime import Shape
-from backend.engines.gpu_transfers import Timings
-from backend.engines.plan_runtime import PlanTensor, Profile
+from backend.engines.gpu.runtime import Shape
+from backend.engines.gpu.transfers import Timings
 from backend.engines.protocol import Array, EngineOptions
-from backend.engines.tensorrt import TensorRtEngine
+from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError, EngineError
 from tests.gpu.double import double_plan, run
 from tests.gpu.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice, FakePlan, tensor

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from backend.engines.gpu_runtime import Address, Stream
-from backend.engines.plan_runtime import Profile
-from backend.engines.tensorrt_import import NAMES, import_tensorrt
-from backend.engines.tensorrt_plan import LOG, TensorRtPlan
+from backend.engines.gpu.runtime import Address, Stream
+from backend.engines.tensorrt.importing import NAMES, import_tensorrt
+from backend.engines.tensorrt.plan import LOG, TensorRtPlan
+from backend.engines.tensorrt.plan_runtime import Profile
 from backend.errors import ConfigError, EngineError
 
 trt: Any = import_tensorrt()
@@ -207,7 +207,7 @@ def test_a_tensorrt_that_cannot_start_cuda(file: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from backend.errors import ConfigError\n"
-        "from backend.engines.tensorrt_plan import TensorRtPlan\n"
+        "from backend.engines.tensorrt.plan import TensorRtPlan\n"
         "try:\n"
         "    TensorRtPlan(pathlib.Path(sys.argv[1]))\n"
         "except ConfigError as error:\n"

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from backend.engines.onnx_session import read_specs
+from backend.engines.onnxruntime.session import read_specs
 from backend.engines.protocol import AS_USUAL
 from backend.trial import session as session_module
 from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close

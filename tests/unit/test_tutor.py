@@ -9,7 +9,7 @@ import pytest
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Adopt, Arrive, Finish, Launch, Request, RunningBatch
-from backend.scheduler.tutor import Tutor
+from backend.scheduler_process.online_trainer import Tutor
 from predictor.features import Own, contribution
 from tests.unit.builders import MS, join, load, profile
 

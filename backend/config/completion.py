@@ -1,0 +1,63 @@
+"""Fills in what config.pbtxt leaves out: tensors, and batching where a trial shows it changes no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.config.model_config import ANY_ROWS, complete, first_gpu, may_batch
+from backend.config.onnx_options import read_onnx_options
+from backend.config.stated import states_max_batch_size
+from backend.engines.loading import read_model_specs
+from backend.engines.protocol import ModelSpecs
+from backend.errors import ConfigError
+from backend.trial.launch import try_file
+from backend.trial.messages import Trial
+from backend.trial.question import question_of
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What the model file declares. notes: sentences for the log, of what is served otherwise than one might think."""
+
+    model: ModelSpecs
+    notes: tuple[str, ...]
+
+
+def complete_config(config: dict[str, Any], file: Path) -> Completed:
+    """Complete the configuration in place. Raises ConfigError."""
+    model = read_model_specs(file, first_gpu(config), read_onnx_options(config, file))
+    rows = 0
+    notes = [f"output '{name}' is not served: it is {why}" for name, why in _left_out(config, model)]
+    if _is_open(config, file) and may_batch(config, model.inputs, model.outputs):
+        trial = tried(config, file, model, batch=True)
+        if trial.batches:
+            rows = model.max_batch_size or ANY_ROWS
+        else:
+            notes.append(f"requests are not batched: {trial.why}; a max_batch_size in config.pbtxt has them batched")
+    complete(config, model.inputs, model.outputs, rows)
+    return Completed(model, tuple(notes))
+
+
+def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[str, str]]:
+    """Outputs that cannot be served, where config.pbtxt does not say which are wanted."""
+    return () if config.get("output") else model.unserved.items()
+
+
+def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:
+    """What is known of the model on made-up inputs. batch: whether batching changes an answer is to be known, too.
+
+    Raises ConfigError where the model file cannot be read.
+    """
+    try:
+        question = question_of(config, file, model, first_gpu(config))
+    except OSError as error:
+        raise ConfigError(f"the model file '{file}' cannot be read: {error.strerror}") from None
+    return try_file(question, batch=batch)
+
+
+def _is_open(config: Mapping[str, Any], file: Path) -> bool:
+    """Whether config.pbtxt says nothing of `max_batch_size`, not even 0."""
+    return int(config.get("max_batch_size", 0)) == 0 and not states_max_batch_size(file.parent.parent / "config.pbtxt")

@@ -1,0 +1,140 @@
+"""Keeps a model open in its device's engine process: a thread waits for the loss of that process and opens it anew."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack, suppress
+
+from backend.device_process import LINGER_S, Start, connect_or_start
+from backend.engine_process.client.session import Session
+from backend.engine_process.client.watch import Watch
+from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.wire.messages import Open, Opened, Refused, decode_opened
+from backend.errors import ConfigError, EngineLostError, IsochroneError, ServerError
+from backend.runtime_dir import meeting_point
+
+CONNECT_S = 15.0
+BACK_WITHIN_S = 60.0
+"""So long a batch waits for a lost engine process to be back with its model."""
+_OPEN_TRIES = 3
+"""A process without connections may end just as it is met, and another model may take it down while ours is loaded."""
+_AGAIN_S = 0.5
+_log = logging.getLogger("isochrone")
+
+
+class EngineLink:
+    """Keeps the model open in an engine process as long as the model is loaded."""
+
+    def __init__(self, device: str, model: Open) -> None:
+        self._device, self._model = device, model
+        self._changed = threading.Condition()
+        self._opened: Opened | None = None
+        self._session: Session | None = None
+        self._failure: IsochroneError | None = None
+        """Why the model cannot be opened again."""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="isochrone-engine-link", daemon=True)
+
+    def open(self) -> Opened:
+        """For the first time. Raises ConfigError where the model cannot be loaded, ServerError where nobody answers."""
+        self._session = self._open()
+        self._opened = self._session.opened
+        self._thread.start()
+        return self._opened
+
+    def session(self) -> Session:
+        """The one to use now. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._session is not None or self._failure is not None or self._closing.is_set(),
+                BACK_WITHIN_S,
+            )
+            if self._closing.is_set():
+                raise EngineLostError("the model is being unloaded")
+            if self._session is not None:
+                return self._session
+            why = self._failure or f"it is not back after {BACK_WITHIN_S:g} s"
+        raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
+
+    def lost(self, session: Session) -> None:
+        """A lane of that session found the engine process gone."""
+        with self._changed:
+            if self._session is session:
+                self._session = None
+        session.hang_up()
+
+    def close(self) -> None:
+        """The engine process gives the model back as the connections close."""
+        self._closing.set()
+        with self._changed:
+            if self._session is not None:
+                self._session.hang_up()
+            self._changed.notify_all()
+        self._thread.join(timeout=5.0)
+
+    def _keep(self) -> None:
+        session = self._session
+        while session is not None:
+            session.wait_for_its_end()
+            self.lost(session)
+            session.close()
+            session = self._reopen()
+
+    def _reopen(self) -> Session | None:
+        """None: the model is closed."""
+        if not self._closing.is_set():
+            _log.warning("isochrone: the engine process of device '%s' is gone; it is started again", self._device)
+        while not self._closing.is_set():
+            session, failure = None, None
+            try:
+                session = self._open()
+            except IsochroneError as error:
+                failure = error
+            with self._changed:
+                self._session, self._failure = session, failure
+                self._changed.notify_all()
+            if session is None:
+                self._closing.wait(_AGAIN_S)
+            elif self._closing.is_set():  # before it could hang up this one
+                session.close()
+            else:
+                return session
+        return None
+
+    def _open(self) -> Session:
+        point = meeting_point(self._device, "engine process")
+        options = ("--device", self._device, "--linger-s", str(LINGER_S))
+        start = Start("backend.engine_process.process", options, own_session=False)
+        for _ in range(_OPEN_TRIES):
+            with ExitStack() as undone:
+                channel = Channel(connect_or_start(point, start, CONNECT_S))
+                undone.callback(channel.close)
+                # Second, so that it watches no other process than the one that the model is opened in.
+                watch = Watch(connect_or_start(point, start, CONNECT_S))
+                undone.callback(watch.close)
+                with suppress(ConnectionError):
+                    session = Session(channel, watch, self._ask(channel))
+                    undone.pop_all()
+                    return session
+        raise ServerError(
+            f"the engine process ended each time it was to load '{self._model.file}'; its log is '{point.log}'"
+        )
+
+    def _ask(self, channel: Channel) -> Opened:
+        reply: Opened | Refused
+        channel.send(self._model)
+        try:
+            reply, _ = channel.receive(decode_opened)
+        except ProtocolError as error:
+            raise ServerError(f"the engine process of device '{self._device}' is not understood: {error}") from error
+        if isinstance(reply, Refused):
+            raise ConfigError(reply.reason)
+        if self._opened is not None and _model_of(reply) != _model_of(self._opened):
+            raise ConfigError(f"'{self._model.file}' is not what it was when it was loaded; load the model again")
+        return reply
+
+
+def _model_of(opened: Opened) -> tuple[object, ...]:
+    """Not how it runs, which may differ, as where a CUDA graph cannot be had this time."""
+    return opened.file_stamp, opened.inputs, opened.outputs

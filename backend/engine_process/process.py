@@ -1,0 +1,184 @@
+"""The engine process: accepts models' processes, opens what they ask for, hands their lanes to the lanes' threads.
+
+One process per device and runtime folder. Whatever a connection does wrong ends that connection only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from backend.device_process import only_listener
+from backend.engine_process.lanes import LaneThread, ModelLane
+from backend.engine_process.store import EngineStore, Held, file_stamp
+from backend.engine_process.wire import memory
+from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.wire.messages import (
+    PROTOCOL,
+    AddLane,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Refused,
+    Spec,
+    decode_request,
+)
+from backend.engines.loading import open_here
+from backend.engines.protocol import TensorSpec
+from backend.errors import IsochroneError, ServerError
+from backend.runtime_dir import MeetingPoint, meeting_point
+
+_LANES_MAX = 1024
+_log = logging.getLogger("isochrone.engines")
+
+
+class EngineProcess:
+    """Serves one device on a listening SEQPACKET socket until nobody was connected for `linger_s`."""
+
+    def __init__(self, device: str, listener: socket.socket, linger_s: float | None, store: EngineStore) -> None:
+        self._on_cpu = device == "cpu"
+        self._listener, self._linger_s, self._store = listener, linger_s, store
+        self._lock = threading.Lock()
+        self._connections = 0
+        self._idle_since = time.monotonic()
+        self._lanes: dict[int, LaneThread] = {}
+
+    def run(self) -> None:
+        """Until idle for too long."""
+        self._listener.settimeout(0.5)
+        while not self._expired():
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            self._count(+1)
+            # A thread each: loading takes long and must hold up nobody else.
+            threading.Thread(target=self._serve, args=(Channel(connection),), daemon=True).start()
+
+    def _expired(self) -> bool:
+        with self._lock:
+            idle_s = 0.0 if self._connections else time.monotonic() - self._idle_since
+        return self._linger_s is not None and idle_s > self._linger_s
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._connections += change
+            self._idle_since = time.monotonic()
+
+    # On a connection's thread
+
+    def _serve(self, channel: Channel) -> None:
+        try:
+            first, _ = channel.receive(decode_request)
+            if isinstance(first, Ping):
+                _answer_pings(channel)
+            held = self._open(channel, first)
+            if held is None:
+                return
+            try:
+                while True:
+                    self._add_lane(channel, held)
+            finally:
+                held.release()
+        except ConnectionError:
+            pass
+        except ProtocolError as error:
+            _log.error("a model's process is sent away: %s", error)
+        finally:
+            channel.close()
+            self._count(-1)
+
+    def _open(self, channel: Channel, request: Open | AddLane) -> Held | None:
+        """What the first message asks for; None where that is refused."""
+        try:
+            held, opened = self._load(request)
+        except IsochroneError as error:
+            channel.send(Refused(str(error)))
+            return None
+        except Exception as error:
+            _log.exception("a model could not be loaded")
+            channel.send(Refused(f"the engine process cannot load it: {error!r}"))
+            return None
+        try:
+            channel.send(opened)
+        except BaseException:
+            held.release()
+            raise
+        return held
+
+    def _load(self, request: Open | AddLane) -> tuple[Held, Opened]:
+        if not isinstance(request, Open) or request.protocol != PROTOCOL:
+            raise ServerError(f"the engine process speaks protocol {PROTOCOL}, and does not understand {request}")
+        stamp = file_stamp(Path(request.file))  # taken before loading: a file that changes meanwhile differs from it
+        held = self._store.acquire(request)
+        engine = held.engine
+        return held, Opened(engine.identity, stamp, _told(engine.inputs), _told(engine.outputs))
+
+    def _add_lane(self, channel: Channel, held: Held) -> None:
+        request, descriptor = channel.receive(decode_request)
+        if not isinstance(request, AddLane) or descriptor is None or not 0 <= request.lane < _LANES_MAX:
+            raise ProtocolError(f"not a lane of a model that is open: {request!r}")
+        with self._lock:
+            thread = self._lanes.get(request.lane)
+            if thread is None:
+                thread = self._lanes[request.lane] = LaneThread(request.lane, on_cpu=self._on_cpu)
+        thread.add(ModelLane(request.lane, Channel(socket.socket(fileno=descriptor)), held.again()))
+
+
+def _answer_pings(channel: Channel) -> NoReturn:
+    """Until nobody asks any more, which raises ConnectionError."""
+    while True:
+        channel.send(Pong())
+        request, _ = channel.receive(decode_request)
+        if not isinstance(request, Ping):
+            raise ProtocolError(f"not a ping: {request!r}")
+
+
+def _told(specs: tuple[TensorSpec, ...]) -> tuple[Spec, ...]:
+    return tuple(Spec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
+
+
+def serve(point: MeetingPoint, linger_s: float | None) -> None:
+    """Run the device's engines here; returns at once where another process does."""
+    with only_listener(point) as listener:
+        if listener is not None:
+            store = EngineStore(open_here, in_turn=point.device != "cpu")
+            EngineProcess(point.device, listener, linger_s, store).run()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m backend.engine_process.process --device cpu`"""
+    parser = argparse.ArgumentParser(description="Isochrone's engine process of one device.")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--linger-s", type=float, default=None, help="end after so long without a connection")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    # What a terminal tells the group of the tritonserver that started it, such as Ctrl-C, is not for this process: that
+    # server still drains then, and others may use these engines.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getsid(0) != os.getpid():
+        os.setpgid(0, 0)
+    memory.keep_one_heap()
+    # A model has three descriptors per lane here; the usual limit of 1024 is meant for programs that use select().
+    hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    try:
+        serve(meeting_point(options.device, "engine process"), options.linger_s)
+    except IsochroneError as error:
+        _log.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

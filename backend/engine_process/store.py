@@ -1,0 +1,114 @@
+"""The engines that are open in this process: equal models share one, which is closed when the last of them is gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backend.engine_process.wire import memory
+from backend.engine_process.wire.messages import Open
+from backend.engines.protocol import Engine, EngineOptions
+from profiler.profile_file import NAME as PROFILE
+
+_log = logging.getLogger("isochrone.engines")
+OpenEngine = Callable[[str, Path, EngineOptions], Engine]
+"""Of an engine's name, a model file and what it is for. Raises ConfigError."""
+_Key = tuple[object, ...]
+
+
+@dataclass
+class _Entry:
+    """users: who holds the engine or waits for it."""
+
+    loading: threading.Lock = field(default_factory=threading.Lock)
+    engine: Engine | None = None
+    users: int = 0
+
+
+class Held:
+    """An engine that stays open until this is released; once, by whoever has it."""
+
+    def __init__(self, engine: Engine, store: EngineStore, key: _Key) -> None:
+        self.engine = engine
+        self._store, self._key = store, key
+
+    def again(self) -> Held:
+        """For one more holder."""
+        self._store._join(self._key)
+        return Held(self.engine, self._store, self._key)
+
+    def release(self) -> None:
+        """The last one closes the engine."""
+        self._store._leave(self._key)
+
+
+class EngineStore:
+    """Opens each model once, however many ask for it at a time.
+
+    in_turn: one model is opened or closed at a time. While a CUDA graph is captured, whatever waits for the whole GPU
+    fails, and what a library does as it loads is its own affair.
+    """
+
+    def __init__(self, open_engine: OpenEngine, *, in_turn: bool = False) -> None:
+        self._open = open_engine
+        self._turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
+        self._lock = threading.Lock()
+        self._entries: dict[_Key, _Entry] = {}
+
+    def acquire(self, model: Open) -> Held:
+        """The model's engine, loaded now where it is not yet. Raises what loading raises."""
+        file = Path(model.file)
+        key = (file.parent.resolve() / file.name, model.engine, model.options, _files_beside(file))
+        entry = self._join(key)
+        try:
+            with entry.loading:
+                if entry.engine is None:
+                    with self._turn:
+                        entry.engine = self._open(model.engine, file, model.options)
+                    memory.give_back()  # what only loading needed, such as the file's content
+                    _log.info("loaded '%s'", file)
+        except BaseException:
+            self._leave(key)
+            raise
+        return Held(entry.engine, self, key)
+
+    def _join(self, key: _Key) -> _Entry:
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            entry.users += 1
+        return entry
+
+    def _leave(self, key: _Key) -> None:
+        with self._lock:
+            entry = self._entries[key]
+            entry.users -= 1
+            if entry.users > 0:
+                return
+            del self._entries[key]
+        if entry.engine is not None:
+            with self._turn:
+                entry.engine.close()
+            memory.give_back()
+            _log.info("closed '%s'", key[0])
+
+
+def file_stamp(file: Path) -> str:
+    """Tells one state of a file from another."""
+    try:
+        status = file.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+
+def _files_beside(file: Path) -> tuple[object, ...]:
+    """State of everything in the model's version directory: weights may lie in files of their own there."""
+    try:
+        entries = sorted(file.parent.iterdir())
+    except OSError:
+        return ()
+    return tuple((entry.name, file_stamp(entry)) for entry in entries if entry.is_file() and entry.name != PROFILE)

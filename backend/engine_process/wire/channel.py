@@ -1,0 +1,110 @@
+"""Messages with descriptors over a connected SEQPACKET socket. It blocks; each end is used by one thread at a time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+
+from backend.engine_process.wire.messages import Message, encode
+
+_PACKET_BYTES_MAX = 1 << 16
+"""Longer messages, such as those about a model of a thousand inputs, travel as a file in memory."""
+_LONG = b"\xc1"
+"""Stands for such a message; no message begins so in MessagePack."""
+
+T = TypeVar("T")
+
+
+class ProtocolError(Exception):
+    """The other side sent what cannot be."""
+
+
+class Channel:
+    """One end of a connection. Owns its socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(None)
+        self._socket = connection
+
+    def fileno(self) -> int:
+        """Of the socket; −1 once it is closed."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        """Takes the descriptor over, whatever happens. Raises ConnectionError where nobody can be reached."""
+        descriptors = [] if descriptor is None else [descriptor]
+        try:
+            packet = encode(message)
+            if len(packet) > _PACKET_BYTES_MAX:
+                descriptors.append(_in_memory(packet))
+                packet = _LONG
+            if descriptors:
+                socket.send_fds(self._socket, [packet], descriptors)
+            else:
+                self._socket.send(packet)
+        except OSError as error:
+            raise ConnectionAbortedError(str(error)) from error
+        finally:
+            _close(descriptors)
+
+    def receive(self, decode: Callable[[bytes], T]) -> tuple[T, int | None]:
+        """The next message and the descriptor that came with it, which is the caller's.
+
+        Raises ConnectionError where the other end is closed, ProtocolError where the message cannot be read.
+        """
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._socket, _PACKET_BYTES_MAX, 2)
+        except OSError as error:
+            raise ConnectionAbortedError(str(error)) from error
+        try:
+            if packet == _LONG and descriptors:
+                packet = _from_memory(descriptors.pop())
+            message = decode(packet)
+        except (OSError, msgspec.MsgspecError) as error:
+            _close(descriptors)
+            if not packet:
+                raise ConnectionResetError("the other end is closed") from error
+            raise ProtocolError(str(error)) from error
+        if len(descriptors) > 1:
+            _close(descriptors)
+            raise ProtocolError(f"{len(descriptors)} descriptors came with one message")
+        return message, descriptors[0] if descriptors else None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether `receive` has something to say by then."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1e3))
+
+    def hang_up(self) -> None:
+        """Wake whoever waits here or at the other end; `close` is still due."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Nobody may be using it."""
+        self._socket.close()
+
+
+def _in_memory(packet: bytes) -> int:
+    descriptor = os.memfd_create("isochrone-message")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(packet)
+    return descriptor
+
+
+def _from_memory(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        file.seek(0)  # the sender's position is the file's
+        return file.read()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

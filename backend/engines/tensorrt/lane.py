@@ -1,0 +1,152 @@
+"""One lane of a plan: its buffers on the device, contexts and graphs. The way there and back is `gpu_transfers`.
+
+Everything here belongs to one batch at a time; lanes share only the plan's weights and the GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from backend.engines.gpu.runtime import Address, Device, Graph, Shape, Shapes, Stream
+from backend.engines.gpu.transfers import Placed, Timings, Transfers, quietly
+from backend.engines.parts import joined_shape
+from backend.engines.protocol import Feeds, Ran
+from backend.engines.tensorrt.plan_layout import choose_profile
+from backend.engines.tensorrt.plan_runtime import Context, Plan
+from backend.errors import EngineError
+
+_log = logging.getLogger("isochrone")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """How batches of certain input shapes run, and the outputs' shapes then."""
+
+    enqueue: Callable[[Stream], None]
+    outputs: Shapes
+
+
+class Lane:
+    """capacities: bytes that each tensor takes at most. priority: of its kernels. Raises EngineError; nothing is left
+    on the device then.
+    """
+
+    def __init__(self, plan: Plan, device: Device, capacities: Mapping[str, int], priority: int) -> None:
+        self._plan, self._device, self._capacities = plan, device, capacities
+        self._tensors = {tensor.name: tensor for tensor in plan.tensors}
+        self._inputs = [tensor.name for tensor in plan.tensors if tensor.is_input]
+        self._graphs: dict[tuple[Shape, ...], _Prepared] = {}
+        with ExitStack() as owned:
+            self._transfers = Transfers(device, priority)
+            owned.callback(self._transfers.close)
+            for tensor in plan.tensors:
+                self._transfers.reserve(tensor.name, capacities[tensor.name], is_input=tensor.is_input)
+            self._addresses = {name: self._device_memory(owned, size) for name, size in capacities.items()}
+            self._memory = self._device_memory(owned, plan.activation_bytes)
+            self._contexts = [self._context(index) for index in range(len(plan.profiles))]
+            owned.callback(self._contexts.clear)
+            self._captured: list[Context] = []
+            owned.callback(self._captured.clear)
+            device.drain(self._transfers.stream)
+            self._owned = owned.pop_all()
+
+    @property
+    def timings(self) -> Timings | None:
+        """Of the last batch that ended well."""
+        return self._transfers.timings
+
+    def run(self, feeds: Feeds, outputs: Sequence[str]) -> Ran:
+        """One batch, to its end. Raises EngineError; the lane takes the next batch unless the device is lost."""
+        shapes = {name: joined_shape(feeds[name]) for name in self._inputs}
+        prepared = self._graphs.get(_key(shapes)) or self._prepare(self._contexts[self._profile(shapes)], shapes)
+
+        def execute(stream: Stream) -> list[Placed]:
+            prepared.enqueue(stream)
+            return self._placed((name, prepared.outputs[name]) for name in outputs)
+
+        return self._transfers.run(feeds, self._placed(shapes.items()), execute)
+
+    def capture(self, feeds: Feeds) -> bool:
+        """Keep a CUDA graph for batches of this one's shapes; False, with the reason in the log, where that cannot be.
+
+        feeds: run once before, so indices among them must be valid.
+
+        A graph leans on what its context holds, which a change of shapes would change, so each has a context of its own
+        (TensorRT's developers in its issue 3798).
+        """
+        stream, shapes = self._transfers.stream, {name: joined_shape(feeds[name]) for name in self._inputs}
+        try:
+            with self._transfers.settled():
+                context = self._context(self._profile(shapes))
+                prepared = self._prepare(context, shapes)
+                self._transfers.bring(feeds, self._placed(shapes.items()))
+                prepared.enqueue(stream)  # with new shapes TensorRT has things to finish that are not for a graph
+                self._device.drain(stream)
+                graph = self._capture(prepared)
+        except EngineError as error:
+            if self._device.lost:
+                raise
+            _log.warning("isochrone: no CUDA graph for a batch with inputs %s: %s", shapes, error)
+            return False
+        self._captured.append(context)
+        self._owned.callback(quietly, self._device.destroy_graph, graph)
+        self._graphs[_key(shapes)] = _Prepared(partial(self._device.launch, graph), prepared.outputs)
+        return True
+
+    def close(self) -> None:
+        """Give everything back; no batch is under way."""
+        self._graphs.clear()
+        self._owned.close()
+
+    # A batch
+
+    def _profile(self, shapes: Shapes) -> int:
+        return choose_profile(self._plan.profiles, shapes)
+
+    def _prepare(self, context: Context, shapes: Shapes) -> _Prepared:
+        for name, shape in shapes.items():
+            context.set_shape(name, shape)
+        outputs = {tensor.name: context.shape(tensor.name) for tensor in self._plan.tensors if not tensor.is_input}
+        for place in self._placed((*shapes.items(), *outputs.items())):
+            if -1 in place.shape or place.size_bytes > self._capacities[place.name]:
+                raise EngineError(
+                    f"'{place.name}' has shape {list(place.shape)} in this batch, more than it can have by the plan"
+                )
+        return _Prepared(context.enqueue, outputs)
+
+    def _placed(self, shapes: Iterable[tuple[str, Shape]]) -> list[Placed]:
+        return [Placed(name, self._tensors[name].datatype, shape, self._addresses[name]) for name, shape in shapes]
+
+    def _capture(self, prepared: _Prepared) -> Graph:
+        stream = self._transfers.stream
+        self._device.begin_capture(stream)
+        try:
+            prepared.enqueue(stream)
+        except EngineError:
+            with suppress(EngineError):  # the reason is the first error
+                self._device.destroy_graph(self._device.end_capture(stream))
+            raise
+        return self._device.end_capture(stream)
+
+    # What a lane owns
+
+    def _device_memory(self, owned: ExitStack, size: int) -> Address:
+        address = self._device.allocate(max(size, 1))  # an empty tensor needs an address, too
+        owned.callback(quietly, self._device.free, address)
+        return address
+
+    def _context(self, profile: int) -> Context:
+        """All of a lane work in the same memory: they take turns."""
+        context = self._plan.context(profile, self._transfers.stream)
+        context.set_memory(self._memory)
+        for name, address in self._addresses.items():
+            context.set_address(name, address)
+        return context
+
+
+def _key(shapes: Shapes) -> tuple[Shape, ...]:
+    return tuple(shapes.values())

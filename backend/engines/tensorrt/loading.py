@@ -1,0 +1,69 @@
+"""Opens a `model.plan` with the real TensorRT and CUDA, neither of which is imported before.
+
+A process that only reads what a plan takes does without both, where `isochrone build` left its facts beside the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.engines.protocol import EngineOptions, ModelSpecs
+from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
+from backend.engines.tensorrt.plan_layout import largest_batch, specs
+from backend.engines.tensorrt.plan_memory import Budget, check_budget
+from backend.engines.tensorrt.plan_runtime import Plan, PlanTensor, Profile
+from backend.errors import ConfigError
+
+if TYPE_CHECKING:
+    from backend.engines.gpu.cuda_device import CudaDevice
+
+
+def open_plan(file: Path, options: EngineOptions) -> TensorRtEngine:
+    """Load a plan on a GPU. Raises IsochroneError, also where TensorRT, the driver or the GPU are missing."""
+    check_file(file)
+    device = _device(options.device_id)
+    if options.device_id is None:
+        raise ConfigError(f"'{file}' needs a GPU, but this instance is KIND_CPU; instance_group needs kind: KIND_GPU")
+    with ExitStack() as undone:
+        plan = _load(file, device)
+        undone.callback(plan.close)
+        engine = TensorRtEngine(plan, device, file, options)
+        undone.pop_all()
+    return engine
+
+
+def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
+    """From the facts beside the plan, else from the plan itself, which is loaded for it. Raises ConfigError."""
+    check_file(file)
+    if facts := read_facts(file):
+        return _specs(facts.plan_tensors(), facts.plan_profiles())
+    plan = _load(file, _device(device_id))
+    try:
+        return _specs(plan.tensors, plan.profiles)
+    finally:
+        plan.close()
+
+
+def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> ModelSpecs:
+    return ModelSpecs(specs(tensors, inputs=True), specs(tensors, inputs=False), largest_batch(tensors, profiles))
+
+
+def _device(index: int | None) -> CudaDevice:
+    """What is missing is told in the order in which it would be installed. None: any GPU will do."""
+    from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
+    from backend.engines.tensorrt import plan  # noqa: F401, PLC0415 - imports TensorRT
+
+    return CudaDevice(index or 0)
+
+
+def _load(file: Path, device: CudaDevice) -> Plan:
+    from backend.engines.tensorrt.plan import VERSION, TensorRtPlan  # noqa: PLC0415 - imports TensorRT
+
+    if facts := read_facts(file):
+        check_facts(facts, file, tensorrt=VERSION, gpu=device.name())
+    check_budget(Budget(file.stat().st_size, 0, 0), file, device.index, device.memory())
+    return TensorRtPlan(file)

@@ -1,0 +1,101 @@
+"""What a plan was built for, in a file beside it: `model.plan.json`. Read without TensorRT or a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from backend.config.datatypes import BY_CONFIG
+from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.errors import ConfigError
+from profiler.host import sha256_of
+
+SCHEMA = 1
+
+
+class TensorFacts(msgspec.Struct, frozen=True):
+    """datatype: as in config.pbtxt. shape: −1 is dynamic."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    is_input: bool
+
+
+class ProfileFacts(msgspec.Struct, frozen=True):
+    """Shapes of each input; optimum: those that the kernels were chosen for."""
+
+    smallest: dict[str, tuple[int, ...]]
+    optimum: dict[str, tuple[int, ...]]
+    largest: dict[str, tuple[int, ...]]
+
+
+class PlanFacts(msgspec.Struct, frozen=True):
+    """plan_bytes: size of the plan that this describes. precision: "model" or "fp16", see `isochrone build`."""
+
+    schema: int
+    plan_bytes: int
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    precision: str
+    onnx_sha256: str
+    tensors: tuple[TensorFacts, ...]
+    profiles: tuple[ProfileFacts, ...]
+
+    def plan_tensors(self) -> tuple[PlanTensor, ...]:
+        return tuple(PlanTensor(t.name, BY_CONFIG[t.datatype], t.shape, t.is_input) for t in self.tensors)
+
+    def plan_profiles(self) -> tuple[Profile, ...]:
+        return tuple(Profile(p.smallest, p.largest) for p in self.profiles)
+
+
+def facts_path(plan: Path) -> Path:
+    """Where the facts of a plan lie."""
+    return plan.with_name(f"{plan.name}.json")
+
+
+def read_facts(plan: Path) -> PlanFacts | None:
+    """None where there are none, or where they describe another file. Raises ConfigError where they are broken."""
+    path = facts_path(plan)
+    try:
+        facts = msgspec.json.decode(path.read_bytes(), type=PlanFacts)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"'{path}' does not describe a plan: {error}; build the plan anew or remove the file"
+        ) from None
+    if facts.schema != SCHEMA or not {t.datatype for t in facts.tensors} <= BY_CONFIG.keys() or not facts.profiles:
+        raise ConfigError(f"'{path}' is of another release; build the plan anew or remove the file")
+    return facts if facts.plan_bytes == plan.stat().st_size else None
+
+
+def graph_of(plan: Path) -> Path | None:
+    """The ONNX file that the plan was built from, where it lies beside it still. Raises ConfigError as `read_facts`."""
+    facts, onnx = read_facts(plan), plan.with_suffix(".onnx")
+    return onnx if facts and onnx.is_file() and sha256_of(onnx) == facts.onnx_sha256 else None
+
+
+def check_facts(facts: PlanFacts, plan: Path, *, tensorrt: str, gpu: str) -> None:
+    """Refuse a plan that was built for other software or another GPU. Raises ConfigError naming both."""
+    if facts.tensorrt != tensorrt:
+        raise ConfigError(
+            f"'{plan}' was built with TensorRT {facts.tensorrt}, but this is TensorRT {tensorrt}; "
+            "build it anew with `isochrone build`"
+        )
+    if facts.gpu != gpu:
+        raise ConfigError(
+            f"'{plan}' was built on {facts.gpu}, but this GPU is {gpu}; build it anew here with `isochrone build`"
+        )
+
+
+def check_file(plan: Path) -> None:
+    """Refuse a model file that is missing or empty. Raises ConfigError."""
+    if not plan.is_file():
+        raise ConfigError(f"there is no model file '{plan}'")
+    if plan.stat().st_size == 0:
+        raise ConfigError(f"the model file '{plan}' is empty")

@@ -1,0 +1,93 @@
+"""Shapes of a plan: which profile takes a batch, how large tensors get. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.engines.gpu.runtime import Shape, Shapes
+from backend.engines.protocol import TensorSpec
+from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.errors import ConfigError, EngineError
+
+
+def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, ...]:
+    """The inputs or the outputs, in the plan's order."""
+    return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors if t.is_input == inputs)
+
+
+def admits(profile: Profile, shapes: Shapes) -> bool:
+    """Whether every input's shape lies between the profile's smallest and largest."""
+    return all(
+        len(shape) == len(profile.largest[name])
+        and all(
+            low <= dimension <= high
+            for low, dimension, high in zip(profile.smallest[name], shape, profile.largest[name], strict=True)
+        )
+        for name, shape in shapes.items()
+    )
+
+
+def choose_profile(profiles: Sequence[Profile], shapes: Shapes) -> int:
+    """The profile with the least room to spare: its kernels were chosen for the nearest shapes. The first of equals.
+
+    Raises EngineError where none takes these shapes.
+    """
+    fitting = [index for index, profile in enumerate(profiles) if admits(profile, shapes)]
+    if not fitting:
+        raise EngineError(_no_profile(profiles, shapes))
+    return min(fitting, key=lambda index: sum(math.prod(shape) for shape in profiles[index].largest.values()))
+
+
+def largest_shapes(profile: Profile, max_batch_size: int) -> dict[str, Shape]:
+    """The largest shape of each input that can come. max_batch_size: 0 where the model does not batch."""
+    if max_batch_size == 0:
+        return dict(profile.largest)
+    return {name: (min(shape[0], max_batch_size), *shape[1:]) for name, shape in profile.largest.items()}
+
+
+def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> int:
+    """The largest batch that a profile takes, 0 where the first dimensions are not all dynamic."""
+    inputs = [tensor for tensor in tensors if tensor.is_input]
+    if not inputs or not all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors):
+        return 0
+    return max(min(profile.largest[tensor.name][0] for tensor in inputs) for profile in profiles)
+
+
+def check_batches(file: Path, tensors: Sequence[PlanTensor], profiles: Sequence[Profile], max_batch_size: int) -> None:
+    """Refuse a `max_batch_size` of which some batch fits no profile. Raises ConfigError."""
+    inputs = [tensor.name for tensor in tensors if tensor.is_input]
+    for size in range(1, max_batch_size + 1):
+        if not any(_takes_batch(profile, inputs, size) for profile in profiles):
+            raise ConfigError(
+                f"max_batch_size is {max_batch_size}, but no profile of '{file}' takes a batch of {size}: "
+                f"they take {_batches(profiles, inputs)}; lower max_batch_size or build the plan for more"
+            )
+
+
+def _takes_batch(profile: Profile, inputs: Sequence[str], size: int) -> bool:
+    return all(profile.smallest[name][0] <= size <= profile.largest[name][0] for name in inputs)
+
+
+def _batches(profiles: Sequence[Profile], inputs: Sequence[str]) -> str:
+    ranges = []
+    for profile in profiles:
+        low = max(profile.smallest[name][0] for name in inputs)
+        high = min(profile.largest[name][0] for name in inputs)
+        ranges.append(str(low) if low == high else f"{low} to {high}")
+    return ", ".join(ranges)
+
+
+def _no_profile(profiles: Sequence[Profile], shapes: Shapes) -> str:
+    """Names the first input that no profile takes, else all of them: each fits some profile, but no one takes all."""
+    for name, shape in shapes.items():
+        if not any(admits(profile, {name: shape}) for profile in profiles):
+            allowed = "; ".join(f"{_text(p.smallest[name])} to {_text(p.largest[name])}" for p in profiles)
+            return f"input '{name}' has shape {_text(shape)}, which no profile of the plan takes; they take {allowed}"
+    stated = ", ".join(f"'{name}' {_text(shape)}" for name, shape in shapes.items())
+    return f"no profile of the plan takes these shapes together: {stated}"
+
+
+def _text(shape: Shape) -> str:
+    return str(list(shape))

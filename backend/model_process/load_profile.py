@@ -1,0 +1,178 @@
+"""A model's profile at load: its `profile.json` where that holds here, else measured briefly on the lane's core."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from backend.config.model_config import ModelConfig
+from backend.device.facts import device_name, device_peaks
+from backend.engines.loading import is_plan, pinned_cores
+from backend.engines.protocol import Array, Engine
+from backend.engines.tensorrt.plan_facts import graph_of
+from backend.errors import EngineError
+from backend.linux.cpu_topology import pin
+from backend.model_process.batch import group_of
+from backend.runtime_dir import runtime_dir
+from backend.trial.made_up import arrays
+from backend.trial.messages import MadeUp, Trial
+from predictor.workload import Load, ModelProfile
+from profiler.brief import brief_profile
+from profiler.feature_source import FeatureSource, feature_source
+from profiler.host import sha256_of
+from profiler.profile_file import NAME, Identity, ProfileFile, ProfileFileError, mismatch, read_profile
+
+_log = logging.getLogger("isochrone")
+_GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
+"""Of a model that does not run on made-up inputs: corrected by what its first batches take."""
+
+
+Inputs = Callable[[int | None], Mapping[str, Array]]
+"""A batch of so many rows in the model's whole shapes; None: of a model that does not batch."""
+
+
+class LoadProfile(NamedTuple):
+    """group: of the requests whose shapes it was measured with, None where it is a guess; see `batch.group_of`."""
+
+    profile: ModelProfile
+    group: int | None
+
+
+def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadProfile:
+    """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
+
+    Raises ConfigError where a GPU cannot be asked what it is.
+    """
+    made_up = _made_up(config, trial)
+    stored = _stored_profile(config, engine)
+    if stored is not None:
+        shapes = stored.shapes or (
+            shapes_of(config, partial(arrays, config.inputs, made_up)) if made_up else _static_shapes(config)
+        )
+        return LoadProfile(stored.profile(), None if shapes is None else group_of(shapes))
+    if made_up is None:
+        _log.warning(
+            "isochrone: model '%s': %s; its first requests are its profile; model_warmup can name inputs that run",
+            config.name,
+            trial.why,
+        )
+        return LoadProfile(_GUESS, None)
+    return _brief_profile(config, engine, made_up)
+
+
+def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
+    """Inputs that the model runs on as it is served, None where none are known."""
+    made_up = _made_up(config, trial)
+    return None if made_up is None else partial(arrays, config.inputs, made_up)
+
+
+def _made_up(config: ModelConfig, trial: Trial) -> MadeUp | None:
+    made_up = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
+    return made_up if made_up is not None and all(s.optional or s.name in made_up for s in config.inputs) else None
+
+
+def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """Of a request with these inputs, without its rows."""
+    lead = 1 if config.max_batch_size > 0 else 0
+    return {name: array.shape[lead:] for name, array in inputs(1 if lead else None).items()}
+
+
+def _are_usual(config: ModelConfig, made_up: MadeUp) -> bool:
+    """Whether the model file alone says what these inputs are."""
+    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in made_up.values())
+
+
+def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
+    """The same where the model leaves none open."""
+    shapes = {spec.name: spec.shape for spec in config.inputs if not spec.optional}
+    return None if any(-1 in shape for shape in shapes.values()) else shapes
+
+
+def identity_of(config: ModelConfig, engine: Engine) -> Identity:
+    """What a profile of this model with this engine holds for.
+
+    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
+    """
+    return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
+
+
+def counted_features(
+    config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
+) -> FeatureSource:
+    """From the model's graph; see `feature_source`. Raises ConfigError where a GPU cannot be asked what it is."""
+    file = config.model_file
+    graph = (graph_of(file) if is_plan(file) else None) or file
+    return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
+
+
+def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
+    """From the version directory; where it cannot be used, the log says why."""
+    path = config.model_file.parent / NAME
+    try:
+        found = read_profile(path)
+        if found is None:
+            return None
+        ends = (1, max(1, config.max_batch_size))  # sizes between are interpolated
+        why = mismatch(path, found, identity_of(config, engine), ends)
+    except ProfileFileError as error:
+        why = str(error)
+    except OSError as error:
+        why = f"'{config.model_file}' cannot be read: {error.strerror}"
+    if why is None:
+        assert found is not None
+        return found
+    _log.warning("isochrone: model '%s': %s, so it is profiled briefly", config.name, why)
+    return None
+
+
+def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> LoadProfile:
+    inputs = partial(arrays, config.inputs, made_up)
+    digest = hashlib.sha256(msgspec.json.encode(made_up)).hexdigest()[:16]
+    try:
+        with on_first_lane(config):
+            brief = brief_profile(
+                config.model_file,
+                partial(timed_run, config, engine, inputs),
+                config.max_batch_size,
+                directory=runtime_dir(),
+                device=device_name(config.device_id),
+                engine=engine.identity if _are_usual(config, made_up) else f"{engine.identity}, inputs {digest}",
+                features=partial(counted_features, config, runtime_dir()),
+            )
+    except EngineError as error:
+        _log.warning(
+            "isochrone: model '%s' does not run on made-up inputs (%s), so its first requests are its profile",
+            config.name,
+            error,
+        )
+        return LoadProfile(_GUESS, None)
+    if brief.note:
+        _log.warning("isochrone: model '%s': %s", config.name, brief.note)
+    return LoadProfile(brief.profile, group_of(shapes_of(config, inputs)))
+
+
+def timed_run(config: ModelConfig, engine: Engine, inputs: Inputs, batch_size: int) -> int:
+    """Nanoseconds that the engine takes for one batch. Raises EngineError."""
+    feeds = inputs(batch_size if config.max_batch_size > 0 else None)
+    names = [spec.name for spec in config.outputs]
+    return engine.run(0, {name: [array] for name, array in feeds.items()}, names).exec_ns
+
+
+@contextmanager
+def on_first_lane(config: ModelConfig) -> Iterator[None]:
+    """Keeps this thread on the core of lane 0, as in serving, where lanes are cores."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        if cores := pinned_cores(config):
+            pin(cores[0])
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,151 @@
+"""What is counted per model, as plain numbers; `backend.model_process.exporter` carries them to Triton's /metrics.
+
+A call of Triton's metrics costs some 50 µs, so nothing here calls it: counts gather, and only what changed is sent.
+For the same reason a histogram is exported as its cumulative `_bucket`, `_sum` and `_count` series.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from backend.model_process.batch import Batch
+
+_TIMES_US = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6)
+_TRANSFERS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5)
+_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_SLOWDOWNS = (0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 3.0, 5.0, 10.0)
+_ERRORS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+_DECISIONS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 5e3)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
+
+    description: str
+    label: str = ""
+    values: tuple[str, ...] = ("",)
+    buckets: tuple[float, ...] = ()
+
+
+METRICS = {
+    "isochrone_requests_total": Metric(
+        "Answered requests", "outcome", ("met", "missed", "rejected", "failed", "cancelled")
+    ),
+    "isochrone_request_latency_us": Metric("From arrival at the backend to the answer", buckets=_TIMES_US),
+    "isochrone_queue_us": Metric("From arrival at the backend to the launch", buckets=_TIMES_US),
+    "isochrone_execution_us": Metric("Measured execution of a batch", buckets=_TIMES_US),
+    "isochrone_transfer_us": Metric(
+        "Measured transfer of a batch's inputs to the device, or of its outputs back",
+        "direction",
+        ("in", "out"),
+        buckets=_TRANSFERS_US,
+    ),
+    "isochrone_batches_total": Metric("Batches that were run"),
+    "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
+    "isochrone_batches_rerun_total": Metric("Batches that ran again in parts, as they failed or had other rows"),
+    "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
+    "isochrone_slowdown_ratio": Metric(
+        "Measured execution / solo latency as learned at its launch", buckets=_SLOWDOWNS
+    ),
+    "isochrone_prediction_error_ratio": Metric("|predicted - measured| / measured execution", buckets=_ERRORS),
+    "isochrone_bound_held_total": Metric(
+        "Batches whose execution stayed within its predicted upper bound", "held", ("true", "false")
+    ),
+    "isochrone_decisions_total": Metric(
+        "Decisions of the scheduler", "decision", ("launch", "hold", "split", "reject")
+    ),
+    "isochrone_fail_open_total": Metric("Batches launched in order of arrival because no scheduler answered"),
+    "isochrone_samples_lost_total": Metric("Samples of finished batches that could not be written"),
+    "isochrone_decision_us": Metric("Time that the scheduler took to decide", buckets=_DECISIONS_US),
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of /metrics: its full name and the labels beside `model` and `version`."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Histogram:
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    sum: float = 0.0
+
+
+class Metrics:
+    """The counts of one model's process. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._histograms: dict[Series, _Histogram] = {}
+        self._counters: dict[Series, float] = {}
+        for name, metric in METRICS.items():
+            for value in metric.values:
+                if metric.buckets:
+                    counts = [0] * (len(metric.buckets) + 1)
+                    self._histograms[_labelled(name, value)] = _Histogram(metric.buckets, counts)
+                else:
+                    self._counters[_labelled(name, value)] = 0
+
+    def count(self, name: str, value: str = "", by: int = 1) -> None:
+        """Add to a counter, at the given value of its label."""
+        with self._lock:
+            self._counters[_labelled(name, value)] += by
+
+    def observe(self, name: str, value: float, at: str = "") -> None:
+        """Add a value to a histogram, that at the given value of its label."""
+        with self._lock:
+            histogram = self._histograms[_labelled(name, at)]
+            histogram.counts[bisect_left(histogram.bounds, value)] += 1
+            histogram.sum += value
+
+    def batch_ended(self, batch: Batch) -> None:
+        """A batch ran to its end."""
+        execution_us = batch.exec_ns / 1e3
+        self.observe("isochrone_execution_us", execution_us)
+        for direction, transfer_ns in (("in", batch.transfer_in_ns), ("out", batch.transfer_out_ns)):
+            if transfer_ns:
+                self.observe("isochrone_transfer_us", transfer_ns / 1e3, direction)
+        self.count("isochrone_batches_total")
+        self.observe("isochrone_batch_size", batch.rows)
+        launch = batch.launch
+        if batch.preempted:
+            self.count("isochrone_preempted_total")
+        if launch is None or batch.preempted or not batch.whole:
+            return
+        self.observe("isochrone_slowdown_ratio", batch.exec_ns / launch.solo_ns)
+        self.observe("isochrone_prediction_error_ratio", abs(launch.predicted_ns - batch.exec_ns) / batch.exec_ns)
+        self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= launch.bound_ns else "false")
+
+    def values(self) -> Iterator[tuple[Series, float]]:
+        """Every series as /metrics shows it, histograms cumulative."""
+        return chain.from_iterable(self.together())
+
+    def together(self) -> list[list[tuple[Series, float]]]:
+        """The same; a histogram's series are in one list, for a part of them says something false."""
+        with self._lock:
+            counters = [[(series, value)] for series, value in self._counters.items()]
+            return [*counters, *(list(_series(base, histogram)) for base, histogram in self._histograms.items())]
+
+
+def _series(base: Series, histogram: _Histogram) -> Iterator[tuple[Series, float]]:
+    name, labels, cumulative = base.name, base.labels, 0
+    bounds = (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in histogram.bounds), "+Inf")
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        cumulative += count
+        yield Series(f"{name}_bucket", (*labels, ("le", bound))), cumulative
+    yield Series(f"{name}_count", labels), cumulative
+    yield Series(f"{name}_sum", labels), histogram.sum
+
+
+def _labelled(name: str, value: str) -> Series:
+    label = METRICS[name].label
+    return Series(name, ((label, value),) if label else ())

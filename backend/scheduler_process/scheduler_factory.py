@@ -1,0 +1,44 @@
+"""Which scheduler a device's process runs: ours, or one that the environment names, for research and comparisons."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Protocol
+
+from backend.errors import ConfigError
+from backend.scheduler.core import Observer, Scheduler
+from predictor.bound import UpperBound
+from predictor.learners.learner import Forecaster
+from predictor.transfers import Transfers
+
+VARIABLE = "ISOCHRONE_SCHEDULER"
+"""`module:function`, importable by the scheduler's process; the function is a `MakeScheduler`."""
+
+
+class MakeScheduler(Protocol):
+    """See `Scheduler`."""
+
+    def __call__(
+        self,
+        lanes: int,
+        observer: Observer | None,
+        predictor: Forecaster,
+        bound: UpperBound,
+        *,
+        transfers: Transfers,
+        cores: int | None,
+    ) -> Scheduler: ...
+
+
+def scheduler_of_environment() -> MakeScheduler:
+    """Raises ConfigError where what is named cannot be had."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return Scheduler
+    module, _, function = named.partition(":")
+    try:
+        found: MakeScheduler = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{VARIABLE} must be module:function, got '{named}': {error}") from None
+    return found

@@ -1,0 +1,188 @@
+"""What linear forms miss: a Gaussian process on a bounded window of samples, fitted off the launch path.
+
+Rasmussen & Williams (2006), algorithm 2.1; scales by leave-one-out error, equation 5.12. Between two fits it is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.features import Exposure, Own
+from predictor.learners.log_linear import PLAIN, WIDTH
+from predictor.learners.regression import Vector, array_of
+
+Narrow = NDArray[np.float32]
+
+WINDOW = 384
+_SLOTS = 16
+"""Models that are told apart; with more, two share a slot."""
+_LENGTHS = np.array([0.6] * 3 + [0.3] * 2 + [1.0, 0.8, 0.8, 0.8, 0.5, 0.5] + [0.5] * 3 + [0.3])
+"""How far apart two batches may be in each column of `PLAIN` and still tell of each other."""
+_NEAR = len(_LENGTHS)
+_ROW = _NEAR + 2 * _SLOTS
+"""Plain inputs, which model it is, which models were beside it for how long."""
+VECTOR = PLAIN + _ROW + 1
+"""All of `inputs`, then `Kernel.who`."""
+_LENGTH_STEPS = (0.35, 0.6, 1.0, 1.7, 3.0)
+_NOISE_STEPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_IDENTITY_STEPS = (0.1, 0.25, 0.5, 0.9, 1.5)
+_FEW = 24
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Indexes into the steps of length, noise and of the distance between two different models."""
+
+    length: int = 2
+    noise: int = 2
+    identity: int = 2
+
+    def factors(self) -> Vector:
+        """(_ROW,) what a row is multiplied by before distances are taken."""
+        near = 1.0 / (_LENGTHS * _LENGTH_STEPS[self.length])
+        return np.concatenate([near, np.full(2 * _SLOTS, _IDENTITY_STEPS[self.identity])])
+
+    def padded(self) -> Vector:
+        """(_ROW + 1,) the same, and 1."""
+        return np.append(self.factors(), 1.0)
+
+    def neighbours(self, turn: int) -> list[Scales]:
+        """Two alternatives, another direction each turn."""
+        names = (("length", _LENGTH_STEPS), ("noise", _NOISE_STEPS), ("identity", _IDENTITY_STEPS))
+        name, steps = names[turn % 3]
+        at = getattr(self, name)
+        values = {"length": self.length, "noise": self.noise, "identity": self.identity}
+        return [Scales(**{**values, name: i}) for i in (at - 1, at + 1) if 0 <= i < len(steps)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A frozen predictor: linear weights, (_ROW + 1, n) scaled rows with minus their half norms last, (n,) alpha.
+
+    With z, a vector from `PLAIN` on times `factors`: w·x + Σ alpha · exp(z·rows − (|z|² − 1) / 2); see `Table`.
+    """
+
+    scales: Scales
+    weights: Vector
+    rows: Narrow
+    alpha: Narrow
+    factors: Narrow
+
+
+class Kernel:
+    """A window of samples and the latest fit. Random replacement keeps old samples with fading odds."""
+
+    def __init__(self) -> None:
+        self._vectors = np.zeros((WINDOW, VECTOR))
+        self._y = np.zeros(WINDOW)
+        self._filled = self._since = self._turn = 0
+        self._random = 1
+        self._slots: dict[str, int] = {}
+        self.fit: Fit | None = None
+
+    def who(self, own: Own, seen: Exposure) -> list[float]:
+        """What follows `inputs` in a vector: slots of the own and of the neighbours' models, and a 1."""
+        who = [0.0] * (2 * _SLOTS + 1)
+        who[-1] = 1.0
+        slots = self._slots
+        who[self._slot(own.model)] = 1.0
+        for model, overlap in seen.beside:
+            slot = slots.get(model)
+            who[_SLOTS + (self._slot(model) if slot is None else slot)] += overlap if overlap < 16.0 else 16.0
+        return who
+
+    def learn(self, vector: Vector, y: float) -> None:
+        """vector: (VECTOR,) of `inputs` and `who`; y: log slowdown."""
+        if self._filled < WINDOW:
+            at, self._filled = self._filled, self._filled + 1
+        else:
+            self._random = (self._random * 6364136223846793005 + 1442695040888963407) % 2**64
+            at = (self._random >> 33) % WINDOW
+        self._vectors[at], self._y[at] = vector, y
+        self._since += 1
+
+    @property
+    def due(self) -> bool:
+        return self._filled >= _FEW and self._since >= max(16, min(200, self._filled // 4))
+
+    def refit(self, weights: Vector) -> Callable[[], Fit]:
+        """Work of some 0.1 s, on copies: the window's best of three, the present scales and two beside them."""
+        n = self._filled
+        vectors, y, weights = self._vectors[:n].copy(), self._y[:n].copy(), weights.copy()
+        now = self.fit.scales if self.fit else Scales()
+        candidates = (now, *now.neighbours(self._turn))
+        return lambda: _best(candidates, vectors, y, weights)
+
+    def install(self, fit: Fit) -> None:
+        self.fit, self._since, self._turn = fit, 0, self._turn + 1
+
+    def _slot(self, model: str) -> int:
+        slot = self._slots.get(model)
+        if slot is None:
+            slot = len(self._slots) % _SLOTS
+            if len(self._slots) < 4 * _SLOTS:
+                self._slots[model] = slot
+        return slot
+
+    def state(self) -> dict[str, object]:
+        n, fit = self._filled, self.fit
+        frozen = None
+        if fit is not None:
+            scales = [fit.scales.length, fit.scales.noise, fit.scales.identity]
+            frozen = [scales, fit.weights.tolist(), fit.rows.tolist(), fit.alpha.tolist()]
+        return {
+            "samples": np.hstack([self._vectors[:n], self._y[:n, None]]).tolist(),
+            "counters": [n, self._since, self._turn, self._random],
+            "slots": dict(self._slots),
+            "fit": frozen,
+        }
+
+    def restore(self, state: object) -> None:
+        saved = msgspec.convert(state, dict[str, object])
+        n, since, turn, random = msgspec.convert(saved.get("counters"), tuple[int, int, int, int])
+        slots = msgspec.convert(saved.get("slots"), dict[str, int])
+        if not 0 <= n <= WINDOW or any(not 0 <= slot < _SLOTS for slot in slots.values()):
+            raise ValueError(f"at most {WINDOW} samples of {_SLOTS} slots are expected, got {n}")
+        width = VECTOR + 1
+        samples = array_of(saved.get("samples") if n else np.zeros((0, width)), (n, width))
+        fit = None if saved.get("fit") is None else _restored_fit(saved.get("fit"))
+        self._filled, self._since, self._turn, self._random = n, since, turn, random
+        self._slots, self.fit = slots, fit
+        self._vectors[:n], self._y[:n] = samples[:, :-1], samples[:, -1]
+
+
+def _best(candidates: Sequence[Scales], vectors: Vector, y: Vector, weights: Vector) -> Fit:
+    rows, rest = vectors[:, PLAIN:-1], y - vectors[:, :WIDTH] @ weights
+    _, scales, alpha = min((_fitted(scales, rows, rest) for scales in candidates), key=lambda t: t[0])
+    scaled = (rows * scales.factors()).T
+    full = np.vstack([scaled, -0.5 * (scaled * scaled).sum(axis=0)])
+    return Fit(scales, weights, *(np.ascontiguousarray(a, np.float32) for a in (full, alpha, scales.padded())))
+
+
+def _fitted(scales: Scales, rows: Vector, y: Vector) -> tuple[float, Scales, Vector]:
+    """Leave-one-out error and α = (K + σ²I)⁻¹ y."""
+    scaled = rows * scales.factors()
+    half = 0.5 * (scaled * scaled).sum(axis=1)
+    exponent = scaled @ scaled.T - half[:, None] - half
+    kernel = np.exp(np.minimum(exponent, 0.0, out=exponent), out=exponent)
+    np.fill_diagonal(kernel, 1.0 + _NOISE_STEPS[scales.noise])
+    inverse = np.linalg.inv(kernel)
+    alpha = inverse @ y
+    return float(np.abs(alpha / inverse.diagonal()).mean()), scales, alpha
+
+
+def _restored_fit(state: object) -> Fit:
+    indexes, weights, rows, alpha = msgspec.convert(
+        state, tuple[tuple[int, int, int], list[float], list[list[float]], list[float]]
+    )
+    steps = (_LENGTH_STEPS, _NOISE_STEPS, _IDENTITY_STEPS)
+    if any(not 0 <= i < len(step) for i, step in zip(indexes, steps, strict=True)) or len(alpha) > WINDOW:
+        raise ValueError(f"scales or the number of samples are out of range: {indexes}, {len(alpha)}")
+    scales, n = Scales(*indexes), len(alpha)
+    parts = (array_of(rows, (_ROW + 1, n)), array_of(alpha, (n,)), scales.padded())
+    return Fit(scales, array_of(weights, (WIDTH,)), *(np.ascontiguousarray(p, np.float32) for p in parts))

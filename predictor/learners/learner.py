@@ -1,0 +1,46 @@
+"""What every learner promises. No learner may import another."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from predictor.features import Exposure, Own
+from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, Response
+
+State = dict[str, object]
+"""What a learner is, in numbers, strings, lists and dicts of them."""
+
+
+class Learner(Protocol):
+    """Slowdown (ratio) of a batch beside its neighbours. State constant in size; the same calls, the same answers."""
+
+    name: ClassVar[str]
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:
+        """Measured execution / solo execution, within `SLOWDOWN_MIN`..`SLOWDOWN_MAX`.
+
+        Raises ValueError on features that are no finite numbers.
+        """
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        """From a finished batch. Raises ValueError, unchanged, where anything is no finite number."""
+
+    def state(self) -> State:
+        """Everything that it learned."""
+
+    def restore(self, state: State) -> None:
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+
+
+class Forecaster(Learner, Protocol):
+    """A learner that a scheduler can forecast with."""
+
+    revision: int
+    """Goes up whenever responses change."""
+
+    def response(self, own: Own) -> Response:
+        """This batch's slowdown over its neighbours' contributions, as of the present revision."""
+
+
+def clipped(slowdown: float) -> float:
+    return min(SLOWDOWN_MAX, max(SLOWDOWN_MIN, slowdown))
