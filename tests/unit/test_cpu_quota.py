@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.linux import cpu_topology as lanes
 from backend.linux.cpu_quota import cpu_quota
 from backend.linux.cpu_topology import may_pin, teams, width
-from backend.model_process import lane_threads as lanes
 
 V2 = "31 23 0:28 {top} {mount} rw,relatime - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "32 31 0:29 {top} {mount} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"
