@@ -11,8 +11,8 @@ import pytest
 
 from backend import device_process
 from backend.runtime_dir import VARIABLE
-from tests.unit.devices import audit
-from tests.unit.fake_model import FakeModel
+from tests.fakes.devices import audit
+from tests.fakes.fake_model import FakeModel
 
 
 def pytest_configure() -> None:

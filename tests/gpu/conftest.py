@@ -16,9 +16,9 @@ from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.loading import open_plan
 from backend.errors import IsochroneError
-from tests.gpu.double import BATCH_SIZES, GpuEngine, Open, double_plan, double_session, write_double
-from tests.gpu.fake_gpu import FakeDevice
-from tests.gpu.fake_session import HostSession
+from tests.fakes.double import BATCH_SIZES, GpuEngine, Open, double_plan, double_session, write_double
+from tests.fakes.fake_gpu import FakeDevice
+from tests.fakes.fake_session import HostSession
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,11 @@ from predictor.workload import FEATURES
 from profiler.host import sha256_of
 from profiler.nsight import METRICS
 from profiler.profile_file import ProfileFile, read_profile
-from tests.gpu import fake_ncu
-from tests.gpu.double import BATCH_SIZES, WIDTH, double_plan
-from tests.gpu.driver import made_up_driver
-from tests.gpu.fake_gpu import FakeDevice
-from tests.unit.graphs import write_mlp
+from tests.fakes import fake_ncu
+from tests.fakes.double import BATCH_SIZES, WIDTH, double_plan
+from tests.fakes.driver import made_up_driver
+from tests.fakes.fake_gpu import FakeDevice
+from tests.fakes.graphs import write_mlp
 
 CONFIG = """
 backend: "isochrone"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from backend.errors import ConfigError, EngineError
-from tests.gpu.double import WIDTH, Open, run
+from tests.fakes.double import WIDTH, Open, run
 
 Batch = npt.NDArray[np.float32]
 

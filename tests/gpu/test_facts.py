@@ -11,7 +11,7 @@ import pytest
 from backend.device.facts import device_name, device_peaks, open_gpu
 from backend.device.nvml import SLOWED_BY, Gpu
 from backend.errors import ConfigError
-from tests.gpu.driver import made_up_driver
+from tests.fakes.driver import made_up_driver
 
 
 @pytest.fixture(params=["fake", "real"])

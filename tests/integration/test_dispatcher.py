@@ -15,7 +15,7 @@ from backend.errors import ConfigError, EngineError
 from backend.model_process.batch import Batch
 from backend.scheduler.messages import Cancel, Event, Ping
 from backend.scheduler_process.start import connect_or_spawn
-from tests.unit.fake_model import (
+from tests.fakes.fake_model import (
     PATIENCE_S,
     FakeModel,
     decided_by_a_scheduler,

@@ -29,8 +29,8 @@ from benchmarks.gpu_check.report import report
 from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
 from benchmarks.study.plan import OTHERS, TEST_SETS, TRAINED, TRAINING
 from profiler.profile_file import Entry, Features, ProfileFile
-from tests.gpu.driver import OK, made_up_driver
-from tests.unit.graphs import ones, write_mlp
+from tests.fakes.driver import OK, made_up_driver
+from tests.fakes.graphs import ones, write_mlp
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = 1_000_000

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.nvidia_stubs import LEAN, WHOLE, empty_libraries, functions_stub, tensorrt_stub
+from tests.fakes.nvidia_stubs import LEAN, WHOLE, empty_libraries, functions_stub, tensorrt_stub
 
 ROOT = Path(__file__).resolve().parents[2]
 NVIDIA = ("tensorrt", "cuda", "pynvml")

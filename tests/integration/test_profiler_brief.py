@@ -23,7 +23,7 @@ from profiler.feature_source import feature_source
 from profiler.features import NEUTRAL_COMPUTE
 from profiler.lock import exclusive
 from profiler.work import Work, graph_work
-from tests.unit.graphs import MS, PEAKS, ones, write_mlp
+from tests.fakes.graphs import MS, PEAKS, ones, write_mlp
 
 
 @pytest.fixture

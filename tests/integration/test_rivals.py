@@ -19,8 +19,8 @@ from benchmarks.policies.starvation import CASES
 from benchmarks.rivals import RIVALS
 from predictor.samples import encode_sample
 from profiler.profile_file import write_profile
+from tests.fakes.builders import profile
 from tests.integration.test_study import profile as profile_file
-from tests.unit.builders import profile
 
 SAMPLES = generate(Workload("additive", lanes=2, count=200))
 TRUTH = Linear((0.4, 0.1, 0.4))

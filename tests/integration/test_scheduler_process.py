@@ -27,8 +27,8 @@ from backend.scheduler.messages import (
 )
 from backend.scheduler_process.process import MAX_MESSAGE_BYTES, serve
 from backend.scheduler_process.start import connect_or_spawn
-from tests.unit.builders import join, profile
-from tests.unit.fake_model import (
+from tests.fakes.builders import join, profile
+from tests.fakes.fake_model import (
     PATIENCE_S,
     FakeModel,
     decided_by_a_scheduler,

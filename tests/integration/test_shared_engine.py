@@ -31,10 +31,10 @@ from backend.engines.protocol import Array, Engine
 from backend.errors import ConfigError, EngineError
 from backend.linux import hang_detector as standstill
 from backend.runtime_dir import meeting_point
+from tests.fakes.fake_model import eventually
+from tests.fakes.open_files import open_files
 from tests.server.harness import batchmates, graph, mlp, write_model
 from tests.server.test_datatypes import every_type, of_every_type
-from tests.unit.fake_model import eventually
-from tests.unit.open_files import open_files
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
 

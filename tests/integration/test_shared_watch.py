@@ -14,8 +14,8 @@ import pytest
 
 from backend.engine_process.client.watch import Watch
 from backend.linux import hang_detector as standstill
-from tests.unit.fake_model import eventually
-from tests.unit.open_files import open_files
+from tests.fakes.fake_model import eventually
+from tests.fakes.open_files import open_files
 
 Start = Callable[[str], tuple["subprocess.Popen[bytes]", socket.socket]]
 LISTEN = (

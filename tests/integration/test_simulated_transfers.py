@@ -15,7 +15,7 @@ from backend.simulation.contention import Linear
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
 from benchmarks.rivals import Unaware
-from tests.unit.builders import profile
+from tests.fakes.builders import profile
 
 MB = 1_000_000
 LINKS = Bandwidth(8.0, 4.0)

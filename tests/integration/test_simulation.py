@@ -24,8 +24,8 @@ from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY, exposure
 from predictor.samples import encode_sample, neighbours_of, own_of
 from profiler.profile_file import write_profile
+from tests.fakes.builders import profile
 from tests.integration.test_study import profile as profile_file
-from tests.unit.builders import profile
 
 PLAIN = SimulatedModel("m", profile(10.0, 0.5, 0.2, 0.4), max_batch_size=1)
 NO_SLO = 1e12

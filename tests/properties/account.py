@@ -33,8 +33,8 @@ from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
 from predictor.slowdown_function import Response
 from predictor.workload import Load
+from tests.fakes.builders import MS, START_NS
 from tests.properties.alone import Alone, Heard
-from tests.unit.builders import MS, START_NS
 
 ALMOST = 1e-6
 

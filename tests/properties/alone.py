@@ -10,7 +10,7 @@ from statistics import median_low
 
 from predictor.solo_latency import SoloLatency
 from predictor.workload import ModelProfile
-from tests.unit.builders import MS
+from tests.fakes.builders import MS
 
 Scope = tuple[int, ...]
 """(group,) or (group, size)."""

@@ -22,8 +22,8 @@ from backend.scheduler.messages import (
     Take,
 )
 from predictor.workload import Load, ModelProfile
+from tests.fakes.builders import MS, join, profile
 from tests.properties.account import World
-from tests.unit.builders import MS, join, profile
 
 _EVENTS = 100
 _BYTES_PER_EVENT = 7

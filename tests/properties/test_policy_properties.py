@@ -29,7 +29,7 @@ from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
 from predictor.features import NOBODY, Sums, contribution
-from tests.unit.builders import profile
+from tests.fakes.builders import profile
 
 TRUTH = Linear((0.6, 0.1, 0.5), sharing=1.2)
 MODELS = [

@@ -15,10 +15,10 @@ from backend.linux.cpu_topology import cores
 from backend.linux.low_priority import Aside
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
+from tests.fakes.ranks import may_go_ahead, on_a_thread
 from tests.server.busy import Asked, Batches, arrived
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, write_model
-from tests.unit.ranks import may_go_ahead, on_a_thread
 
 pytestmark = pytest.mark.alone
 

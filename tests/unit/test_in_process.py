@@ -19,7 +19,7 @@ from backend.simulation.simulator import SimulatedModel
 from benchmarks.gpu_check.in_process import InProcess, Served
 from predictor.samples import read_samples
 from predictor.workload import Load, ModelProfile
-from tests.unit.graphs import ones, write_model
+from tests.fakes.graphs import ones, write_model
 
 MS = 1_000_000
 PROFILE = ModelProfile((1, 8), (Load(2 * MS, 0.5, 0.5, 0.2), Load(8 * MS, 0.5, 0.5, 0.2)))

@@ -9,7 +9,7 @@ import pytest
 
 from backend.errors import ServerError
 from backend.runtime_dir import VARIABLE, meeting_point, runtime_dir
-from tests.unit.fake_model import FakeModel
+from tests.fakes.fake_model import FakeModel
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
 

@@ -1,0 +1,239 @@
+"""One call of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
+
+Triton, the dispatcher and the engine are made up here; tests/server/test_each_request.py has the real ones.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.config.datatypes import BY_CONFIG
+from backend.config.model_config import ModelConfig
+from backend.config.parameters import Parameters
+from backend.engines.protocol import TensorSpec
+from backend.model_process.metrics import Metrics
+from backend.model_process.request import Pending
+from backend.model_process.warm_up import warm_up_calls
+from backend.trial.messages import Trial
+from tests.fakes.fake_model import eventually
+
+X = TensorSpec("x", BY_CONFIG["TYPE_FP32"], (4,), optional=False)
+CONFIG = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(), None, (X,), (X,), {})
+STRICT = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(slo_ns=1, max_queue_size=2), None, (X,), (X,), {})
+
+IMPORT_TRITON = [
+    f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "sender", "responder", "instance")
+]
+
+
+class Tensor:
+    def __init__(self, name: str, array: Any) -> None:
+        self._name, self._array = name, array
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> Any:
+        return self._array
+
+
+class TritonSender:
+    """Closed by the first attempt, as the real one. fault: what that raises."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.attempts = 0
+        self.fault: Exception | None = None
+
+    def send(self, response: Any, flags: int) -> None:
+        assert flags == 1
+        self.attempts += 1
+        assert self.attempts == 1, "a second response for one request"
+        if self.fault:
+            raise self.fault
+        self.said.append(response.error or response.tensors)
+
+
+class TritonRequest:
+    def __init__(self, id_: str = "", fault: Exception | None = None, parameters: str = "") -> None:
+        self.sender, self._id, self._fault, self._parameters = TritonSender(), id_, fault, parameters
+
+    def get_response_sender(self) -> TritonSender:
+        return self.sender
+
+    def request_id(self) -> str:
+        return self._id
+
+    def inputs(self) -> list[Tensor]:
+        if self._fault:
+            raise self._fault
+        return [Tensor("x", np.zeros((1, 4), np.float32))]
+
+    def parameters(self) -> str:
+        return self._parameters
+
+    def timeout(self) -> int:
+        return 0
+
+    def requested_output_names(self) -> list[str]:
+        return ["y"]
+
+
+class Dispatcher:
+    """Keeps what it is given. fault: what `submit` raises, once it has queued them."""
+
+    def __init__(self, *_: Any) -> None:
+        self.waiting: list[Pending] = []
+        self.fault: Exception | None = None
+
+    def __len__(self) -> int:
+        return 0
+
+    def submit(self, requests: list[Pending]) -> None:
+        self.waiting += requests
+        if self.fault:
+            raise self.fault
+
+    def cancel(self, request: Pending) -> bool:
+        self.waiting.remove(request)
+        return True
+
+    def waiting_since(self, *_: Any) -> list[Pending]:
+        return []
+
+    def close(self) -> list[Pending]:
+        return self.waiting
+
+
+def triton() -> ModuleType:
+    """`triton_python_backend_utils` as far as answers go."""
+    module: Any = ModuleType("triton_python_backend_utils")
+    module.Tensor = Tensor
+    module.TritonError = lambda sentence, code: (sentence, code)
+    for code in ("INVALID_ARG", "UNAVAILABLE", "INTERNAL", "CANCELLED"):
+        setattr(module.TritonError, code, code)
+    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    module.InferenceResponse = lambda tensors=None, error=None: SimpleNamespace(tensors=tensors, error=error)
+    return module  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Makes the `Instance` of a configuration."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton())
+    for name in IMPORT_TRITON:
+        sys.modules.pop(name, None)
+    module = importlib.import_module("backend.model_process.instance")
+    exporter = SimpleNamespace(step=lambda _calls: False, flush=lambda: None)
+    monkeypatch.setattr(module, "Dispatcher", Dispatcher)
+    monkeypatch.setattr(module, "Exporter", lambda *_: exporter)
+    monkeypatch.setattr(module, "profile_at_load", lambda *_: SimpleNamespace(profile=None, group=None))
+    made: list[Any] = []
+
+    def one(config: ModelConfig = CONFIG, **options: Any) -> Any:
+        made.append(module.Instance(config, SimpleNamespace(close=lambda: None), Trial(), **options))
+        return made[-1]
+
+    yield one
+    for instance in made:
+        instance.close()
+    for name in IMPORT_TRITON:
+        sys.modules.pop(name, None)
+
+
+def outcomes(metrics: Metrics) -> Counter[str]:
+    counted = {s: value for s, value in metrics.values() if s.name == "isochrone_requests_total" and value}
+    return Counter({dict(series.labels)["outcome"]: int(value) for series, value in counted.items()})
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (MemoryError("input 'x' is too large"), ("[request id: bad] model 'm': input 'x' is too large", "UNAVAILABLE")),
+        (MemoryError(), ("[request id: bad] model 'm': no memory is left to read the request", "UNAVAILABLE")),
+        (
+            RuntimeError("a bug"),
+            ("[request id: bad] model 'm': the request could not be read: RuntimeError('a bug')", "INTERNAL"),
+        ),
+    ],
+)
+def test_one_of_eight_that_cannot_be_read(fault: Exception, expected: Any, make: Callable[..., Any]) -> None:
+    instance, bad = make(), TritonRequest("bad", fault)
+    good = [TritonRequest() for _ in range(7)]
+    instance.execute([*good[:3], bad, *good[3:]])
+    eventually(lambda: bad.sender.said)
+    assert bad.sender.said == [expected]
+    assert len(instance._dispatcher.waiting) == 7
+    assert outcomes(instance._metrics) == {"failed": 1}
+
+
+def test_a_queue_that_raises(make: Callable[..., Any]) -> None:
+    """What it had taken already is taken back; what runs all the same has had its answer."""
+    instance, requests = make(), [TritonRequest() for _ in range(3)]
+    instance._dispatcher.fault = OSError("no socket")
+    instance.execute(requests)
+    eventually(lambda: outcomes(instance._metrics) == {"failed": 3})
+    expected = ("model 'm': the request could not be queued: OSError('no socket')", "INTERNAL")
+    assert [request.sender.said for request in requests] == [[expected]] * 3
+    assert instance._dispatcher.waiting == []
+
+
+def test_a_second_answer_to_a_request_is_dropped(make: Callable[..., Any]) -> None:
+    instance, request = make(), TritonRequest()
+    instance.execute([request])
+    (pending,) = instance._dispatcher.waiting
+    for _ in range(3):
+        instance._refuse(pending.sender, "no", "INTERNAL", "failed")
+    instance.close()
+    assert request.sender.said == [("no", "INTERNAL")]
+    assert outcomes(instance._metrics) == {"failed": 1}
+
+
+def test_an_answer_that_triton_does_not_take_has_failed(make: Callable[..., Any]) -> None:
+    """Where it took the answer it tells the client itself."""
+    instance, request = make(), TritonRequest()
+    instance.execute([request])
+    (pending,) = instance._dispatcher.waiting
+    request.sender.fault = RuntimeError("gone")
+    answer = importlib.import_module("backend.model_process.responder").Answer
+    instance._voice.say(
+        answer(pending.sender, [("y", np.zeros(4))], told=lambda now, sent: instance._told(pending, now, sent))
+    )
+    eventually(lambda: outcomes(instance._metrics) == {"failed": 1})
+    assert request.sender.attempts == 1
+
+
+def test_warm_up_requests_come_first_and_carry_no_deadline(make: Callable[..., Any]) -> None:
+    instance = make(STRICT, warm_ups=2)
+    for _ in range(2):
+        instance.execute([TritonRequest() for _ in range(3)])  # more than its queue holds
+    instance.execute([TritonRequest() for _ in range(3)])
+    deadlines = [request.deadline_ns for request in instance._dispatcher.waiting]
+    assert deadlines[:6] == [None] * 6
+    assert len(deadlines) == 8
+    assert None not in deadlines[6:]
+    eventually(lambda: outcomes(instance._metrics) == {"rejected": 1})
+
+
+@pytest.mark.parametrize(
+    ("samples", "calls"),
+    [
+        ([], 0),
+        ([{"batch_size": 1}], 1),
+        ([{"batch_size": 4, "count": 0}], 1),
+        ([{"batch_size": 4, "count": 3}, {"batch_size": 1}], 4),
+        ([{"batch_size": 0, "count": 3}, {"count": 2}], 0),
+    ],
+)
+def test_calls_of_a_warm_up(samples: list[dict[str, int]], calls: int) -> None:
+    assert warm_up_calls({"model_warmup": samples}) == calls
+    assert warm_up_calls({}) == 0

@@ -1,0 +1,116 @@
+"""The time integral of the neighbours' features against a brute-force sum over all intervals, to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictor.colocation import SCALE, Colocation, quantize
+from predictor.features import NOBODY, Own, Sums, contribution
+from tests.fakes.builders import load
+
+Span = tuple[int, int, Own]
+"""Start, end, batch."""
+
+
+def batch(solo_ms: float, *shares: float, size: int = 1) -> Own:
+    return Own("m", size, load(solo_ms, *shares))
+
+
+owns = st.sampled_from(
+    (
+        batch(1, 1 / 3, 0.1, 0.7),
+        batch(0.013, 1.0, 1.0, 1.0, size=8),
+        batch(700, 0.0, 0.9, 1e-6, size=3),
+        batch(1),
+    )
+)
+spans = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), owns), min_size=1, max_size=12)
+
+
+def brute_force(mine: int, spans: list[Span]) -> tuple[float, ...]:
+    """Mean over span `mine` of the summed features of all others."""
+    start, end, _ = spans[mine]
+    whole = [0] * len(NOBODY)
+    for i, (other_start, other_end, other) in enumerate(spans):
+        if i != mine:
+            overlap = max(0, min(end, other_end) - max(start, other_start))
+            whole = [w + overlap * f for w, f in zip(whole, quantize(other), strict=True)]
+    return tuple(w / ((end - start) * SCALE) for w in whole)
+
+
+@settings(max_examples=100, deadline=None)
+@given(spans)
+def test_what_a_batch_suffered_is_exact(drawn: list[Span]) -> None:
+    drawn = [(start, start + length, own) for start, length, own in drawn]
+    events = sorted([(s, 1, i) for i, (s, _, _) in enumerate(drawn)] + [(e, 2, i) for i, (_, e, _) in enumerate(drawn)])
+    colocation = Colocation()
+    for at, kind, i in events:
+        if kind == 1:
+            colocation.launch(i, drawn[i][2], at)
+        else:
+            colocation.advance(at)
+            if drawn[i][0] < at:
+                assert colocation.suffered(i) == brute_force(i, drawn)
+            colocation.finish(i, at)
+        colocation.check()
+    assert len(colocation) == 0
+    assert colocation.running() == NOBODY
+
+
+def shares(sums: Sums) -> Sums:
+    """count, compute, l2, dram; the others are 0 for batches of 1 that take 1 ms."""
+    assert sums[4:] == (0.0, 0.0)
+    return sums
+
+
+def test_a_neighbour_of_half_the_time_counts_half() -> None:
+    colocation = Colocation()
+    colocation.launch("a", batch(1, 0.1, 0.1, 0.1), 1_000)
+    colocation.launch("b", batch(1, 0.8, 0.4, 0.2), 1_050)
+    colocation.advance(1_100)
+    assert shares(colocation.suffered("a"))[:4] == (0.5, 0.4, 0.2, 0.1)
+    assert shares(colocation.suffered("b"))[:4] == (1.0, 0.1, 0.1, 0.1)
+    colocation.finish("b", 1_100)
+    colocation.advance(1_200)
+    assert shares(colocation.suffered("a"))[:4] == (0.25, 0.2, 0.1, 0.05)
+
+
+def test_a_batch_that_starts_now_reports_the_neighbours_of_the_moment() -> None:
+    colocation = Colocation()
+    colocation.launch("a", batch(1, 0.5), 7)
+    colocation.launch("b", batch(1, 0.25), 7)
+    assert (colocation.suffered("a")[1], colocation.suffered("b")[1]) == (0.25, 0.5)
+
+
+def test_it_knows_what_each_adds_and_all_together() -> None:
+    colocation = Colocation()
+    one, other = batch(4, 0.5, 0.25, 0.125), batch(0.5, 0.125, size=8)
+    colocation.launch("a", one, 7)
+    colocation.launch("b", other, 9)
+    assert colocation.own("a") == contribution(1, one.load)
+    assert colocation.running() == (2.0, 0.625, 0.25, 0.125, 2.0 - 1.0, 3.0)
+
+
+def test_nothing_drifts_over_many_batches() -> None:
+    colocation = Colocation()
+    for i in range(3_000):
+        colocation.launch(i, batch(1, 0.1, 1 / 3, 0.7), i * 7)
+        if i >= 2:
+            colocation.finish(i - 2, i * 7 + 3)
+    colocation.finish(2_998, 10**6)
+    colocation.finish(2_999, 10**6)
+    assert colocation.running() == NOBODY
+
+
+def test_what_cannot_be_is_refused() -> None:
+    colocation = Colocation()
+    colocation.launch("a", batch(1), 10)
+    with pytest.raises(ValueError, match="time went back from 10 to 9 ns"):
+        colocation.advance(9)
+    with pytest.raises(ValueError, match="batch 'a' already runs"):
+        colocation.launch("a", batch(1), 11)
+    with pytest.raises(KeyError):
+        colocation.finish("b", 12)
+    colocation.check()

@@ -1,0 +1,149 @@
+"""The lease: who may launch without asking, when it is asked back, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from backend.scheduler.core import ProtocolError
+from backend.scheduler.lease import STREAK
+from backend.scheduler.messages import Command, Finish, Lease, Recall, Return, Take
+from tests.fakes.builders import MS, Device, join, only_launch, profile
+from tests.fakes.fake_model import FakeModel, eventually, pending, signal_scheduler
+
+
+def leased_device() -> tuple[Device, Lease]:
+    """Two lanes, two models; the first had the device to itself for a while."""
+    device = Device(lanes=2)
+    device.join(1, join(profile()))
+    device.join(2, join(profile()))
+    commands: list[Command] = []
+    for _ in range(STREAK):
+        assert commands == []
+        launch = only_launch(device.ask(1))
+        device.now_ms += 10.0
+        commands = device.finish(launch, 10.0)
+    (lease,) = commands
+    assert isinstance(lease, Lease)
+    return device, lease
+
+
+def take(device: Device, batch: int, rows: int = 1) -> list[Command]:
+    return device.core.handle(1, Take(batch, device.request(rows=rows)), device.now_ns)
+
+
+def test_a_model_that_has_the_device_to_itself_may_launch_without_asking() -> None:
+    device, lease = leased_device()
+    assert (lease.source, lease.arrivals, lease.rows, lease.solo_ns) == (1, STREAK, 1, 10 * MS)
+    assert lease.bound_ns >= lease.predicted_ns > 0
+    for batch in (-1, -2, -3):
+        assert take(device, batch) == []
+        assert device.core.running[(1, batch)].lane == lease.lane
+        device.now_ms += 10.0
+        renewed = device.core.handle(1, Finish(batch, 10 * MS), device.now_ns)
+        assert all(isinstance(command, Lease) and command.lane == lease.lane for command in renewed)
+    device.core.check_invariants()
+
+
+def test_others_find_a_lane_at_once_and_the_lease_is_asked_back_once() -> None:
+    device, lease = leased_device()
+    launch, recall = device.ask(2)
+    assert only_launch([launch]).lane != lease.lane
+    assert recall == Recall(1, lease.lease)
+    assert device.ask(2) == []  # that lane is still the holder's
+    (second,) = device.core.handle(1, Return(lease.lease), device.now_ns)
+    assert only_launch([second]).lane == lease.lane
+    device.core.check_invariants()
+
+
+def test_a_lease_that_was_used_meanwhile_is_returned_later() -> None:
+    device, lease = leased_device()
+    device.ask(2)
+    take(device, -1)
+    assert len(device.core.running) == 2
+    device.core.handle(1, Return(lease.lease), device.now_ns)
+    device.core.check_invariants()
+    assert device.ask(2) == []  # both lanes are taken
+
+
+def test_asking_gives_the_lease_up() -> None:
+    device, lease = leased_device()
+    assert only_launch(device.ask(1)).lane == lease.lane
+    with pytest.raises(ProtocolError, match="has no lease"):
+        take(device, -1)
+    with pytest.raises(ProtocolError, match="which it has not"):
+        device.core.handle(1, Return(lease.lease), device.now_ns)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 1), (-1, 2)])
+def test_a_lease_is_for_one_kind_of_batch(batch: int, rows: int) -> None:
+    device, _ = leased_device()
+    with pytest.raises(ProtocolError, match="lease"):
+        take(device, batch, rows)
+
+
+def test_the_lease_ends_with_its_holder() -> None:
+    device, lease = leased_device()
+    device.core.leave(1, device.now_ns)
+    assert {only_launch(device.ask(2)).lane, only_launch(device.ask(2)).lane} == {0, 1}
+    assert lease.lane in (0, 1)
+
+
+def test_on_a_single_lane_every_launch_is_asked_for() -> None:
+    device = Device(lanes=1)
+    device.join(1, join(profile()))
+    for _ in range(STREAK + 2):
+        launch = only_launch(device.ask(1))
+        device.now_ms += 10.0
+        assert device.finish(launch, 10.0) == []
+
+
+# A model's process, on a real scheduler
+
+
+def until_leased(model: FakeModel) -> None:
+    """One request after another, until one of them was launched without asking."""
+
+    def leased() -> bool:
+        (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
+        return batch.leased
+
+    eventually(leased)
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_comes() -> None:
+    with FakeModel("a") as model:
+        until_leased(model)
+        with FakeModel("b") as other:
+            running = other.fill(lanes=1)
+            eventually(lambda: model.dispatcher._lease is None)
+            (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
+            assert not batch.leased
+            other.gate.set()
+            other.wait_for(*running)
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_what_the_lease_is_not_for_is_asked_for() -> None:
+    with FakeModel() as model:
+        until_leased(model)
+        (late,) = model.wait_for(*model.submit(pending(-1.0)))
+        assert not late.leased
+        until_leased(model)
+        (other_shape,) = model.wait_for(*model.submit(pending(group=7)))
+        assert not other_shape.leased
+        until_leased(model)
+        assert not any(batch.leased for batch in model.wait_for(*model.submit(pending(rows=2), pending())))
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_a_lease_dies_with_its_scheduler() -> None:
+    with FakeModel() as model:
+        until_leased(model)
+        signal_scheduler(signal.SIGKILL)
+        eventually(lambda: model.dispatcher._lease is None)
+        model.wait_for(*model.submit(pending(5_000.0)))
+        eventually(lambda: model.dispatcher._connected)
+        until_leased(model)
