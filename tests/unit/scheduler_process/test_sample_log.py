@@ -16,7 +16,7 @@ from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
 from backend.scheduler.state import Running, Source
-from backend.scheduler_process import sample_log
+from backend.scheduler_process import background_writer, sample_log
 from backend.scheduler_process.sample_log import VARIABLE, SampleLog
 from predictor.features import Neighbour, Own
 from predictor.samples import Sample, encode_sample, read_samples, sample_of
@@ -61,7 +61,7 @@ def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: 
     log = SampleLog(path)
     log.put(1, SAMPLE)
     log.put(2, SAMPLE)
-    eventually(lambda: log._queue.empty() and sum(log._lost.values()) == 2)
+    eventually(lambda: not len(log._writer) and sum(log._lost.values()) == 2)
     path.parent.mkdir()
     log.put(1, SAMPLE)
     log.close()
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.M
     log = SampleLog(path)
     log.put(1, SAMPLE)
     eventually(lambda: path.exists() and path.stat().st_size)
-    monkeypatch.setattr("backend.scheduler_process.sample_log.os.write", lambda fd, data: write(fd, data[:20]))
+    monkeypatch.setattr("backend.scheduler_process.background_writer.os.write", lambda fd, data: write(fd, data[:20]))
     log.put(1, SAMPLE)
     eventually(lambda: log._lost)
     monkeypatch.undo()
@@ -95,10 +95,9 @@ def test_a_disk_that_is_really_full_costs_samples_only() -> None:
 def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody reads: to open it waits for ever."""
     monkeypatch.setattr(sample_log, "MAX_QUEUED", 2)
-    monkeypatch.setattr(sample_log, "_CLOSE_S", 0.05)
+    monkeypatch.setattr(background_writer, "_CLOSE_S", 0.05)
     os.mkfifo(tmp_path / "samples.jsonl")
     log = SampleLog(tmp_path / "samples.jsonl")
-    monkeypatch.setattr(log._thread, "join", lambda **_: None)
     while log.take_lost(1) == 0:
         log.put(1, SAMPLE)
     log.close()
