@@ -105,6 +105,10 @@ class Scheduler:
         self._now_ns = 0
         self._batches = 0
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy of it observes nothing."""
+        return {**self.__dict__, "_observer": None}
+
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
         """Take one event of `source` and return what is to be done, in order."""
         if now_ns < self._now_ns:

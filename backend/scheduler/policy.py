@@ -56,6 +56,8 @@ class Policy:
 
     late_share_max: ClassVar[float] = LATE_SHARE_MAX
     preempts: ClassVar[bool] = True
+    forecast: type[Forecast] = Forecast
+    """What each decision asks; to explain decisions, one that takes notes."""
 
     def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
         self.predictor = predictor
@@ -89,7 +91,7 @@ class Policy:
             (source,) = sources.values()
             if len(source.queue) == 1:
                 return self._take_only(source)
-        forecast = Forecast(self, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
+        forecast = self.forecast(self, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)

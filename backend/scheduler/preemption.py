@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.launch_forecast import Choice
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batches import Going, Progress
 from backend.scheduler.state import Source
@@ -83,7 +83,7 @@ def overtake(
     if not yielding:
         return None
     free = sorted(_free(progress))
-    forecast = Forecast(policy, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
+    forecast = policy.forecast(policy, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
     for turn, source in enumerate(candidates):
         waits_ns = free[min(turn, len(free) - 1)].free_ns
@@ -150,7 +150,7 @@ def _before(
     policy: Policy, source: Source, head: Request, batch: _Yielding, progress: Progress, now_ns: int
 ) -> Choice | None:
     """As many requests of this model, from `head` on, as may go before that batch; None: none may."""
-    beside = Forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
+    beside = policy.forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
     timely = beside.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
     members = policy.members(timely, source, beside)
     count = beside.fitting(source, members) if head in members[:1] else 0

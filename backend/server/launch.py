@@ -21,7 +21,7 @@ from types import FrameType
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
-from backend.scheduler_process.scheduler_factory import scheduler_of_environment
+from backend.scheduler_process.scheduler_factory import scheduler_factory
 from backend.server import ports, processes
 from backend.server.assemble import CODE, assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
@@ -245,7 +245,7 @@ def _check_environment() -> None:
     """What only the scheduler's own log would tell."""
     check_path("the folder of isochrone", CODE)
     check_path("the folder of Python", sys.prefix)
-    scheduler_of_environment()
+    scheduler_factory()
     if samples := os.environ.get(SAMPLES):
         folder = Path(samples).expanduser().absolute().parent
         if not os.access(folder, os.W_OK | os.X_OK):

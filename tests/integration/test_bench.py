@@ -248,10 +248,10 @@ def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert variant.scheduler_of_environment() is Scheduler
+    assert variant.scheduler_factory() is Scheduler
     monkeypatch.setenv(variant.VARIABLE, "benchmarks.rivals:scheduler_by_name")
     monkeypatch.setenv(NAME_VARIABLE, "naive")
-    found = variant.scheduler_of_environment()(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
+    found = variant.scheduler_factory()(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
     assert isinstance(found.policy, LeastSlack)
     assert isinstance(found.policy.predictor, MovingAverage)
 
@@ -260,4 +260,4 @@ def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pyt
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv(variant.VARIABLE, named)
     with pytest.raises(ConfigError, match=f"ISOCHRONE_SCHEDULER must be module:function, got '{named}'"):
-        variant.scheduler_of_environment()
+        variant.scheduler_factory()
