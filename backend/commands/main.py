@@ -212,5 +212,19 @@ def trace(
     typer.echo(f"{run_trace(samples, out)} batches in {out}; open it at ui.perfetto.dev")
 
 
+@app.command()
+def explain(
+    log: Annotated[Path, typer.Argument(help="Events recorded with ISOCHRONE_EVENTS.")],
+    request: Annotated[str | None, typer.Option(help="Explain this one, such as 3.17, as the lists have it.")] = None,
+    model: Annotated[str | None, typer.Option(help="List this model's requests.")] = None,
+    at: Annotated[str | None, typer.Option(help="List requests around this time, such as 14:03:27.5.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why a request was launched, held, split, preempted or rejected; without options: an overview."""
+    from backend.commands.explain import ExplainOptions, run_explain  # noqa: PLC0415 - `serve` needs none of it
+
+    run_explain(ExplainOptions(log, request, model, at, json))
+
+
 if __name__ == "__main__":
     main()

@@ -118,10 +118,18 @@ class Departure(NamedTuple):
     at_ns: int
     logged: tuple[Command, ...]
     replayed: tuple[Command, ...]
+    refused: str | None
 
 
 class Observer(Protocol):
-    """Looks at a scheduler around each of its decisions."""
+    """Looks at a scheduler around its decisions."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing that follows matters: the replay may end."""
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether to look at this decision, which takes twice the time."""
 
     def before(self, scheduler: Scheduler, entry: Entry) -> None: ...
 
@@ -145,10 +153,8 @@ class Replay:
         Raises ConfigError where the checkpoint cannot be used. After a departure the rest is left.
         """
         scheduler = restored(stretch.checkpoint, self._packages)
-        if self._observer is not None:
-            scheduler.policy.forecast = partial(NotingForecast, partial(self._begin, scheduler))  # type: ignore[assignment]
         for entry in stretch.entries:
-            if not self._step(scheduler, entry):
+            if not self._step(scheduler, entry) or (self._observer is not None and self._observer.over):
                 break
         return scheduler
 
@@ -157,28 +163,30 @@ class Replay:
             with suppress(Exception):  # as it was when the log was written
                 _apply(scheduler, entry)
             return True
-        self._notes.clear()
-        if self._observer is not None:
-            self._observer.before(scheduler, entry)
-        refused = None
-        commands: tuple[Command, ...] = ()
+        observer = self._observer if self._observer is not None and self._observer.wants(entry) else None
+        if observer is not None:
+            self._notes.clear()
+            noting: Any = partial(NotingForecast, partial(self._begin, scheduler))
+            scheduler.policy.forecast = noting
+            observer.before(scheduler, entry)
+        same = self._decide(scheduler, entry)
+        if observer is not None and same:
+            observer.after(scheduler, entry, self._notes)
+        return same
+
+    def _decide(self, scheduler: Scheduler, entry: Handled | Left | Rejected) -> bool:
+        """Whether the decision is that of the log."""
+        commands, refused = list[Command](), None
         try:
-            commands = tuple(_apply(scheduler, entry))
+            commands = _apply(scheduler, entry)
         except Exception as error:
             refused = str(error)
         self.decisions += 1
-        same = commands == entry.commands
-        if not same:
-            departs = list(map(_decision, commands)) != list(map(_decision, entry.commands))
-            self.times_differ += not departs
-            if departs:
-                self.departures.append(Departure(entry.at_ns, entry.commands, commands))
-                return False
-        if refused != (entry.refused if isinstance(entry, Handled) else None):
-            self.departures.append(Departure(entry.at_ns, entry.commands, commands))
+        logged = entry.refused if isinstance(entry, Handled) else None
+        if refused != logged or list(map(_decision, commands)) != list(map(_decision, entry.commands)):
+            self.departures.append(Departure(entry.at_ns, entry.commands, tuple(commands), refused))
             return False
-        if self._observer is not None:
-            self._observer.after(scheduler, entry, self._notes)
+        self.times_differ += tuple(commands) != entry.commands
         return True
 
     def _begin(self, scheduler: Scheduler) -> Notes:

@@ -20,6 +20,7 @@ from types import FrameType
 
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
+from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
 from backend.scheduler_process.scheduler_factory import scheduler_factory
 from backend.server import ports, processes
@@ -210,7 +211,7 @@ def _environment(server: TritonServer) -> dict[str, str]:
         libraries.append(str(libpython_dir(libpython.soname, server.library_dirs)))
     # After the user's own entries: a container's CUDA compatibility folder must stay first.
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (env.get("LD_LIBRARY_PATH"), *dict.fromkeys(libraries))))
-    for variable in (SAMPLES, RUNTIME_DIR):  # the server's processes run in folders of their own
+    for variable in (SAMPLES, EVENTS, RUNTIME_DIR):  # the server's processes run in folders of their own
         if path := env.get(variable):
             env[variable] = str(Path(path).expanduser().absolute())
     return env
@@ -246,10 +247,11 @@ def _check_environment() -> None:
     check_path("the folder of isochrone", CODE)
     check_path("the folder of Python", sys.prefix)
     scheduler_factory()
-    if samples := os.environ.get(SAMPLES):
-        folder = Path(samples).expanduser().absolute().parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"{SAMPLES} is '{samples}', but nothing can be written to '{folder}'")
+    for variable in (SAMPLES, EVENTS):
+        if named := os.environ.get(variable):
+            folder = Path(named).expanduser().absolute().parent
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(f"{variable} is '{named}', but nothing can be written to '{folder}'")
 
 
 def _check_extra(extra: Sequence[str]) -> None:
