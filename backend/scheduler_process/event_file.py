@@ -87,6 +87,7 @@ class Saved(_Line, frozen=True, tag="save"):
 
 
 Entry = Handled | Left | Rejected | Trained | Saved
+_BEGINS = "the log begins there"
 encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Checkpoint | Entry] = msgspec.json.Decoder(Checkpoint | Entry).decode
 
@@ -106,30 +107,27 @@ def read_stretches(path: Path) -> Iterator[Stretch]:
     Raises ConfigError on a file that cannot be read or is no event log.
     """
     current: Stretch | None = None
-    gap: str | None = "the log begins there"
+    gap: str | None = _BEGINS
+    found = 0
     for where, line in _lines(path):
+        if current is not None and isinstance(line, str | Checkpoint):
+            found += 1
+            yield current
         if isinstance(line, str):
-            if current is None and where.endswith("line 1") and not older(path).exists():
-                raise ConfigError(f"'{path}' is no event log: {where} {line}")
-            if current is not None:
-                yield current
             current, gap = None, f"{where} {line}"
         elif isinstance(line, Checkpoint):
-            if current is not None:
-                yield current
-                gap = _gap(current.checkpoint, line)
-            elif line.lost:
-                gap = _gap(None, line)
-            current, gap = Stretch(line, [], gap), None
+            current, gap = Stretch(line, [], gap or _gap(current, line)), None
         elif current is not None:
             current.entries.append(line)
-    if current is None:
-        raise ConfigError(f"'{path}' is no event log that can be replayed: it has no checkpoint")
-    yield current
+    if current is not None:
+        yield current
+    elif not found:
+        why = "it has no checkpoint" if gap in (None, _BEGINS) else gap
+        raise ConfigError(f"'{path}' is no event log that can be replayed: {why}")
 
 
-def _gap(before: Checkpoint | None, found: Checkpoint) -> str | None:
-    if before is not None and before.origin.pid != found.origin.pid:
+def _gap(before: Stretch | None, found: Checkpoint) -> str | None:
+    if before is not None and before.checkpoint.origin.pid != found.origin.pid:
         return "another scheduler's process began there"
     return f"{found.lost} lines could not be written before that" if found.lost else None
 
@@ -146,7 +144,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Checkpoint | Entry | str]]:
                 while data := opened.readline(MAX_LINE_BYTES + 1):
                     number += 1
                     yield f"{file.name}, line {number}", _parse(data)
-                    while len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
+                    while data and not data.endswith(b"\n"):  # the rest of one that is too long
                         data = opened.readline(MAX_LINE_BYTES)
         except OSError as error:
             raise ConfigError(f"'{file}' cannot be read: {error.strerror}") from None

@@ -14,7 +14,7 @@ from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Cancel, Command, Finish, Launch, Preempted, Reject, Request, Take
 from backend.scheduler.state import BatchKey, Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Saved, Trained, read_stretches
-from backend.scheduler_process.replay import Notes, Replay
+from backend.scheduler_process.replay import Harm, Notes, Replay
 from backend.scheduler_process.request_index import Record, packages_of
 
 WAITS_MAX = 64
@@ -353,17 +353,17 @@ class _Watcher:
             elif notes is not None and notes.can_wait.get(key):
                 wait.reason = "can wait"
             return wait
+        wait.reason = "not looked at"
         if notes is None:
-            wait.reason = "not looked at"
-        elif key in notes.untimely:
+            return wait
+        members, _ = notes.members.get(self._source, ((), 0))
+        if key in notes.untimely and self._request not in members:
             wait.reason, wait.late_ns = "too late", round(notes.untimely[key])
         elif self._source in notes.better_later:
             wait.reason = "better later"
         elif notes.harms.get(self._source):
             wait.reason = "harm"
-            wait.harmed = [_harmed(scheduler, harm.key, harm.late_ns) for harm in notes.harms[self._source]]
-        else:
-            wait.reason = "not looked at"
+            wait.harmed = [_harmed(scheduler, harm) for harm in notes.harms[self._source]]
         return wait
 
 
@@ -409,6 +409,6 @@ def _running(scheduler: Scheduler, now_ns: int, but: set[BatchKey]) -> list[Batc
     return found
 
 
-def _harmed(scheduler: Scheduler, key: BatchKey, late_ns: float) -> Harmed:
-    batch = scheduler.running[key]
-    return Harmed(scheduler.sources[key[0]].join.model, batch.rows, batch.lane, round(late_ns))
+def _harmed(scheduler: Scheduler, harm: Harm) -> Harmed:
+    batch = scheduler.running[harm.key]
+    return Harmed(scheduler.sources[harm.key[0]].join.model, batch.rows, batch.lane, round(harm.late_ns))

@@ -89,6 +89,8 @@ class _Encoder:
             return _array(found)
         if kind in _CONTAINERS:
             parts = (part for item in found.items() for part in item) if kind is dict else found
+            if kind is set:  # whose order is none
+                parts = sorted(found, key=repr)
             head = [kind.__name__, found.maxlen] if kind is deque else [kind.__name__]
         elif isinstance(found, tuple | msgspec.Struct):
             parts = found if isinstance(found, tuple) else (getattr(found, name) for name in found.__struct_fields__)

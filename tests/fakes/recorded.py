@@ -36,11 +36,13 @@ _SLOS_MS = (None, 12.0, 25.0, 40.0, 80.0, 200.0)
 
 
 class Recorded:
-    """Lanes share cores. Its models' processes come and go, send requests, run batches, use leases, cancel."""
+    """Four lanes share two cores unless a test says otherwise. In `run` its models' processes come and go, send
+    requests, run batches, use leases, cancel.
+    """
 
-    def __init__(self, path: Path, seed: int = 1, lanes: int = 4, cores: int = 2, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, path: Path, seed: int = 1, core: Scheduler | None = None, max_bytes: int = MAX_BYTES) -> None:
         self._random = Random(seed)
-        self.core = Scheduler(lanes, cores=cores)
+        self.core = core or Scheduler(4, cores=2)
         self.log = EventLog(path, ORIGIN, max_bytes)
         self.now_ns = START_NS
         self.seen: Counter[str] = Counter()
@@ -61,6 +63,10 @@ class Recorded:
     ) -> None:
         self.log.close()
         self.core.check_invariants()
+
+    def at(self, now_ms: float) -> Recorded:
+        self.now_ns = START_NS + round(now_ms * MS)
+        return self
 
     def run(self, events: int) -> None:
         """So many random events."""
