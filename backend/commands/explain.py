@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
-from math import isfinite
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from backend.scheduler_process.request_index import Counts, Record, RequestIndex
 _WORST = 10
 _AROUND = 20
 _MS = 1e6
+_SECONDS_MAX = 2**33
 
 
 @dataclass(frozen=True)
@@ -130,22 +131,17 @@ def _instant_ns(text: str, day_ns: int) -> int:
     """Unix time in nanoseconds. text: seconds of it, an ISO date and time, or a time of the log's last day; without a
     zone they are this machine's.
     """
-    try:
-        if isfinite(seconds := float(text)):
+    with suppress(ValueError, OverflowError):
+        if 0.0 <= (seconds := float(text)) < _SECONDS_MAX:
             return round(seconds * 1e9)
-    except ValueError:
-        pass
-    try:
-        at = time.fromisoformat(text)
-        moment = datetime.combine(datetime.fromtimestamp(day_ns / 1e9).date(), at)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ConfigError(
-                f"--at must be a time such as 14:03:27.5, 2026-01-31T14:03:27 or seconds of Unix time, got '{text}'"
-            ) from None
-    return round(moment.timestamp() * 1e9)
+    with suppress(ValueError, OverflowError):
+        day = datetime.fromtimestamp(day_ns / 1e9).date()
+        return round(datetime.combine(day, time.fromisoformat(text)).timestamp() * 1e9)
+    with suppress(ValueError, OverflowError):
+        return round(datetime.fromisoformat(text).timestamp() * 1e9)
+    raise ConfigError(
+        f"--at must be a time such as 14:03:27.5, 2026-01-31T14:03:27 or seconds of Unix time, got '{text}'"
+    )
 
 
 def _row(record: Record) -> _Row:

@@ -43,6 +43,8 @@ class Origin(msgspec.Struct, frozen=True):
     cores: int | None
     scheduler: str | None
     pid: int
+    started_ns: int
+    """Unix time; with the process id it tells one process from all others."""
 
 
 class Checkpoint(_Line, frozen=True, tag="checkpoint"):
@@ -127,7 +129,7 @@ def read_stretches(path: Path) -> Iterator[Stretch]:
 
 
 def _gap(before: Stretch | None, found: Checkpoint) -> str | None:
-    if before is not None and before.checkpoint.origin.pid != found.origin.pid:
+    if before is not None and before.checkpoint.origin != found.origin:
         return "another scheduler's process began there"
     return f"{found.lost} lines could not be written before that" if found.lost else None
 

@@ -194,7 +194,8 @@ def event_log_of_environment(device: str, lanes: int, cores: int | None) -> Even
         version = importlib.metadata.version("isochrone")
     except importlib.metadata.PackageNotFoundError:  # installed by copying
         version = "unknown"
-    origin = Origin(version, device, lanes, cores, os.environ.get(SCHEDULER) or None, os.getpid())
+    scheduler = os.environ.get(SCHEDULER) or None
+    origin = Origin(version, device, lanes, cores, scheduler, os.getpid(), time.time_ns())
     try:
         return EventLog(path, origin)
     except BlockingIOError:

@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 
+from msgspec.structs import replace
+
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
     Adopt,
@@ -30,7 +32,7 @@ from backend.scheduler_process.event_file import Handled, Left, Origin, Rejected
 from backend.scheduler_process.event_log import MAX_BYTES, EventLog
 from tests.fakes.builders import MS, START_NS, join, profile
 
-ORIGIN = Origin("0.0.0", "cpu", 4, 2, None, 1)
+ORIGIN = Origin("0.0.0", "cpu", 4, 2, None, 1, 0)
 _PROFILES = (profile(8.0, 0.6, 0.3, 0.5), profile(3.0, 0.9, 0.2, 0.8), profile(20.0, 0.3, 0.1, 0.9), profile(5.0))
 _SLOS_MS = (None, 12.0, 25.0, 40.0, 80.0, 200.0)
 
@@ -40,10 +42,17 @@ class Recorded:
     requests, run batches, use leases, cancel.
     """
 
-    def __init__(self, path: Path, seed: int = 1, core: Scheduler | None = None, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seed: int = 1,
+        core: Scheduler | None = None,
+        max_bytes: int = MAX_BYTES,
+        started_ns: int = 0,
+    ) -> None:
         self._random = Random(seed)
         self.core = core or Scheduler(4, cores=2)
-        self.log = EventLog(path, ORIGIN, max_bytes)
+        self.log = EventLog(path, replace(ORIGIN, started_ns=started_ns), max_bytes)
         self.now_ns = START_NS
         self.seen: Counter[str] = Counter()
         self.launches: dict[tuple[int, int], Launch] = {}
