@@ -95,8 +95,7 @@ _decode: Callable[[bytes], Checkpoint | Entry] = msgspec.json.Decoder(Checkpoint
 
 
 class Stretch(NamedTuple):
-    """What can be replayed in one go. gap: why nothing is known of the time before it; None: it goes on from the last
-    one."""
+    """Lines that can be replayed in one go. gap: why nothing is known of the time before; None: it follows the last."""
 
     checkpoint: Checkpoint
     entries: list[Entry]

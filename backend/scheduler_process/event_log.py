@@ -77,7 +77,7 @@ class EventLog:
             self._lost += 1
 
     def checkpoint_due(self, now_ns: int) -> bool:
-        """Whether the file is full, or lines were lost a while ago and there is room for others."""
+        """True where the file is full, or lines were lost a while ago and there is room for others."""
         if self._complete and self._failed != self._checkpoints:
             return self._full == self._checkpoints
         return now_ns >= self._checkpoint_ns + _RETRY_NS and len(self._writer) <= MAX_QUEUED // 2

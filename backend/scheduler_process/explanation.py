@@ -138,7 +138,7 @@ class Explanation(msgspec.Struct):
     request: Request
     clock_ns: int
     arrived_ns: int | None = None
-    """When the scheduler knew of it, soon after its `arrival_ns`; None: before what the log holds."""
+    """Time at which the scheduler knew of it, soon after its `arrival_ns`; None: before what the log holds."""
     waiting: dict[str, int] = {}
     running: list[Batch] = []
     waits: list[Wait] = []
@@ -186,7 +186,7 @@ class _Watcher:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more can become of it."""
+        """True where nothing more can become of it."""
         found = self.found
         return (found.finished or found.rejected or found.cancelled_ns or found.gone_ns) is not None
 

@@ -54,7 +54,7 @@ class Notes:
     better_later: set[int] = field(default_factory=set)
     """Sources whose batch misses its deadline now but makes it at the next finish."""
     can_wait: dict[RequestKey, bool] = field(default_factory=dict)
-    """Whether it makes its deadline on the first lane that becomes free."""
+    """True of a request that makes its deadline on the first lane that becomes free."""
 
 
 class NotingForecast(Forecast):
@@ -129,7 +129,7 @@ class Observer(Protocol):
         """Nothing that follows matters: the replay may end."""
 
     def wants(self, entry: Entry) -> bool:
-        """Whether to look at this decision, which takes twice the time."""
+        """Says whether to look at this decision, which takes twice the time."""
 
     def before(self, scheduler: Scheduler, entry: Entry) -> None: ...
 
@@ -175,7 +175,7 @@ class Replay:
         return same
 
     def _decide(self, scheduler: Scheduler, entry: Handled | Left | Rejected) -> bool:
-        """Whether the decision is that of the log."""
+        """Repeat a decision; True where it is that of the log."""
         commands, refused = list[Command](), None
         try:
             commands = _apply(scheduler, entry)

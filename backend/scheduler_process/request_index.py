@@ -30,7 +30,7 @@ class Record(msgspec.Struct):
     outcome: Outcome = "waits"
     launched_ns: int | None = None
     ended_ns: int | None = None
-    """When its batch finished, or it was rejected or given up."""
+    """Time at which its batch finished, or it was rejected or given up."""
 
     @property
     def number(self) -> str:
@@ -46,7 +46,7 @@ class Record(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
-    """Of one model, or of all. held: batches that had to wait though a lane was free, once each."""
+    """Numbers of one model. held: batches that had to wait though a lane was free, once each; late: requests."""
 
     requests: int = 0
     launched: int = 0

@@ -20,14 +20,13 @@ import numpy as np
 _PACKAGES = ("backend.scheduler", "predictor")
 _DTYPES = ("float64", "float32", "int64", "bool")
 _CONTAINERS = (list, tuple, set, deque, dict)
-_INT_MAX = 2**63
 _PAUSE_EVERY = 256
 """Values between two pauses."""
 
 Value = Any
-"""None, a bool, a str, an int of 64 bits, a finite float, or a list of a kind and what belongs to it, in order:
+"""None, a bool, an int, a str, a finite float, or a list of a kind and what belongs to it, in order:
 
-#: number of an object that came before. int, float: text of one that JSON cannot hold. list, tuple, set: the items.
+#: number of an object that came before. float: text of one that JSON cannot hold. list, tuple, set: the items.
 deque: maxlen, items. dict: keys and values by turns. array: dtype, order, shape, base64. object: class, names and
 values by turns. record (a named tuple or a struct): class, values. A class is a number among `classes`.
 """
@@ -70,10 +69,8 @@ class _Encoder:
         if self._left <= 0:
             self._left = _PAUSE_EVERY
             self._pause()
-        if found is None or isinstance(found, bool | str):
+        if found is None or isinstance(found, bool | int | str):
             return found
-        if isinstance(found, int):
-            return found if -_INT_MAX <= found < _INT_MAX else ["int", str(found)]
         if isinstance(found, float):
             return float(found) if isfinite(found) else ["float", str(found)]
         if id(found) in self._numbers:  # all that is numbered is kept alive by the root
@@ -121,8 +118,6 @@ class _Decoder:
         kind, *rest = found
         if kind == "#":
             return self._objects[rest[0]]
-        if kind == "int":
-            return int(rest[0])
         if kind == "float":
             return float(rest[0])
         number = len(self._objects)

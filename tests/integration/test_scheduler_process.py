@@ -1,4 +1,4 @@
-"""The scheduler's process: whom it lets in, what it keeps when it ends, and that it is the only one."""
+"""The scheduler's process: connections it accepts and refuses, state it keeps, and that it is the only one."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_a_connection_that_says_nothing_disturbs_nobody(model: FakeModel) -> Non
     assert decided_by_a_scheduler(model)
 
 
-def test_a_question_is_answered(model: FakeModel) -> None:
+def test_a_ping_is_answered(model: FakeModel) -> None:
     with connected() as connection:
         assert isinstance(reply_to(connection, encode(_JOIN)), Welcome)
         assert isinstance(reply_to(connection, encode(Ping())), Decided)
     assert decided_by_a_scheduler(model)
 
 
-def test_whoever_comes_at_once_meets_one_scheduler() -> None:
+def test_connections_at_the_same_time_meet_one_scheduler() -> None:
     device, connections = "gpu-7", []
 
     def connect() -> None:
@@ -132,7 +132,7 @@ def test_whoever_comes_at_once_meets_one_scheduler() -> None:
         connection.close()
 
 
-def test_what_is_late_is_rejected_though_nothing_happens() -> None:
+def test_a_late_request_is_rejected_though_nothing_happens() -> None:
     with FakeModel(rejects=True) as model:
         model.fill()
         (request,) = model.submit(pending(50.0))

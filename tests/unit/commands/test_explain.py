@@ -29,7 +29,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     def ran(*options: object) -> str:
-        """What is printed; of a failure, the sentence."""
+        """Returns the printed text; of a failure, the sentence."""
         monkeypatch.setattr("sys.argv", ["isochrone", "explain", *map(str, options)])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -170,7 +170,7 @@ def test_a_process_that_leaves_and_a_client_that_cancels_are_told(tmp_path: Path
 def overload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorded, Path]]:
     path = tmp_path_factory.mktemp("log") / "events"
     with Recorded(path, seed=3) as made:
-        made.run(9_000)
+        made.run(6_000)
     yield made, path
 
 
@@ -178,7 +178,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
     made, path = overload
     index = RequestIndex(path)
     (stretch,) = read_stretches(path)
-    chosen = Random(1).sample([r for r in index.requests if r.outcome != "waits"], 25)
+    chosen = Random(1).sample([r for r in index.requests if r.outcome != "waits"], 16)
     for record in chosen:
         found = explain(path, record)
         key, id_ = record.source, record.request.id

@@ -1,4 +1,4 @@
-"""What was learned outlives the scheduler's process."""
+"""Training between decisions, whose results outlive the scheduler's process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of finished batches: what the scheduler's process writes, and that a disk's trouble reaches no launch."""
+"""Samples of finished batches as the scheduler's process writes them; a disk's trouble reaches no launch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fakes.fake_model import FakeModel, eventually, pending
 SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [Neighbour("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_samples_come_back_as_they_were_written(tmp_path: Path) -> None:
     log = SampleLog(tmp_path / "samples.jsonl")
     for _ in range(3):
         log.put(1, SAMPLE)
@@ -44,7 +44,7 @@ def test_a_sample_tells_whether_the_device_was_throttled(tmp_path: Path) -> None
     assert [s.throttled for s in read_samples(tmp_path / "samples.jsonl").samples] == [True, False, None]
 
 
-def test_the_files_are_bounded(tmp_path: Path) -> None:
+def test_sample_files_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     log = SampleLog(path, max_bytes=2_000)
     for _ in range(200):
@@ -56,7 +56,7 @@ def test_the_files_are_bounded(tmp_path: Path) -> None:
         assert all(sample == SAMPLE for sample in read_samples(file).samples)
 
 
-def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_written_are_counted_and_later_ones_written(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "samples.jsonl"
     log = SampleLog(path)
     log.put(1, SAMPLE)
@@ -69,7 +69,7 @@ def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: 
     assert len(read_samples(path).samples) == 1
 
 
-def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_broken_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "samples.jsonl"
     write = os.write
     log = SampleLog(path)
@@ -92,7 +92,7 @@ def test_a_disk_that_is_really_full_costs_samples_only() -> None:
     assert log.take_lost(1) == 1
 
 
-def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_hangs_does_not_keep_the_sample_log_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody reads: to open it waits for ever."""
     monkeypatch.setattr(sample_log, "MAX_QUEUED", 2)
     monkeypatch.setattr(background_writer, "_CLOSE_S", 0.05)
@@ -153,7 +153,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
         assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in still} == {(0, 0, 0, 0)}
 
 
-def test_batches_become_a_timeline(tmp_path: Path) -> None:
+def test_samples_become_a_timeline(tmp_path: Path) -> None:
     """Perfetto wants microseconds; a process per device, a thread per lane."""
     neighbour = Neighbour("n", 1, load(1.0), 0.0, 0.5)
     samples = [
@@ -178,7 +178,7 @@ def test_batches_become_a_timeline(tmp_path: Path) -> None:
     assert "predicted_ms" not in second["args"]
 
 
-def test_transfers_are_slices_before_and_after_the_execution(tmp_path: Path) -> None:
+def test_transfers_are_slices_of_the_timeline_before_and_after_the_execution(tmp_path: Path) -> None:
     moved = replace(
         sample_of(Own("m", 2, load(3.0)), [], "1", "gpu-0", 7 * MS, 4 * MS),
         transfer_in_ns=2 * MS,
@@ -200,7 +200,7 @@ def test_transfers_are_slices_before_and_after_the_execution(tmp_path: Path) -> 
     assert slices[2]["args"] == {"measured_ms": 1, "predicted_ms": 0.5, "bytes": 500}
 
 
-def test_no_timeline_of_nothing(tmp_path: Path) -> None:
+def test_a_timeline_of_no_samples_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ConfigError, match="empty has no samples: it is empty"):
         run_trace(tmp_path / "empty", tmp_path / "out")
