@@ -17,7 +17,7 @@ from rich.table import Table
 from backend.commands.explanation_words import clock, words
 from backend.commands.progress_bar import console
 from backend.errors import ConfigError
-from backend.scheduler_process.explanation import explain
+from backend.scheduler_process.explainer import explain
 from backend.scheduler_process.request_index import Counts, Record, RequestIndex
 
 _WORST = 10

@@ -196,13 +196,14 @@ class Replay:
 
 
 def restored(checkpoint: Checkpoint, packages: tuple[str, ...] = ()) -> Scheduler:
-    """The scheduler as it was then. Raises ConfigError."""
+    """The scheduler as it was then, and sound. Raises ConfigError."""
     try:
         found = snapshot.decode(msgspec.json.decode(checkpoint.state, type=snapshot.Snapshot), packages)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigError(f"the event log's checkpoint cannot be used: {error}") from None
-    if not isinstance(found, Scheduler):
-        raise ConfigError("the event log's checkpoint cannot be used: it is not of a scheduler")
+        if not isinstance(found, Scheduler):
+            raise ValueError("it is not of a scheduler")
+        found.check_invariants()
+    except Exception as error:  # whatever a file may hold
+        raise ConfigError(f"the event log's checkpoint cannot be used: {error or 'its parts disagree'}") from None
     return found
 
 

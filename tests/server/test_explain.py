@@ -34,8 +34,9 @@ max_batch_size: 4
 parameters {{ key: "device_lanes" value {{ string_value: "2" }} }}
 parameters {{ key: "on_miss" value {{ string_value: "{on_miss}" }} }}
 """
-EACH = 400
-GAP_S = 0.002
+BURSTS, EACH = 10, 40
+"""Requests to each model in a burst, which two lanes serve in some 50 ms."""
+GAP_S = 0.1
 ANSWERED_WITHIN_S = 60.0
 
 
@@ -71,23 +72,24 @@ class Overload:
 @pytest.fixture(scope="module")
 def overload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Overload]:
     folder = tmp_path_factory.mktemp("overload")
-    made, model = Overload(folder), mlp(depth=4, hidden=1536)
+    made, model = Overload(folder), mlp(depth=8, hidden=1536)
     for name, on_miss in MODELS.items():
         write_model(folder / "models", name, model, CONFIG.format(on_miss=on_miss))
     env = {EVENTS: str(made.events), SAMPLES: str(folder / "samples.jsonl")}
     with EmbeddedServer(folder / "models", env=env) as server:
         _ask(server, made)
-        total = EACH * len(MODELS)
-        eventually(lambda: sum(_outcomes(server).values()) == total)
+        eventually(lambda: sum(_outcomes(server).values()) == len(made.asked))
         made.outcomes = _outcomes(server)
     yield made
 
 
 def _ask(server: EmbeddedServer, made: Overload) -> None:
-    """Both models by turns, sooner than two lanes can serve, whatever the answers."""
+    """Both models by turns, in bursts, whatever the answers."""
     client, random = triton_grpc.InferenceServerClient(server.grpc_url), Random(1)
     x, answers = np.ones((1, 16), np.float32), threading.Semaphore(0)
-    for i in range(EACH * len(MODELS)):
+    for i in range(BURSTS * EACH * len(MODELS)):
+        if i % (EACH * len(MODELS)) == 0:
+            time.sleep(GAP_S)
         slo_us = 1_000 * random.choice((15, 40, 120)) + i
         asked = made.asked[slo_us] = Asked([*MODELS][i % len(MODELS)], slo_us / 1e3, time.monotonic())
         client.async_infer(
@@ -97,7 +99,6 @@ def _ask(server: EmbeddedServer, made: Overload) -> None:
             parameters={"slo_ms": asked.slo_ms},
             client_timeout=ANSWERED_WITHIN_S,
         )
-        time.sleep(GAP_S)
     for _ in made.asked:
         assert answers.acquire(timeout=ANSWERED_WITHIN_S)
     client.close()
@@ -144,8 +145,9 @@ def test_the_log_has_every_request_and_what_the_client_got(overload: Overload) -
         asked = asked_of(overload, record)
         assert asked.model == record.model
         assert bool(asked.error) == (record.outcome == "rejected"), asked.error
-        assert record.ended_ns is not None
-        assert record.ended_ns - record.request.arrival_ns <= (asked.answered_s - asked.sent_s) * 1e9
+        decided_ns = record.launched_ns or record.ended_ns
+        assert decided_ns is not None
+        assert 0 <= decided_ns - record.request.arrival_ns <= (asked.answered_s - asked.sent_s) * 1e9
 
 
 def test_ten_explanations_agree_with_the_samples_and_the_client(

@@ -5,6 +5,7 @@ The predictor knows its prior only: a heavy neighbour adds 0.6 to a slowdown, an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 from backend.commands.explanation_words import words
+from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Cancel, Finish, Launch, Take
-from backend.scheduler_process import explanation
+from backend.scheduler_process import explainer
 from backend.scheduler_process.event_file import Handled, Left, Rejected, read_stretches
-from backend.scheduler_process.explanation import Explanation, Harmed, explain
+from backend.scheduler_process.explainer import explain
+from backend.scheduler_process.explanation import Explanation, Harmed
 from backend.scheduler_process.request_index import RequestIndex
 from predictor.learners.linear import Rls
 from tests.fakes.builders import MS, START_NS, join, only_launch, profile
@@ -283,7 +286,7 @@ def test_a_gap_is_said_and_the_log_goes_on_after_it(tmp_path: Path, monkeypatch:
 
 
 def test_reasons_are_bounded_however_long_a_request_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explanation, "WAITS_MAX", 1)
+    monkeypatch.setattr(explainer, "WAITS_MAX", 1)
     with device(tmp_path / "events", lanes=1) as made:
         made.arrive(LIGHT_MODEL, made.request(100.0))
         made.at(1).arrive(HEAVY_MODEL, made.request(20.0))
@@ -292,3 +295,38 @@ def test_reasons_are_bounded_however_long_a_request_waits(tmp_path: Path, monkey
     found, _ = explained(tmp_path / "events", "2.2")
     (wait,) = found.waits  # of two: "lanes", and "late" from 11 ms on
     assert wait.until_ns == START_NS + 29 * MS
+
+
+_WRONG: tuple[object, ...] = (None, -1, 2**70, 1e308, "x", [], ["list"], ["#", 7], ["object", 3], ["dict"], True)
+
+
+def _parts(value: object) -> Iterator[tuple[list[object], int]]:
+    """Every place in a checkpoint's state, the arrays' insides excepted."""
+    if isinstance(value, list) and value[:1] != ["array"]:
+        for i, part in enumerate(value):
+            yield value, i
+            yield from _parts(part)
+
+
+def test_a_checkpoint_with_a_wrong_part_is_explained_or_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    with Recorded(path, seed=4) as made:
+        made.run(600)
+        made.log.checkpoint(made.core, made.now_ns)
+        made.run(60)
+    number = RequestIndex(path).requests[-1].number
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]
+    random, refused = Random(1), 0
+    for _ in range(30):
+        checkpoint = json.loads(lines[at])
+        places = [*_parts(checkpoint["state"]["root"])]
+        for where, i in random.sample(places, random.choice((1, 3))):
+            where[i] = random.choice(_WRONG)
+        path.write_bytes(json.dumps(checkpoint).encode() + b"\n" + b"".join(lines[at + 1 :]))
+        try:
+            explained(path, number)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 5
