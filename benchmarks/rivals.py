@@ -132,7 +132,8 @@ class EarliestDeadline(Policy):
 
     def _takes_ns(self, source: Source, rows: int, group: int, sums: Sums) -> float:
         own = source.own(rows, group)
-        return own.load.solo_ns * self.response(source.id, own).slowdown(sums) + self.overhead_ns
+        slowdown = self.latency.slowdown_function(source.id, own).slowdown(sums)
+        return own.load.solo_ns * slowdown + self.latency.overhead_ns
 
 
 class LeastSlack(EarliestDeadline):

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import NamedTuple
-
-from msgspec.structs import replace
 
 from backend.scheduler.backlog import Backlog
-from backend.scheduler.device_state import Occupancy, Suffered
+from backend.scheduler.device_state import Occupancy
+from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.launch_forecast import Choice
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
@@ -37,20 +35,12 @@ from backend.scheduler.policy import Policy
 from backend.scheduler.state import Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.co_runners import Stay
-from predictor.features import Neighbour, Own, Sums, exposure
+from predictor.features import Neighbour
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
-from predictor.link_sharing import Span
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NOTHING, Cargo, Transfers, Work
+from predictor.transfers import NOTHING, Transfers, Work
 
-_OVERHEAD_WEIGHT = 0.05
-"""Of the newest batch in the moving average of the time around an execution."""
-_MORE_OVERHEAD_NS = 10_000_000
-"""Above the average counts as so much: else one long pause would make every deadline look hopeless for a while."""
-_MAX_SLOWDOWN = 20.0
-"""What the predictor is taught at most."""
 _MAX_WAITING = 100_000
 """Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
 _MAX_ROWS = 2**31
@@ -63,15 +53,6 @@ class ProtocolError(Exception):
 Observer = Callable[[Source, Running, Finish, list[Neighbour]], None]
 """Told of each batch that ended well: whose it was, the batch, with its solo latency as known now, what it took, who
 ran beside its execution."""
-
-
-class _Ended(NamedTuple):
-    """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly; None: see `stay`."""
-
-    own: Own
-    stay: Stay
-    sums: Sums | None
-    slowdown: float
 
 
 class Scheduler:
@@ -97,11 +78,9 @@ class Scheduler:
         self.leases = LeaseDesk(self.lanes)
         self.sources: dict[int, Source] = {}
         self._backlog = Backlog()
-        self.policy = policy(predictor or Isochrone(), bound or UpperBound())
-        self.transfers = transfers or Transfers()
+        self.latency = LatencyModel(predictor or Isochrone(), bound or UpperBound(), transfers or Transfers())
+        self.policy = policy(self.latency)
         self._observer = observer
-        self._ended: list[_Ended] = []
-        self._revision = self.policy.predictor.revision
         self._now_ns = 0
         self._batches = 0
 
@@ -161,17 +140,10 @@ class Scheduler:
 
         Apart from `handle`, so that no launch waits for it.
         """
-        ended, self._ended = self._ended, []
-        predictor = self.policy.predictor
-        for own, stay, sums, slowdown in ended:
-            predictor.learn_one(own, exposure(own, stay.neighbours(), sums), slowdown)
-        if self.transfers.heard:  # whatever began before the oldest that runs was launched has ended, and told
-            self.transfers.settle(min((batch.launched_ns for batch in self.running.values()), default=inf))
-        if predictor.revision != self._revision:
-            self._revision = predictor.revision
-            self.policy.renew()
-            self.progress.renew(lambda key: self.policy.response(key[0], self.running[key].own))
-        return len(ended)
+        trained = self.latency.train(min((batch.launched_ns for batch in self.running.values()), default=inf))
+        if self.latency.renew():
+            self.progress.renew(lambda key: self.latency.slowdown_function(key[0], self.running[key].own))
+        return trained
 
     # Events
 
@@ -235,35 +207,10 @@ class Scheduler:
         batch, suffered = self.occupancy.end(key, now_ns)
         # What an adopted one suffered is not known either.
         if event.exec_ns is not None and batch.requests and suffered is not None:
-            sums: Sums | None
-            stay, sums = suffered
-            if event.transfer_in_ns or event.transfer_out_ns:
-                stay, sums = self._note_transfers(source, batch, event, stay), None
-            around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
-            if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
-                self.policy.bound.learn_one(event.exec_ns / batch.predicted_ns)
-            batch = self._learn_alone(source, batch, suffered, event.exec_ns, now_ns, alone=stay.alone)
-            self._note(batch, stay, sums, event.exec_ns, around_ns)
+            batch, stay = self.latency.observe(source, batch, event, suffered, now_ns)
             if self._observer is not None:
                 self._observer(source, batch, event, stay.neighbours())
         return batch
-
-    def _learn_alone(
-        self, source: Source, batch: Running, suffered: Suffered, exec_ns: int, now_ns: int, *, alone: bool
-    ) -> Running:
-        """What it took alone, or would have: from a batch that had company only as far as nothing better is known.
-
-        The batch, with its solo latency as known then: what is left of what it took is its neighbours' doing.
-        """
-        rows, group = batch.rows, batch.group
-        assert group is not None
-        if alone:
-            source.learn_alone(rows, group, exec_ns, now_ns)
-        elif source.solo.teaches(rows, group, exec_ns):
-            slowdown = self.policy.response(source.id, batch.own).slowdown(suffered.sums, suffered.stay.crowd)
-            source.learn_alone(rows, group, exec_ns / max(1.0, slowdown), now_ns)
-        own = source.own(rows, group)
-        return batch if own is batch.own else replace(batch, own=own)
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
         seen: set[int] = set()
@@ -308,26 +255,6 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
         self.leases.end(source.id)
 
-    def _note_transfers(self, source: Source, batch: Running, event: Finish, stay: Stay) -> Stay:
-        """Its inputs came first and its outputs last: what was between is its execution's."""
-        if source.cargo is None:
-            source.cargo = Cargo(self.transfers, batch.rows, event.bytes_in, event.bytes_out)
-        else:
-            source.cargo.learn_one(batch.rows, event.bytes_in, event.bytes_out)
-        begin_ns, end_ns = stay.since_ns, stay.until_ns
-        arrived_ns = min(end_ns, begin_ns + event.transfer_in_ns)
-        left_ns = max(begin_ns, end_ns - event.transfer_out_ns)
-        self.transfers.into.hear(event.bytes_in, Span(begin_ns, arrived_ns))
-        self.transfers.out.hear(event.bytes_out, Span(left_ns, end_ns))
-        return stay.between(arrived_ns, left_ns)
-
-    def _note(self, batch: Running, stay: Stay, sums: Sums | None, exec_ns: int, around_ns: int) -> None:
-        policy = self.policy
-        # A process that was stopped for a while tells nothing about interference.
-        self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
-        more_ns = min(around_ns - policy.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
-        policy.overhead_ns = max(0.0, policy.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
-
     # Launches
 
     def _decide(self, now_ns: int, ended: Running | None = None) -> list[Command]:
@@ -354,7 +281,7 @@ class Scheduler:
         if ended is None or self.running or len(ended.requests) != 1:
             return []
         assert ended.group is not None
-        return self.leases.offer(self.sources[ended.key[0]], ended.rows, ended.group, self.policy)
+        return self.leases.offer(self.sources[ended.key[0]], ended.rows, ended.group, self.latency)
 
     def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
         self._batches += 1
@@ -378,7 +305,7 @@ class Scheduler:
         )
         preempted = self._start(batch, source.work(batch.rows))
         holds, source.holds = source.holds, 0
-        bound_ns = round(choice.predicted_ns * self.policy.bound.multiplier)
+        bound_ns = round(choice.predicted_ns * self.latency.bound.multiplier)
         launch = Launch(
             source.id,
             self._batches,
@@ -395,7 +322,7 @@ class Scheduler:
         return [*preempted, launch]
 
     def _start(self, batch: Running, work: Work = NOTHING) -> list[Command]:
-        response = self.policy.response(batch.key[0], batch.own)
+        response = self.latency.slowdown_function(batch.key[0], batch.own)
         return [Preempted(*key) for key in self.occupancy.start(batch, response, work)]
 
     def check_invariants(self) -> None:

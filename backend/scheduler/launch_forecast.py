@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
+from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batches import MIN_SLOWDOWN, Going, Progress, column
 from backend.scheduler.state import BatchKey, Source
@@ -20,13 +21,6 @@ from backend.scheduler.transfer_forecast import Passage
 from predictor.features import Own, Sums, contribution
 from predictor.slowdown_function import Response, shared
 from predictor.workload import Load
-
-if TYPE_CHECKING:
-    from backend.scheduler.policy import Policy
-
-
-Kind = tuple[int, int, int]
-"""Of batches that differ in nothing that a forecast asks for: source, rows, solo latency, which differs by shape."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -52,10 +46,16 @@ class Forecast:
     """
 
     def __init__(
-        self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool, core: int | None = None
+        self,
+        latency: LatencyModel,
+        progress: Progress,
+        sums: Sums,
+        now_ns: int,
+        contended: bool,
+        core: int | None = None,
     ) -> None:
-        self._policy, self._progress, self._sums, self.now_ns = policy, progress, sums, now_ns
-        self._margin = policy.bound.multiplier
+        self._latency, self._progress, self._sums, self.now_ns = latency, progress, sums, now_ns
+        self._margin = latency.bound.multiplier
         self._shared = shared(sums)
         self._core, self._crowd = core, progress.crowd(core)
         self._slowdowns: dict[Kind, float] = {}
@@ -171,7 +171,7 @@ class Forecast:
 
     def _allowed(self, passages: Mapping[BatchKey, Passage]) -> list[float]:
         # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
-        around_ns, margin, now_ns = self._policy.overhead_ns, self._margin, self.now_ns
+        around_ns, margin, now_ns = self._latency.overhead_ns, self._margin, self.now_ns
         passing_ns = {key: passage.both_ns for key, passage in passages.items()}
         return [
             (batch.deadline_ns - now_ns - (around_ns + passing_ns.get(batch.key, 0.0))) / margin
@@ -215,7 +215,9 @@ class Forecast:
         kind = (source.id, own.batch_size, solo_ns)
         slowdown = self._slowdowns.get(kind)
         if slowdown is None:
-            slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums, self._crowd)
+            slowdown = self._latency.slowdown_function(source.id, own).slowdown_at(
+                self._shared, self._sums, self._crowd
+            )
             slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
             self._slowdowns[kind] = slowdown
         return solo_ns * slowdown
@@ -226,7 +228,7 @@ class Forecast:
 
     def _around_ns(self, source: Source, own: Own) -> float:
         """What a batch takes beside its execution: its transfers, and the learned cost."""
-        overhead_ns = self._policy.overhead_ns
+        overhead_ns = self._latency.overhead_ns
         if source.cargo is None:
             return overhead_ns
         _, passage = self._moves(source, own)
@@ -241,7 +243,7 @@ class Forecast:
         return self._moving[kind]
 
     def _response(self, choice: Choice) -> Response:
-        return self._policy.response(choice.source.id, choice.own)
+        return self._latency.slowdown_function(choice.source.id, choice.own)
 
 
 def _kind(choice: Choice) -> Kind:

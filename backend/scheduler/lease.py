@@ -7,8 +7,8 @@ the others still find a lane.
 
 from __future__ import annotations
 
+from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.messages import Command, Lease, Recall
-from backend.scheduler.policy import Policy
 from backend.scheduler.state import Lanes, Source
 
 STREAK = 4
@@ -46,21 +46,21 @@ class LeaseDesk:
         self._recalled = True
         return [Recall(self.current.source, self.current.lease)]
 
-    def offer(self, source: Source, rows: int, group: int, policy: Policy) -> list[Command]:
+    def offer(self, source: Source, rows: int, group: int, latency: LatencyModel) -> list[Command]:
         """Such a request left the device idle: give its model the lease, or renew it where times have changed."""
         self._in_a_row = self._in_a_row + 1 if self._last == source.id else 1
         self._last = source.id
         if self._in_a_row < self.streak or self._lanes.count < 2 or self._recalled:
             return []
         own, (in_ns, out_ns) = source.own(rows, group), map(round, source.work(rows))
-        predicted_ns = policy.alone_ns(source, own)
+        predicted_ns = latency.predicted_solo_ns(source, own)
         whole_ns = predicted_ns + in_ns + out_ns
         if self.current is not None and abs(whole_ns - _whole_ns(self.current)) <= _NEWS * whole_ns:
             return []
         lane = self._lanes.free() if self.current is None else self.current.lane
         assert lane is not None
         self._issued += 1
-        bound_ns = round(predicted_ns * policy.bound.multiplier)
+        bound_ns = round(predicted_ns * latency.bound.multiplier)
         solo_ns = own.load.solo_ns
         times = (solo_ns, predicted_ns, bound_ns, in_ns, out_ns)
         self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, group, *times)

@@ -13,16 +13,12 @@ from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast, Kind
+from backend.scheduler.latency_model import LatencyModel
+from backend.scheduler.launch_forecast import Choice, Forecast
 from backend.scheduler.messages import Request
 from backend.scheduler.preemption import Urgent, overtake
-from backend.scheduler.running_batches import MIN_SLOWDOWN
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
-from predictor.bound import UpperBound
-from predictor.features import NOBODY, Own
-from predictor.learners.learner import Forecaster
-from predictor.slowdown_function import Response
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
@@ -38,8 +34,6 @@ MAX_LOOKED_AT = 256
 MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
-_RESPONSES_MAX = 4096
-"""Looked up between two lessons of the predictor's: rows are the callers' choice."""
 
 
 class _Candidate(NamedTuple):
@@ -57,27 +51,9 @@ class Policy:
     late_share_max: ClassVar[float] = LATE_SHARE_MAX
     preempts: ClassVar[bool] = True
 
-    def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
-        self.predictor = predictor
-        self.bound = bound
-        self.overhead_ns = 0.0
-        """Learned: from launch to finish, less the execution itself and the transfers around it."""
+    def __init__(self, latency: LatencyModel) -> None:
+        self.latency = latency
         self._credit_ns = 0.0
-        self._responses: dict[Kind, Response] = {}
-
-    def response(self, source: int, own: Own) -> Response:
-        """The predictor's of a batch of this source, looked up once until `renew`."""
-        key = (source, own.batch_size, own.load.solo_ns)
-        known = self._responses.get(key)
-        if known is None:
-            if len(self._responses) >= _RESPONSES_MAX:
-                self._responses.clear()
-            known = self._responses[key] = self.predictor.response(own)
-        return known
-
-    def renew(self) -> None:
-        """The predictor has learned."""
-        self._responses.clear()
 
     def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
         """The next launch, on this lane, which is free, or None: what waits is held.
@@ -89,7 +65,7 @@ class Policy:
             (source,) = sources.values()
             if len(source.queue) == 1:
                 return self._take_only(source)
-        forecast = Forecast(self, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
+        forecast = Forecast(self.latency, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)
@@ -105,7 +81,7 @@ class Policy:
 
         waiting: of `sources`, those with requests that wait; occupancy: what runs, as of `now_ns`.
         """
-        return overtake(self, waiting, sources, occupancy, now_ns) if self.preempts else None
+        return overtake(self.latency, self.members, waiting, sources, occupancy, now_ns) if self.preempts else None
 
     def members(self, requests: Iterable[Request], source: Source, forecast: Forecast) -> tuple[Request, ...]:
         """From the first on, those that may share a batch with it, as large as it may grow."""
@@ -116,13 +92,8 @@ class Policy:
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
         own, (in_ns, out_ns) = source.own(request.rows, request.group), source.work(request.rows)
-        alone_ns = self.alone_ns(source, own)
+        alone_ns = self.latency.predicted_solo_ns(source, own)
         return Choice(source, (request,), own, alone_ns, "launch", round(in_ns), round(out_ns))
-
-    def alone_ns(self, source: Source, own: Own) -> int:
-        """The execution time predicted on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.response(source.id, own).slowdown(NOBODY))
-        return max(1, round(own.load.solo_ns * slowdown))
 
     def _choose_timely(
         self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: Forecast
@@ -222,7 +193,7 @@ class Policy:
         if not forecast.contended or most < 2:
             return most
         # Looked up: the overhead moves little, so it is taken in steps.
-        step = round(self.overhead_ns / _OVERHEAD_STEP_NS)
+        step = round(self.latency.overhead_ns / _OVERHEAD_STEP_NS)
         if source.knee is None or source.knee[0] != step:
             source.knee = (step, knee(source, step * _OVERHEAD_STEP_NS))
         return source.knee[1]

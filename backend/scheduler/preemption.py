@@ -7,20 +7,18 @@ it, so that none stands for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backend.scheduler.device_state import Occupancy
+from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.launch_forecast import Choice, Forecast
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batches import Going, Progress
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
-
-if TYPE_CHECKING:
-    from backend.scheduler.policy import Policy
 
 PATIENCE, PATIENCE_NS_MAX = 8.0, CLASS_NS
 """For so many times its predicted execution, at most for this long, a batch may stand still whatever becomes of it."""
@@ -31,6 +29,10 @@ _LOOKED_AT = 32
 """Waiting requests of one model."""
 _CANDIDATES = 2
 """Models."""
+
+
+FormBatch = Callable[[Iterable[Request], Source, Forecast], tuple[Request, ...]]
+"""`Policy.members`."""
 
 
 class Urgent(NamedTuple):
@@ -67,7 +69,12 @@ class _Free(NamedTuple):
 
 
 def overtake(
-    policy: Policy, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
+    latency: LatencyModel,
+    members: FormBatch,
+    waiting: Mapping[int, Source],
+    sources: Mapping[int, Source],
+    occupancy: Occupancy,
+    now_ns: int,
 ) -> Urgent | None:
     """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait.
 
@@ -79,11 +86,11 @@ def overtake(
     if not candidates:
         return None
     progress.set_pace()
-    yielding = _yielding(policy, sources, occupancy, now_ns)
+    yielding = _yielding(latency, sources, occupancy, now_ns)
     if not yielding:
         return None
     free = sorted(_free(progress))
-    forecast = Forecast(policy, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
+    forecast = Forecast(latency, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
     for turn, source in enumerate(candidates):
         waits_ns = free[min(turn, len(free) - 1)].free_ns
@@ -96,7 +103,7 @@ def overtake(
         for batch in yielding:
             if not batch.yields_to(head.priority, highest, solo_ns):
                 continue
-            if (choice := _before(policy, source, head, batch, progress, now_ns)) is not None:
+            if (choice := _before(latency, members, source, head, batch, progress, now_ns)) is not None:
                 return Urgent(choice, lanes.count + batch.lane)
     return None
 
@@ -117,7 +124,9 @@ def _takes_part(source: Source, lanes: int) -> bool:
     return join.interference_aware and lanes <= join.preemptible_lanes and source.cargo is None
 
 
-def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int) -> list[_Yielding]:
+def _yielding(
+    latency: LatencyModel, sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
+) -> list[_Yielding]:
     """Those with most time to spare first."""
     progress, count = occupancy.progress, occupancy.lanes.count
     places = {batch.key: (place, batch) for place, batch in enumerate(progress.batches)}
@@ -126,9 +135,9 @@ def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupanc
         if not running.requests or not _takes_part(sources[running.key[0]], count):
             continue
         place, going = places[running.key]
-        allowed_ns = going.deadline_ns - now_ns - policy.overhead_ns
+        allowed_ns = going.deadline_ns - now_ns - latency.overhead_ns
         takes_ns = going.remaining_ns * going.pace
-        spare_ns = max(0.0, allowed_ns / policy.bound.multiplier - takes_ns) if takes_ns <= allowed_ns else inf
+        spare_ns = max(0.0, allowed_ns / latency.bound.multiplier - takes_ns) if takes_ns <= allowed_ns else inf
         patient = now_ns < running.launched_ns + min(PATIENCE * running.predicted_ns, PATIENCE_NS_MAX)
         if patient or spare_ns < inf:
             found.append(_Yielding(running.lane, place, going, spare_ns, patient))
@@ -147,16 +156,22 @@ def _free(progress: Progress) -> list[_Free]:
 
 
 def _before(
-    policy: Policy, source: Source, head: Request, batch: _Yielding, progress: Progress, now_ns: int
+    latency: LatencyModel,
+    form: FormBatch,
+    source: Source,
+    head: Request,
+    batch: _Yielding,
+    progress: Progress,
+    now_ns: int,
 ) -> Choice | None:
     """As many requests of this model, from `head` on, as may go before that batch; None: none may."""
-    beside = Forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
+    beside = Forecast(latency, progress, progress.sums_without(batch.place), now_ns, contended=True)
     timely = beside.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
-    members = policy.members(timely, source, beside)
+    members = form(timely, source, beside)
     count = beside.fitting(source, members) if head in members[:1] else 0
     while count:
         choice = beside.choice(source, members[:count], len(members))
-        harmless = choice.predicted_ns + policy.overhead_ns <= batch.spare_ns
+        harmless = choice.predicted_ns + latency.overhead_ns <= batch.spare_ns
         if harmless or (batch.patient and _class(choice.requests) < batch.going.priority):
             return choice
         count //= 2

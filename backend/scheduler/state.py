@@ -48,9 +48,9 @@ class Source:
         """The load of such a batch, with the solo latency as learned."""
         return self.solo.own(rows, group).load
 
-    def learn_alone(self, rows: int, group: int, alone_ns: float, now_ns: int) -> None:
+    def learn_solo(self, rows: int, group: int, solo_ns: float, now_ns: int) -> None:
         """From what such a batch took, or would have taken, alone on the device."""
-        if self.solo.learn(rows, group, alone_ns, now_ns):
+        if self.solo.learn(rows, group, solo_ns, now_ns):
             self.knee = None
 
     def limit(self, max_batch_size: int) -> None:

@@ -51,7 +51,7 @@ class Device:
         self.core = Scheduler(
             lanes, lambda *told: self.beside.append(told[-1]), predictor=predictor or Rls(), cores=cores
         )
-        self.core.policy.bound.multiplier = 1.0
+        self.core.latency.bound.multiplier = 1.0
         self.now_ms = 0.0
         self._requests = 0
 

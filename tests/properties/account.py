@@ -267,7 +267,7 @@ class World:
         if not isinstance(event, Finish):
             return None
         batch, join = self.models[source].running[event.batch], self.models[source].join
-        return self.core.policy.response(source, Own(join.model, batch.rows, batch.load))
+        return self.core.latency.slowdown_function(source, Own(join.model, batch.rows, batch.load))
 
     def _measured(self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: Response) -> None:
         """What it tells of its latency alone: all of it, where nobody else was there."""

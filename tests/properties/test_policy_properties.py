@@ -102,11 +102,12 @@ class Watched(Policy):
         (yielding,) = [going for going in moving if going.key == key]
         company = [contribution(g.own.batch_size, g.own.load) for g in moving if g is not yielding]
         n, c, l2, d, solo, size = (sum(adds[k] for adds in company) for k in range(6))
-        pace = max(MIN_SLOWDOWN, self.response(key[0], yielding.own).slowdown((n, c, l2, d, solo, size)))
-        due_ns = yielding.deadline_ns - now_ns - self.overhead_ns
-        margin = self.bound.multiplier
+        function = self.latency.slowdown_function(key[0], yielding.own)
+        pace = max(MIN_SLOWDOWN, function.slowdown((n, c, l2, d, solo, size)))
+        due_ns = yielding.deadline_ns - now_ns - self.latency.overhead_ns
+        margin = self.latency.bound.multiplier
         alone_ns = yielding.remaining_ns * pace * margin
-        stands_ns = (urgent.choice.predicted_ns + self.overhead_ns) * margin
+        stands_ns = (urgent.choice.predicted_ns + self.latency.overhead_ns) * margin
         lower = min(r.priority for r in urgent.choice.requests) < yielding.priority
         assert lower or alone_ns > due_ns - ALMOST_NS or alone_ns + stands_ns <= due_ns + ALMOST_NS
 
@@ -138,7 +139,7 @@ class Watched(Policy):
             Batch(
                 going.remaining_ns,
                 NOBODY if going.front else contribution(going.own.batch_size, going.own.load),
-                self.response(going.key[0], going.own).slowdown,
+                self.latency.slowdown_function(going.key[0], going.own).slowdown,
                 going.core,
             )
             for going in self.progress.batches
@@ -146,14 +147,14 @@ class Watched(Policy):
         new = Batch(
             choice.load.solo_ns,
             contribution(choice.own.batch_size, choice.load),
-            self.response(choice.source.id, choice.own).slowdown,
+            self.latency.slowdown_function(choice.source.id, choice.own).slowdown,
             self.lane_core,
         )
         alone, beside = timeline(running), timeline([*running, new])[:-1]
         mine = min(r.priority for r in choice.requests)
-        margin, found = self.bound.multiplier, []
+        margin, found = self.latency.bound.multiplier, []
         for i, (going, before, after) in enumerate(zip(self.progress.batches, alone, beside, strict=True)):
-            due = going.deadline_ns - self.core._now_ns - self.overhead_ns
+            due = going.deadline_ns - self.core._now_ns - self.latency.overhead_ns
             if going.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
                 found.append(i)
         return found
@@ -280,4 +281,4 @@ def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
             source, event, now_ns, commands = entry
             assert again.handle(source, event, now_ns) == commands
     assert len(log) > 200
-    assert np.isfinite(again.policy.bound.multiplier)
+    assert np.isfinite(again.latency.bound.multiplier)

@@ -51,7 +51,7 @@ def test_the_same_events_give_the_same_commands(seed: int) -> None:
             commands += again.handle(source, event, at_ns)
             again.learn()
     assert commands == first.commands
-    assert again.policy.predictor.state() == first.core.policy.predictor.state()
+    assert again.latency.predictor.state() == first.core.latency.predictor.state()
 
 
 def test_the_streams_use_leases_and_take_them_back() -> None:

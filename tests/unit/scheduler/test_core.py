@@ -164,7 +164,7 @@ def test_one_long_pause_leaves_deadlines_that_can_be_met() -> None:
     launch = only_launch(made.ask(1, 60.0))
     made.at(2_000)
     made.core.handle(1, Finish(launch.batch, 10 * MS), made.now_ns)
-    assert 0 < made.core.policy.overhead_ns < MS
+    assert 0 < made.core.latency.overhead_ns < MS
 
 
 def test_a_hopeless_low_class_is_rejected_though_a_higher_class_stands_before_it() -> None:
@@ -223,7 +223,7 @@ def test_models_in_order_take_turns_with_the_others_by_arrival() -> None:
 
 def test_a_launch_says_what_to_expect() -> None:
     made = device(lanes=2)
-    made.core.policy.bound.multiplier = 1.25
+    made.core.latency.bound.multiplier = 1.25
     made.join(1, join(HEAVY))
     made.ask(1)
     launch = only_launch(made.ask(1))
@@ -237,18 +237,18 @@ def test_a_finished_batch_teaches_what_it_suffered() -> None:
     first = only_launch(made.ask(1))
     made.at(5).ask(2)
     taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     made.at(10).finish(first, exec_ms=9.5)
     ((own, seen, slowdown),) = taught
     assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
     assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
     assert seen.beside == (("m", 0.5),)
-    assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
+    assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
 def test_a_failed_batch_teaches_nothing() -> None:
     made, blocker = busy()
     made.at(5).finish(blocker, exec_ms=None)
-    policy = made.core.policy
-    assert policy.predictor.state() == Rls().state()
-    assert (policy.overhead_ns, policy.bound.multiplier) == (0.0, 1.0)
+    latency = made.core.latency
+    assert latency.predictor.state() == Rls().state()
+    assert (latency.overhead_ns, latency.bound.multiplier) == (0.0, 1.0)

@@ -87,7 +87,7 @@ def test_a_held_candidate_leaves_the_lane_to_the_next_one() -> None:
 def test_a_batch_waits_for_the_next_finish_where_only_that_meets_its_deadline(slo_ms: float, held: bool) -> None:
     """Beside each other both take thrice as long, so launched now it ends at 20 ms, at the next finish at 15 ms."""
     made = device(lanes=2)
-    predictor = made.core.policy.predictor
+    predictor = made.core.latency.predictor
     assert isinstance(predictor, Rls)
     predictor.start(np.array([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
     made.join(1, join(profile(5.0, compute=1.0)))

@@ -63,7 +63,7 @@ def test_nobody_of_the_same_class_is_made_to_miss(slo_ms: float, yields: bool) -
 def test_what_makes_its_deadline_only_without_the_margin_is_left_alone(slo_ms: float, yields: bool) -> None:
     """With it 9 ms more are 13.5. One that is late by the prediction itself misses anyway."""
     made, _ = running(slo_ms)
-    made.core.policy.bound.multiplier = 1.5
+    made.core.latency.bound.multiplier = 1.5
     assert bool(made.ask(URGENT, 12.0)) == yields
 
 

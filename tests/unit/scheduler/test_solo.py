@@ -91,11 +91,11 @@ def test_a_guess_is_corrected_beside_others_too() -> None:
     made.ask(1)
     launch = only_launch(made.ask(2, 5.0))
     taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     made.at(1.6).finish(launch, 1.6)
     assert only_launch(made.ask(2)).solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
     assert taught[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
-    assert made.core.policy.bound.state()["recent"] == []
+    assert made.core.latency.bound.state()["recent"] == []
 
 
 # What was measured wrong
@@ -127,7 +127,7 @@ def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
     running = only_launch(made.ask(1))
     made.arrive(1, made.request(300.0, rows=8), made.request(560.0, rows=8))
     for _ in range(9):
-        made.core.sources[1].learn_alone(1, 0, 10 * MS, made.now_ns)
+        made.core.sources[1].learn_solo(1, 0, 10 * MS, made.now_ns)
     made.at(made.now_ms + 200)
     assert made.core.reject(made.now_ns) == []
     assert len(only_launch(made.finish(running, 10.0)).requests) == 1
@@ -162,7 +162,7 @@ def test_the_predictor_is_not_asked_for_what_the_solo_latency_explains() -> None
     made = device()
     made.join(1, join(LIGHT))
     taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     serve(made, 1, *[260.0] * 6, group=3)
     assert [slowdown for _, _, slowdown in taught] == pytest.approx([1.0] * 6)
     assert taught[-1][0].load.solo_ns == 260 * MS
@@ -285,14 +285,14 @@ def test_rows_that_no_tensor_has_are_refused(rows: int) -> None:
 
 
 def test_however_many_rows_requests_have_little_is_kept_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.scheduler.policy._RESPONSES_MAX", 20)
+    monkeypatch.setattr("backend.scheduler.latency_model._FUNCTIONS_MAX", 20)
     made = device()
     made.join(1, join(LIGHT))
     for rows in range(1, 2**31, 2**31 // 300):
         launch = only_launch(made.ask(1, rows=rows))
         assert 0 < launch.predicted_ns < 2**62
         made.finish(launch)
-    assert len(made.core.policy._responses) <= 20
+    assert len(made.core.latency._functions) <= 20
     assert len(made.core.sources[1].solo._groups[0].owns) <= 128
 
 

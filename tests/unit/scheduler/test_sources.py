@@ -39,7 +39,7 @@ def test_an_adopted_batch_occupies_its_lane() -> None:
     made.at(2)
     assert only_launch(core.handle(1, Finish(-1, None), made.now_ns)).lane == 0
     core.learn()
-    assert core.policy.predictor.state() == Rls().state()  # nobody knows when it was launched
+    assert core.latency.predictor.state() == Rls().state()  # nobody knows when it was launched
 
 
 def test_an_adopted_batch_on_a_lane_that_is_not_here_takes_the_last() -> None:

@@ -42,12 +42,12 @@ def moving(lanes: int = 3, *, rejects: bool = False) -> Device:
     for source in (1, 2, 3, 4):
         made.join(source, join(LIGHT, model=f"m{source}", rejects=rejects))
     for size in (OUT_NS, IN_NS) * 50:
-        made.core.transfers.into.learn_one(size, size)
-        made.core.transfers.out.learn_one(size, size)
+        made.core.latency.transfers.into.learn_one(size, size)
+        made.core.latency.transfers.out.learn_one(size, size)
     for i, source in enumerate((1, 2, 3)):
         launch = only_launch(made.at(20 * i).ask(source))
         assert finish(made.at(20 * i + 15), launch) == []
-    made.core.policy.bound.multiplier = 1.0
+    made.core.latency.bound.multiplier = 1.0
     return made.at(100)
 
 
@@ -115,7 +115,7 @@ def test_what_moves_nothing_is_not_looked_at() -> None:
     made.at(10).finish(launch, 10.0)
     core = made.core
     assert core.sources[1].cargo is None
-    assert (len(core.progress.traffic), core.transfers.heard) == (0, False)
+    assert (len(core.progress.traffic), core.latency.transfers.heard) == (0, False)
     assert transfers(only_launch(made.ask(1))) == (0, 0)
 
 
@@ -208,20 +208,20 @@ def test_two_batches_that_overlapped_teach_what_each_would_have_taken_alone() ->
     first = only_launch(made.ask(1))
     second = only_launch(made.at(2).ask(2))
     finish(made.at(17), first, in_ns=6 * MS)
-    assert made.core.transfers.heard  # what the second moved beside it is not known yet
+    assert made.core.latency.transfers.heard  # what the second moved beside it is not known yet
     finish(made.at(19), second, in_ns=6 * MS)
-    assert not made.core.transfers.heard
-    assert made.core.transfers.into.alone_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
-    assert made.core.transfers.out.alone_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
+    assert not made.core.latency.transfers.heard
+    assert made.core.latency.transfers.into.alone_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
+    assert made.core.latency.transfers.out.alone_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
     assert transfers(only_launch(made.at(30).ask(1))) == near(4, 1)
 
 
 def test_the_cost_around_an_execution_is_without_its_transfers() -> None:
     made = moving()
-    made.core.policy.overhead_ns = 0.0
+    made.core.latency.overhead_ns = 0.0
     launch = only_launch(made.ask(1))
     finish(made.at(115.5), launch)
-    assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
+    assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
 def test_only_who_ran_beside_the_execution_counts_as_a_neighbour() -> None:
@@ -232,7 +232,7 @@ def test_only_who_ran_beside_the_execution_counts_as_a_neighbour() -> None:
     made.at(103).finish(before, 3.0)
     only_launch(made.at(109).ask(4))
     taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     finish(made.at(115), launch)
     ((own, seen, slowdown),) = taught
     assert (own.model, slowdown) == ("m1", 1.0)
@@ -249,8 +249,8 @@ def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> No
     made.core.handle(1, Finish(-1, MS, 5, 5, 5, 5), made.at(2).now_ns)
     made.core.learn()
     assert made.core.sources[1].cargo is None
-    assert not made.core.transfers.heard
-    assert made.core.policy.predictor.state() == Rls().state()
+    assert not made.core.latency.transfers.heard
+    assert made.core.latency.predictor.state() == Rls().state()
 
 
 @pytest.mark.parametrize("moved", [(-1, 0, 0, 0), (0, -1, 0, 0), (0, 0, -1, 0), (0, 0, 0, -1)])
