@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
-from backend.scheduler.device_state import Suffered
-from backend.scheduler.messages import Finish
-from backend.scheduler.running_batches import MIN_SLOWDOWN
-from backend.scheduler.state import Running, Source
+from backend.scheduler.device_state import CoRun
+from backend.scheduler.messages import BatchTimes, Finish
+from backend.scheduler.running_batch import MIN_SLOWDOWN, RunningBatch
+from backend.scheduler.source import Source
 from predictor.bound import UpperBound
 from predictor.co_runners import Stay
 from predictor.features import NOBODY, Own, Sums, exposure
@@ -65,33 +63,37 @@ class LatencyModel:
             known = self._functions[key] = self.predictor.response(own)
         return known
 
-    def predicted_solo_ns(self, source: Source, own: Own) -> int:
-        """The execution time predicted on an idle device."""
+    def times(self, own: Own, predicted_ns: int, h2d_ns: float = 0.0, d2h_ns: float = 0.0) -> BatchTimes:
+        """Forecast of a batch whose execution and transfers are predicted to take this long."""
+        bound_ns = round(predicted_ns * self.bound.multiplier)
+        return BatchTimes(own.load.solo_ns, predicted_ns, bound_ns, round(h2d_ns), round(d2h_ns))
+
+    def solo_times(self, source: Source, own: Own) -> BatchTimes:
+        """Forecast of a batch on an idle device."""
         slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).slowdown(NOBODY))
-        return max(1, round(own.load.solo_ns * slowdown))
+        predicted_ns = max(1, round(own.load.solo_ns * slowdown))
+        return self.times(own, predicted_ns, *source.solo_transfers(own.batch_size))
 
-    def observe(
-        self, source: Source, batch: Running, finish: Finish, suffered: Suffered, now_ns: int
-    ) -> tuple[Running, Stay]:
-        """Learn from a batch that ended well, all but what `train` is for.
+    def observe(self, source: Source, batch: RunningBatch, finish: Finish, co_run: CoRun, now_ns: int) -> Stay:
+        """Learn from a batch that ended well, all but what `train` is for; its solo latency becomes what is known now.
 
-        Returns the batch with its solo latency as known now, and its execution's time beside its co-runners.
+        Returns its execution's time beside its co-runners.
         """
         assert finish.exec_ns is not None
         sums: Sums | None
-        stay, sums = suffered
-        if finish.transfer_in_ns or finish.transfer_out_ns:
+        stay, sums = co_run
+        if finish.h2d_ns or finish.d2h_ns:
             stay, sums = self._observe_transfers(source, batch, finish, stay), None
         if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
-            self.bound.learn_one(finish.exec_ns / batch.predicted_ns)
-        batch = self._observe_solo(source, batch, suffered, finish.exec_ns, now_ns, solo=stay.alone)
+            self.bound.learn_one(finish.exec_ns / batch.times.predicted_ns)
+        self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.alone)
         # A process that was stopped for a while tells nothing about interference.
         slowdown = min(finish.exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)
         self._untrained.append(_TrainingSample(batch.own, stay, sums, slowdown))
-        around_ns = now_ns - batch.launched_ns - finish.exec_ns - finish.transfer_in_ns - finish.transfer_out_ns
+        around_ns = now_ns - batch.launched_ns - finish.exec_ns - finish.h2d_ns - finish.d2h_ns
         more_ns = min(around_ns - self.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
         self.overhead_ns = max(0.0, self.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
-        return batch, stay
+        return stay
 
     def train(self, running_since_ns: float) -> int:
         """Train the predictor with the batches observed since the last call, and return how many they were.
@@ -114,31 +116,30 @@ class LatencyModel:
         return True
 
     def _observe_solo(
-        self, source: Source, batch: Running, suffered: Suffered, exec_ns: int, now_ns: int, *, solo: bool
-    ) -> Running:
+        self, source: Source, batch: RunningBatch, co_run: CoRun, exec_ns: int, now_ns: int, *, solo: bool
+    ) -> None:
         """Learn the solo latency: from a batch that had co-runners only as far as nothing better is known.
 
-        Returns the batch with it: the rest of what it took is its co-runners' doing.
+        The batch has it from now on: the rest of what it took is its co-runners' doing.
         """
         rows, group = batch.rows, batch.group
         assert group is not None
         if solo:
             source.learn_solo(rows, group, exec_ns, now_ns)
         elif source.solo.teaches(rows, group, exec_ns):
-            slowdown = self.slowdown_function(source.id, batch.own).slowdown(suffered.sums, suffered.stay.crowd)
+            slowdown = self.slowdown_function(source.id, batch.own).slowdown(co_run.sums, co_run.stay.crowd)
             source.learn_solo(rows, group, exec_ns / max(1.0, slowdown), now_ns)
-        own = source.own(rows, group)
-        return batch if own is batch.own else replace(batch, own=own)
+        batch.own = source.own(rows, group)
 
-    def _observe_transfers(self, source: Source, batch: Running, finish: Finish, stay: Stay) -> Stay:
+    def _observe_transfers(self, source: Source, batch: RunningBatch, finish: Finish, stay: Stay) -> Stay:
         """Record the transfers: its inputs came first and its outputs last. Returns the time of its execution."""
-        if source.cargo is None:
-            source.cargo = Cargo(self.transfers, batch.rows, finish.bytes_in, finish.bytes_out)
+        if source.bytes_per_row is None:
+            source.bytes_per_row = Cargo(self.transfers, batch.rows, finish.h2d_bytes, finish.d2h_bytes)
         else:
-            source.cargo.learn_one(batch.rows, finish.bytes_in, finish.bytes_out)
+            source.bytes_per_row.learn_one(batch.rows, finish.h2d_bytes, finish.d2h_bytes)
         begin_ns, end_ns = stay.since_ns, stay.until_ns
-        arrived_ns = min(end_ns, begin_ns + finish.transfer_in_ns)
-        left_ns = max(begin_ns, end_ns - finish.transfer_out_ns)
-        self.transfers.into.hear(finish.bytes_in, Span(begin_ns, arrived_ns))
-        self.transfers.out.hear(finish.bytes_out, Span(left_ns, end_ns))
+        arrived_ns = min(end_ns, begin_ns + finish.h2d_ns)
+        left_ns = max(begin_ns, end_ns - finish.d2h_ns)
+        self.transfers.into.hear(finish.h2d_bytes, Span(begin_ns, arrived_ns))
+        self.transfers.out.hear(finish.d2h_bytes, Span(left_ns, end_ns))
         return stay.between(arrived_ns, left_ns)

@@ -12,12 +12,12 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
-from backend.scheduler.device_state import Occupancy
+from backend.scheduler.device_state import DeviceState
 from backend.scheduler.latency_model import LatencyModel
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
-from backend.scheduler.preemption import Urgent, overtake
-from backend.scheduler.state import Source
+from backend.scheduler.preemption import Preemption, choose_preemption
+from backend.scheduler.source import Source
 from backend.scheduler.waiting import CLASS_NS
 
 LATE_SHARE = 0.05
@@ -55,35 +55,38 @@ class Policy:
         self.latency = latency
         self._credit_ns = 0.0
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
         """The next launch, on this lane, which is free, or None: what waits is held.
 
-        sources: those with requests that wait; occupancy: what runs, as of `now_ns`.
+        sources: those with requests that wait; device: as of `now_ns`.
         """
-        progress, contended = occupancy.progress, len(sources) > 1
-        if not contended and not len(progress):
+        contended = len(sources) > 1
+        if not contended and not device.running:
             (source,) = sources.values()
             if len(source.queue) == 1:
                 return self._take_only(source)
-        forecast = Forecast(self.latency, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
+        core = device.core_of(lane)
+        forecast = LaunchForecast(self.latency, device, device.sums(), now_ns, contended=contended, core=core)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)
-        alone = not timely and in_order is None
-        if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
+        unopposed = not timely and in_order is None
+        if late is not None and (choice := self._admit_late(late, unopposed, forecast)) is not None:
             return choice
         return self._choose_timely(in_order, timely or firsts, late, forecast)
 
-    def overtake(
-        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
-    ) -> Urgent | None:
-        """The next batch that goes before another on its lane, where all lanes are taken; None: everybody waits.
+    def preempt(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
+    ) -> Preemption | None:
+        """The next launch in front of a running batch, where all lanes are taken; None: what waits is held.
 
-        waiting: of `sources`, those with requests that wait; occupancy: what runs, as of `now_ns`.
+        waiting: of `sources`, those with requests that wait; device: as of `now_ns`.
         """
-        return overtake(self.latency, self.members, waiting, sources, occupancy, now_ns) if self.preempts else None
+        if not self.preempts:
+            return None
+        return choose_preemption(self.latency, self.members, waiting, sources, device, now_ns)
 
-    def members(self, requests: Iterable[Request], source: Source, forecast: Forecast) -> tuple[Request, ...]:
+    def members(self, requests: Iterable[Request], source: Source, forecast: LaunchForecast) -> tuple[Request, ...]:
         """From the first on, those that may share a batch with it, as large as it may grow."""
         return _same_group(requests, self._rows(source, forecast))
 
@@ -91,12 +94,11 @@ class Policy:
         """One request on an idle device: whatever the forecast, it is launched."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
-        own, (in_ns, out_ns) = source.own(request.rows, request.group), source.work(request.rows)
-        alone_ns = self.latency.predicted_solo_ns(source, own)
-        return Choice(source, (request,), own, alone_ns, "launch", round(in_ns), round(out_ns))
+        own = source.own(request.rows, request.group)
+        return Choice(source, (request,), own, self.latency.solo_times(source, own))
 
     def _choose_timely(
-        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: Forecast
+        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: LaunchForecast
     ) -> Choice | None:
         """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
         owed = None if late is None else late.queue.late_head()
@@ -110,7 +112,7 @@ class Policy:
                 owed = owed or candidate.head
                 if (choice := self._paid(forecast.choice(candidate.source, (candidate.head,)))) is not None:
                     return choice
-            candidate.source.held(candidate.head)
+            candidate.source.hold(candidate.head)
         if choice is None and in_order is not None:
             choice = self._take_in_order(in_order, forecast)
         if choice is not None and owed is not None:
@@ -121,17 +123,17 @@ class Policy:
         """A launch that passed over someone: a share of its time is theirs."""
         waited_s = (now_ns - owed.arrival_ns) / 1e9
         share = min(self.late_share_max, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
-        self._credit_ns += share * choice.load.solo_ns
+        self._credit_ns += share * choice.times.solo_ns
 
     def _paid(self, choice: Choice) -> Choice | None:
         """The launch, if what was saved suffices for it. Nothing saved outlives it: no burst follows a long hold."""
-        if choice.load.solo_ns > self._credit_ns:
+        if choice.times.solo_ns > self._credit_ns:
             return None
-        self._credit_ns = min(self._credit_ns - choice.load.solo_ns, choice.load.solo_ns)
+        self._credit_ns = min(self._credit_ns - choice.times.solo_ns, choice.times.solo_ns)
         return choice
 
     def _candidates(
-        self, sources: Mapping[int, Source], forecast: Forecast
+        self, sources: Mapping[int, Source], forecast: LaunchForecast
     ) -> tuple[list[_Candidate], list[_Candidate]]:
         """By rank: the first requests of models that can make it if launched now, as many as will be looked at; and
         each model's first, which matter where none can."""
@@ -155,12 +157,12 @@ class Policy:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
         return sources[min(late)[1]] if late else None
 
-    def _take_in_order(self, source: Source, forecast: Forecast) -> Choice:
+    def _take_in_order(self, source: Source, forecast: LaunchForecast) -> Choice:
         """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
         requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
         return forecast.choice(source, requests)
 
-    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
+    def _admit(self, source: Source, forecast: LaunchForecast) -> Choice | None:
         """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
         rows = self._rows(source, forecast)
         timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
@@ -170,7 +172,9 @@ class Policy:
         choice = self._largest_harmless(source, members, forecast)
         return None if choice is None or forecast.better_later(choice) else choice
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
         """Half as many again and again; where the least harms, a larger one does too."""
         count = forecast.fitting(source, members)
         largest = forecast.choice(source, members[:count], len(members))
@@ -179,12 +183,12 @@ class Policy:
         choices = [largest]
         while (count := count // 2) > 0:
             choices.append(forecast.choice(source, members[:count], len(members)))
-        forecast.follow(choices)
+        forecast.compute_timelines(choices)
         if forecast.harms(choices[-1]):
             return None
         return next(choice for choice in choices if not forecast.harms(choice))
 
-    def _rows(self, source: Source, forecast: Forecast) -> int:
+    def _rows(self, source: Source, forecast: LaunchForecast) -> int:
         """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
 
         It pays up to the smallest batch whose time per row comes close to the best: beyond it others wait for nothing.
@@ -198,17 +202,17 @@ class Policy:
             source.knee = (step, knee(source, step * _OVERHEAD_STEP_NS))
         return source.knee[1]
 
-    def _admit_late(self, source: Source, alone: bool, forecast: Forecast) -> Choice | None:
+    def _admit_late(self, source: Source, unopposed: bool, forecast: LaunchForecast) -> Choice | None:
         """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
         head = source.queue.late_head()
         assert head is not None
-        if not alone and source.load(head.rows, head.group).solo_ns > self._credit_ns:
+        if not unopposed and source.load(head.rows, head.group).solo_ns > self._credit_ns:
             return None  # too little was saved for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
-        if not alone and choice.load.solo_ns > self._credit_ns:
+        if not unopposed and choice.times.solo_ns > self._credit_ns:
             return None
         harmless = forecast.idle or not forecast.harms(choice)
-        if harmless and alone:
+        if harmless and unopposed:
             return choice
         overdue = forecast.now_ns > source.queue.rank(head) + OVERDUE_NS
         return self._paid(choice) if harmless or overdue else None

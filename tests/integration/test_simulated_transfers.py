@@ -56,7 +56,7 @@ def test_without_a_bandwidth_nothing_takes_time_to_move() -> None:
     ran, scheduler = run([A], asked(("a", 0.0), ("a", 100.0)), None)
     assert took_ms(ran) == pytest.approx([10, 10])
     assert ran.moved == []
-    assert scheduler.sources[1].cargo is None
+    assert scheduler.sources[1].bytes_per_row is None
 
 
 def test_two_that_overlap_share_the_links_for_as_long_as_they_do() -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from backend.scheduler.messages import (
     PROTOCOL,
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Event,
@@ -18,7 +19,6 @@ from backend.scheduler.messages import (
     Ping,
     Request,
     Return,
-    RunningBatch,
     Take,
 )
 from predictor.workload import Load, ModelProfile
@@ -173,7 +173,8 @@ class Stream:
         model = self.world.models[source]
         used = min([0, *model.running, *model.ended])
         count, what = 1 + self._byte() % 2, self._byte()
-        batches = tuple(RunningBatch(used - 1 - i, 1 + what % 9, (what >> 3) % 6) for i in range(count))
+        lane, preempts = (what >> 3) % 6, what % 3 == 0
+        batches = tuple(AdoptedBatch(used - 1 - i, 1 + what % 9, lane, preempts) for i in range(count))
         self.world.take(source, Adopt(batches))
 
     def _impossible(self, source: int, kind: int) -> None:
@@ -188,7 +189,7 @@ class Stream:
         waiting_again, running_again = (
             Request(ids[0], 1, now_ns, None, 1) if ids else old for ids in ([*model.waiting], launched)
         )
-        free = RunningBatch(min([0, *model.running]) - 1, 1, 0)
+        free = AdoptedBatch(min([0, *model.running]) - 1, 1, 0)
         events: tuple[tuple[int, Event], ...] = (
             (stranger, Arrive(good)),
             (stranger, Cancel((1,))),
@@ -218,9 +219,9 @@ class Stream:
             (source, Finish(1 if running is None else running, -7)),
             (source, Finish(1 if running is None else running, 7, 1, -1)),
             (source, Finish(1 if running is None else running, 7, 1, 1, -1)),
-            (source, Adopt((free, RunningBatch(1, 1, 0)))),
-            (source, Adopt((free, RunningBatch(free.batch - 1, 0, 0)))),
-            (source, Adopt((free, RunningBatch(free.batch - 1, 1, -1)))),
+            (source, Adopt((free, AdoptedBatch(1, 1, 0)))),
+            (source, Adopt((free, AdoptedBatch(free.batch - 1, 0, 0)))),
+            (source, Adopt((free, AdoptedBatch(free.batch - 1, 1, -1)))),
             (source, Adopt((free, free))),
         )
         if kind % 20 == 0:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Event
 from backend.scheduler.policy import Policy
-from backend.scheduler.preemption import Urgent
-from backend.scheduler.running_batches import MIN_SLOWDOWN
-from backend.scheduler.state import Source
+from backend.scheduler.preemption import Preemption
+from backend.scheduler.running_batch import MIN_SLOWDOWN
+from backend.scheduler.source import Source
 from backend.scheduler.timeline import HORIZON
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
@@ -81,41 +81,39 @@ class Watched(Policy):
     """The policy, each of its admissions checked against `timeline`."""
 
     core: Scheduler
-    admissions = holds = overtakings = 0
+    admissions = holds = preemptions = 0
 
-    def overtake(
-        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
-    ) -> Urgent | None:
-        urgent = super().overtake(waiting, sources, occupancy, now_ns)
-        if urgent is not None:
-            self.overtakings += 1
-            assert occupancy.lanes.free() is None
-            assert not occupancy.lanes.occupied[urgent.lane], "two in front of a lane"
-            self.check_yielding(urgent, occupancy, now_ns)
-        return urgent
+    def preempt(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
+    ) -> Preemption | None:
+        preemption = super().preempt(waiting, sources, device, now_ns)
+        if preemption is not None:
+            self.preemptions += 1
+            assert device.free_lane() is None
+            self.check_suspended(preemption, device, now_ns)
+        return preemption
 
-    def check_yielding(self, urgent: Urgent, occupancy: Occupancy, now_ns: int) -> None:
-        """The batch that is to stand still makes its deadline all the same, or would not, or is of a lower class."""
-        moving = [going for going in occupancy.progress.batches if going.front is None]
-        lane = urgent.lane - occupancy.lanes.count
-        (key,) = [b.key for b in occupancy.running.values() if b.lane == lane]
-        (yielding,) = [going for going in moving if going.key == key]
-        company = [contribution(g.own.batch_size, g.own.load) for g in moving if g is not yielding]
-        n, c, l2, d, solo, size = (sum(adds[k] for adds in company) for k in range(6))
-        function = self.latency.slowdown_function(key[0], yielding.own)
-        pace = max(MIN_SLOWDOWN, function.slowdown((n, c, l2, d, solo, size)))
-        due_ns = yielding.deadline_ns - now_ns - self.latency.overhead_ns
+    def check_suspended(self, preemption: Preemption, device: DeviceState, now_ns: int) -> None:
+        """The batch to be suspended makes its deadline all the same, or would not, or is of a lower class."""
+        other = preemption.suspended
+        assert [b for b in device.batches if b.lane == other.lane] == [other], "two in front of a lane"
+        executing = [b for b in device.batches if b.suspended_for is None]
+        co_runners = [contribution(b.own.batch_size, b.own.load) for b in executing if b is not other]
+        n, c, l2, d, solo, size = (sum(adds[k] for adds in co_runners) for k in range(6))
+        function = self.latency.slowdown_function(other.key[0], other.own)
+        slowdown = max(MIN_SLOWDOWN, function.slowdown((n, c, l2, d, solo, size)))
+        due_ns = other.deadline_ns - now_ns - self.latency.overhead_ns
         margin = self.latency.bound.multiplier
-        alone_ns = yielding.remaining_ns * pace * margin
-        stands_ns = (urgent.choice.predicted_ns + self.latency.overhead_ns) * margin
-        lower = min(r.priority for r in urgent.choice.requests) < yielding.priority
-        assert lower or alone_ns > due_ns - ALMOST_NS or alone_ns + stands_ns <= due_ns + ALMOST_NS
+        takes_ns = other.remaining_ns * slowdown * margin
+        suspended_ns = (preemption.choice.times.predicted_ns + self.latency.overhead_ns) * margin
+        lower = min(r.priority for r in preemption.choice.requests) < other.priority
+        assert lower or takes_ns > due_ns - ALMOST_NS or takes_ns + suspended_ns <= due_ns + ALMOST_NS
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
-        self.progress, self.lane_core = occupancy.progress, occupancy.lanes.core(lane)
-        return super().choose(sources, occupancy, lane, now_ns)
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
+        self.device, self.lane_core = device, device.core_of(lane)
+        return super().choose(sources, device, lane, now_ns)
 
-    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
+    def _admit(self, source: Source, forecast: LaunchForecast) -> Choice | None:
         choice = super()._admit(source, forecast)
         if forecast.idle:
             return choice
@@ -137,29 +135,29 @@ class Watched(Policy):
         """The running batches of the same or a higher class that make it without the choice, but not with it."""
         running = [
             Batch(
-                going.remaining_ns,
-                NOBODY if going.front else contribution(going.own.batch_size, going.own.load),
-                self.latency.slowdown_function(going.key[0], going.own).slowdown,
-                going.core,
+                batch.remaining_ns,
+                NOBODY if batch.suspended_for else contribution(batch.own.batch_size, batch.own.load),
+                self.latency.slowdown_function(batch.key[0], batch.own).slowdown,
+                batch.core,
             )
-            for going in self.progress.batches
+            for batch in self.device.batches
         ]
         new = Batch(
-            choice.load.solo_ns,
-            contribution(choice.own.batch_size, choice.load),
+            choice.own.load.solo_ns,
+            contribution(choice.own.batch_size, choice.own.load),
             self.latency.slowdown_function(choice.source.id, choice.own).slowdown,
             self.lane_core,
         )
         alone, beside = timeline(running), timeline([*running, new])[:-1]
         mine = min(r.priority for r in choice.requests)
         margin, found = self.latency.bound.multiplier, []
-        for i, (going, before, after) in enumerate(zip(self.progress.batches, alone, beside, strict=True)):
-            due = going.deadline_ns - self.core._now_ns - self.latency.overhead_ns
-            if going.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
+        for i, (batch, before, after) in enumerate(zip(self.device.batches, alone, beside, strict=True)):
+            due = batch.deadline_ns - self.core._now_ns - self.latency.overhead_ns
+            if batch.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
                 found.append(i)
         return found
 
-    def better_at_the_next_finish(self, source: Source, forecast: Forecast) -> bool:
+    def better_at_the_next_finish(self, source: Source, forecast: LaunchForecast) -> bool:
         rows = self._rows(source, forecast)
         timely = list(forecast.timely(source, source.queue.by_rank()))[:rows]
         members = timely or list(source.queue.by_rank())[:rows]
@@ -207,16 +205,16 @@ def test_so_does_one_on_lanes_that_share_cores(seed: int, load: float, slo: floa
 
 def test_the_watched_policy_sees_launches_and_holds() -> None:
     """The property above is about something."""
-    admissions = holds = overtakings = 0
+    admissions = holds = preemptions = 0
     for seed in range(5):
         for models in (MODELS, PREEMPTIBLE):
             scheduler, policy = watched(2)
             simulate(models, plan(seed, 1.5, 2.0, 1.0), scheduler, VirtualDevice(TRUTH, seed))
             admissions, holds = admissions + policy.admissions, holds + policy.holds
-            overtakings += policy.overtakings
+            preemptions += policy.preemptions
     assert admissions > 200
     assert holds > 20
-    assert overtakings > 20
+    assert preemptions > 20
 
 
 def earliest_deadline_first(plan: Sequence[Arrival], solo_ns: Mapping[str, int]) -> set[int]:

@@ -18,7 +18,7 @@ def test_requests_that_wait_together_run_together() -> None:
     made.arrive(1, *requests)
     launch = only_launch(made.finish(blocker))
     assert launch.requests == tuple(r.id for r in requests)
-    assert (launch.solo_ns, launch.decision) == (14 * MS, "launch")
+    assert (launch.times.solo_ns, launch.decision) == (14 * MS, "launch")
 
 
 def test_a_batch_is_split_where_its_tightest_deadline_demands_it() -> None:
@@ -27,7 +27,7 @@ def test_a_batch_is_split_where_its_tightest_deadline_demands_it() -> None:
     made.arrive(1, *others, tight)
     launch = only_launch(made.finish(blocker))
     assert launch.requests == (tight.id, others[0].id, others[1].id)
-    assert (launch.solo_ns, launch.decision) == (12 * MS, "split")
+    assert (launch.times.solo_ns, launch.decision) == (12 * MS, "split")
 
 
 def test_a_batch_is_split_where_a_smaller_one_harms_nobody() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from backend.scheduler.messages import Finish, Launch, Reject
+from backend.scheduler.messages import BatchTimes, Finish, Launch, Reject
 from backend.scheduler.policy import LATE_SHARE, LATE_SHARE_MAX
 from predictor.features import Exposure, Own
 from predictor.learners.linear import Rls
@@ -24,7 +24,7 @@ def test_a_free_lane_is_taken_at_once() -> None:
     made.join(1, join(LIGHT))
     request = made.request(50.0)
     launch = only_launch(made.arrive(1, request))
-    assert launch == Launch(1, 1, 0, (request.id,), 10 * MS, 10 * MS, 10 * MS, "launch", 0)
+    assert launch == Launch(1, 1, 0, False, (request.id,), BatchTimes(10 * MS, 10 * MS, 10 * MS), "launch", 0)
     assert only_launch(made.ask(1, 50.0)).lane == 1
     assert made.ask(1, 50.0) == []
 
@@ -100,7 +100,7 @@ def run_until_served(made: Device, launch: Launch, rival: int, slo_ms: float | N
     while launch.source != 1:
         assert made.now_ms < begun_ms + 10_000, "starved"
         made.ask(rival, slo_ms)
-        made.at(made.now_ms + launch.solo_ns / MS)
+        made.at(made.now_ms + launch.times.solo_ns / MS)
         launch = only_launch(made.finish(launch))
     return made.now_ms - begun_ms
 
@@ -227,7 +227,7 @@ def test_a_launch_says_what_to_expect() -> None:
     made.join(1, join(HEAVY))
     made.ask(1)
     launch = only_launch(made.ask(1))
-    assert (launch.solo_ns, launch.predicted_ns, launch.bound_ns) == (10 * MS, 16 * MS, 20 * MS)
+    assert (launch.times.solo_ns, launch.times.predicted_ns, launch.times.bound_ns) == (10 * MS, 16 * MS, 20 * MS)
 
 
 def test_a_finished_batch_teaches_what_it_suffered() -> None:

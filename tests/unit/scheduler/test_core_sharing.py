@@ -43,7 +43,7 @@ def test_taking_turns_is_forecast_before_it_was_ever_seen() -> None:
     takes_ns = []
     for cores in (4, 2, 1):
         *_, last = running(device(lanes=4, cores=cores, predictor=Isochrone()), 4)
-        takes_ns.append(last.predicted_ns)
+        takes_ns.append(last.times.predicted_ns)
     assert takes_ns[1] == pytest.approx(2 * takes_ns[0], rel=1e-6)
     assert takes_ns[2] == pytest.approx(4 * takes_ns[0], rel=1e-6)
 

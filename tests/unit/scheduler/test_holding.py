@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.scheduler.messages import Cancel, Command, Launch
+from backend.scheduler.messages import BatchTimes, Cancel, Command, Launch
 from predictor.learners.linear import Rls
 from tests.fakes.builders import Device, join, only_launch, profile
 from tests.fakes.devices import HEAVY, LIGHT, device
@@ -26,7 +26,7 @@ def beside(running_slo_ms: float | None, running_class: int, candidate_class: in
 def test_a_launch_that_makes_a_running_batch_miss_is_held(running_class: int) -> None:
     made, commands = beside(12.0, running_class, candidate_class=2)
     assert commands == []
-    first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
+    first = Launch(1, 1, 0, False, (1,), BatchTimes(0, 0, 0), "launch", 0)
     held = only_launch(made.at(10).finish(first))
     assert (held.source, held.holds) == (2, 1)
 
@@ -35,7 +35,7 @@ def test_a_batch_that_is_looked_at_again_and_again_was_held_once() -> None:
     made, _ = beside(12.0, 1, 1)
     for _ in range(5):
         assert made.core.handle(1, Cancel((99,)), made.now_ns) == []
-    first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
+    first = Launch(1, 1, 0, False, (1,), BatchTimes(0, 0, 0), "launch", 0)
     assert only_launch(made.at(10).finish(first)).holds == 1
 
 

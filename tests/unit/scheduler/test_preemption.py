@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.scheduler.messages import Adopt, Command, Finish, Launch, Preempted, RunningBatch
+from backend.scheduler.messages import Adopt, AdoptedBatch, Command, Finish, Launch, Preempted
 from tests.fakes.builders import MS, Device, join, only_launch, profile
 from tests.fakes.devices import HEAVY, LIGHT, device
 
@@ -31,13 +31,14 @@ def overtaken(commands: list[Command], other: Launch) -> Launch:
     preempted, launch = commands
     assert preempted == Preempted(other.source, other.batch)
     assert isinstance(launch, Launch)
+    assert launch.preempts and launch.lane == other.lane
     return launch
 
 
 def test_what_would_miss_its_deadline_by_waiting_goes_first() -> None:
     made, other = running(None)
     launch = overtaken(made.ask(URGENT, 15.0), other)
-    assert (launch.source, launch.lane, launch.predicted_ns) == (URGENT, 1, 10 * MS)
+    assert (launch.source, launch.lane, launch.times.predicted_ns) == (URGENT, 0, 10 * MS)
 
 
 def test_what_can_wait_for_the_lane_does() -> None:
@@ -97,8 +98,8 @@ def test_the_other_one_goes_on_where_it_stood_still() -> None:
     made, other = running(None)
     first = overtaken(made.ask(URGENT, 12.0), other)
     assert made.at(11).finish(first, 10.0) == []
-    made.core.progress.advance(made.now_ns)
-    (batch,) = made.core.progress.batches
+    made.core.device.advance(made.now_ns)
+    (batch,) = made.core.device.batches
     assert batch.remaining_ns == pytest.approx(9 * MS)
     assert made.ask(3, 18.0) != [], "in 9 ms it would be too late"
 
@@ -168,7 +169,7 @@ def test_the_one_with_most_time_to_spare_stands_still() -> None:
     loose = only_launch(made.ask(OTHER, 60.0))
     assert (tight.lane, loose.lane) == (0, 1)
     launch = overtaken(made.ask(URGENT, 12.0), loose)
-    assert launch.lane == 3
+    assert launch.lane == loose.lane
 
 
 @pytest.mark.parametrize(("slo_ms", "yields"), [(17.0, True), (15.0, False)])
@@ -181,7 +182,7 @@ def test_what_goes_first_runs_beside_all_but_the_one_that_stands_still(slo_ms: f
     heavy = [only_launch(made.ask(source)) for source in (3, 4)]
     made.at(1)
     if yields:
-        assert overtaken(made.ask(URGENT, slo_ms), heavy[0]).predicted_ns == 16 * MS
+        assert overtaken(made.ask(URGENT, slo_ms), heavy[0]).times.predicted_ns == 16 * MS
     else:
         assert made.ask(URGENT, slo_ms) == []
 
@@ -210,7 +211,7 @@ def test_a_process_that_leaves_while_it_stands_still_is_forgotten() -> None:
     first = overtaken(made.ask(URGENT, 12.0), other)
     assert made.core.leave(OTHER, made.now_ns) == []
     made.at(11).finish(first)
-    assert not made.core.running
+    assert not made.core.device.running
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -218,10 +219,10 @@ def test_what_ran_while_there_was_no_scheduler_is_adopted_in_front_of_the_other(
     made = device()
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"m{source}", preemptible_lanes=1))
-    lanes = {1: 1, 2: 0}
-    said = [made.core.handle(source, Adopt((RunningBatch(-1, 1, lanes[source]),)), made.now_ns) for source in order]
+    batches = {1: AdoptedBatch(-1, 1, 0, preempts=True), 2: AdoptedBatch(-1, 1, 0)}
+    said = [made.core.handle(source, Adopt((batches[source],)), made.now_ns) for source in order]
     assert said == [[], [Preempted(2, -1)]]
-    assert made.core.colocation.running()[0] == 1.0
+    assert made.core.device.colocation.running()[0] == 1.0
     made.core.leave(1, made.now_ns)
     made.core.check_invariants()
-    assert made.core.colocation.running()[0] == 1.0
+    assert made.core.device.colocation.running()[0] == 1.0

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
-from backend.scheduler.messages import Adopt, Cancel, Command, Finish, Join, Launch, Lease, Limit, RunningBatch, Take
+from backend.scheduler.messages import Adopt, AdoptedBatch, Cancel, Command, Finish, Join, Launch, Lease, Limit, Take
 from predictor.features import Exposure, Own
 from predictor.solo_latency import OLD_NS
 from tests.fakes.builders import MS, Device, join, only_launch, only_reject
@@ -45,7 +45,7 @@ def test_a_guess_refuses_nobody_and_the_first_batch_corrects_it() -> None:
     made.join(1, GUESSED)
     launch = only_launch(made.ask(1, 5.0))
     made.at(0.01).finish(launch, 0.01)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(0.01 * MS, abs=2)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(0.01 * MS, abs=2)
 
 
 @pytest.mark.parametrize(("event", "group"), [(GUESSED, 0), (STRICT, 7)])
@@ -64,7 +64,7 @@ def test_a_cold_first_run_refuses_nobody() -> None:
     for ms in (90.0, 80.0, 1.0):
         launch = only_launch(made.ask(1, 5.0))
         made.at(made.now_ms + ms).finish(launch, ms)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(1 * MS)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
 def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> None:
@@ -93,7 +93,7 @@ def test_a_guess_is_corrected_beside_others_too() -> None:
     taught: list[tuple[Own, Exposure, float]] = []
     made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
     made.at(1.6).finish(launch, 1.6)
-    assert only_launch(made.ask(2)).solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
+    assert only_launch(made.ask(2)).times.solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
     assert taught[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
     assert made.core.latency.bound.state()["recent"] == []
 
@@ -108,7 +108,7 @@ def test_a_profile_that_is_wrong_by_much_is_corrected_for_lateness_and_rejection
     request = made.request(100.0)
     reject = only_reject(made.arrive(1, request))
     assert (reject.predicted_ns, reject.allowed_ns) == (260 * MS, 100 * MS)
-    assert only_launch(made.ask(1, 270.0)).solo_ns == 260 * MS
+    assert only_launch(made.ask(1, 270.0)).times.solo_ns == 260 * MS
 
 
 def test_what_is_faster_than_its_profile_is_refused_no_more() -> None:
@@ -116,7 +116,7 @@ def test_what_is_faster_than_its_profile_is_refused_no_more() -> None:
     made.join(1, STRICT)
     assert only_reject(made.ask(1, 5.0))
     serve(made, 1, 1.0, 1.0, 1.0)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(1 * MS)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
 def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
@@ -139,12 +139,12 @@ def test_a_lease_promises_what_batches_take() -> None:
     made.join(1, join(LIGHT))
     (lease,) = serve(made, 1, *[260.0] * STREAK, group=4)
     assert isinstance(lease, Lease)
-    assert (lease.rows, lease.group, lease.solo_ns) == (1, 4, 260 * MS)
-    assert lease.predicted_ns == pytest.approx(260 * MS, rel=0.1)
+    assert (lease.rows, lease.group, lease.times.solo_ns) == (1, 4, 260 * MS)
+    assert lease.times.predicted_ns == pytest.approx(260 * MS, rel=0.1)
     with pytest.raises(ProtocolError, match="has no lease for 1 rows of group 5"):
         made.core.handle(1, Take(-1, made.request(group=5)), made.now_ns)
     made.core.handle(1, Take(-1, made.request(group=4)), made.now_ns)
-    assert made.core.running[1, -1].load.solo_ns == 260 * MS
+    assert made.core.device.running[1, -1].load.solo_ns == 260 * MS
 
 
 def test_two_shapes_of_a_model_are_kept_apart() -> None:
@@ -154,7 +154,7 @@ def test_two_shapes_of_a_model_are_kept_apart() -> None:
     serve(made, 1, *[200.0] * 3, group=2)
     assert only_reject(made.ask(1, 100.0, group=2)).predicted_ns == pytest.approx(200 * MS)
     short = made.request(100.0, group=1)
-    assert only_launch(made.arrive(1, short)).solo_ns == pytest.approx(2 * MS)
+    assert only_launch(made.arrive(1, short)).times.solo_ns == pytest.approx(2 * MS)
     assert made.arrive(1, made.request(9.0, group=2, age_ms=-200.0), made.request(9.0, group=1)) == []
 
 
@@ -176,9 +176,9 @@ def test_a_batch_that_had_company_or_failed_or_was_adopted_changes_nothing_that_
         first, second = only_launch(made.ask(1)), only_launch(made.ask(2))
         made.at(made.now_ms + 40).finish(first, 40.0)
         made.at(made.now_ms + 1).finish(second, None)
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 0),)), made.now_ns)
+    made.core.handle(1, Adopt((AdoptedBatch(-1, 1, 0),)), made.now_ns)
     made.core.handle(1, Finish(-1, 90 * MS), made.now_ns)
-    assert only_launch(made.ask(1)).solo_ns == 10 * MS
+    assert only_launch(made.ask(1)).times.solo_ns == 10 * MS
 
 
 def test_a_batch_that_stood_still_tells_nothing_of_its_latency() -> None:
@@ -187,10 +187,10 @@ def test_a_batch_that_stood_still_tells_nothing_of_its_latency() -> None:
         made.join(source, event)
     patient = only_launch(made.ask(1, 5_000.0, priority=2))
     urgent = made.at(1).ask(2, 15.0)[-1]
-    assert isinstance(urgent, Launch) and urgent.lane == 1
+    assert isinstance(urgent, Launch) and urgent.preempts
     made.at(11).finish(urgent, 10.0)
     made.at(20).finish(patient, 2.0)
-    assert only_launch(made.ask(1)).solo_ns == 10 * MS
+    assert only_launch(made.ask(1)).times.solo_ns == 10 * MS
 
 
 # What was measured long ago
@@ -208,7 +208,7 @@ def test_one_is_let_through_now_and_then_where_the_estimate_is_old() -> None:
     served = only_launch(hopeless(made, OLD_MS))
     assert only_reject(hopeless(made))
     made.at(OLD_MS + 2).finish(served, 2.0)
-    assert only_launch(hopeless(made)).solo_ns == pytest.approx(2 * MS)
+    assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS)
 
 
 def test_one_that_was_refused_rightly_is_let_through_once_a_second() -> None:
@@ -232,7 +232,7 @@ def test_what_is_let_through_teaches_in_any_company_and_only_once() -> None:
     served = only_launch(hopeless(made))
     assert served.decision == "launch"
     made.at(OLD_MS + 3.2).finish(served, 3.2)
-    assert only_launch(hopeless(made)).solo_ns == pytest.approx(2 * MS, rel=1e-6)
+    assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS, rel=1e-6)
 
 
 def test_what_is_let_through_waits_behind_those_that_can_make_it_and_alone() -> None:
@@ -272,7 +272,7 @@ def test_more_rows_than_batches_grow_to_run_by_themselves() -> None:
     large, small, other = made.request(500.0, rows=12), made.request(500.0), made.request(500.0)
     made.arrive(3, large, small, other)
     launch = only_launch(made.finish(blocker))
-    assert (launch.requests, launch.solo_ns) == ((large.id,), 17 * MS * 12 // 8)
+    assert (launch.requests, launch.times.solo_ns) == ((large.id,), 17 * MS * 12 // 8)
     assert only_launch(made.finish(launch)).requests == (small.id, other.id)
 
 
@@ -290,7 +290,7 @@ def test_however_many_rows_requests_have_little_is_kept_of_them(monkeypatch: pyt
     made.join(1, join(LIGHT))
     for rows in range(1, 2**31, 2**31 // 300):
         launch = only_launch(made.ask(1, rows=rows))
-        assert 0 < launch.predicted_ns < 2**62
+        assert 0 < launch.times.predicted_ns < 2**62
         made.finish(launch)
     assert len(made.core.latency._functions) <= 20
     assert len(made.core.sources[1].solo._groups[0].owns) <= 128

@@ -10,7 +10,7 @@ import pytest
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
-from backend.scheduler.messages import Adopt, Command, Finish, Launch, Lease, RunningBatch, Take
+from backend.scheduler.messages import Adopt, AdoptedBatch, Command, Finish, Launch, Lease, Take
 from predictor.features import Exposure, Own
 from predictor.learners.linear import Rls
 from tests.fakes.builders import MS, START_NS, Device, join, only_launch, only_reject, profile
@@ -52,14 +52,14 @@ def moving(lanes: int = 3, *, rejects: bool = False) -> Device:
 
 
 def transfers(launch: Launch) -> tuple[int, int]:
-    return launch.transfer_in_ns, launch.transfer_out_ns
+    return launch.times.h2d_ns, launch.times.d2h_ns
 
 
 def arrivals_ms(made: Device) -> dict[int, float]:
     """How long until each running batch's inputs are there, by source."""
-    made.core.progress.advance(made.now_ns)
-    passages, _ = made.core.progress.passages()
-    return {key[0]: passage.in_ns / MS for key, passage in passages.items()}
+    made.core.device.advance(made.now_ns)
+    times, _ = made.core.device.transfer_times()
+    return {key[0]: transfers.h2d_ns / MS for key, transfers in times.items()}
 
 
 # What is forecast
@@ -68,7 +68,7 @@ def arrivals_ms(made: Device) -> dict[int, float]:
 def test_a_batch_alone_has_the_links_to_itself() -> None:
     launch = only_launch(moving().ask(1))
     assert transfers(launch) == near(4, 1)
-    assert launch.predicted_ns == 10 * MS
+    assert launch.times.predicted_ns == 10 * MS
 
 
 def test_two_batches_share_the_way_in_for_as_long_as_both_are_on_it() -> None:
@@ -98,7 +98,7 @@ def test_two_batches_share_the_way_out() -> None:
     made.ask(1)
     second = only_launch(made.ask(2))
     assert transfers(second) == near(8, 2)
-    assert only_launch(made.at(112).ask(4)).transfer_out_ns == 0
+    assert only_launch(made.at(112).ask(4)).times.d2h_ns == 0
 
 
 def test_a_larger_batch_moves_more() -> None:
@@ -114,8 +114,8 @@ def test_what_moves_nothing_is_not_looked_at() -> None:
     launch = only_launch(made.ask(1))
     made.at(10).finish(launch, 10.0)
     core = made.core
-    assert core.sources[1].cargo is None
-    assert (len(core.progress.traffic), core.latency.transfers.heard) == (0, False)
+    assert core.sources[1].bytes_per_row is None
+    assert (len(core.device.transfers), core.latency.transfers.heard) == (0, False)
     assert transfers(only_launch(made.ask(1))) == (0, 0)
 
 
@@ -168,10 +168,10 @@ def test_a_running_batch_has_its_outputs_still_to_move() -> None:
 def test_an_execution_begins_once_its_inputs_are_there() -> None:
     made = moving()
     made.ask(1)
-    progress, left = made.core.progress, []
+    running, left = made.core.device, []
     for at_ms in (103, 104, 106, 109):
-        progress.advance(made.at(at_ms).now_ns)
-        left.append(next(iter(progress.batches)).remaining_ns / MS)
+        running.advance(made.at(at_ms).now_ns)
+        left.append(next(iter(running.batches)).remaining_ns / MS)
     assert left == pytest.approx([10.0, 10.0, 8.0, 5.0], abs=0.05)
 
 
@@ -192,7 +192,7 @@ def test_a_lease_counts_the_transfers_in() -> None:
         commands = finish(made, launch)
     (lease,) = commands
     assert isinstance(lease, Lease)
-    assert (lease.transfer_in_ns, lease.transfer_out_ns) == near(4, 1)
+    assert (lease.times.h2d_ns, lease.times.d2h_ns) == near(4, 1)
     assert made.core.handle(1, Take(-1, made.request()), made.now_ns) == []
     assert arrivals_ms(made) == pytest.approx({1: 4.0}, rel=CLOSE)
 
@@ -245,10 +245,10 @@ def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> No
     made.join(1, join(LIGHT))
     failed = only_launch(made.ask(1))
     made.core.handle(1, Finish(failed.batch, None, 5, 5, 5, 5), made.at(1).now_ns)
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 0),)), made.now_ns)
+    made.core.handle(1, Adopt((AdoptedBatch(-1, 1, 0),)), made.now_ns)
     made.core.handle(1, Finish(-1, MS, 5, 5, 5, 5), made.at(2).now_ns)
     made.core.learn()
-    assert made.core.sources[1].cargo is None
+    assert made.core.sources[1].bytes_per_row is None
     assert not made.core.latency.transfers.heard
     assert made.core.latency.predictor.state() == Rls().state()
 
