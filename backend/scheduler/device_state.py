@@ -137,7 +137,7 @@ class DeviceState:
         if not self._slowdowns_updated:
             sums, self._slowdowns_updated = self.sums(), True
             for batch in self.running.values():
-                batch.slowdown = batch.slowdown_beside(sums)
+                batch.slowdown = batch.slowdown_with(sums)
 
     def update_functions(self, function_of: Callable[[int, Own], Response]) -> None:
         """Forecast by these slowdown functions, of a source's batch, from now on: the predictor has learned."""

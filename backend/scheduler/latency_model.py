@@ -21,7 +21,7 @@ from predictor.slowdown_function import Response
 from predictor.transfers import Cargo, Transfers
 
 _OVERHEAD_WEIGHT = 0.05
-"""Of the newest batch in the moving average of the time around an execution."""
+"""Weight of the newest batch in the moving average of the time around an execution."""
 _MORE_OVERHEAD_NS = 10_000_000
 """Above the average counts as so much: else one long pause would make every deadline look hopeless for a while."""
 _MAX_SLOWDOWN = 20.0

@@ -70,7 +70,7 @@ class LaunchForecast:
         """Of the running batches without a candidate, from now on."""
         self._timelines: dict[Kind, list[float]] = {}
         """The same with a candidate, which comes last; by its kind."""
-        self._transfers_with: dict[Kind, tuple[Mapping[BatchKey, TransferTimes], TransferTimes]] = {}
+        self._candidate_transfers: dict[Kind, tuple[Mapping[BatchKey, TransferTimes], TransferTimes]] = {}
         self.idle = not device.running
         self.contended = contended
 
@@ -79,13 +79,13 @@ class LaunchForecast:
         own = source.own(sum(r.rows for r in requests), requests[0].group)
         split = available is not None and len(requests) < available
         predicted_ns = max(1, round(self._predicted_ns(source, own)))
-        h2d_ns, d2h_ns = (0, 0) if source.bytes_per_row is None else self._transfers_beside(source, own)[1]
+        h2d_ns, d2h_ns = (0, 0) if source.bytes_per_row is None else self._transfers_with(source, own)[1]
         times = self._latency.times(own, predicted_ns, h2d_ns, d2h_ns)
         return Choice(source, requests, own, times, "split" if split else "launch")
 
     def timely(self, source: Source, requests: Iterable[Request]) -> Iterator[Request]:
         """Requests predicted to make their deadline if launched now, each in a batch of its own; and all while nothing
-        was measured of their model: it would stay so."""
+        was measured of their model: else that would stay so."""
         ends_ns: dict[tuple[int, int], float] = {}
         for request in requests:
             if request.deadline_ns is not None:
@@ -122,10 +122,10 @@ class LaunchForecast:
         if not at_risk:
             return False
         sums = self._device.sums_with(contribution(choice.own.batch_size, choice.own.load))
-        allowed_ns = self._allowed_beside_ns(choice)
+        allowed_ns = self._allowed_with_ns(choice)
         core = self._core
         return any(
-            batch.slowdown_beside(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
+            batch.slowdown_with(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
             for i, batch in at_risk
         )
 
@@ -134,10 +134,10 @@ class LaunchForecast:
         if _kind(choice) not in self._timelines and not self.may_harm(choice):
             return False
         self.compute_timelines((choice,))
-        beside, without = self._timelines[_kind(choice)], self._finishes_ns
-        allowed_beside_ns, allowed_ns = self._allowed_beside_ns(choice), self._allowed_ns
+        with_it, without = self._timelines[_kind(choice)], self._finishes_ns
+        allowed_with_ns, allowed_ns = self._allowed_with_ns(choice), self._allowed_ns
         return any(
-            beside[i] > allowed_beside_ns[i] and without[i] <= allowed_ns[i] for i, _ in self._batches_at_risk(choice)
+            with_it[i] > allowed_with_ns[i] and without[i] <= allowed_ns[i] for i, _ in self._batches_at_risk(choice)
         )
 
     def compute_timelines(self, choices: Sequence[Choice]) -> None:
@@ -190,11 +190,11 @@ class LaunchForecast:
         """From now on: time that the deadline of each running batch leaves to its execution as predicted."""
         return self._allowed(self._transfers)
 
-    def _allowed_beside_ns(self, choice: Choice) -> list[float]:
+    def _allowed_with_ns(self, choice: Choice) -> list[float]:
         """The same with the choice's transfers beside theirs."""
         if not self._transfers or choice.source.bytes_per_row is None:
             return self._allowed_ns
-        return self._allowed(self._transfers_beside(choice.source, choice.own)[0])
+        return self._allowed(self._transfers_with(choice.source, choice.own)[0])
 
     def _allowed(self, transfers: Mapping[BatchKey, TransferTimes]) -> list[float]:
         # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
@@ -210,13 +210,13 @@ class LaunchForecast:
         """Remaining transfers of the running batches; of those that move anything."""
         return self._device.transfer_times()[0] if self._device.transfers else {}
 
-    def _transfers_beside(self, source: Source, own: Own) -> tuple[Mapping[BatchKey, TransferTimes], TransferTimes]:
+    def _transfers_with(self, source: Source, own: Own) -> tuple[Mapping[BatchKey, TransferTimes], TransferTimes]:
         """Transfers of the running batches beside those of such a batch, and its own."""
         kind = (source.id, own.batch_size, own.load.solo_ns)
-        if kind not in self._transfers_with:
+        if kind not in self._candidate_transfers:
             transfers = source.solo_transfers(own.batch_size)
-            self._transfers_with[kind] = self._device.transfer_times(transfers, self._predicted_ns(source, own))
-        return self._transfers_with[kind]
+            self._candidate_transfers[kind] = self._device.transfer_times(transfers, self._predicted_ns(source, own))
+        return self._candidate_transfers[kind]
 
     def _end_ns(self, source: Source, rows: int, group: int) -> float:
         """Instant that such a batch ends at, as predicted; now, where that would be a mere guess."""
@@ -234,7 +234,7 @@ class LaunchForecast:
         overhead_ns = self._latency.overhead_ns
         if source.bytes_per_row is None:
             return overhead_ns
-        return overhead_ns + self._transfers_beside(source, own)[1].total_ns
+        return overhead_ns + self._transfers_with(source, own)[1].total_ns
 
     def _predicted_ns(self, source: Source, own: Own) -> float:
         """Execution time of such a batch beside what runs now."""

@@ -1,7 +1,7 @@
-"""Which waiting requests to launch next, as how large a batch, or to hold: admission by forecast.
+"""Admission by forecast: the waiting requests to launch next, as how large a batch, or to hold.
 
-Reads the state; keeps there how often it held and each model's knee, and here what late requests are owed. Nothing
-depends on the kind of device.
+Reads the state; keeps there the holds and each model's knee, and here the credit of late requests. Nothing depends on
+the kind of device.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from backend.scheduler.waiting import CLASS_NS
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
 LATE_SHARE_MAX = 0.1
-"""Of the lanes' time that goes to requests which are late, or were held too long, while others can still make it; it
-grows with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
+"""Share of the lanes' time for requests which are late, or were held too long, while others can still make it; it grows
+with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
 OVERDUE_NS = CLASS_NS
 """A request that waits so long beyond its rank may harm running batches, in that same share of the lanes' time."""
 NEARLY_BEST = 1.15
@@ -46,7 +46,7 @@ class _Candidate(NamedTuple):
 
 
 class Policy:
-    """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
+    """Chooses the launches, by the latency model; see `backend.scheduler.core` for the state they are chosen on."""
 
     late_share_max: ClassVar[float] = LATE_SHARE_MAX
     preempts: ClassVar[bool] = True
@@ -87,11 +87,11 @@ class Policy:
         return choose_preemption(self.latency, self.members, waiting, sources, device, now_ns)
 
     def members(self, requests: Iterable[Request], source: Source, forecast: LaunchForecast) -> tuple[Request, ...]:
-        """From the first on, those that may share a batch with it, as large as it may grow."""
+        """Form a batch as large as it may grow: of the first request, and those that may share a batch with it."""
         return _same_group(requests, self._rows(source, forecast))
 
     def _take_only(self, source: Source) -> Choice:
-        """One request on an idle device: whatever the forecast, it is launched."""
+        """Launch the only request on an idle device, whatever the forecast."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
         own = source.own(request.rows, request.group)
@@ -100,7 +100,7 @@ class Policy:
     def _choose_timely(
         self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: LaunchForecast
     ) -> Choice | None:
-        """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
+        """Launch whichever arrived first: of models in order, or the first of the others that need not be held."""
         owed = None if late is None else late.queue.late_head()
         choice: Choice | None = None
         if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in candidates[:1]):
@@ -116,17 +116,17 @@ class Policy:
         if choice is None and in_order is not None:
             choice = self._take_in_order(in_order, forecast)
         if choice is not None and owed is not None:
-            self._save(owed, choice, forecast.now_ns)
+            self._credit(owed, choice, forecast.now_ns)
         return choice
 
-    def _save(self, owed: Request, choice: Choice, now_ns: int) -> None:
-        """A launch that passed over someone: a share of its time is theirs."""
+    def _credit(self, owed: Request, choice: Choice, now_ns: int) -> None:
+        """Credit late requests with a share of the time of a launch that passed them over."""
         waited_s = (now_ns - owed.arrival_ns) / 1e9
         share = min(self.late_share_max, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
         self._credit_ns += share * choice.times.solo_ns
 
     def _paid(self, choice: Choice) -> Choice | None:
-        """The launch, if what was saved suffices for it. Nothing saved outlives it: no burst follows a long hold."""
+        """The launch, if the credit suffices for it. No credit outlives it: no burst follows a long hold."""
         if choice.times.solo_ns > self._credit_ns:
             return None
         self._credit_ns = min(self._credit_ns - choice.times.solo_ns, choice.times.solo_ns)
@@ -135,8 +135,8 @@ class Policy:
     def _candidates(
         self, sources: Mapping[int, Source], forecast: LaunchForecast
     ) -> tuple[list[_Candidate], list[_Candidate]]:
-        """By rank: the first requests of models that can make it if launched now, as many as will be looked at; and
-        each model's first, which matter where none can."""
+        """First requests of models, by rank: of those that can make it if launched now, as many as will be looked at;
+        and of all, which matter where none can."""
         firsts = sorted(
             _Candidate(source.queue.rank(head), source.id, source, head)
             for source in sources.values()
@@ -158,12 +158,12 @@ class Policy:
         return sources[min(late)[1]] if late else None
 
     def _take_in_order(self, source: Source, forecast: LaunchForecast) -> Choice:
-        """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
+        """Launch like a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
         requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
         return forecast.choice(source, requests)
 
     def _admit(self, source: Source, forecast: LaunchForecast) -> Choice | None:
-        """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
+        """The largest batch that keeps its own deadlines and makes no running batch miss; None: hold."""
         rows = self._rows(source, forecast)
         timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
@@ -175,7 +175,7 @@ class Policy:
     def _largest_harmless(
         self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
     ) -> Choice | None:
-        """Half as many again and again; where the least harms, a larger one does too."""
+        """The largest, by halving, that makes no running batch miss; where the least does, a larger one does too."""
         count = forecast.fitting(source, members)
         largest = forecast.choice(source, members[:count], len(members))
         if not forecast.may_harm(largest):
@@ -189,7 +189,7 @@ class Policy:
         return next(choice for choice in choices if not forecast.harms(choice))
 
     def _rows(self, source: Source, forecast: LaunchForecast) -> int:
-        """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
+        """Rows that a batch may grow to: the maximum where no other model waits for the lane, else while it pays.
 
         It pays up to the smallest batch whose time per row comes close to the best: beyond it others wait for nothing.
         """
@@ -203,11 +203,11 @@ class Policy:
         return source.knee[1]
 
     def _admit_late(self, source: Source, unopposed: bool, forecast: LaunchForecast) -> Choice | None:
-        """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
+        """Launch late requests: at once where no other model wants the lane, else from their credit."""
         head = source.queue.late_head()
         assert head is not None
         if not unopposed and source.load(head.rows, head.group).solo_ns > self._credit_ns:
-            return None  # too little was saved for even the smallest batch: no need to look further
+            return None  # too little credit for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
         if not unopposed and choice.times.solo_ns > self._credit_ns:
             return None
@@ -234,7 +234,7 @@ def knee(source: Source, overhead_ns: int) -> int:
 
 
 def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool = False) -> tuple[Request, ...]:
-    """From the first on, those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
+    """The first request and those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
     taken: list[Request] = []
     rows = 0
     for request in islice(requests, MAX_LOOKED_AT):

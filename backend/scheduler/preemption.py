@@ -86,8 +86,8 @@ def choose_preemption(
     free = _free_lanes(device)
     forecast = LaunchForecast(latency, device, device.sums_without(free[0].executing), now_ns, contended=True)
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
-    for turn, source in enumerate(candidates):
-        waits_ns = free[min(turn, len(free) - 1)].free_in_ns
+    for i, source in enumerate(candidates):
+        waits_ns = free[min(i, len(free) - 1)].free_in_ns
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
         if head is None or head.deadline_ns is None or source.solo.guesses(head.group):
             continue

@@ -19,14 +19,14 @@ Column = tuple[float, ...]
 weight of sharing a core, and its remaining solo latency."""
 
 MIN_SLOWDOWN = 0.5
-"""Nobody would believe less."""
+"""Least that is forecast."""
 _NEARLY_DONE = 0.05
 """Share of its solo latency that remains at least: nothing better is known of a batch that outlives its prediction."""
 
 
 @dataclass(slots=True, eq=False)
 class RunningBatch:
-    """A batch on a lane, or suspended there. All times in nanoseconds, of the execution where nothing else is said.
+    """A batch on a lane, or suspended there. All times in nanoseconds, of the execution unless a name says otherwise.
 
     requests: none of an adopted batch. preempts: it runs in front of the one suspended on its lane. priority: the
     highest class among its requests; deadline_ns: the tightest, inf without one. group: its requests' shape; None of an
@@ -81,7 +81,7 @@ class RunningBatch:
         own_ns = self.left_ns if self.left_ns > least_ns else least_ns
         return own_ns if self.suspended_for is None else own_ns + self.suspended_for.remaining_ns
 
-    def slowdown_beside(self, sums: Sums, more_sharers: int = 0) -> float:
+    def slowdown_with(self, sums: Sums, more_sharers: int = 0) -> float:
         """Slowdown where all that run, itself among them, add `sums`, and so many more than now share its core."""
         a, b, c, d, e, f = sums
         n, compute, l2, dram, solo, size = self.adds

@@ -29,7 +29,7 @@ class Source:
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows); None: to be worked out anew."""
     bytes_per_row: Cargo | None = None
-    """Of its inputs and outputs; None while no batch of it has moved anything."""
+    """Sizes of its inputs and outputs; None while no batch of it has moved anything."""
 
     def hold(self, head: Request) -> None:
         """Count that the next batch was held; looked at again and again, the same one counts once."""

@@ -35,7 +35,7 @@ from predictor.learners.isochrone import Isochrone
 from predictor.slowdown_function import Response
 from predictor.workload import Load
 from tests.fakes.builders import MS, START_NS
-from tests.properties.alone import Alone, Heard
+from tests.properties.solo_history import RecordedSolo, SoloHistory
 
 ALMOST = 1e-6
 
@@ -86,10 +86,10 @@ class Batch:
 
 @dataclass
 class Model:
-    """What a source's process would know: it joined, these wait, these run."""
+    """State of a source as its process knows it: what waits, what runs."""
 
     join: Join
-    alone: Alone
+    solo: SoloHistory
     waiting: dict[int, Request] = field(default_factory=dict)
     running: dict[int, Batch] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
@@ -110,16 +110,16 @@ class Model:
 
 
 class Listener(Isochrone):
-    """Remembers what it was taught about neighbours."""
+    """Records the co-runners' contributions that it was trained with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.taught: list[Sums] = []
+        self.trained: list[Sums] = []
         self.solo_ns = 0
-        """Of the last batch, as its lesson had it."""
+        """Of the last batch, as in its training sample."""
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        self.taught.append(seen.sums)
+        self.trained.append(seen.sums)
         self.solo_ns = own.load.solo_ns
         assert slowdown <= 20.0
         super().learn_one(own, seen, slowdown)
@@ -136,7 +136,7 @@ class World:
         self.now_ns = self.seen_ns = START_NS
         self.models: dict[int, Model] = {}
         self.log: list[Interval] = []
-        self.taught: list[Interval] = []
+        self.trained: list[Interval] = []
         self.batches = 0
         self.taken = self.doubts = self.guessed = 0
         self.commands: list[Command] = []
@@ -170,7 +170,7 @@ class World:
                 if event.exec_ns is not None and batch.requests and not batch.was_suspended:
                     self.models[source].moves |= event.h2d_ns + event.d2h_ns > 0
                     executed = batch.interval.without(event.h2d_ns, event.d2h_ns)
-                    self.taught.append(executed)
+                    self.trained.append(executed)
                     assert response is not None
                     self._measured(self.models[source], batch, executed, event.exec_ns, response)
             case Adopt():
@@ -228,7 +228,7 @@ class World:
         (rows, group), (lane, preempts), model = what, where, self.models[source]
         join = model.join
         load = self.core.device.running[source, batch].load  # to the nanosecond, which other arithmetic is not
-        assert load.solo_ns == nearly(model.alone.solo_ns(rows, group))
+        assert load.solo_ns == nearly(model.solo.solo_ns(rows, group))
         assert load.features == join.profile.at(rows).features
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
         begun = self.models[source].running[batch] = Batch(
@@ -264,30 +264,30 @@ class World:
         return True
 
     def _joined(self, source: int, join: Join) -> None:
-        told = (join.profile, join.profiled_group, self.now_ns)
-        self.models[source] = Model(join, Alone(*told))
-        self.core.sources[source].solo = Heard(join.model, *told)
+        known = (join.profile, join.profiled_group, self.now_ns)
+        self.models[source] = Model(join, SoloHistory(*known))
+        self.core.sources[source].solo = RecordedSolo(join.model, *known)
 
     def _response(self, source: int, event: Event) -> Response | None:
-        """Of a batch that ends, before anything is learned from it."""
+        """Slowdown function of a batch that ends, before anything is learned from it."""
         if not isinstance(event, Finish):
             return None
         batch, join = self.models[source].running[event.batch], self.models[source].join
         return self.core.latency.slowdown_function(source, Own(join.model, batch.rows, batch.load))
 
     def _measured(self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: Response) -> None:
-        """What it tells of its latency alone: all of it, where nobody else was there."""
+        """Record its solo latency: all that it took, where it had no co-runners."""
         rows, group = batch.rows, batch.group
         assert group is not None
-        if not self._had_company(executed):
-            model.alone.measured(rows, group, exec_ns, self.now_ns)
-        elif model.alone.teaches(rows, group, exec_ns):
+        if not self._had_co_runners(executed):
+            model.solo.measured(rows, group, exec_ns, self.now_ns)
+        elif model.solo.teaches(rows, group, exec_ns):
             slowdown = response.slowdown(self._suffered(batch.interval))
             self.guessed += 1
-            model.alone.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
-        assert self.listener.solo_ns == nearly(model.alone.solo_ns(rows, group))
+            model.solo.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
+        assert self.listener.solo_ns == nearly(model.solo.solo_ns(rows, group))
 
-    def _had_company(self, executed: Interval) -> bool:
+    def _had_co_runners(self, executed: Interval) -> bool:
         start_ns, end_ns = executed.start_ns, executed.end_ns
         assert end_ns is not None
         return any(i.overlap_ns(start_ns, end_ns) for i in self.log if i is not executed and i is not executed.part_of)
@@ -297,16 +297,16 @@ class World:
             model.late = frozenset(r.id for r in self.core.sources[i].queue.by_lateness())
 
     def _doubt(self) -> None:
-        """What was let through for the sake of what is believed: that, not having waited, made it hopeless."""
+        """Note the requests let through to measure their like: the belief, not having waited, made them hopeless."""
         for i, model in self.models.items():
             solo, late = self.core.sources[i].solo, model.late & model.waiting.keys()
-            assert isinstance(solo, Heard)
+            assert isinstance(solo, RecordedSolo)
             assert not (model.join.rejects and solo.doubted) or len(solo.doubted) + len(late) == 1, "one at a time"
             model.doubted = bool(solo.doubted)
             for rows, group in solo.doubted:
-                assert model.alone.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
+                assert model.solo.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
                 assert model.join.interference_aware
-                model.alone.doubt(rows, group, self.now_ns)
+                model.solo.doubt(rows, group, self.now_ns)
                 self.doubts += 1
             solo.doubted.clear()
 
@@ -349,7 +349,7 @@ class World:
         assert self.lanes > 1 and 0 <= lease.lane < self.lanes
         model = self.models[lease.source]
         assert lease.arrivals == model.arrivals
-        assert lease.times.solo_ns == nearly(model.alone.solo_ns(lease.rows, lease.group))
+        assert lease.times.solo_ns == nearly(model.solo.solo_ns(lease.rows, lease.group))
         model.lease, model.recalled = lease, False
 
     def _launch(self, launch: Launch, preempted: list[Batch]) -> None:
@@ -375,7 +375,7 @@ class World:
         assert rows <= model.join.max_batch_size or len(batch) == 1
         if not model.join.interference_aware:
             self._launched_in_order(model, batch, rows)
-        assert launch.times.solo_ns == nearly(model.alone.solo_ns(rows, batch[0].group))
+        assert launch.times.solo_ns == nearly(model.solo.solo_ns(rows, batch[0].group))
         assert launch.times.predicted_ns > 0 and launch.times.bound_ns >= 0 and launch.holds >= 0
         assert min(launch.times.h2d_ns, launch.times.d2h_ns) >= 0
         assert model.moves or launch.times.h2d_ns == launch.times.d2h_ns == 0
@@ -401,13 +401,13 @@ class World:
         model.gone.append(reject.request)
         assert model.join.rejects and model.join.interference_aware
         assert request.deadline_ns is not None
-        solo_ns, known = model.alone.solo_ns(request.rows, request.group), model.alone.knows(request.group)
+        solo_ns, known = model.solo.solo_ns(request.rows, request.group), model.solo.knows(request.group)
         if not known:
             assert self.now_ns > request.deadline_ns, "refused for want of a measurement"
         assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) + 1 > request.deadline_ns
         allowed_ns = request.deadline_ns - request.arrival_ns
         if 0 < allowed_ns < solo_ns * (1 - ALMOST) - 1 and not model.doubted and not model.late & model.waiting.keys():
-            assert not model.alone.old(request.rows, request.group, self.now_ns), "nobody is let through"
+            assert not model.solo.old(request.rows, request.group, self.now_ns), "no request is let through"
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
     def occupied(self) -> set[int]:
@@ -443,12 +443,12 @@ class World:
                     continue
                 assert colocation.suffered((source, number)) == self._suffered(batch.interval)
 
-    def check_teaching(self) -> None:
-        """Each batch that ended well taught once, with its own neighbours."""
-        assert len(self.listener.taught) == len(self.taught)
-        for neighbours, interval in list(zip(self.listener.taught, self.taught, strict=True))[-4:]:
+    def check_training(self) -> None:
+        """Each batch that ended well trained the predictor once, with its own co-runners."""
+        assert len(self.listener.trained) == len(self.trained)
+        for sums, interval in list(zip(self.listener.trained, self.trained, strict=True))[-4:]:
             if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
-                assert neighbours == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
+                assert sums == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
 
     def _suffered(self, interval: Interval) -> Sums:
         start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns

@@ -1,4 +1,4 @@
-"""What the policy promises of every launch and every hold, over random loads in virtual time, by other arithmetic."""
+"""Properties of every launch and every hold, over random loads in virtual time, by other arithmetic."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ALMOST_NS = 1_000.0
 
 @dataclass
 class Batch:
-    """In a timeline: what is left of it alone, its slowdown beside neighbours of these sums, so many on its core."""
+    """A batch in a timeline: remaining solo latency, slowdown beside co-runners of these sums, so many on its core."""
 
     remaining_ns: float
     adds: Sums
@@ -53,27 +53,27 @@ class Batch:
 
 
 def timeline(batches: Sequence[Batch]) -> list[float]:
-    """Each one's finish, from finish to finish, by plain sums; after `HORIZON` finishes company stays as it is."""
+    """Each one's finish, from finish to finish, by plain sums; after `HORIZON` finishes the co-runners stay."""
     left, finishes, now = {i: b.remaining_ns for i, b in enumerate(batches)}, [inf] * len(batches), 0.0
 
-    def pace(i: int, company: Sequence[int]) -> float:
-        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in company if j != i) for k in range(6))
-        crowd = sum(j != i and batches[j].core == batches[i].core is not None for j in company)
-        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), crowd))
+    def slowdown(i: int, running: Sequence[int]) -> float:
+        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in running if j != i) for k in range(6))
+        sharers = sum(j != i and batches[j].core == batches[i].core is not None for j in running)
+        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), sharers))
 
     for _ in range(HORIZON):
         if not left:
             break
-        spans = {i: remaining * pace(i, list(left)) for i, remaining in left.items()}
+        spans = {i: remaining * slowdown(i, list(left)) for i, remaining in left.items()}
         first = min(spans, key=lambda i: spans[i])
         step = spans[first]
-        left = {i: max(0.0, remaining - step / pace(i, list(left))) for i, remaining in left.items()}
+        left = {i: max(0.0, remaining - step / slowdown(i, list(left))) for i, remaining in left.items()}
         now += step
         finishes[first] = now
         del left[first]
-    company = list(left)
+    rest = list(left)
     for i, remaining in left.items():
-        finishes[i] = now + remaining * pace(i, company)
+        finishes[i] = now + remaining * slowdown(i, rest)
     return finishes
 
 
@@ -188,7 +188,7 @@ def plan(seed: int, load: float, slo: float, seconds: float) -> tuple[Arrival, .
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(1.2, 6.0), st.integers(2, 4), st.booleans())
-def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
+def test_a_launch_makes_no_batch_newly_miss_and_a_hold_gains_something(
     seed: int, load: float, slo: float, lanes: int, preemptible: bool
 ) -> None:
     scheduler, _ = watched(lanes)
@@ -198,7 +198,9 @@ def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.5, 3.0), st.floats(1.2, 6.0), st.integers(3, 5), st.integers(1, 3))
-def test_so_does_one_on_lanes_that_share_cores(seed: int, load: float, slo: float, lanes: int, cores: int) -> None:
+def test_a_launch_on_lanes_that_share_cores_makes_no_batch_newly_miss(
+    seed: int, load: float, slo: float, lanes: int, cores: int
+) -> None:
     scheduler, _ = watched(lanes, cores)
     simulate(MODELS, plan(seed, load * cores / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
 
@@ -218,7 +220,7 @@ def test_the_watched_policy_sees_launches_and_holds() -> None:
 
 
 def earliest_deadline_first(plan: Sequence[Arrival], solo_ns: Mapping[str, int]) -> set[int]:
-    """Who makes it on one lane without preemption: the earliest deadline of those that can still make it, at once."""
+    """Requests in time on one lane: at once the earliest deadline of those that can still make it, no preemption."""
     now, waiting, met, following = 0, list[tuple[int, int]](), set[int](), 0
     while following < len(plan) or waiting:
         if not waiting:
@@ -241,7 +243,7 @@ def in_time(arrival: Arrival, answered_s: float | None) -> bool:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.3, 3.0), st.floats(1.1, 8.0))
-def test_on_one_lane_it_keeps_what_earliest_deadline_first_keeps(seed: int, load: float, slo: float) -> None:
+def test_one_lane_keeps_the_deadlines_that_earliest_deadline_first_keeps(seed: int, load: float, slo: float) -> None:
     """Perfect predictions, one class, batches of one."""
     whole = [replace(a, priority=1) for a in plan(seed, load, slo, 1.0)]
     models = [replace(model, max_batch_size=0) for model in MODELS]

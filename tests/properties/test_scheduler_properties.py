@@ -22,19 +22,19 @@ by_seeds = settings(
 
 @settings(by_seeds, max_examples=1_000)
 @given(seeds)
-def test_nothing_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -> None:
+def test_no_request_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -> None:
     world = Stream(seed).run()
     world.check_integral()
-    world.check_teaching()
+    world.check_training()
 
 
 @settings(by_seeds, max_examples=50)
 @given(seeds)
-def test_what_waits_is_served_once_arrivals_cease(seed: int) -> None:
+def test_all_waiting_requests_are_served_once_arrivals_cease(seed: int) -> None:
     world = Stream(seed).run()
     world.drain()
     world.check_integral()
-    world.check_teaching()
+    world.check_training()
 
 
 @settings(by_seeds, max_examples=50)
@@ -77,7 +77,7 @@ def test_the_streams_move_tensors_beside_each_other() -> None:
     assert sum(launch.times.d2h_ns > 0 for launch in launches) >= 200
 
 
-def test_the_streams_learn_what_batches_take_alone() -> None:
+def test_the_streams_learn_solo_latencies() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     assert sum(world.doubts for world in worlds) >= 10
     assert sum(world.guessed for world in worlds) >= 100

@@ -87,7 +87,7 @@ def test_a_late_request_is_served_after_those_that_can_make_it() -> None:
     assert only_launch(made.finish(timely)).source == 1
 
 
-def test_an_idle_device_serves_what_is_late_already() -> None:
+def test_an_idle_device_serves_a_late_request() -> None:
     made = device()
     made.join(1, join(LIGHT))
     assert only_launch(made.ask(1, -5.0)).source == 1
@@ -141,7 +141,7 @@ def test_a_request_that_became_hopeless_is_rejected_at_the_next_event() -> None:
     assert (reject.predicted_ns, reject.allowed_ns) == (18 * MS, 15 * MS)
 
 
-def test_it_is_known_when_a_rejection_is_due_and_none_needs_another_event() -> None:
+def test_a_rejection_falls_due_without_another_event() -> None:
     """Rows count: the larger request is late first though it is due last."""
     made = device()
     made.join(1, join(LIGHT, rejects=True))
@@ -167,7 +167,7 @@ def test_one_long_pause_leaves_deadlines_that_can_be_met() -> None:
     assert 0 < made.core.latency.overhead_ns < MS
 
 
-def test_a_hopeless_low_class_is_rejected_though_a_higher_class_stands_before_it() -> None:
+def test_a_hopeless_low_class_is_rejected_though_a_higher_class_waits_before_it() -> None:
     made, _ = busy()
     made.join(3, join(LIGHT, rejects=True))
     high, low = made.request(400.0, priority=1), made.request(5.0, priority=3)
@@ -207,7 +207,7 @@ def test_in_order_heeds_neither_deadline_nor_class_nor_harm() -> None:
     assert only_launch(made.arrive(2, first, second)).requests == (first.id,)
 
 
-def test_models_in_order_take_turns_with_the_others_by_arrival() -> None:
+def test_models_in_order_alternate_with_the_others_by_arrival() -> None:
     made, blocker = busy(models=1)
     made.join(3, join(LIGHT, aware=False))
     made.arrive(3, made.request(age_ms=2.0))
@@ -221,7 +221,7 @@ def test_models_in_order_take_turns_with_the_others_by_arrival() -> None:
 # What is predicted and learned
 
 
-def test_a_launch_says_what_to_expect() -> None:
+def test_a_launch_has_the_forecast_times() -> None:
     made = device(lanes=2)
     made.core.latency.bound.multiplier = 1.25
     made.join(1, join(HEAVY))
@@ -230,23 +230,23 @@ def test_a_launch_says_what_to_expect() -> None:
     assert (launch.times.solo_ns, launch.times.predicted_ns, launch.times.bound_ns) == (10 * MS, 16 * MS, 20 * MS)
 
 
-def test_a_finished_batch_teaches_what_it_suffered() -> None:
+def test_the_predictor_is_trained_with_a_finished_batch_and_its_co_runners() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     made.join(2, join(HEAVY))
     first = only_launch(made.ask(1))
     made.at(5).ask(2)
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     made.at(10).finish(first, exec_ms=9.5)
-    ((own, seen, slowdown),) = taught
+    ((own, seen, slowdown),) = trained
     assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
     assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
     assert seen.beside == (("m", 0.5),)
     assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
-def test_a_failed_batch_teaches_nothing() -> None:
+def test_nothing_is_learned_from_a_failed_batch() -> None:
     made, blocker = busy()
     made.at(5).finish(blocker, exec_ms=None)
     latency = made.core.latency

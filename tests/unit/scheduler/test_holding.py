@@ -1,4 +1,4 @@
-"""When the scheduler leaves a lane free for the sake of what runs or waits: a rule per test."""
+"""Holds: lanes left free for the sake of running or waiting batches; a rule per test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_batch_that_is_looked_at_again_and_again_was_held_once() -> None:
     assert only_launch(made.at(10).finish(first)).holds == 1
 
 
-def test_what_would_always_harm_somebody_is_launched_once_it_has_waited_long_enough() -> None:
+def test_a_batch_that_would_always_harm_another_is_launched_once_it_has_waited_long_enough() -> None:
     made = device(lanes=2)
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"tight{source}", max_batch_size=1))

@@ -113,7 +113,7 @@ def until_leased(model: FakeModel) -> None:
 
 
 @pytest.mark.usefixtures("runtime_dir")
-def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_comes() -> None:
+def test_single_requests_are_launched_without_asking_until_another_model_comes() -> None:
     with FakeModel("a") as model:
         until_leased(model)
         with FakeModel("b") as other:
@@ -126,7 +126,7 @@ def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_com
 
 
 @pytest.mark.usefixtures("runtime_dir")
-def test_what_the_lease_is_not_for_is_asked_for() -> None:
+def test_a_request_that_the_lease_is_not_for_is_asked_for() -> None:
     with FakeModel() as model:
         until_leased(model)
         (late,) = model.wait_for(*model.submit(pending(-1.0)))

@@ -1,4 +1,4 @@
-"""What batches take alone is learned: it decides who is late, who is refused, what a lease promises; a rule a test."""
+"""Solo latencies as learned: they decide which requests are late or rejected, and a lease's times; a rule per test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def blocked(event: Join) -> tuple[Device, Launch]:
 # What was never measured
 
 
-def test_a_guess_refuses_nobody_and_the_first_batch_corrects_it() -> None:
+def test_no_request_is_rejected_by_a_guess_and_the_first_batch_corrects_it() -> None:
     made = device()
     made.join(1, GUESSED)
     launch = only_launch(made.ask(1, 5.0))
@@ -49,7 +49,7 @@ def test_a_guess_refuses_nobody_and_the_first_batch_corrects_it() -> None:
 
 
 @pytest.mark.parametrize(("event", "group"), [(GUESSED, 0), (STRICT, 7)])
-def test_what_was_not_measured_is_late_only_once_its_deadline_has_passed(event: Join, group: int) -> None:
+def test_an_unmeasured_request_is_late_only_once_its_deadline_has_passed(event: Join, group: int) -> None:
     made, _ = blocked(event)
     request = made.request(50.0, group=group)
     assert made.arrive(3, request) == []
@@ -58,7 +58,7 @@ def test_what_was_not_measured_is_late_only_once_its_deadline_has_passed(event: 
     assert (late.source, late.predicted_ns, late.allowed_ns) == (3, 50 * MS + 1, 50 * MS)
 
 
-def test_a_cold_first_run_refuses_nobody() -> None:
+def test_no_request_is_rejected_for_a_cold_first_run() -> None:
     made = device()
     made.join(1, GUESSED)
     for ms in (90.0, 80.0, 1.0):
@@ -67,7 +67,7 @@ def test_a_cold_first_run_refuses_nobody() -> None:
     assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
-def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> None:
+def test_an_unmeasured_model_is_served_on_a_busy_device() -> None:
     """By the guess it could not make it; then it would wait, and the guess stay."""
     made, blocker = blocked(GUESSED)
     made.ask(1, 500.0)
@@ -75,7 +75,7 @@ def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> No
     assert only_launch(made.at(4).finish(blocker)).source == 3
 
 
-def test_what_never_had_its_turn_is_served_though_it_is_late() -> None:
+def test_an_unmeasured_model_is_served_though_it_is_late() -> None:
     made, blocker = blocked(GUESSED)
     assert made.ask(3, 5.0) == []
     assert made.at(6).core.reject(made.now_ns) == []
@@ -83,18 +83,18 @@ def test_what_never_had_its_turn_is_served_though_it_is_late() -> None:
     assert only_launch(made.finish(blocker)).source == 3
 
 
-def test_a_guess_is_corrected_beside_others_too() -> None:
+def test_a_guess_is_corrected_beside_co_runners_too() -> None:
     """Beside one that slows it down by 0.6."""
     made = device(lanes=2)
     made.join(1, join(HEAVY, model="other"))
     made.join(2, GUESSED)
     made.ask(1)
     launch = only_launch(made.ask(2, 5.0))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     made.at(1.6).finish(launch, 1.6)
     assert only_launch(made.ask(2)).times.solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
-    assert taught[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
+    assert trained[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
     assert made.core.latency.bound.state()["recent"] == []
 
 
@@ -111,7 +111,7 @@ def test_a_profile_that_is_wrong_by_much_is_corrected_for_lateness_and_rejection
     assert only_launch(made.ask(1, 270.0)).times.solo_ns == 260 * MS
 
 
-def test_what_is_faster_than_its_profile_is_refused_no_more() -> None:
+def test_a_model_faster_than_its_profile_is_no_longer_rejected() -> None:
     made = device()
     made.join(1, STRICT)
     assert only_reject(made.ask(1, 5.0))
@@ -119,7 +119,7 @@ def test_what_is_faster_than_its_profile_is_refused_no_more() -> None:
     assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
-def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
+def test_a_waiting_request_is_judged_by_the_latest_estimate() -> None:
     """Two that came while 260 ms were believed: the one due first is in time still."""
     made = device()
     made.join(1, STRICT)
@@ -134,7 +134,7 @@ def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
     made.core.check_invariants()
 
 
-def test_a_lease_promises_what_batches_take() -> None:
+def test_a_lease_has_the_learned_times() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     (lease,) = serve(made, 1, *[260.0] * STREAK, group=4)
@@ -158,17 +158,17 @@ def test_two_shapes_of_a_model_are_kept_apart() -> None:
     assert made.arrive(1, made.request(9.0, group=2, age_ms=-200.0), made.request(9.0, group=1)) == []
 
 
-def test_the_predictor_is_not_asked_for_what_the_solo_latency_explains() -> None:
+def test_the_predictor_is_not_trained_with_a_wrong_solo_latency() -> None:
     made = device()
     made.join(1, join(LIGHT))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     serve(made, 1, *[260.0] * 6, group=3)
-    assert [slowdown for _, _, slowdown in taught] == pytest.approx([1.0] * 6)
-    assert taught[-1][0].load.solo_ns == 260 * MS
+    assert [slowdown for _, _, slowdown in trained] == pytest.approx([1.0] * 6)
+    assert trained[-1][0].load.solo_ns == 260 * MS
 
 
-def test_a_batch_that_had_company_or_failed_or_was_adopted_changes_nothing_that_is_known() -> None:
+def test_a_measured_latency_is_kept_after_batches_with_co_runners_or_failed_or_adopted() -> None:
     made = device(lanes=2)
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"m{source}"))
@@ -181,7 +181,7 @@ def test_a_batch_that_had_company_or_failed_or_was_adopted_changes_nothing_that_
     assert only_launch(made.ask(1)).times.solo_ns == 10 * MS
 
 
-def test_a_batch_that_stood_still_tells_nothing_of_its_latency() -> None:
+def test_no_latency_is_learned_from_a_batch_that_was_suspended() -> None:
     made = device()
     for source, event in ((1, join(LIGHT, preemptible_lanes=1)), (2, join(LIGHT, model="b", preemptible_lanes=1))):
         made.join(source, event)
@@ -201,7 +201,7 @@ def hopeless(made: Device, at_ms: float | None = None) -> list[Command]:
     return made.at(made.now_ms if at_ms is None else at_ms).ask(3, 5.0)
 
 
-def test_one_is_let_through_now_and_then_where_the_estimate_is_old() -> None:
+def test_a_hopeless_request_is_let_through_where_the_estimate_is_old() -> None:
     made = device()
     made.join(3, STRICT)
     assert only_reject(hopeless(made, OLD_MS - 1))
@@ -211,7 +211,7 @@ def test_one_is_let_through_now_and_then_where_the_estimate_is_old() -> None:
     assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS)
 
 
-def test_one_that_was_refused_rightly_is_let_through_once_a_second() -> None:
+def test_a_hopeless_request_is_let_through_once_a_second() -> None:
     made = device()
     made.join(3, STRICT)
     served = 0
@@ -224,7 +224,7 @@ def test_one_that_was_refused_rightly_is_let_through_once_a_second() -> None:
     assert 8 <= served <= 10
 
 
-def test_what_is_let_through_teaches_in_any_company_and_only_once() -> None:
+def test_a_request_let_through_corrects_the_estimate_beside_any_co_runners_once() -> None:
     made = device(lanes=2)
     made.join(1, join(HEAVY, model="other"))
     made.join(3, STRICT)
@@ -235,7 +235,7 @@ def test_what_is_let_through_teaches_in_any_company_and_only_once() -> None:
     assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS, rel=1e-6)
 
 
-def test_what_is_let_through_waits_behind_those_that_can_make_it_and_alone() -> None:
+def test_a_request_let_through_waits_for_timely_ones_and_is_the_only_one() -> None:
     made, blocker = blocked(STRICT)
     assert hopeless(made, OLD_MS) == []
     made.at(5 * OLD_MS).ask(1, 500.0)
@@ -245,7 +245,7 @@ def test_what_is_let_through_waits_behind_those_that_can_make_it_and_alone() -> 
     assert only_launch(made.finish(timely)).source == 3
 
 
-def test_what_is_let_through_may_be_cancelled() -> None:
+def test_a_request_let_through_may_be_cancelled() -> None:
     made, _ = blocked(STRICT)
     request = made.at(OLD_MS).request(5.0)
     assert made.arrive(3, request) == []
@@ -253,7 +253,7 @@ def test_what_is_let_through_may_be_cancelled() -> None:
     assert made.at(2 * OLD_MS).ask(3, 5.0) == []  # the next one
 
 
-def test_in_overload_nobody_is_let_through_for_having_waited() -> None:
+def test_in_overload_no_request_is_let_through_for_having_waited() -> None:
     made, _ = blocked(STRICT)
     for ms in (0.0, OLD_MS, 3 * OLD_MS):
         assert made.at(ms).ask(3, 15.0) == []

@@ -39,7 +39,7 @@ def test_an_adopted_batch_occupies_its_lane() -> None:
     made.at(2)
     assert only_launch(core.handle(1, Finish(-1, None), made.now_ns)).lane == 0
     core.learn()
-    assert core.latency.predictor.state() == Rls().state()  # nobody knows when it was launched
+    assert core.latency.predictor.state() == Rls().state()  # its launch is unknown
 
 
 def test_an_adopted_batch_on_a_lane_that_is_not_here_takes_the_last() -> None:
@@ -81,7 +81,7 @@ def test_more_waiting_requests_than_any_model_may_have_are_refused(monkeypatch: 
     assert len(made.core.sources[1].queue) == 1
 
 
-def test_a_question_whether_it_lives_changes_nothing() -> None:
+def test_a_ping_changes_nothing() -> None:
     made, _ = busy()
     made.ask(1)
     assert made.core.handle(1, Ping(), made.now_ns + 5) == []

@@ -49,7 +49,7 @@ def forecast_finishes(batches: list[Batch], cores: list[int] | None = None) -> d
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def test_a_batch_alone_takes_its_base() -> None:
+def test_a_solo_batch_takes_its_base() -> None:
     assert forecast_finishes([Batch(A, 100.0, 1.5, 0.7)]) == {A: 150.0}
 
 
@@ -81,7 +81,7 @@ def test_a_slowdown_is_never_below_the_least() -> None:
 
 
 def test_beyond_the_horizon_the_pressure_stays() -> None:
-    """Ten equal neighbours of one that lasts: only so many finishes are followed, the last is not left alone."""
+    """Ten equal co-runners of one that lasts: only so many finishes are followed, the last is not left alone."""
     short = [Batch((1, i), 10.0 * (1 + i), 1.0, 0.0) for i in range(HORIZON)]
     lasting = [Batch((2, i), 1_000.0, 1.0, 0.1) for i in range(3)]
     finishes = forecast_finishes([*short, *lasting])
@@ -121,7 +121,7 @@ def test_the_timeline_is_that_of_small_steps(drawn: list[tuple[float, float, flo
 
 
 def in_small_steps(drawn: list[tuple[float, float, float]], cores: list[int], step: float) -> list[float]:
-    """When each batch is done, by Euler's method."""
+    """Finishes by Euler's method."""
     left = [remaining for remaining, _, _ in drawn]
     done = [0.0] * len(drawn)
     now = 0.0

@@ -1,4 +1,4 @@
-"""What the scheduler expects of transfers on a device whose links move a byte per nanosecond, so 1 MB takes 1 ms alone.
+"""Forecasts of transfers on a device whose links move a byte per nanosecond, so 1 MB takes 1 ms alone.
 
 Unless a test says otherwise a batch of models 1 to 3 has inputs of 4 MB, runs for 10 ms and has outputs of 1 MB; model
 4 moves nothing.
@@ -56,7 +56,7 @@ def transfers(launch: Launch) -> tuple[int, int]:
 
 
 def arrivals_ms(made: Device) -> dict[int, float]:
-    """How long until each running batch's inputs are there, by source."""
+    """Time until each running batch's inputs are there, by source."""
     made.core.device.advance(made.now_ns)
     times, _ = made.core.device.transfer_times()
     return {key[0]: transfers.h2d_ns / MS for key, transfers in times.items()}
@@ -65,7 +65,7 @@ def arrivals_ms(made: Device) -> dict[int, float]:
 # What is forecast
 
 
-def test_a_batch_alone_has_the_links_to_itself() -> None:
+def test_a_solo_batch_has_the_links_to_itself() -> None:
     launch = only_launch(moving().ask(1))
     assert transfers(launch) == near(4, 1)
     assert launch.times.predicted_ns == 10 * MS
@@ -108,7 +108,7 @@ def test_a_larger_batch_moves_more() -> None:
     assert transfers(only_launch(made.at(110).finish(blocker, 10.0))) == near(8, 2)
 
 
-def test_what_moves_nothing_is_not_looked_at() -> None:
+def test_a_batch_that_moves_nothing_is_not_forecast() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     launch = only_launch(made.ask(1))
@@ -157,7 +157,7 @@ def test_no_batch_is_launched_whose_inputs_would_make_another_miss(slo_ms: float
 
 
 def test_a_running_batch_has_its_outputs_still_to_move() -> None:
-    """Beside a heavy neighbour its 10 ms become 16: with the transfers 21."""
+    """Beside a heavy co-runner its 10 ms become 16: with the transfers 21."""
     for slo_ms, launched in ((20.5, False), (21.5, True)):
         made = moving()
         made.join(5, join(profile(100.0, 1.0, 0.0, 1.0), model="heavy"))
@@ -200,7 +200,7 @@ def test_a_lease_counts_the_transfers_in() -> None:
 # What is learned
 
 
-def test_two_batches_that_overlapped_teach_what_each_would_have_taken_alone() -> None:
+def test_solo_transfer_times_are_learned_from_batches_that_overlapped() -> None:
     """The first is there after 6 ms and the other after 8, of which each had the link to itself for 2."""
     made = device(lanes=2)
     for source in (1, 2):
@@ -224,23 +224,23 @@ def test_the_cost_around_an_execution_is_without_its_transfers() -> None:
     assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
-def test_only_who_ran_beside_the_execution_counts_as_a_neighbour() -> None:
+def test_only_batches_during_the_execution_are_co_runners() -> None:
     """Executed from 104 to 114: model 4 was there for half of that, and before it for nothing."""
     made = moving()
     before = only_launch(made.ask(4))
     launch = only_launch(made.ask(1))
     made.at(103).finish(before, 3.0)
     only_launch(made.at(109).ask(4))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.latency.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     finish(made.at(115), launch)
-    ((own, seen, slowdown),) = taught
+    ((own, seen, slowdown),) = trained
     assert (own.model, slowdown) == ("m1", 1.0)
     assert seen.sums[0] == pytest.approx(0.5)
     assert dict(seen.beside) == pytest.approx({"m4": 0.5})
 
 
-def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> None:
+def test_no_transfers_are_learned_from_a_batch_that_failed_or_was_adopted() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     failed = only_launch(made.ask(1))
@@ -263,7 +263,7 @@ def test_less_than_nothing_cannot_be_moved(moved: tuple[int, int, int, int]) -> 
     assert made.at(10).finish(launch, 10.0) == []
 
 
-def test_times_that_cannot_be_leave_it_sound() -> None:
+def test_impossible_transfer_times_leave_the_forecast_sound() -> None:
     """Longer than since the launch: no more is believed than passed."""
     made = moving()
     launch = only_launch(made.ask(1))
