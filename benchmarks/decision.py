@@ -88,7 +88,7 @@ class Steady:
         for command in commands:
             assert isinstance(command, Launch)
             slowdown = (1.0 + _PER_NEIGHBOUR * len(self._running)) * self._rng.lognormvariate(0.0, 0.05)
-            end_ns = self._now_ns + round(command.solo_ns * slowdown) + _AROUND_NS
+            end_ns = self._now_ns + round(command.times.solo_ns * slowdown) + _AROUND_NS
             heapq.heappush(self._running, (end_ns, command.batch, command))
             self._launched_ns[command.batch] = self._now_ns
             self._waiting_per_model[command.source] -= len(command.requests)

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
-from backend.scheduler.state import Source
+from backend.scheduler.source import Source
 from backend.simulation.contention import Linear, Truth
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
@@ -102,8 +102,8 @@ class EarliestDeadline(Policy):
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:  # noqa: ARG002 - a lane is as good as another here
-        sums = occupancy.progress.sums()
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:  # noqa: ARG002 - a lane is as good as another here
+        sums = device.sums()
         heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
         if heads:
             _, _, source, head = min(heads, key=lambda h: h[:2])
@@ -127,12 +127,14 @@ class EarliestDeadline(Policy):
                 break
             members.append(request)
             rows += request.rows
+        own = source.own(rows, head.group)
         predicted_ns = max(1, round(self._takes_ns(source, rows, head.group, sums)))
-        return Choice(source, tuple(members), source.own(rows, head.group), predicted_ns)
+        return Choice(source, tuple(members), own, self.latency.times(own, predicted_ns))
 
     def _takes_ns(self, source: Source, rows: int, group: int, sums: Sums) -> float:
         own = source.own(rows, group)
-        return own.load.solo_ns * self.response(source.id, own).slowdown(sums) + self.overhead_ns
+        slowdown = self.latency.slowdown_function(source.id, own).slowdown(sums)
+        return own.load.solo_ns * slowdown + self.latency.overhead_ns
 
 
 class LeastSlack(EarliestDeadline):
@@ -148,15 +150,17 @@ class TwoLevels(Policy):
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
         high = {i: s for i, s in sources.items() if (head := s.queue.head()) is not None and head.priority == 1}
-        return super().choose(high or sources, occupancy, lane, now_ns)
+        return super().choose(high or sources, device, lane, now_ns)
 
 
 class NoHold(Policy):
     """Ours, but whatever it would hold is launched."""
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
         found = super()._largest_harmless(source, members, forecast)
         return found or forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
 
@@ -164,7 +168,9 @@ class NoHold(Policy):
 class NoSplit(Policy):
     """Ours, but a batch is launched whole or not at all."""
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
         choice = forecast.choice(source, members, len(members))
         return None if forecast.harms(choice) else choice
 
@@ -178,7 +184,7 @@ class NoPreemption(Policy):
 class OneByOne(Policy):
     """Ours without batches."""
 
-    def _rows(self, source: Source, forecast: Forecast) -> int:  # noqa: ARG002 - ours' call
+    def _rows(self, source: Source, forecast: LaunchForecast) -> int:  # noqa: ARG002 - ours' call
         return 1
 
 

@@ -46,6 +46,11 @@ class Batch:
         self.rows = sum(r.rows for r in self.requests)
 
     @property
+    def preempts(self) -> bool:
+        """True where it was launched in front of another batch on its lane."""
+        return self.launch is not None and self.launch.preempts
+
+    @property
     def whole(self) -> bool:
         """False where cancellations made it smaller than planned, or it ran in parts: its time tells nothing then."""
         return not self.rerun and (self.launch is None or len(self.launch.requests) == len(self.requests))

@@ -21,6 +21,7 @@ from backend.model_process.request import Pending
 from backend.model_process.scheduler_client import Callbacks, SchedulerLink
 from backend.scheduler.messages import (
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Decided,
@@ -33,7 +34,6 @@ from backend.scheduler.messages import (
     Reject,
     Request,
     Return,
-    RunningBatch,
     Take,
 )
 
@@ -102,23 +102,11 @@ class Dispatcher:
         if len(requests) > 1 or (r.rows, r.group) != (lease.rows, lease.group) or self._waiting or self._running:
             return False
         now_ns = time.monotonic_ns()
-        takes_ns = lease.transfer_in_ns + lease.bound_ns + lease.transfer_out_ns
-        if r.deadline_ns is not None and now_ns + takes_ns > r.deadline_ns:
+        times = lease.times
+        if r.deadline_ns is not None and now_ns + times.h2d_ns + times.bound_ns + times.d2h_ns > r.deadline_ns:
             return False
         self._own_batches -= 1
-        launch = Launch(
-            lease.source,
-            self._own_batches,
-            lease.lane,
-            (r.id,),
-            lease.solo_ns,
-            lease.predicted_ns,
-            lease.bound_ns,
-            "launch",
-            0,
-            lease.transfer_in_ns,
-            lease.transfer_out_ns,
-        )
+        launch = Launch(lease.source, self._own_batches, lease.lane, False, (r.id,), times, "launch", 0)
         batch = Batch(launch.batch, launch.lane, requests, launch, now_ns, leased=True)
         self._running[batch.id] = batch
         self._lanes.submit(batch)
@@ -217,7 +205,7 @@ class Dispatcher:
                 self._renumber(batch)
             self._connected = True
             if running:
-                self._link.send(Adopt(tuple(RunningBatch(b.id, b.rows, b.lane) for b in running)))
+                self._link.send(Adopt(tuple(AdoptedBatch(b.id, b.rows, b.lane, b.preempts) for b in running)))
             self._announce(list(self._waiting.values()))
 
     def _due(self) -> bool:
@@ -240,7 +228,7 @@ class Dispatcher:
             self._lanes.submit(batch)
 
     def _free_lane(self) -> int | None:
-        busy = {batch.lane for batch in self._running.values()}
+        busy = {batch.lane for batch in self._running.values() if not batch.preempts}
         return next((lane for lane in range(len(self._lanes)) if lane not in busy), None)
 
     def _take_in_order(self) -> list[Pending]:

@@ -26,8 +26,9 @@ Work = Callable[[Batch, Executing], None]
 class Lanes:
     """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU.
 
-    Where each has a core, lane `count + i` is in front of lane i. runs_again: where a thread stands still for a
-    stranger and cannot come back, a copy of its batch is run by another thread; what ends second is to be ignored.
+    Where each has a core, it has a second thread for batches that preempt the first one's. runs_again: where a thread
+    stands still for a stranger and cannot come back, a copy of its batch is run by another thread; what ends second is
+    to be ignored.
     """
 
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
@@ -58,14 +59,14 @@ class Lanes:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch to its lane's thread."""
-        worker = self._workers[batch.lane % len(self._workers)]
+        worker = self._worker_of(batch)
         if worker in self._spares and worker.is_stuck:
             worker = self._spares[worker]
         worker.give(batch)
 
     def suspend(self, batch: Batch) -> None:
         """It stands still for one that goes before it, however long that takes."""
-        self._workers[batch.lane % len(self._workers)].suspend(batch)
+        self._worker_of(batch).suspend(batch)
 
     def close(self) -> None:
         """Let each lane end its batches, then its thread."""
@@ -75,6 +76,9 @@ class Lanes:
         for worker in everybody:
             worker.thread.join(timeout=30.0)
         self._guard.close()
+
+    def _worker_of(self, batch: Batch) -> _Worker:
+        return self._workers[(batch.lane + self._count * batch.preempts) % len(self._workers)]
 
     def _pinned(self, worker: _Worker, *, core: int, behind: bool) -> Executing:
         aside = Aside(behind=behind, core=core)

@@ -121,9 +121,10 @@ class Metrics:
             self.count("isochrone_preempted_total")
         if launch is None or batch.preempted or not batch.whole:
             return
-        self.observe("isochrone_slowdown_ratio", batch.exec_ns / launch.solo_ns)
-        self.observe("isochrone_prediction_error_ratio", abs(launch.predicted_ns - batch.exec_ns) / batch.exec_ns)
-        self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= launch.bound_ns else "false")
+        times = launch.times
+        self.observe("isochrone_slowdown_ratio", batch.exec_ns / times.solo_ns)
+        self.observe("isochrone_prediction_error_ratio", abs(times.predicted_ns - batch.exec_ns) / batch.exec_ns)
+        self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= times.bound_ns else "false")
 
     def values(self) -> Iterator[tuple[Series, float]]:
         """Every series as /metrics shows it, histograms cumulative."""

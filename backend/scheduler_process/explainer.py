@@ -5,12 +5,14 @@ All reasons are answers of the core's own forecasts, noted while it decided; see
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Arrive, Cancel, Command, Finish, Launch, Preempted, Reject, Take
-from backend.scheduler.state import BatchKey, Source
+from backend.scheduler.messages import Arrive, BatchTimes, Cancel, Command, Finish, Launch, Preempted, Reject, Take
+from backend.scheduler.running_batch import BatchKey
+from backend.scheduler.source import Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Saved, Trained, read_stretches
 from backend.scheduler_process.explanation import (
     Batch,
@@ -119,10 +121,10 @@ class _Watcher:
             case Finish() as end if self._batch == (self._source, end.batch):
                 due_ns = self._request.deadline_ns
                 late_ns = None if due_ns is None else now_ns - due_ns
-                found.finished = Finished(now_ns, end.exec_ns, end.transfer_in_ns, end.transfer_out_ns, late_ns)
+                found.finished = Finished(now_ns, end.exec_ns, end.h2d_ns, end.d2h_ns, late_ns)
 
     def _suspended(self, scheduler: Scheduler, now_ns: int) -> None:
-        stands = any(batch.front is not None for batch in scheduler.progress.batches if batch.key == self._batch)
+        stands = any(batch.suspended_for is not None for batch in scheduler.device.batches if batch.key == self._batch)
         spans = self.found.suspended
         if stands and (not spans or spans[-1].until_ns is not None):
             spans.append(Suspension(now_ns))
@@ -131,9 +133,8 @@ class _Watcher:
 
     def _took(self, scheduler: Scheduler, take: Take, now_ns: int) -> None:
         self._batch = (self._source, take.batch)
-        batch = scheduler.running[self._batch]
-        bound_ns = round(batch.predicted_ns * scheduler.policy.bound.multiplier)
-        times = (batch.load.solo_ns, batch.predicted_ns, bound_ns, batch.transfer_in_ns, batch.transfer_out_ns)
+        batch = scheduler.device.running[self._batch]
+        times = _times(batch.times)
         self.found.launched = Launched(
             now_ns, take.batch, batch.lane, 1, batch.rows, "lease", None, batch.decision, *times, [], []
         )
@@ -157,7 +158,7 @@ class _Watcher:
                     command.allowed_ns,
                 )
                 return
-        ran_before = len(scheduler.running) - len(launches)
+        ran_before = len(scheduler.device.running) - len(launches)
         for i, launch in enumerate(launches):
             if launch.source == self._source and self._request.id in launch.requests:
                 asked = [note for note in notes if note.running == ran_before + i]
@@ -166,7 +167,7 @@ class _Watcher:
                 return
             name = scheduler.sources[launch.source].join.model
             self.found.passed[name] = self.found.passed.get(name, 0) + 1
-        self._held(scheduler, [note for note in notes if note.running == len(scheduler.running)], now_ns)
+        self._held(scheduler, [note for note in notes if note.running == len(scheduler.device.running)], now_ns)
 
     def _launched(
         self,
@@ -178,7 +179,7 @@ class _Watcher:
         now_ns: int,
     ) -> None:
         self._batch = (launch.source, launch.batch)
-        batch = scheduler.running[self._batch]
+        batch = scheduler.device.running[self._batch]
         beside = _running(scheduler, now_ns, later)
         preempted = commands[: commands.index(launch)][::-1]
         keys = set()
@@ -186,7 +187,7 @@ class _Watcher:
             if not isinstance(command, Preempted):
                 break
             keys.add((command.source, command.batch))
-        others = set(scheduler.running) - keys
+        others = set(scheduler.device.running) - keys
         source = scheduler.sources[launch.source]
         limit, allowed = _limit(source, launch, asked, preempts=bool(keys))
         self.found.launched = Launched(
@@ -198,11 +199,7 @@ class _Watcher:
             limit,
             allowed,
             launch.decision,
-            launch.solo_ns,
-            launch.predicted_ns,
-            launch.bound_ns,
-            launch.transfer_in_ns,
-            launch.transfer_out_ns,
+            *_times(launch.times),
             beside,
             _running(scheduler, now_ns, others) if keys else [],
         )
@@ -228,8 +225,8 @@ class _Watcher:
             wait.reason = "late"
             return wait
         wait.ahead = ranked.index(self._request.id)
-        if scheduler.lanes.free() is None:
-            if scheduler.lanes.reserved is not None and len(wait.running) < scheduler.lanes.count:
+        if scheduler.device.free_lane() is None:
+            if scheduler.device.reserved_lane is not None and len(wait.running) < scheduler.device.lanes:
                 wait.reason = "leased"
             elif notes is not None and notes.can_wait.get(key):
                 wait.reason = "can wait"
@@ -277,19 +274,23 @@ def _limit_by_forecast(source: Source, launch: Launch, notes: Notes) -> tuple[Li
 
 def _running(scheduler: Scheduler, now_ns: int, but: set[BatchKey]) -> list[Batch]:
     """The batches that run, but for these, with the ends that are predicted beside all of them."""
-    scheduler.progress.set_pace()
+    scheduler.device.update_slowdowns()
     found = []
-    for going in scheduler.progress.batches:
-        if going.key in but:
+    for batch in scheduler.device.batches:
+        if batch.key in but:
             continue
-        batch = scheduler.running[going.key]
-        ends_ns = now_ns + round(going.remaining_ns * going.pace)
-        model = scheduler.sources[going.key[0]].join.model
-        stands = going.front is not None
-        found.append(Batch(model, batch.rows, batch.lane, batch.launched_ns, ends_ns, batch.deadline_ns, stands))
+        ends_ns = now_ns + round(batch.remaining_ns * batch.slowdown)
+        model = scheduler.sources[batch.key[0]].join.model
+        suspended = batch.suspended_for is not None
+        due_ns = None if batch.deadline_ns == inf else round(batch.deadline_ns)
+        found.append(Batch(model, batch.rows, batch.lane, batch.launched_ns, ends_ns, due_ns, suspended))
     return found
 
 
+def _times(times: BatchTimes) -> tuple[int, int, int, int, int]:
+    return times.solo_ns, times.predicted_ns, times.bound_ns, times.h2d_ns, times.d2h_ns
+
+
 def _harmed(scheduler: Scheduler, harm: Harm) -> Harmed:
-    batch = scheduler.running[harm.key]
+    batch = scheduler.device.running[harm.key]
     return Harmed(scheduler.sources[harm.key[0]].join.model, batch.rows, batch.lane, round(harm.late_ns))

@@ -34,7 +34,8 @@ from backend.scheduler.messages import (
     decode_event,
     encode,
 )
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Rejected, Saved, Trained
 from backend.scheduler_process.event_log import EventLog, event_log_of_environment
 from backend.scheduler_process.online_trainer import OnlineTrainer
@@ -195,9 +196,9 @@ class SchedulerProcess:
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
-    def _sample(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
         assert self._samples is not None
-        self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
+        self._samples.put(source.id, sample_of_batch(source, batch, finish, co_runners, self._device, self._lanes))
 
     def _send(self, source: int, reply: Reply) -> None:
         connection = self._connections.get(source)

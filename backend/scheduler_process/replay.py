@@ -15,9 +15,10 @@ import msgspec
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Launch, Request
-from backend.scheduler.state import BatchKey, Source
+from backend.scheduler.running_batch import BatchKey
+from backend.scheduler.source import Source
 from backend.scheduler_process import snapshot
 from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Left, Rejected, Saved, Stretch, Trained
 
@@ -57,7 +58,7 @@ class Notes:
     """True of a request that makes its deadline on the first lane that becomes free."""
 
 
-class NotingForecast(Forecast):
+class NotingForecast(LaunchForecast):
     """A launch forecast that takes notes."""
 
     def __init__(self, begin: Callable[[], Notes], *args: Any, **options: Any) -> None:
@@ -101,15 +102,15 @@ class NotingForecast(Forecast):
 
     def _harmed(self, choice: Choice) -> Iterator[Harm]:
         """The batches that `harms` found."""
-        beside, alone = self._timelines[_kind(choice)], self._alone
-        allowed_beside_ns, allowed_ns = self._allowed_beside_ns(choice), self._allowed_ns
-        for i, batch in self._threatened(choice):
+        beside, alone = self._timelines[_kind(choice)], self._finishes_ns
+        allowed_beside_ns, allowed_ns = self._allowed_with_ns(choice), self._allowed_ns
+        for i, batch in self._batches_at_risk(choice):
             if beside[i] > allowed_beside_ns[i] and alone[i] <= allowed_ns[i]:
                 yield Harm(batch.key, (beside[i] - allowed_beside_ns[i]) * self._margin)
 
 
 def _kind(choice: Choice) -> tuple[int, int, int]:
-    return choice.source.id, choice.own.batch_size, choice.load.solo_ns
+    return choice.source.id, choice.own.batch_size, choice.own.load.solo_ns
 
 
 class Departure(NamedTuple):
@@ -190,7 +191,7 @@ class Replay:
         return True
 
     def _begin(self, scheduler: Scheduler) -> Notes:
-        notes = Notes(len(scheduler.running), scheduler.lanes.free() is not None)
+        notes = Notes(len(scheduler.device.running), scheduler.device.free_lane() is not None)
         self._notes.append(notes)
         return notes
 
@@ -218,12 +219,12 @@ def _apply(scheduler: Scheduler, entry: Entry) -> list[Command]:
         case Trained():
             scheduler.learn()
         case Saved():
-            scheduler.policy.predictor.state()
+            scheduler.latency.predictor.state()
     return []
 
 
 def _decision(command: Command) -> tuple[object, ...]:
     """A command without its times."""
     if isinstance(command, Launch):
-        return (command.source, command.batch, command.lane, command.requests, command.decision)
+        return (command.source, command.batch, command.lane, command.preempts, command.requests, command.decision)
     return (type(command), *msgspec.structs.astuple(command)[:2])

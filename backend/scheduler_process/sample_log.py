@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from backend.device.clocks import Throttled, throttled_of
 from backend.scheduler.messages import Finish
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler_process.background_writer import BackgroundWriter, BoundedFile
 from predictor.features import Neighbour
 from predictor.samples import Sample, encode_sample, sample_of
@@ -73,22 +74,27 @@ class SampleLog:
                     self._warned = True
 
 
-def sample_of_batch(source: Source, batch: Running, took: Finish, beside: Sequence[Neighbour], device: str) -> Sample:
-    """A sample made of what an `Observer` is called with, and of the device's name."""
-    assert took.exec_ns is not None
-    start_ns = batch.launched_ns + took.transfer_in_ns
-    ran = sample_of(batch.own, beside, source.join.version, device, start_ns, took.exec_ns)
+def sample_of_batch(
+    source: Source, batch: RunningBatch, finish: Finish, co_runners: Sequence[Neighbour], device: str, lanes: int
+) -> Sample:
+    """Sample of a batch that an `Observer` is called with. device, lanes: the device's name and number of lanes.
+
+    Its `lane` is lanes + i for a batch that preempted another on lane i.
+    """
+    assert finish.exec_ns is not None
+    start_ns = batch.launched_ns + finish.h2d_ns
+    ran = sample_of(batch.own, co_runners, source.join.version, device, start_ns, finish.exec_ns)
     return replace(
         ran,
-        lane=batch.lane,
-        predicted_ns=batch.predicted_ns,
+        lane=batch.lane + lanes if batch.preempts else batch.lane,
+        predicted_ns=batch.times.predicted_ns,
         decision=batch.decision,
-        transfer_in_ns=took.transfer_in_ns,
-        transfer_out_ns=took.transfer_out_ns,
-        bytes_in=took.bytes_in,
-        bytes_out=took.bytes_out,
-        predicted_in_ns=batch.transfer_in_ns,
-        predicted_out_ns=batch.transfer_out_ns,
+        transfer_in_ns=finish.h2d_ns,
+        transfer_out_ns=finish.d2h_ns,
+        bytes_in=finish.h2d_bytes,
+        bytes_out=finish.d2h_bytes,
+        predicted_in_ns=batch.times.h2d_ns,
+        predicted_out_ns=batch.times.d2h_ns,
     )
 
 

@@ -167,11 +167,11 @@ class _Run:
         ran.batches += 1
         ran.busy_s += (in_ns + exec_ns + out_ns + self._overhead_ns) / 1e9
         ran.seconds = now_ns / 1e9
-        ran.predicted.append((launch.predicted_ns, exec_ns))
+        ran.predicted.append((launch.times.predicted_ns, exec_ns))
         if in_ns:
-            ran.moved.append((launch.transfer_in_ns, in_ns))
+            ran.moved.append((launch.times.h2d_ns, in_ns))
         if out_ns:
-            ran.moved.append((launch.transfer_out_ns, out_ns))
+            ran.moved.append((launch.times.d2h_ns, out_ns))
         moved = self._bytes(source, len(launch.requests))
         commands = self._scheduler.handle(source, Finish(batch, exec_ns, in_ns, out_ns, *moved), now_ns)
         self._scheduler.learn()
@@ -195,7 +195,7 @@ class _Run:
             model = self._names[launch.source]
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
-        core = self._scheduler.occupancy.lanes.core(launch.lane)
+        core = self._scheduler.device.core_of(launch.lane)
         self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:

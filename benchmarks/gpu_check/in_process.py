@@ -18,7 +18,8 @@ from backend.model_process.lane_threads import Lanes
 from backend.model_process.request import Pending
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, Reject, Request, Return
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.errors import BenchmarkError
@@ -161,9 +162,10 @@ class InProcess:
     def _since_s(self, at_ns: int) -> float:
         return (at_ns - self._began_ns) / 1e9
 
-    def _observe(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def _observe(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
         if self._samples is not None:
-            self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
+            sample = sample_of_batch(source, batch, finish, co_runners, self._device, self._scheduler.device.lanes)
+            self._samples.put(source.id, sample)
 
     # On a lane's thread
 

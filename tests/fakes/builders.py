@@ -15,7 +15,7 @@ START_NS = 1_000_000 * MS
 
 
 def load(solo_ms: float, compute: float = 0.0, l2: float = 0.0, dram: float = 0.0) -> Load:
-    """A load that disturbs nobody unless told otherwise."""
+    """A load that slows no other batch unless a test says otherwise."""
     return Load(round(solo_ms * MS), compute, l2, dram)
 
 
@@ -43,15 +43,15 @@ class Device:
     """A scheduler with a clock in milliseconds; requests are numbered through, batches answer to their Launch.
 
     Its predictor is the paper's, whose first weights make slowdowns that can be worked out by hand: 1 + 0.3 compute +
-    0.1 l2 + 0.3 dram of the neighbours. beside: of each batch that ended well, in that order, its neighbours.
+    0.1 l2 + 0.3 dram of the co-runners. co_runners: those of each batch that ended well, in that order.
     """
 
     def __init__(self, lanes: int = 1, cores: int | None = None, predictor: Forecaster | None = None) -> None:
-        self.beside: list[list[Neighbour]] = []
+        self.co_runners: list[list[Neighbour]] = []
         self.core = Scheduler(
-            lanes, lambda *told: self.beside.append(told[-1]), predictor=predictor or Rls(), cores=cores
+            lanes, lambda *ended: self.co_runners.append(ended[-1]), predictor=predictor or Rls(), cores=cores
         )
-        self.core.policy.bound.multiplier = 1.0
+        self.core.latency.bound.multiplier = 1.0
         self.now_ms = 0.0
         self._requests = 0
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Command,
@@ -25,7 +26,6 @@ from backend.scheduler.messages import (
     Reject,
     Request,
     Return,
-    RunningBatch,
     Take,
 )
 from backend.scheduler_process.event_file import Handled, Left, Origin, Rejected, Saved, Trained
@@ -125,7 +125,7 @@ class Recorded:
     def save(self) -> None:
         self.seen["save"] += 1
         self.log.put(Saved())
-        self.core.policy.predictor.state()
+        self.core.latency.predictor.state()
 
     def request(self, slo_ms: float | None = None, *, priority: int = 1, rows: int = 1) -> Request:
         self._ids += 1
@@ -155,7 +155,7 @@ class Recorded:
             self.save() if choose < 0.0215 else self._cancel(self._random.choice(joined))
         elif choose < 0.035:
             self._own_batches -= 1
-            batch = RunningBatch(self._own_batches, 2, self._random.randrange(6))
+            batch = AdoptedBatch(self._own_batches, 2, self._random.randrange(6))
             source = self._random.choice(joined)
             self.handle(source, Adopt((batch,)))
             self.ends_ns[source, batch.batch] = self.now_ns + self._random.randrange(20 * MS)
@@ -186,7 +186,7 @@ class Recorded:
             self._own_batches -= 1
             self.handle(source, Take(self._own_batches, request))
             self.ends_ns[source, self._own_batches] = self.now_ns + round(
-                lease.solo_ns * self._random.uniform(0.9, 1.3)
+                lease.times.solo_ns * self._random.uniform(0.9, 1.3)
             )
             return
         self._leases.pop(source, None)
@@ -195,11 +195,11 @@ class Recorded:
         self.arrive(source, *(self.request(slo_ms, priority=priority, rows=rows) for _ in range(count)))
 
     def _may_take(self, source: int) -> bool:
-        return not self.core.sources[source].queue and not any(key[0] == source for key in self.core.running)
+        return not self.core.sources[source].queue and not any(key[0] == source for key in self.core.device.running)
 
     def _end(self, key: tuple[int, int]) -> None:
-        batch = self.core.running[key]
-        if any(going.front is not None for going in self.core.progress.batches if going.key == key):
+        batch = self.core.device.running[key]
+        if any(going.suspended_for is not None for going in self.core.device.batches if going.key == key):
             self.ends_ns[key] += 5 * MS  # it stands still
             return
         exec_ns = max(1, self.now_ns - batch.launched_ns)
@@ -231,7 +231,7 @@ class Recorded:
                     self.launches[key] = command
                     self.seen[f"launch {command.decision}"] += 1
                     self.seen["held"] += command.holds
-                    self.ends_ns[key] = self.now_ns + round(command.solo_ns * self._random.uniform(0.9, 2.0))
+                    self.ends_ns[key] = self.now_ns + round(command.times.solo_ns * self._random.uniform(0.9, 2.0))
                 case Preempted():
                     self.seen["preempted"] += 1
                 case Reject():

@@ -253,7 +253,7 @@ def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pyt
     monkeypatch.setenv(NAME_VARIABLE, "naive")
     found = variant.scheduler_factory()(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
     assert isinstance(found.policy, LeastSlack)
-    assert isinstance(found.policy.predictor, MovingAverage)
+    assert isinstance(found.latency.predictor, MovingAverage)
 
 
 @pytest.mark.parametrize("named", ["nowhere:f", "benchmarks.rivals:none", "benchmarks.rivals", ":f"])

@@ -37,7 +37,7 @@ def test_a_request_runs_as_the_scheduler_says(model: FakeModel) -> None:
     (batch,) = model.wait_for(request)
     assert batch.launch is not None
     assert batch.launch.requests == (request.id,)
-    assert (batch.id, batch.lane, batch.launch.solo_ns) == (batch.launch.batch, batch.launch.lane, 1_000_000)
+    assert (batch.id, batch.lane, batch.launch.times.solo_ns) == (batch.launch.batch, batch.launch.lane, 1_000_000)
     assert batch.launched_ns >= request.arrival_ns
     assert model.results == {request.id: []}
     assert len(model.dispatcher) == 0

@@ -13,6 +13,7 @@ import pytest
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Decided,
@@ -20,7 +21,6 @@ from backend.scheduler.messages import (
     Ping,
     Refused,
     Request,
-    RunningBatch,
     Welcome,
     decode_reply,
     encode,
@@ -85,7 +85,7 @@ _IMPOSSIBLE = {
     "join twice": _JOIN,
     "end what does not run": Finish(1_000_000, 5),
     "arrive twice": Arrive((Request(1, 1, 0, None, 1), Request(1, 1, 0, None, 1))),
-    "adopt twice": Adopt((RunningBatch(-1, 1, 0), RunningBatch(-1, 1, 0))),
+    "adopt twice": Adopt((AdoptedBatch(-1, 1, 0), AdoptedBatch(-1, 1, 0))),
     "numbers beyond all bounds": Arrive((Request(1, 1, 2**64 - 1, -(2**63), 1),)),
 }
 

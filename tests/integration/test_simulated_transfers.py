@@ -56,7 +56,7 @@ def test_without_a_bandwidth_nothing_takes_time_to_move() -> None:
     ran, scheduler = run([A], asked(("a", 0.0), ("a", 100.0)), None)
     assert took_ms(ran) == pytest.approx([10, 10])
     assert ran.moved == []
-    assert scheduler.sources[1].cargo is None
+    assert scheduler.sources[1].bytes_per_row is None
 
 
 def test_two_that_overlap_share_the_links_for_as_long_as_they_do() -> None:
@@ -104,16 +104,16 @@ def test_transfers_are_forecast_under_load(links: Bandwidth, share: float) -> No
     forecast, measured = np.array(ran.moved[200:], np.float64).T
     assert len(measured) > 500
     assert float(np.mean(np.abs(forecast - measured) <= 0.05 * measured)) >= share
-    into, out = scheduler.transfers.into, scheduler.transfers.out
+    into, out = scheduler.latency.transfers.into, scheduler.latency.transfers.out
     assert into.alone_ns(10 * MB) == pytest.approx(10 * MB / links.into, rel=0.02)
     assert out.alone_ns(10 * MB) == pytest.approx(10 * MB / links.out, rel=0.02)
-    assert scheduler.policy.overhead_ns == pytest.approx(300_000, rel=0.05)
+    assert scheduler.latency.overhead_ns == pytest.approx(300_000, rel=0.05)
 
 
 def test_a_narrow_link_is_still_known() -> None:
     _, scheduler = busy(Bandwidth(0.5, 0.5))
-    assert scheduler.transfers.into.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
-    assert scheduler.transfers.out.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.latency.transfers.into.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.latency.transfers.out.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
 
 
 def test_the_same_seed_is_the_same_simulation() -> None:

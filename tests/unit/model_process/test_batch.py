@@ -10,7 +10,7 @@ from backend.engines.parts import joined
 from backend.engines.protocol import Array, Ran
 from backend.model_process.batch import Batch, feeds, split, wanted
 from backend.model_process.request import Pending
-from backend.scheduler.messages import Finish, Launch
+from backend.scheduler.messages import BatchTimes, Finish, Launch
 
 Rows = NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def test_a_batch_counts_its_rows() -> None:
 def ended(*, planned: int = 2, moved: bool = True) -> Batch:
     """A batch of two requests that was planned with so many."""
     requests = [request(1, 2), request(2, 3)]
-    launch = Launch(1, 7, 0, tuple(range(planned)), 10, 12, 15, "launch", 0)
+    launch = Launch(1, 7, 0, False, tuple(range(planned)), BatchTimes(10, 12, 15), "launch", 0)
     batch = Batch(7, 0, requests, launch, 0)
     outputs: list[Array] = [np.zeros((5, 8), np.float32)]
     batch.ran(Ran(outputs, 11, 300, 200) if moved else Ran(outputs, 11), feeds(requests))

@@ -11,6 +11,7 @@ from backend.engines.protocol import Executing
 from backend.linux.cpu_topology import cores, teams
 from backend.model_process.batch import Batch
 from backend.model_process.lane_threads import Lanes
+from backend.scheduler.messages import BatchTimes, Launch
 from tests.fakes.ranks import rank
 
 
@@ -53,24 +54,25 @@ def test_fewer_lanes_than_cores_share_them_out(
     assert teams(lanes) == expected
 
 
-def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
-    count, policies = len(cores()), dict[int, tuple[int, int]]()
+def test_a_preempting_batch_runs_at_a_higher_rank_than_the_other_on_its_core() -> None:
+    count, policies = len(cores()), dict[bool, tuple[int, int]]()
     done = threading.Semaphore(0)
 
     def work(batch: Batch, executing: Executing) -> None:
         with executing:
-            policies[batch.lane] = rank()
+            policies[batch.preempts] = rank()
         done.release()
 
     lanes = Lanes(count, work, cores())
     assert len(lanes) == count
-    for lane in range(2 * count):
-        lanes.submit(Batch(lane, lane, (), None, 0))
-        assert done.acquire(timeout=10.0)
+    for lane in range(count):
+        for preempts in (False, True):
+            launch = Launch(1, 1, lane, preempts, (), BatchTimes(1, 1, 1), "launch", 0)
+            lanes.submit(Batch(1, lane, (), launch, 0))
+            assert done.acquire(timeout=10.0)
     lanes.close()
-    behind, front = policies[0], policies[count]
-    assert behind[0] == os.SCHED_IDLE
-    assert front == (os.SCHED_OTHER, 10)
+    assert policies[False][0] == os.SCHED_IDLE
+    assert policies[True] == (os.SCHED_OTHER, 10)
 
 
 def test_more_lanes_than_cores_are_spread_over_them() -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backend.model_process.batch import Batch
 from backend.model_process.metrics import METRICS, Metrics, Series
-from backend.scheduler.messages import Launch
+from backend.scheduler.messages import BatchTimes, Launch
 
 _CONTRACT = {
     "isochrone_requests_total",
@@ -31,7 +31,7 @@ _CONTRACT = {
 }
 
 
-LAUNCH = Launch(1, 1, 0, (), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
+LAUNCH = Launch(1, 1, 0, False, (), BatchTimes(10_000_000, 12_000_000, 15_000_000), "launch", 0)
 """Of batches without requests, which are whole then."""
 
 

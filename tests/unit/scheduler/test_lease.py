@@ -35,11 +35,11 @@ def take(device: Device, batch: int, rows: int = 1) -> list[Command]:
 
 def test_a_model_that_has_the_device_to_itself_may_launch_without_asking() -> None:
     device, lease = leased_device()
-    assert (lease.source, lease.arrivals, lease.rows, lease.solo_ns) == (1, STREAK, 1, 10 * MS)
-    assert lease.bound_ns >= lease.predicted_ns > 0
+    assert (lease.source, lease.arrivals, lease.rows, lease.times.solo_ns) == (1, STREAK, 1, 10 * MS)
+    assert lease.times.bound_ns >= lease.times.predicted_ns > 0
     for batch in (-1, -2, -3):
         assert take(device, batch) == []
-        assert device.core.running[(1, batch)].lane == lease.lane
+        assert device.core.device.running[(1, batch)].lane == lease.lane
         device.now_ms += 10.0
         renewed = device.core.handle(1, Finish(batch, 10 * MS), device.now_ns)
         assert all(isinstance(command, Lease) and command.lane == lease.lane for command in renewed)
@@ -61,7 +61,7 @@ def test_a_lease_that_was_used_meanwhile_is_returned_later() -> None:
     device, lease = leased_device()
     device.ask(2)
     take(device, -1)
-    assert len(device.core.running) == 2
+    assert len(device.core.device.running) == 2
     device.core.handle(1, Return(lease.lease), device.now_ns)
     device.core.check_invariants()
     assert device.ask(2) == []  # both lanes are taken
@@ -113,7 +113,7 @@ def until_leased(model: FakeModel) -> None:
 
 
 @pytest.mark.usefixtures("runtime_dir")
-def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_comes() -> None:
+def test_single_requests_are_launched_without_asking_until_another_model_comes() -> None:
     with FakeModel("a") as model:
         until_leased(model)
         with FakeModel("b") as other:
@@ -126,7 +126,7 @@ def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_com
 
 
 @pytest.mark.usefixtures("runtime_dir")
-def test_what_the_lease_is_not_for_is_asked_for() -> None:
+def test_a_request_that_the_lease_is_not_for_is_asked_for() -> None:
     with FakeModel() as model:
         until_leased(model)
         (late,) = model.wait_for(*model.submit(pending(-1.0)))

@@ -33,7 +33,7 @@ LIGHT_MODEL, HEAVY_MODEL = 1, 2
 def device(path: Path, lanes: int = 2, **joined: int) -> Recorded:
     """With a light and a heavy model, each taking 10 ms alone."""
     core = Scheduler(lanes, predictor=Rls())
-    core.policy.bound.multiplier = 1.0
+    core.latency.bound.multiplier = 1.0
     made = Recorded(path, core=core)
     made.handle(LIGHT_MODEL, join(LIGHT, model="light", **joined))  # type: ignore[arg-type]
     made.handle(HEAVY_MODEL, join(HEAVY, model="heavy", **joined))  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_a_batch_that_is_better_launched_later_says_so(tmp_path: Path) -> None:
     predictor = Rls()
     predictor.start(np.array([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
     core = Scheduler(2, predictor=predictor)
-    core.policy.bound.multiplier = 1.0
+    core.latency.bound.multiplier = 1.0
     with Recorded(tmp_path / "events", core=core) as made:
         for source, solo_ms in ((1, 5.0), (2, 10.0)):
             made.handle(source, join(profile(solo_ms, compute=1.0), model=f"m{source}"))
@@ -201,7 +201,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
                 at_ns, launch.batch, launch.lane, len(launch.requests)
             )  # fmt: skip
             assert (told.solo_ns, told.predicted_ns, told.bound_ns) == (
-                launch.solo_ns, launch.predicted_ns, launch.bound_ns
+                launch.times.solo_ns, launch.times.predicted_ns, launch.times.bound_ns
             )  # fmt: skip
             if told.decision == "split":
                 assert told.limit in ("deadline", "harm", "overdue", "preempts")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Adopt, Arrive, Finish, Launch, Request, RunningBatch
+from backend.scheduler.messages import Adopt, AdoptedBatch, Arrive, Finish, Launch, Request
 from backend.scheduler_process.online_trainer import OnlineTrainer
 from predictor.features import Own, contribution
 from tests.fakes.builders import MS, join, load, profile
@@ -20,7 +20,7 @@ def scheduler(trainer: OnlineTrainer) -> Scheduler:
     """One of its lanes is taken, by a batch like those to come."""
     made = Scheduler(2, None, trainer.predictor, trainer.bound, transfers=trainer.transfers)
     made.handle(1, join(profile(10.0)), 0)
-    made.handle(1, Adopt((RunningBatch(-1, 1, 1),)), 0)
+    made.handle(1, Adopt((AdoptedBatch(-1, 1, 1),)), 0)
     return made
 
 

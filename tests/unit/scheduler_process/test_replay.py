@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from backend.scheduler.messages import Launch
 from backend.scheduler_process.event_file import Handled, Stretch, read_stretches
 from backend.scheduler_process.replay import Replay
 from tests.fakes.recorded import Recorded
@@ -30,7 +31,7 @@ def test_the_stream_has_all_that_a_decision_follows_from(recorded: tuple[Recorde
     for kind in (*kinds, "refused", "launch split", "save"):
         assert seen[kind] >= 5, kind
     assert seen["train"] > 5_000
-    moved = [launch for launch in recorded[0].launches.values() if launch.transfer_in_ns > 0]
+    moved = [launch for launch in recorded[0].launches.values() if launch.times.h2d_ns > 0]
     assert len(moved) > 100
 
 
@@ -42,9 +43,9 @@ def test_a_replay_of_ten_thousand_events_gives_the_same_commands(recorded: tuple
     assert (replay.departures, replay.times_differ) == ([], 0)
     assert replay.decisions >= EVENTS
     scheduler.check_invariants()
-    assert scheduler.policy.predictor.state() == made.core.policy.predictor.state()
-    assert scheduler.policy.bound.state() == made.core.policy.bound.state()
-    assert scheduler.transfers.state() == made.core.transfers.state()
+    assert scheduler.latency.predictor.state() == made.core.latency.predictor.state()
+    assert scheduler.latency.bound.state() == made.core.latency.bound.state()
+    assert scheduler.latency.transfers.state() == made.core.latency.transfers.state()
 
 
 @pytest.mark.parametrize("skipped", ["Trained", "Saved"])
@@ -72,11 +73,12 @@ def test_a_replay_on_a_machine_that_rounds_otherwise_goes_on(recorded: tuple[Rec
     place, entry = next(
         (i, e)
         for i, e in enumerate(stretch.entries)
-        if isinstance(e, Handled) and hasattr(next(iter(e.commands), 0), "bound_ns")
+        if isinstance(e, Handled) and isinstance(next(iter(e.commands), 0), Launch)
     )
     entries = [*stretch.entries]
     first, *rest = entry.commands
-    entries[place] = replace(entry, commands=(replace(first, bound_ns=1), *rest))
+    assert isinstance(first, Launch)
+    entries[place] = replace(entry, commands=(replace(first, times=replace(first.times, bound_ns=1)), *rest))
     replay = Replay()
     replay.run(stretch._replace(entries=entries))
     assert (replay.departures, replay.times_differ) == ([], 1)

@@ -15,7 +15,8 @@ from backend.engines.protocol import Ran
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler_process import background_writer, sample_log
 from backend.scheduler_process.sample_log import VARIABLE, SampleLog
 from predictor.features import Neighbour, Own
@@ -107,7 +108,7 @@ def test_a_disk_that_hangs_does_not_keep_the_sample_log_open(tmp_path: Path, mon
 def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
     told: list[tuple[str, int, int | None, list[Neighbour]]] = []
 
-    def observe(source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def observe(source: Source, batch: RunningBatch, took: Finish, beside: list[Neighbour]) -> None:
         told.append((source.join.model, batch.rows, took.exec_ns, beside))
 
     device = Device(lanes=2)

@@ -79,7 +79,7 @@ def test_a_busy_scheduler_comes_back_whole(tmp_path: Path) -> None:
         assert isinstance(found, Scheduler)
         found.check_invariants()
         assert encode(found) == first
-        assert found.policy.predictor.state() == recorded.core.policy.predictor.state()
+        assert found.latency.predictor.state() == recorded.core.latency.predictor.state()
 
 
 _HOSTILE = {

@@ -1,4 +1,4 @@
-"""An independent account of what one model's batches take alone: all that was measured, gone through from the start.
+"""An independent account of one model's solo latencies: all that was measured, gone through from the start.
 
 Plain ratios to the profile, not logarithms; every answer from the whole history, not from what is kept.
 """
@@ -16,8 +16,8 @@ Scope = tuple[int, ...]
 """(group,) or (group, size)."""
 
 
-class Heard(SoloLatency):
-    """Remembers what was doubted: no command tells."""
+class RecordedSolo(SoloLatency):
+    """Records the doubts, which no command shows."""
 
     def __init__(self, model: str, profile: ModelProfile, measured_group: int | None, now_ns: int) -> None:
         super().__init__(model, profile, measured_group, now_ns)
@@ -38,7 +38,7 @@ def size_of(rows: int) -> int:
     return rows // step * step if rows > 16 else rows
 
 
-class Alone:
+class SoloHistory:
     """None in a history: a doubt."""
 
     def __init__(self, profile: ModelProfile, measured_group: int | None, now_ns: int) -> None:
@@ -48,7 +48,7 @@ class Alone:
         self._priors: dict[Scope, list[float]] = {}
         if measured_group is not None:
             self._histories[(measured_group,)], self._priors[(measured_group,)] = [], [1.0, 1.0]
-        self._stranger_ns = now_ns - 1_000 * MS
+        self._others_doubted_ns = now_ns - 1_000 * MS
 
     def knows(self, group: int) -> bool:
         """Well enough to refuse anybody."""
@@ -67,7 +67,7 @@ class Alone:
         return min(1e13, self._profile.at(rows).solo_ns * ratio)
 
     def teaches(self, rows: int, group: int, exec_ns: int) -> bool:
-        """Whether a batch that had company does."""
+        """True if a batch with co-runners is to be learned from."""
         if not self.knows(group):
             return True
         history = self._histories[self._scope(rows, group)]
@@ -84,7 +84,7 @@ class Alone:
     def old(self, rows: int, group: int, now_ns: int) -> bool:
         """Neither measured nor doubted for a second."""
         if not self._kept(group):
-            return now_ns - self._stranger_ns >= 1_000 * MS
+            return now_ns - self._others_doubted_ns >= 1_000 * MS
         history = self._histories[self._scope(rows, group)]
         return now_ns - (history[-1][0] if history else self._joined_ns) >= 1_000 * MS
 
@@ -92,7 +92,7 @@ class Alone:
         if self._kept(group):
             self._size(rows, group).append((now_ns, None))
         else:
-            self._stranger_ns = now_ns
+            self._others_doubted_ns = now_ns
 
     def _scope(self, rows: int, group: int) -> Scope:
         scope = (group, size_of(rows))
