@@ -1,10 +1,11 @@
 """Writes down all that the scheduler's decisions follow from (`ISOCHRONE_EVENTS=FILE`), so that the core can replay
 them; see `backend.scheduler_process.event_file` for the lines.
 
-A full file becomes FILE.1, in place of the last, and the next one begins with a checkpoint: the scheduler's whole
-state. So each file can be replayed without the others, and so can what follows a gap. Without checkpoints neither
-could, for what the predictor learned since the start determines each decision. The state is copied between two
-decisions, at a moment without events, in some 3 ms as often as a file is full; all else is done on the writer's thread.
+A full file becomes FILE.1, in place of the last. Each file begins with a checkpoint, the scheduler's whole state, and
+so does each quarter of one: a file can be replayed without the others, a late request without all before it, and what
+follows a gap at all. Without checkpoints none of it could, for what the predictor learned since the start determines
+each decision. The state is copied between two decisions, at a moment without events, in some 3 ms; all else is done on
+the writer's thread.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ class EventLog:
         self._lost = 0
         self._checkpoints = 0
         self._checkpoint_ns = -_RETRY_NS
-        # The writing thread's: numbers of the checkpoint that was written last, and that it failed or became full after
-        self._writing = self._failed = self._full = 0
-        self._dropped = self._beyond_bytes = 0
+        # The writing thread's: numbers of the checkpoint that was written last, and of the one that it failed after, or
+        # that has so much after it that the next is due
+        self._writing = self._failed = self._due = 0
+        self._dropped = self._stretch_bytes = 0
         self._warned = False
         self._writer = BackgroundWriter[Entry | _State]("isochrone-events", self._write, MAX_QUEUED)
 
@@ -77,9 +79,9 @@ class EventLog:
             self._lost += 1
 
     def checkpoint_due(self, now_ns: int) -> bool:
-        """True where the file is full, or lines were lost a while ago and there is room for others."""
+        """True where the last one is far back, or lines were lost a while ago and there is room for others."""
         if self._complete and self._failed != self._checkpoints:
-            return self._full == self._checkpoints
+            return self._due == self._checkpoints
         return now_ns >= self._checkpoint_ns + _RETRY_NS and len(self._writer) <= MAX_QUEUED // 2
 
     def checkpoint(self, scheduler: Scheduler, now_ns: int) -> None:
@@ -121,11 +123,11 @@ class EventLog:
             return
         data = b"".join(lines)
         try:
-            if self._full == self._writing or self._file.is_full(len(data)):
-                self._full = self._writing
-                self._beyond_bytes += len(data)
-            if self._beyond_bytes > self._max_bytes // 4:
-                raise OSError(None, "no checkpoint could be taken for the next file")
+            self._stretch_bytes += len(data)
+            if self._stretch_bytes > self._max_bytes // 4:
+                self._due = self._writing
+            if self._stretch_bytes > self._max_bytes // 2:
+                raise OSError(None, "no moment was without events, so that no checkpoint could be taken")
             self._file.path.stat()  # raises where it was moved away: a new file must not begin in the middle
             self._file.append(data)
         except OSError as error:
@@ -133,11 +135,11 @@ class EventLog:
 
     def _begin(self, state: _State) -> None:
         """A file, or a stretch of one that can be replayed without what was before."""
-        self._writing, self._beyond_bytes = state.number, 0
+        self._writing, self._stretch_bytes = state.number, 0
         lost, self._dropped = state.lost + self._dropped, 0
         try:
             data = self._encoded(state, lost)
-            if self._file.is_full(len(data)):
+            if self._file.is_full(len(data) + self._max_bytes // 4):
                 self._file.rotate()
             self._unlock()
             self._lock = _lock(self._file.path)

@@ -66,21 +66,20 @@ def test_a_line_is_documented_json(tmp_path: Path) -> None:
 
 
 def test_files_are_bounded_and_each_can_be_replayed_alone(tmp_path: Path) -> None:
-    path, max_bytes = tmp_path / "events", 500_000
+    path, max_bytes = tmp_path / "events", 1_200_000
     with Recorded(path, max_bytes=max_bytes) as recorded:
         for _ in range(80):
-            recorded.run(500)
+            recorded.run(1_000)
             eventually(lambda: len(recorded.log._writer) == 0)
-            if recorded.log._checkpoints > 4:
+            if recorded.log._checkpoints > 5:
                 break
     assert {p.name for p in tmp_path.iterdir()} == {"events", "events.1"}
     for file in (path, path.with_name("events.1")):
-        checkpoint = len(file.read_bytes().splitlines()[0])
-        assert file.stat().st_size <= max_bytes * 1.25 + checkpoint
+        assert b'"line":"checkpoint"' in file.read_bytes()[:100]
+        assert file.stat().st_size <= max_bytes * 1.25
     stretches = list(read_stretches(path))
-    assert len(stretches) == 2
-    assert recorded.log._checkpoints > 3, "no file was ever given up"
-    assert [stretch.gap for stretch in stretches] == ["the log begins there", None]
+    assert 2 <= len(stretches) < recorded.log._checkpoints, "no file was ever given up"
+    assert [stretch.gap for stretch in stretches] == ["the log begins there", *[None] * (len(stretches) - 1)]
     for stretch in stretches:
         replay = Replay()
         replay.run(stretch)
@@ -149,7 +148,7 @@ def test_a_disk_that_has_room_again_is_written_to_again(tmp_path: Path) -> None:
 
 def test_a_file_without_checkpoint_is_not_written_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "events"
-    log = begun(path, max_bytes=20_000)
+    log = begun(path, max_bytes=40_000)
     eventually(lambda: path.read_bytes().endswith(b"\n"))
     begin = path.stat().st_size
     for i in range(2_000):
