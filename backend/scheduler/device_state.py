@@ -35,7 +35,7 @@ class DeviceState:
     def __init__(self, lanes: int, cores: int | None = None) -> None:
         if lanes < 1:
             raise ValueError(f"a device has at least one lane, got {lanes}")
-        self.lanes = lanes
+        self.lanes, self._all_lanes = lanes, frozenset(range(lanes))
         self._cores = cores if cores is not None and cores < lanes else None
         self.reserved_lane: int | None = None
         """The lane of the lease."""
@@ -57,11 +57,11 @@ class DeviceState:
 
     def free_lane(self) -> int | None:
         """A lane without a batch that is not reserved; on the core with the fewest batches."""
-        taken = {batch.lane for batch in self.running.values()}
-        free = (lane for lane in range(self.lanes) if lane not in taken and lane != self.reserved_lane)
+        taken = [batch.lane for batch in self.running.values()]
+        free = self._all_lanes.difference(taken, (self.reserved_lane,))
         if self._cores is None:
-            return next(free, None)
-        return min(free, key=lambda lane: len(self._on_core(self.core_of(lane))), default=None)
+            return min(free, default=None)
+        return min(sorted(free), key=lambda lane: len(self._on_core(self.core_of(lane))), default=None)
 
     def core_of(self, lane: int) -> int | None:
         """The core of a lane, where lanes share cores."""
@@ -92,7 +92,7 @@ class DeviceState:
             self.transfers.start(batch.key, transfers, now_ns)
         for other in suspended:
             other.suspend(batch)
-        if (front := self._in_front_of(batch)) is not None:
+        if not batch.requests and (front := self._in_front_of(batch)) is not None:
             self._leave_co_runners(batch.key, now_ns)
             batch.suspend(front)
             suspended.append(batch)
@@ -148,7 +148,8 @@ class DeviceState:
     def sums(self) -> Sums:
         """Contributions of all batches."""
         if self._sums is None:
-            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(b.adds for b in self.batches), strict=True))
+            each = [batch.adds for batch in self.running.values()]
+            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *each, strict=True))
             self._sums = (n, compute, l2, dram, solo, size)
         return self._sums
 
