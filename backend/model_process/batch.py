@@ -47,7 +47,7 @@ class Batch:
 
     @property
     def preempts(self) -> bool:
-        """True where it was launched in front of another batch on its lane."""
+        """True where the other batch on its lane is suspended for it."""
         return self.launch is not None and self.launch.preempts
 
     @property

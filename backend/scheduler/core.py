@@ -141,7 +141,8 @@ class Scheduler:
 
         Apart from `handle`, so that no launch waits for it.
         """
-        trained = self.latency.train(min((batch.launched_ns for batch in self.device.batches), default=inf))
+        oldest = next(iter(self.device.batches), None)
+        trained = self.latency.train(inf if oldest is None else oldest.launched_ns)
         if self.latency.renew():
             self.device.update_functions(self.latency.slowdown_function)
         return trained
@@ -269,7 +270,7 @@ class Scheduler:
             self._backlog.remove(source, r.id)
         suspended = self._start(choice, self._batches, lane, now_ns, preempts=preempts)
         holds, source.holds = source.holds, 0
-        ids = tuple(r.id for r in requests)
+        ids = self.device.running[source.id, self._batches].requests
         launch = Launch(source.id, self._batches, lane, preempts, ids, choice.times, choice.decision, holds)
         return [*suspended, launch]
 
@@ -277,14 +278,14 @@ class Scheduler:
         self, choice: Choice, batch: int, lane: int, now_ns: int, *, preempts: bool = False, leased: bool = False
     ) -> list[Command]:
         """Note a batch as running. choice: without requests where it is adopted."""
-        source, requests, own = choice.source, choice.requests, choice.own
+        source, requests, own, deadline_ns = choice.source, choice.requests, choice.own, choice.deadline_ns
         running = RunningBatch(
             key=(source.id, batch),
-            requests=tuple(r.id for r in requests),
+            requests=tuple([r.id for r in requests]),
             own=own,
             lane=lane,
             priority=choice.priority,
-            deadline_ns=inf if choice.deadline_ns is None else choice.deadline_ns,
+            deadline_ns=inf if deadline_ns is None else deadline_ns,
             launched_ns=now_ns,
             times=choice.times,
             slowdown_function=self.latency.slowdown_function(source.id, own),

@@ -1,7 +1,7 @@
 """The batches on the device: lanes, suspensions, progress, mutual slowdowns. Updated at each event; decides nothing.
 
-A batch that preempts runs in front of the one on its lane, which is suspended meanwhile: that one slows nobody then,
-and what it takes in the end tells nothing about its co-runners.
+A batch may preempt the one on its lane, which is suspended meanwhile: that one slows no others then, and its time in
+the end tells nothing about its co-runners.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DeviceState:
     def __init__(self, lanes: int, cores: int | None = None) -> None:
         if lanes < 1:
             raise ValueError(f"a device has at least one lane, got {lanes}")
-        self.lanes = lanes
+        self.lanes, self._all_lanes = lanes, frozenset(range(lanes))
         self._cores = cores if cores is not None and cores < lanes else None
         self.reserved_lane: int | None = None
         """The lane of the lease."""
@@ -57,18 +57,18 @@ class DeviceState:
 
     def free_lane(self) -> int | None:
         """A lane without a batch that is not reserved; on the core with the fewest batches."""
-        taken = {batch.lane for batch in self.running.values()}
-        free = (lane for lane in range(self.lanes) if lane not in taken and lane != self.reserved_lane)
+        taken = [batch.lane for batch in self.running.values()]
+        free = self._all_lanes.difference(taken, (self.reserved_lane,))
         if self._cores is None:
-            return next(free, None)
-        return min(free, key=lambda lane: len(self._on_core(self.core_of(lane))), default=None)
+            return min(free, default=None)
+        return min(sorted(free), key=lambda lane: len(self._on_core(self.core_of(lane))), default=None)
 
     def core_of(self, lane: int) -> int | None:
         """The core of a lane, where lanes share cores."""
         return None if self._cores is None else lane % self._cores
 
     def preemptible(self) -> list[RunningBatch]:
-        """Batches that have a lane to themselves, with none in front."""
+        """Batches that have a lane to themselves."""
         lanes = [batch.lane for batch in self.running.values()]
         return [b for b in self.running.values() if not b.preempts and lanes.count(b.lane) == 1]
 
@@ -92,9 +92,9 @@ class DeviceState:
             self.transfers.start(batch.key, transfers, now_ns)
         for other in suspended:
             other.suspend(batch)
-        if (front := self._in_front_of(batch)) is not None:
+        if not batch.requests and (preempting := self._preempting(batch)) is not None:
             self._leave_co_runners(batch.key, now_ns)
-            batch.suspend(front)
+            batch.suspend(preempting)
             suspended.append(batch)
         self._changed()
         return suspended
@@ -108,8 +108,8 @@ class DeviceState:
         if key in self.transfers:
             self.transfers.end(key, now_ns)
         for other in self._on_lane(batch.lane) if batch.preempts else []:
-            if (front := self._in_front_of(other)) is not None:  # of several that were adopted there
-                other.suspend(front)
+            if (preempting := self._preempting(other)) is not None:  # of several that were adopted there
+                other.suspend(preempting)
             else:
                 other.resume()
                 self._join_co_runners(other, now_ns)
@@ -148,7 +148,8 @@ class DeviceState:
     def sums(self) -> Sums:
         """Contributions of all batches."""
         if self._sums is None:
-            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(b.adds for b in self.batches), strict=True))
+            each = [batch.adds for batch in self.running.values()]
+            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *each, strict=True))
             self._sums = (n, compute, l2, dram, solo, size)
         return self._sums
 
@@ -187,7 +188,7 @@ class DeviceState:
         for key, batch in self.running.items():
             assert (batch.key, batch.core) == (key, self.core_of(batch.lane))
             assert 0 <= batch.lane < self.lanes
-            assert batch.suspended_for is self._in_front_of(batch)
+            assert batch.suspended_for is self._preempting(batch)
             assert batch.was_suspended or batch.suspended_for is None
             own = batch.own
             assert batch.adds == (NOBODY if batch.suspended_for else contribution(own.batch_size, own.load))
@@ -199,10 +200,10 @@ class DeviceState:
         return [] if core is None else [batch for batch in self.running.values() if batch.core == core]
 
     def _on_lane(self, lane: int) -> list[RunningBatch]:
-        """Those launched on it, not in front of it."""
+        """Batches launched on it without preempting."""
         return [b for b in self.running.values() if b.lane == lane and not b.preempts]
 
-    def _in_front_of(self, batch: RunningBatch) -> RunningBatch | None:
+    def _preempting(self, batch: RunningBatch) -> RunningBatch | None:
         if batch.preempts:
             return None
         return next((b for b in self.running.values() if b.preempts and b.lane == batch.lane), None)

@@ -63,7 +63,7 @@ class LatencyModel:
             known = self._functions[key] = self.predictor.response(own)
         return known
 
-    def times(self, own: Own, predicted_ns: int, h2d_ns: float = 0.0, d2h_ns: float = 0.0) -> BatchTimes:
+    def times(self, own: Own, predicted_ns: int, h2d_ns: float = 0, d2h_ns: float = 0) -> BatchTimes:
         """Forecast of a batch whose execution and transfers are predicted to take this long."""
         bound_ns = round(predicted_ns * self.bound.multiplier)
         return BatchTimes(own.load.solo_ns, predicted_ns, bound_ns, round(h2d_ns), round(d2h_ns))

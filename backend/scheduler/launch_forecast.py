@@ -35,12 +35,12 @@ class Choice(msgspec.Struct, frozen=True):
     @property
     def priority(self) -> int:
         """Highest class among its requests; of an adopted batch, which has none, the highest of all."""
-        return min((r.priority for r in self.requests), default=1)
+        return min([r.priority for r in self.requests], default=1)
 
     @property
     def deadline_ns(self) -> int | None:
         """Tightest among its requests; None without any."""
-        return min((r.deadline_ns for r in self.requests if r.deadline_ns is not None), default=None)
+        return min([r.deadline_ns for r in self.requests if r.deadline_ns is not None], default=None)
 
 
 class LaunchForecast:

@@ -141,8 +141,8 @@ Event = Join | Limit | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
 
 
 class Launch(Message, frozen=True, tag="launch"):
-    """Run these requests as one batch on this lane, now. preempts: in front of the batch on that lane, which is
-    suspended meanwhile. holds: how often this model's next batch was held since its last launch.
+    """Run these requests as one batch on this lane, now. preempts: the batch on that lane is suspended
+    meanwhile. holds: how often this model's next batch was held since its last launch.
     """
 
     source: int

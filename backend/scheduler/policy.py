@@ -81,7 +81,7 @@ class Policy:
     def preempt(
         self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
     ) -> Preemption | None:
-        """The next launch in front of a running batch, where all lanes are taken; None: what waits is held.
+        """The next launch that preempts a running batch, where all lanes are taken; None: what waits is held.
 
         waiting: of `sources`, those with requests that wait; device: as of `now_ns`.
         """

@@ -38,7 +38,7 @@ Members = Callable[[Iterable[Request], Source, LaunchForecast], tuple[Request, .
 
 
 class Preemption(NamedTuple):
-    """A launch in front of a running batch, which is suspended."""
+    """A launch, and the running batch that is suspended for it."""
 
     choice: Choice
     suspended: RunningBatch
@@ -140,7 +140,7 @@ def _preemptible(
 
 
 def _free_lanes(device: DeviceState) -> list[_FreeLane]:
-    """Every lane, the one that is free first in front; a preempting batch's lane is that of the suspended one."""
+    """All lanes, ordered by when they will be free; a preempting batch shares the lane of the suspended one."""
     places = {batch.key: place for place, batch in enumerate(device.batches)}
     preempting = {batch.suspended_for.key for batch in device.batches if batch.suspended_for is not None}
     found = []

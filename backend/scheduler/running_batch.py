@@ -28,7 +28,7 @@ _NEARLY_DONE = 0.05
 class RunningBatch:
     """A batch on a lane, or suspended there. All times in nanoseconds, of the execution unless a name says otherwise.
 
-    requests: none of an adopted batch. preempts: it runs in front of the one suspended on its lane. priority: the
+    requests: none of an adopted batch. preempts: the other batch on its lane is suspended for it. priority: the
     highest class among its requests; deadline_ns: the tightest, inf without one. group: its requests' shape; None of an
     adopted batch.
     """

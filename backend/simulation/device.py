@@ -50,8 +50,8 @@ class _Job:
     started_ns: float = 0.0
     done_ns: float = 0.0
     slowdown: float = 1.0
-    behind: Sequence[Key] = ()
-    """Those that stand still until it is executed."""
+    preempted: Sequence[Key] = ()
+    """Suspended until it is executed."""
     core: int | None = None
     """Where others may run as well."""
 
@@ -65,7 +65,7 @@ class VirtualDevice:
         self._coming, self._going = Link[Key](), Link[Key]()
         self._moving: dict[Key, _Job] = {}
         self._jobs: dict[Key, _Job] = {}
-        self._standing: dict[Key, _Job] = {}
+        self._suspended: dict[Key, _Job] = {}
         self._now_ns = 0.0
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
@@ -82,16 +82,14 @@ class VirtualDevice:
         bytes_in: float = 0.0,
         bytes_out: float = 0.0,
         *,
-        before: Sequence[Key] = (),
+        preempted: Sequence[Key] = (),
         core: int | None = None,
     ) -> None:
-        """A batch begins. before: those that stand still until it is executed; it moves nothing then. core: where lanes
-        share cores.
-        """
+        """Start a batch. preempted: suspended until it is executed; then it moves nothing. core: where shared."""
         work_ns = own.load.solo_ns * self._residual()
         in_ns, out_ns = bytes_in / self._bandwidth.into, bytes_out / self._bandwidth.out
         adds = contribution(own.batch_size, own.load)
-        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, behind=before, core=core)
+        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, preempted=preempted, core=core)
         if in_ns:
             self._moving[key] = job
             self._coming.start(key, in_ns, now_ns)
@@ -123,17 +121,17 @@ class VirtualDevice:
         self._advance(now_ns)
         job.started_ns = now_ns
         self._jobs[key] = job
-        for behind in job.behind:  # unless it ended this very moment, which the scheduler has still to hear of
-            if behind in self._jobs:
-                self._standing[behind] = self._jobs.pop(behind)
+        for other in job.preempted:  # unless it ended this very moment, which was not reported yet
+            if other in self._jobs:
+                self._suspended[other] = self._jobs.pop(other)
         self._settled = False
 
     def _executed(self, now_ns: float, key: Key) -> Ended | None:
         self._advance(now_ns)
         job = self._jobs.pop(key)
-        for behind in job.behind:
-            if behind in self._standing:
-                self._jobs[behind] = self._standing.pop(behind)
+        for other in job.preempted:
+            if other in self._suspended:
+                self._jobs[other] = self._suspended.pop(other)
         self._settled = False
         job.done_ns = now_ns
         if not job.out_ns:
@@ -170,8 +168,8 @@ class VirtualDevice:
         for key, job in jobs.items():
             a = job.adds
             uses = (max(0.0, c - a[1]), max(0.0, l2 - a[2]), max(0.0, dram - a[3]))
-            crowd = 0 if job.core is None else sum(other.core == job.core for other in jobs.values()) - 1
-            job.slowdown = job.response.slowdown((n - a[0], *uses, solo - a[4], size - a[5]), crowd)
+            sharers = 0 if job.core is None else sum(other.core == job.core for other in jobs.values()) - 1
+            job.slowdown = job.response.slowdown((n - a[0], *uses, solo - a[4], size - a[5]), sharers)
             at_ns = self._now_ns + max(0.0, job.left_ns) * job.slowdown
             if found is None or at_ns < found[0]:
                 found = (at_ns, key)

@@ -178,17 +178,17 @@ class _Run:
         self._obey(commands, now_ns)
 
     def _obey(self, commands: list[Command], now_ns: int) -> None:
-        before: list[Key] = []
+        preempted: list[Key] = []
         for command in commands:
             if isinstance(command, Preempted):  # by the launch that follows
-                before.append((command.source, command.batch))
+                preempted.append((command.source, command.batch))
             elif isinstance(command, Launch):
-                self._launch(command, now_ns, before)
-                before = []
+                self._launch(command, now_ns, preempted)
+                preempted = []
             elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
                 self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
 
-    def _launch(self, launch: Launch, now_ns: int, before: Sequence[Key]) -> None:
+    def _launch(self, launch: Launch, now_ns: int, preempted: Sequence[Key]) -> None:
         key, rows = (launch.source, launch.batch), len(launch.requests)
         own = self._owns.get((launch.source, rows))
         if own is None:
@@ -196,7 +196,7 @@ class _Run:
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
         core = self._scheduler.device.core_of(launch.lane)
-        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), preempted=preempted, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
         """Of a batch's inputs and outputs."""

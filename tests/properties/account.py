@@ -235,8 +235,8 @@ class World:
             requests, lane, interval, load, self.now_ns, due_ns, rows, group, preempts
         )
         self.log.append(interval)
-        below, front = self._on(lane, preempts=False), self._on(lane, preempts=True)
-        return [batch for batch in (below if preempts else [begun] if front else []) if self._suspend(batch)]
+        below, preempting = self._on(lane, preempts=False), self._on(lane, preempts=True)
+        return [batch for batch in (below if preempts else [begun] if preempting else []) if self._suspend(batch)]
 
     def _end(self, source: int, batch: int) -> Batch:
         ended = self.models[source].running.pop(batch)
@@ -251,7 +251,7 @@ class World:
         return ended
 
     def _on(self, lane: int, *, preempts: bool) -> list[Batch]:
-        """Those launched on this lane, or in front of them."""
+        """Batches launched on this lane, those that preempt or those that do not."""
         batches = (b for model in self.models.values() for b in model.running.values())
         return [b for b in batches if (b.lane, b.preempts) == (lane, preempts)]
 
@@ -360,7 +360,7 @@ class World:
             assert launch.lane not in self.leased(), "another one may launch there by itself"
             assert not preempted
         else:
-            assert not self._on(launch.lane, preempts=True), "two batches in front of a lane"
+            assert not self._on(launch.lane, preempts=True), "two preempting batches on a lane"
             assert self._on(launch.lane, preempts=False) == preempted != []
             assert len(self.occupied()) == self.lanes, "a lane was free"
             assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes

@@ -96,7 +96,7 @@ class Watched(Policy):
     def check_suspended(self, preemption: Preemption, device: DeviceState, now_ns: int) -> None:
         """The batch to be suspended makes its deadline all the same, or would not, or is of a lower class."""
         other = preemption.suspended
-        assert [b for b in device.batches if b.lane == other.lane] == [other], "two in front of a lane"
+        assert [b for b in device.batches if b.lane == other.lane] == [other], "two preempting batches on a lane"
         executing = [b for b in device.batches if b.suspended_for is None]
         co_runners = [contribution(b.own.batch_size, b.own.load) for b in executing if b is not other]
         n, c, l2, d, solo, size = (sum(adds[k] for adds in co_runners) for k in range(6))

@@ -105,11 +105,11 @@ def test_a_disk_that_hangs_does_not_keep_the_sample_log_open(tmp_path: Path, mon
     os.close(os.open(tmp_path / "samples.jsonl", os.O_RDONLY | os.O_NONBLOCK))  # let the writer go
 
 
-def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
-    told: list[tuple[str, int, int | None, list[Neighbour]]] = []
+def test_the_observer_is_called_with_each_batch_and_its_co_runners() -> None:
+    observed: list[tuple[str, int, int | None, list[Neighbour]]] = []
 
-    def observe(source: Source, batch: RunningBatch, took: Finish, beside: list[Neighbour]) -> None:
-        told.append((source.join.model, batch.rows, took.exec_ns, beside))
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
+        observed.append((source.join.model, batch.rows, finish.exec_ns, co_runners))
 
     device = Device(lanes=2)
     device.core = Scheduler(2, observe)
@@ -121,10 +121,28 @@ def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
     device.at(16.0).finish(second, 12.0)
     device.core.check_invariants()
     load_of_one = profile().at(1)
-    assert told == [
+    assert observed == [
         ("a", 1, 9 * MS, [Neighbour("b", 1, load_of_one, 0.4, 1.0)]),
         ("b", 1, 12 * MS, [Neighbour("a", 1, load_of_one, 0.0, 0.5)]),
     ]
+
+
+def test_a_preempting_batch_is_sampled_on_a_lane_of_its_own_number() -> None:
+    lanes: list[int | None] = []
+
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
+        lanes.append(sample_log.sample_of_batch(source, batch, finish, co_runners, "cpu", 1).lane)
+
+    device = Device(lanes=1)
+    device.core = Scheduler(1, observe)
+    for source, name in ((1, "patient"), (2, "urgent")):
+        device.join(source, join(profile(), model=name, preemptible_lanes=1))
+    patient = only_launch(device.ask(1))
+    _, urgent = device.at(1.0).ask(2, 16.0)
+    device.at(11.0).finish(only_launch([urgent]), 10.0)
+    device.at(21.0).finish(patient, 20.0)
+    device.at(32.0).finish(only_launch(device.ask(1)), 10.0)
+    assert lanes == [1, 0], "one number above those of the lanes, and none of a batch that was suspended"
 
 
 @pytest.mark.usefixtures("runtime_dir")
