@@ -19,14 +19,14 @@ import numpy as np
 
 _PACKAGES = ("backend.scheduler", "predictor")
 _DTYPES = ("float64", "float32", "int64", "bool")
-_CONTAINERS = (list, tuple, set, deque, dict)
+_CONTAINERS = (list, tuple, set, frozenset, deque, dict)
 _PAUSE_EVERY = 256
 """Values between two pauses."""
 
 Value = Any
 """None, a bool, an int, a str, a finite float, or a list of a kind and what belongs to it, in order:
 
-#: number of an object that came before. float: text of one that JSON cannot hold. list, tuple, set: the items.
+#: number of an earlier object. float: text of one that JSON cannot hold. list, tuple, set, frozenset: the items.
 deque: maxlen, items. dict: keys and values by turns. array: dtype, order, shape, base64. object: class, names and
 values by turns. record (a named tuple or a struct): class, values. A class is a number among `classes`.
 """
@@ -86,12 +86,14 @@ class _Encoder:
             return _array(found)
         if kind in _CONTAINERS:
             parts = (part for item in found.items() for part in item) if kind is dict else found
-            if kind is set:  # whose order is none
+            if kind in (set, frozenset):  # whose order is none
                 parts = sorted(found, key=repr)
             head = [kind.__name__, found.maxlen] if kind is deque else [kind.__name__]
         elif isinstance(found, tuple | msgspec.Struct):
             parts = found if isinstance(found, tuple) else (getattr(found, name) for name in found.__struct_fields__)
             head = ["record", self._class(kind)]
+        elif kind.__module__ == "builtins":  # one that `decode` would refuse, such as bytes
+            raise TypeError(f"a {kind.__name__} is not to be encoded")
         else:
             return ["object", self._class(kind), *self._attributes(found)]
         return [*head, *map(self.value, parts)]
@@ -149,8 +151,8 @@ class _Decoder:
         return made
 
     def _immutable(self, kind: str, rest: list[Value]) -> Any:
-        if kind == "tuple":
-            return tuple(map(self.value, rest))
+        if kind in ("tuple", "frozenset"):
+            return (tuple if kind == "tuple" else frozenset)(map(self.value, rest))
         if kind == "array":
             return _restored_array(*rest)
         if kind != "record":

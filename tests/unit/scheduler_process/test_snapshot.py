@@ -31,7 +31,7 @@ def there_and_back(found: object) -> Any:
         -(2**200),
         0.1 + 0.2,
         float("inf"),
-        [1, (2.5, "a"), {3}],
+        [1, (2.5, "a"), {3}, frozenset({(4, 5)})],
         {(1, 2): [None], "k": {}},
         Span(1.0, 2.0),
         Load(5, 0.1, 0.2, 0.3),
@@ -67,8 +67,9 @@ def test_shared_objects_stay_shared_and_circles_stay_closed() -> None:
 
 def test_functions_are_left_out_and_other_things_refused() -> None:
     assert there_and_back([print]) == [None]
-    with pytest.raises(TypeError):
-        encode(np.array(["a"], object))
+    for value in (np.array(["a"], object), b"bytes", iter(())):
+        with pytest.raises(TypeError, match="is not to be encoded"):
+            encode(value)
 
 
 def test_a_busy_scheduler_comes_back_whole(tmp_path: Path) -> None:
