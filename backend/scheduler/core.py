@@ -36,11 +36,11 @@ from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NOTHING, Transfers
+from predictor.transfers import NO_TRANSFERS, TransferModel
 
 _MAX_WAITING = 100_000
 """Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
@@ -51,7 +51,7 @@ class ProtocolError(Exception):
     """An event that cannot be: it names what was wrong. The state is as before."""
 
 
-Observer = Callable[[Source, RunningBatch, Finish, list[Neighbour]], None]
+Observer = Callable[[Source, RunningBatch, Finish, list[CoRunner]], None]
 """Called with each batch that ended well: its model, the batch, with its solo latency as known now, its measured times,
 its execution's co-runners."""
 
@@ -70,14 +70,14 @@ class Scheduler:
         predictor: Forecaster | None = None,
         bound: UpperBound | None = None,
         policy: type[Policy] = Policy,
-        transfers: Transfers | None = None,
+        transfers: TransferModel | None = None,
         cores: int | None = None,
     ) -> None:
         self.device = DeviceState(lanes, cores)
         self.leases = LeaseDesk(self.device)
         self.sources: dict[int, Source] = {}
         self._backlog = Backlog()
-        self.latency = LatencyModel(predictor or Isochrone(), bound or UpperBound(), transfers or Transfers())
+        self.latency = LatencyModel(predictor or Isochrone(), bound or UpperBound(), transfers or TransferModel())
         self.policy = policy(self.latency)
         self._observer = observer
         self._now_ns = 0
@@ -210,7 +210,7 @@ class Scheduler:
         if event.exec_ns is not None and batch.requests and co_run is not None:  # when an adopted one began is unknown
             stay = self.latency.observe(source, batch, event, co_run, now_ns)
             if self._observer is not None:
-                self._observer(source, batch, event, stay.neighbours())
+                self._observer(source, batch, event, stay.co_runners())
         return batch
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
@@ -293,7 +293,7 @@ class Scheduler:
             decision="lease" if leased else choice.decision,
             group=requests[0].group if requests else None,
         )
-        transfers = source.solo_transfers(own.batch_size) if requests else NOTHING
+        transfers = source.solo_transfers(own.batch_size) if requests else NO_TRANSFERS
         return [Preempted(*other.key) for other in self.device.start(running, transfers)]
 
     def _offer_lease(self, ended: RunningBatch | None) -> list[Command]:

@@ -11,18 +11,18 @@ from operator import sub
 from typing import NamedTuple
 
 from backend.scheduler.running_batch import BatchKey, RunningBatch
-from backend.scheduler.transfer_forecast import TransferForecast, TransferTimes
-from predictor.co_runners import Company, Stay
+from backend.scheduler.transfer_forecast import RemainingTransfers, TransferForecast
+from predictor.co_runners import CoRunners, Execution
 from predictor.colocation import Colocation
-from predictor.features import NOBODY, Own, Sums, contribution
-from predictor.slowdown_function import Response
-from predictor.transfers import NOTHING, Work
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.slowdown_function import SlowdownFunction
+from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
 class CoRun(NamedTuple):
     """A batch's time beside its co-runners, and their mean contribution meanwhile, exactly."""
 
-    stay: Stay
+    stay: Execution
     sums: Sums
 
 
@@ -42,7 +42,7 @@ class DeviceState:
         self.running: dict[BatchKey, RunningBatch] = {}
         self.transfers = TransferForecast()
         self.colocation = Colocation()
-        self._company = Company()
+        self._company = CoRunners()
         self._now_ns = 0
         self._sums: Sums | None = None
         """Contributions of all batches; None: to be summed up anew."""
@@ -74,7 +74,7 @@ class DeviceState:
 
     # Launches and finishes
 
-    def start(self, batch: RunningBatch, transfers: Work = NOTHING) -> list[RunningBatch]:
+    def start(self, batch: RunningBatch, transfers: TransferTimes = NO_TRANSFERS) -> list[RunningBatch]:
         """Add a batch that begins, at once or when its inputs are there.
 
         Returns the batches suspended by that: those on its lane where it preempts, or itself, adopted below one.
@@ -88,7 +88,7 @@ class DeviceState:
         self._add_core_sharers(batch, 1)
         self.running[batch.key] = batch
         self._join_co_runners(batch, now_ns)
-        if transfers is not NOTHING:
+        if transfers is not NO_TRANSFERS:
             self.transfers.start(batch.key, transfers, now_ns)
         for other in suspended:
             other.suspend(batch)
@@ -139,7 +139,7 @@ class DeviceState:
             for batch in self.running.values():
                 batch.slowdown = batch.slowdown_with(sums)
 
-    def update_functions(self, function_of: Callable[[int, Own], Response]) -> None:
+    def update_functions(self, function_of: Callable[[int, Own], SlowdownFunction]) -> None:
         """Forecast by these slowdown functions, of a source's batch, from now on: the predictor has learned."""
         for batch in self.running.values():
             batch.update_function(function_of(batch.key[0], batch.own))
@@ -149,7 +149,7 @@ class DeviceState:
         """Contributions of all batches."""
         if self._sums is None:
             each = [batch.adds for batch in self.running.values()]
-            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *each, strict=True))
+            n, compute, l2, dram, solo, size = map(sum, zip(ZERO_SUMS, *each, strict=True))
             self._sums = (n, compute, l2, dram, solo, size)
         return self._sums
 
@@ -169,8 +169,8 @@ class DeviceState:
         return len(self._on_core(core))
 
     def transfer_times(
-        self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
-    ) -> tuple[Mapping[BatchKey, TransferTimes], TransferTimes]:
+        self, candidate: TransferTimes = NO_TRANSFERS, candidate_takes_ns: float = 0.0
+    ) -> tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]:
         """See `TransferForecast.remaining`, as each batch executes with its present slowdown."""
         self.update_slowdowns()
         takes_ns = {key: batch.remaining_ns * batch.slowdown for key, batch in self.running.items()}
@@ -191,7 +191,7 @@ class DeviceState:
             assert batch.suspended_for is self._preempting(batch)
             assert batch.was_suspended or batch.suspended_for is None
             own = batch.own
-            assert batch.adds == (NOBODY if batch.suspended_for else contribution(own.batch_size, own.load))
+            assert batch.adds == (ZERO_SUMS if batch.suspended_for else contribution(own.batch_size, own.load))
             assert batch.core_sharers == max(0, self.core_sharers(batch.core) - 1)
         twice = zip(self.colocation.running(), self.sums(), strict=True)
         assert all(abs(exact - summed) < 1e-3 for exact, summed in twice), "what runs adds up in two ways"

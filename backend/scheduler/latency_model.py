@@ -13,12 +13,12 @@ from backend.scheduler.messages import BatchTimes, Finish
 from backend.scheduler.running_batch import MIN_SLOWDOWN, RunningBatch
 from backend.scheduler.source import Source
 from predictor.bound import UpperBound
-from predictor.co_runners import Stay
-from predictor.features import NOBODY, Own, Sums, exposure
+from predictor.co_runners import Execution
+from predictor.features import ZERO_SUMS, Own, Sums, exposure
 from predictor.learners.learner import Forecaster
 from predictor.link_sharing import Span
-from predictor.slowdown_function import Response
-from predictor.transfers import Cargo, Transfers
+from predictor.slowdown_function import SlowdownFunction
+from predictor.transfers import BytesPerRow, TransferModel
 
 _OVERHEAD_WEIGHT = 0.05
 """Weight of the newest batch in the moving average of the time around an execution."""
@@ -37,7 +37,7 @@ class _TrainingSample(NamedTuple):
     """A batch that the predictor is to learn from. sums: its co-runners' contributions, exactly; None: see `stay`."""
 
     own: Own
-    stay: Stay
+    stay: Execution
     sums: Sums | None
     slowdown: float
 
@@ -45,22 +45,22 @@ class _TrainingSample(NamedTuple):
 class LatencyModel:
     """The predictor, its bound, the links' bandwidths, and the overhead of launching a batch."""
 
-    def __init__(self, predictor: Forecaster, bound: UpperBound, transfers: Transfers) -> None:
+    def __init__(self, predictor: Forecaster, bound: UpperBound, transfers: TransferModel) -> None:
         self.predictor, self.bound, self.transfers = predictor, bound, transfers
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself and the transfers around it."""
-        self._functions: dict[Kind, Response] = {}
+        self._functions: dict[Kind, SlowdownFunction] = {}
         self._revision = predictor.revision
         self._untrained: list[_TrainingSample] = []
 
-    def slowdown_function(self, source: int, own: Own) -> Response:
+    def slowdown_function(self, source: int, own: Own) -> SlowdownFunction:
         """The predictor's, of a batch of this source; looked up once until `renew`."""
         key = (source, own.batch_size, own.load.solo_ns)
         known = self._functions.get(key)
         if known is None:
             if len(self._functions) >= _FUNCTIONS_MAX:
                 self._functions.clear()
-            known = self._functions[key] = self.predictor.response(own)
+            known = self._functions[key] = self.predictor.slowdown_function(own)
         return known
 
     def times(self, own: Own, predicted_ns: int, h2d_ns: float = 0, d2h_ns: float = 0) -> BatchTimes:
@@ -70,11 +70,11 @@ class LatencyModel:
 
     def solo_times(self, source: Source, own: Own) -> BatchTimes:
         """Forecast of a batch on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).slowdown(NOBODY))
+        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).slowdown(ZERO_SUMS))
         predicted_ns = max(1, round(own.load.solo_ns * slowdown))
         return self.times(own, predicted_ns, *source.solo_transfers(own.batch_size))
 
-    def observe(self, source: Source, batch: RunningBatch, finish: Finish, co_run: CoRun, now_ns: int) -> Stay:
+    def observe(self, source: Source, batch: RunningBatch, finish: Finish, co_run: CoRun, now_ns: int) -> Execution:
         """Learn from a batch that ended well, all but what `train` is for; its solo latency becomes what is known now.
 
         Returns its execution's time beside its co-runners.
@@ -86,7 +86,7 @@ class LatencyModel:
             stay, sums = self._observe_transfers(source, batch, finish, stay), None
         if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
             self.bound.learn_one(finish.exec_ns / batch.times.predicted_ns)
-        self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.alone)
+        self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.solo)
         # A process that was stopped for a while tells nothing about interference.
         slowdown = min(finish.exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)
         self._untrained.append(_TrainingSample(batch.own, stay, sums, slowdown))
@@ -102,9 +102,11 @@ class LatencyModel:
         """
         samples, self._untrained = self._untrained, []
         for own, stay, sums, slowdown in samples:
-            self.predictor.learn_one(own, exposure(own, stay.neighbours(), sums), slowdown)
-        if self.transfers.heard:  # whatever began before the oldest that runs was launched has ended, and was observed
-            self.transfers.settle(running_since_ns)
+            self.predictor.learn_one(own, exposure(own, stay.co_runners(), sums), slowdown)
+        if (
+            self.transfers.pending
+        ):  # whatever began before the oldest that runs was launched has ended, and was observed
+            self.transfers.learn_pending(running_since_ns)
         return len(samples)
 
     def renew(self) -> bool:
@@ -127,19 +129,19 @@ class LatencyModel:
         if solo:
             source.learn_solo(rows, group, exec_ns, now_ns)
         elif source.solo.teaches(rows, group, exec_ns):
-            slowdown = self.slowdown_function(source.id, batch.own).slowdown(co_run.sums, co_run.stay.crowd)
+            slowdown = self.slowdown_function(source.id, batch.own).slowdown(co_run.sums, co_run.stay.core_co_runners)
             source.learn_solo(rows, group, exec_ns / max(1.0, slowdown), now_ns)
         batch.own = source.own(rows, group)
 
-    def _observe_transfers(self, source: Source, batch: RunningBatch, finish: Finish, stay: Stay) -> Stay:
+    def _observe_transfers(self, source: Source, batch: RunningBatch, finish: Finish, stay: Execution) -> Execution:
         """Record the transfers: its inputs came first and its outputs last. Returns the time of its execution."""
         if source.bytes_per_row is None:
-            source.bytes_per_row = Cargo(self.transfers, batch.rows, finish.h2d_bytes, finish.d2h_bytes)
+            source.bytes_per_row = BytesPerRow(self.transfers, batch.rows, finish.h2d_bytes, finish.d2h_bytes)
         else:
             source.bytes_per_row.learn_one(batch.rows, finish.h2d_bytes, finish.d2h_bytes)
         begin_ns, end_ns = stay.since_ns, stay.until_ns
         arrived_ns = min(end_ns, begin_ns + finish.h2d_ns)
         left_ns = max(begin_ns, end_ns - finish.d2h_ns)
-        self.transfers.into.hear(finish.h2d_bytes, Span(begin_ns, arrived_ns))
-        self.transfers.out.hear(finish.d2h_bytes, Span(left_ns, end_ns))
+        self.transfers.h2d.record(finish.h2d_bytes, Span(begin_ns, arrived_ns))
+        self.transfers.d2h.record(finish.d2h_bytes, Span(left_ns, end_ns))
         return stay.between(arrived_ns, left_ns)

@@ -18,9 +18,9 @@ from backend.scheduler.messages import BatchTimes, Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
 from backend.scheduler.source import Source
 from backend.scheduler.timeline import timelines
-from backend.scheduler.transfer_forecast import TransferTimes
+from backend.scheduler.transfer_forecast import RemainingTransfers
 from predictor.features import Own, Sums, contribution
-from predictor.slowdown_function import Response, shared
+from predictor.slowdown_function import SlowdownFunction, shared
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class LaunchForecast:
         """Of the running batches without a candidate, from now on."""
         self._timelines: dict[Kind, list[float]] = {}
         """The same with a candidate, which comes last; by its kind."""
-        self._candidate_transfers: dict[Kind, tuple[Mapping[BatchKey, TransferTimes], TransferTimes]] = {}
+        self._candidate_transfers: dict[Kind, tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]] = {}
         self.idle = not device.running
         self.contended = contended
 
@@ -141,7 +141,7 @@ class LaunchForecast:
         )
 
     def compute_timelines(self, choices: Sequence[Choice]) -> None:
-        """Work out the timelines with each of them, and the one with none, all at once."""
+        """TransferTimes out the timelines with each of them, and the one with none, all at once."""
         kinds = {_kind(choice): choice for choice in choices if _kind(choice) not in self._timelines}
         columns = [candidate_column(choice.own, self._slowdown_function(choice)) for choice in kinds.values()]
         if not columns:
@@ -196,7 +196,7 @@ class LaunchForecast:
             return self._allowed_ns
         return self._allowed(self._transfers_with(choice.source, choice.own)[0])
 
-    def _allowed(self, transfers: Mapping[BatchKey, TransferTimes]) -> list[float]:
+    def _allowed(self, transfers: Mapping[BatchKey, RemainingTransfers]) -> list[float]:
         # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
         overhead_ns, margin, now_ns = self._latency.overhead_ns, self._margin, self.now_ns
         transfers_ns = {key: times.total_ns for key, times in transfers.items()}
@@ -206,11 +206,13 @@ class LaunchForecast:
         ]
 
     @cached_property
-    def _transfers(self) -> Mapping[BatchKey, TransferTimes]:
+    def _transfers(self) -> Mapping[BatchKey, RemainingTransfers]:
         """Remaining transfers of the running batches; of those that move anything."""
         return self._device.transfer_times()[0] if self._device.transfers else {}
 
-    def _transfers_with(self, source: Source, own: Own) -> tuple[Mapping[BatchKey, TransferTimes], TransferTimes]:
+    def _transfers_with(
+        self, source: Source, own: Own
+    ) -> tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]:
         """Transfers of the running batches beside those of such a batch, and its own."""
         kind = (source.id, own.batch_size, own.load.solo_ns)
         if kind not in self._candidate_transfers:
@@ -248,7 +250,7 @@ class LaunchForecast:
             self._slowdowns[kind] = slowdown
         return solo_ns * slowdown
 
-    def _slowdown_function(self, choice: Choice) -> Response:
+    def _slowdown_function(self, choice: Choice) -> SlowdownFunction:
         return self._latency.slowdown_function(choice.source.id, choice.own)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backend.scheduler.messages import BatchTimes
-from predictor.features import NOBODY, Own, Sums, contribution
-from predictor.slowdown_function import Response
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.slowdown_function import SlowdownFunction
 from predictor.workload import Load
 
 BatchKey = tuple[int, int]
@@ -41,7 +41,7 @@ class RunningBatch:
     deadline_ns: float
     launched_ns: int
     times: BatchTimes
-    slowdown_function: Response
+    slowdown_function: SlowdownFunction
     preempts: bool = False
     decision: str = "launch"
     group: int | None = None
@@ -63,7 +63,7 @@ class RunningBatch:
 
     def __post_init__(self) -> None:
         self.adds = contribution(self.own.batch_size, self.own.load)
-        self.solo_slowdown = self.slowdown_function.slowdown(NOBODY)
+        self.solo_slowdown = self.slowdown_function.slowdown(ZERO_SUMS)
         self.left_ns = self.own.load.solo_ns
 
     @property
@@ -97,20 +97,20 @@ class RunningBatch:
 
     def suspend(self, preempting: RunningBatch) -> None:
         """Suspend it until the other batch has ended."""
-        self.suspended_for, self.was_suspended, self.adds, self._row = preempting, True, NOBODY, None
+        self.suspended_for, self.was_suspended, self.adds, self._row = preempting, True, ZERO_SUMS, None
 
     def resume(self) -> None:
         """End its suspension."""
         self.suspended_for, self._row = None, None
         self.adds = contribution(self.own.batch_size, self.own.load)
 
-    def update_function(self, slowdown_function: Response) -> None:
+    def update_function(self, slowdown_function: SlowdownFunction) -> None:
         """Forecast by this function from now on: the predictor has learned."""
         self.slowdown_function, self._row = slowdown_function, None
-        self.solo_slowdown = slowdown_function.slowdown(NOBODY)
+        self.solo_slowdown = slowdown_function.slowdown(ZERO_SUMS)
 
 
-def candidate_column(own: Own, slowdown_function: Response) -> Column:
+def candidate_column(own: Own, slowdown_function: SlowdownFunction) -> Column:
     """The column of a batch that would begin now."""
     adds = contribution(own.batch_size, own.load)
     return (*slowdown_function.row(adds), *adds, slowdown_function.sharing, own.load.solo_ns)

@@ -11,7 +11,7 @@ from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NOTHING, Cargo, Work
+from predictor.transfers import NO_TRANSFERS, BytesPerRow, TransferTimes
 from predictor.workload import Load
 
 
@@ -28,7 +28,7 @@ class Source:
     arrivals: int = 0
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows); None: to be worked out anew."""
-    bytes_per_row: Cargo | None = None
+    bytes_per_row: BytesPerRow | None = None
     """Sizes of its inputs and outputs; None while no batch of it has moved anything."""
 
     def hold(self, head: Request) -> None:
@@ -54,9 +54,9 @@ class Source:
         self.join = msgspec.structs.replace(self.join, max_batch_size=max_batch_size)
         self.knee = None
 
-    def solo_transfers(self, rows: int) -> Work:
+    def solo_transfers(self, rows: int) -> TransferTimes:
         """Times that the inputs and outputs of a batch of `rows` take alone on the links."""
-        return NOTHING if self.bytes_per_row is None else self.bytes_per_row.work(rows)
+        return NO_TRANSFERS if self.bytes_per_row is None else self.bytes_per_row.work(rows)
 
     def measured_solo_ns(self, request: Request) -> int:
         """Latency alone on the device, transfers included, as measured: 0 where its like was not."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from backend.scheduler.running_batch import MIN_SLOWDOWN, Column, RunningBatch
-from predictor.slowdown_function import ROW, Matrix, Responses, Tensor, Vector
+from predictor.slowdown_function import ROW, Matrix, SlowdownFunctions, Tensor, Vector
 
 HORIZON = 2
 """Finishes that a timeline follows one by one. Later it keeps the co-runners as they are then: on a device with that
@@ -36,13 +36,13 @@ def timelines(
     if core is not None:
         cores = np.array([*(batch.core for batch in batches), core])
         sharing = CoreSharing(cores, table[:, _SHARING], [candidate is not None for candidate in candidates])
-    return forecast_finishes(table[:, -1], table[:, _ADDS], Responses(table[:, :ROW]), sharing)
+    return forecast_finishes(table[:, -1], table[:, _ADDS], SlowdownFunctions(table[:, :ROW]), sharing)
 
 
 class CoreSharing:
     """The slowdown by sharing cores, in k cases of n + 1 batches, from finish to finish.
 
-    cores: (n + 1,); weights: (k, n + 1), see `Response.sharing`; with_last: (k,) bools, False where the last batch is
+    cores: (n + 1,); weights: (k, n + 1), see `SlowdownFunction.sharing`; with_last: (k,) bools, False where the last batch is
     not there.
     """
 
@@ -65,7 +65,7 @@ class CoreSharing:
 
 
 def forecast_finishes(
-    remaining_ns: Matrix, contributions: Tensor, functions: Responses, sharing: CoreSharing | None = None
+    remaining_ns: Matrix, contributions: Tensor, functions: SlowdownFunctions, sharing: CoreSharing | None = None
 ) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
@@ -97,7 +97,7 @@ def forecast_finishes(
     return finishes
 
 
-def _slowdowns(functions: Responses, sums: Vector, sharing: CoreSharing | None) -> Vector:
+def _slowdowns(functions: SlowdownFunctions, sums: Vector, sharing: CoreSharing | None) -> Vector:
     """(k, n) where all that runs contributes `sums`, (k, 6)."""
     found = functions.slowdowns(sums, None if sharing is None else sharing.terms())
     return np.maximum(found, MIN_SLOWDOWN, out=found)

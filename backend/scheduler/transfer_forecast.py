@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from backend.scheduler.running_batch import BatchKey
 from predictor.link_sharing import Link, finishes
-from predictor.transfers import NOTHING, Work
+from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
-class TransferTimes(NamedTuple):
+class RemainingTransfers(NamedTuple):
     """Remaining time of one batch's transfers, beside the others'."""
 
     h2d_ns: float
@@ -42,7 +42,7 @@ class TransferForecast:
     def __contains__(self, key: object) -> bool:
         return key in self._d2h_solo_ns
 
-    def start(self, key: BatchKey, transfers: Work, now_ns: int) -> None:
+    def start(self, key: BatchKey, transfers: TransferTimes, now_ns: int) -> None:
         """Start a batch's inputs; `advance` was called for this instant."""
         self._h2d.start(key, transfers.in_ns, now_ns)
         self._d2h_solo_ns[key] = transfers.out_ns
@@ -62,8 +62,11 @@ class TransferForecast:
         return waited
 
     def remaining(
-        self, takes_ns: Mapping[BatchKey, float], candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
-    ) -> tuple[dict[BatchKey, TransferTimes], TransferTimes]:
+        self,
+        takes_ns: Mapping[BatchKey, float],
+        candidate: TransferTimes = NO_TRANSFERS,
+        candidate_takes_ns: float = 0.0,
+    ) -> tuple[dict[BatchKey, RemainingTransfers], RemainingTransfers]:
         """Remaining times as of the last `advance`: of each batch, and of one more that is launched now.
 
         takes_ns: each batch's execution, from when its inputs are there.
@@ -75,8 +78,8 @@ class TransferForecast:
         d2h.append((candidate_h2d_ns + candidate_takes_ns, candidate.out_ns))
         spans = [end_ns - begin_ns for (begin_ns, _), end_ns in zip(d2h, finishes(d2h), strict=True)]
         each = zip(self._d2h_solo_ns, spans, strict=False)
-        found = {key: TransferTimes(arrive.get(key, 0.0), span) for key, span in each}
-        return found, TransferTimes(candidate_h2d_ns, spans[-1])
+        found = {key: RemainingTransfers(arrive.get(key, 0.0), span) for key, span in each}
+        return found, RemainingTransfers(candidate_h2d_ns, spans[-1])
 
     def check(self, running: Collection[BatchKey]) -> None:
         """Assert that all transfers belong to running batches."""

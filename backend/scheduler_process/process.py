@@ -41,7 +41,7 @@ from backend.scheduler_process.event_log import EventLog, event_log_of_environme
 from backend.scheduler_process.online_trainer import OnlineTrainer
 from backend.scheduler_process.sample_log import SampleLog, sample_log_of_environment, sample_of_batch
 from backend.scheduler_process.scheduler_factory import SchedulerFactory, scheduler_factory
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 
 MAX_MESSAGE_BYTES = 1 << 17
 """Limit of one packet in either direction; senders split what could grow beyond it."""
@@ -196,7 +196,7 @@ class SchedulerProcess:
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
-    def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
+    def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         assert self._samples is not None
         self._samples.put(source.id, sample_of_batch(source, batch, finish, co_runners, self._device, self._lanes))
 

@@ -20,7 +20,7 @@ from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler_process.background_writer import BackgroundWriter, BoundedFile
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 from predictor.samples import Sample, encode_sample, sample_of
 
 VARIABLE = "ISOCHRONE_SAMPLES"
@@ -75,7 +75,7 @@ class SampleLog:
 
 
 def sample_of_batch(
-    source: Source, batch: RunningBatch, finish: Finish, co_runners: Sequence[Neighbour], device: str, lanes: int
+    source: Source, batch: RunningBatch, finish: Finish, co_runners: Sequence[CoRunner], device: str, lanes: int
 ) -> Sample:
     """Sample of a batch that an `Observer` is called with. device, lanes: the device's name and number of lanes.
 

@@ -32,7 +32,7 @@ from backend.scheduler.messages import (
 from predictor.colocation import SCALE, Parts, quantize
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 from predictor.workload import Load
 from tests.fakes.builders import MS, START_NS
 from tests.properties.solo_history import RecordedSolo, SoloHistory
@@ -268,14 +268,16 @@ class World:
         self.models[source] = Model(join, SoloHistory(*known))
         self.core.sources[source].solo = RecordedSolo(join.model, *known)
 
-    def _response(self, source: int, event: Event) -> Response | None:
+    def _response(self, source: int, event: Event) -> SlowdownFunction | None:
         """Slowdown function of a batch that ends, before anything is learned from it."""
         if not isinstance(event, Finish):
             return None
         batch, join = self.models[source].running[event.batch], self.models[source].join
         return self.core.latency.slowdown_function(source, Own(join.model, batch.rows, batch.load))
 
-    def _measured(self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: Response) -> None:
+    def _measured(
+        self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: SlowdownFunction
+    ) -> None:
         """Record its solo latency: all that it took, where it had no co-runners."""
         rows, group = batch.rows, batch.group
         assert group is not None

@@ -28,7 +28,7 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
-from predictor.features import NOBODY, Sums, contribution
+from predictor.features import ZERO_SUMS, Sums, contribution
 from tests.fakes.builders import profile
 
 TRUTH = Linear((0.6, 0.1, 0.5), sharing=1.2)
@@ -136,7 +136,7 @@ class Watched(Policy):
         running = [
             Batch(
                 batch.remaining_ns,
-                NOBODY if batch.suspended_for else contribution(batch.own.batch_size, batch.own.load),
+                ZERO_SUMS if batch.suspended_for else contribution(batch.own.batch_size, batch.own.load),
                 self.latency.slowdown_function(batch.key[0], batch.own).slowdown,
                 batch.core,
             )

@@ -37,7 +37,7 @@ def run(trainer: OnlineTrainer, made: Scheduler, batches: int, exec_ms: float) -
 
 
 def beside_one(trainer: OnlineTrainer) -> float:
-    return trainer.predictor.response(OWN).slowdown(contribution(1, OWN.load))
+    return trainer.predictor.slowdown_function(OWN).slowdown(contribution(1, OWN.load))
 
 
 def test_the_trainer_learns_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_the_trainer_learns_what_ended_and_a_successor_knows_it(tmp_path: Path) 
     successor = OnlineTrainer(tmp_path / "cpu.state")
     assert beside_one(successor) == beside_one(trainer)
     assert successor.bound.multiplier == trainer.bound.multiplier
-    assert successor.transfers.into.alone_ns(2e6) == trainer.transfers.into.alone_ns(2e6)
-    assert successor.transfers.into.alone_ns(2e6) == pytest.approx(0.2 * MS, rel=0.01)
+    assert successor.transfers.h2d.solo_ns(2e6) == trainer.transfers.h2d.solo_ns(2e6)
+    assert successor.transfers.h2d.solo_ns(2e6) == pytest.approx(0.2 * MS, rel=0.01)
 
 
 def test_a_trainer_that_learned_nothing_writes_nothing(tmp_path: Path) -> None:

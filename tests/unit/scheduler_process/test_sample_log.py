@@ -19,12 +19,12 @@ from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler_process import background_writer, sample_log
 from backend.scheduler_process.sample_log import VARIABLE, SampleLog
-from predictor.features import Neighbour, Own
+from predictor.features import CoRunner, Own
 from predictor.samples import Sample, encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
 from tests.fakes.fake_model import FakeModel, eventually, pending
 
-SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [Neighbour("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
+SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [CoRunner("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
 
 
 def test_samples_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_disk_that_hangs_does_not_keep_the_sample_log_open(tmp_path: Path, mon
 
 
 def test_the_observer_is_called_with_each_batch_and_its_co_runners() -> None:
-    observed: list[tuple[str, int, int | None, list[Neighbour]]] = []
+    observed: list[tuple[str, int, int | None, list[CoRunner]]] = []
 
-    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         observed.append((source.join.model, batch.rows, finish.exec_ns, co_runners))
 
     device = Device(lanes=2)
@@ -122,15 +122,15 @@ def test_the_observer_is_called_with_each_batch_and_its_co_runners() -> None:
     device.core.check_invariants()
     load_of_one = profile().at(1)
     assert observed == [
-        ("a", 1, 9 * MS, [Neighbour("b", 1, load_of_one, 0.4, 1.0)]),
-        ("b", 1, 12 * MS, [Neighbour("a", 1, load_of_one, 0.0, 0.5)]),
+        ("a", 1, 9 * MS, [CoRunner("b", 1, load_of_one, 0.4, 1.0)]),
+        ("b", 1, 12 * MS, [CoRunner("a", 1, load_of_one, 0.0, 0.5)]),
     ]
 
 
 def test_a_preempting_batch_is_sampled_on_a_lane_of_its_own_number() -> None:
     lanes: list[int | None] = []
 
-    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[Neighbour]) -> None:
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         lanes.append(sample_log.sample_of_batch(source, batch, finish, co_runners, "cpu", 1).lane)
 
     device = Device(lanes=1)
@@ -174,7 +174,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
 
 def test_samples_become_a_timeline(tmp_path: Path) -> None:
     """Perfetto wants microseconds; a process per device, a thread per lane."""
-    neighbour = Neighbour("n", 1, load(1.0), 0.0, 0.5)
+    neighbour = CoRunner("n", 1, load(1.0), 0.0, 0.5)
     samples = [
         replace(
             sample_of(Own("m", 2, load(3.0)), [neighbour], "1", "cpu", 7 * MS, 4 * MS),
