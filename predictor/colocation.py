@@ -11,13 +11,13 @@ from functools import lru_cache
 from operator import add, sub
 from typing import NamedTuple
 
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 
 SCALE = 1_000_000
 """Contributions are kept in millionths: sums and integrals of integers are exact and order-free."""
 
 Parts = tuple[int, ...]
-_NOTHING: Parts = (0,) * len(NOBODY)
+_NOTHING: Parts = (0,) * len(ZERO_SUMS)
 
 
 @lru_cache(4096)

@@ -19,7 +19,7 @@ from predictor.features import Exposure, Own
 from predictor.learners import LEARNERS, Learner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, Sgd, fit
-from predictor.samples import Sample, Samples, lesson_of
+from predictor.samples import Sample, Samples, training_sample_of
 
 SETTLED = 500
 """`mape_after_500`: the error once so many batches were tested."""
@@ -113,7 +113,7 @@ def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Se
 
 def _cases(samples: Sequence[Sample], features: tuple[str, ...]) -> list[_Case]:
     ordered = sorted(samples, key=lambda s: s.start_ns)
-    return [_Case(s.start_ns, s.end_ns, *lesson_of(s, features)) for s in ordered]
+    return [_Case(s.start_ns, s.end_ns, *training_sample_of(s, features)) for s in ordered]
 
 
 def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> Trace:

@@ -20,7 +20,7 @@ WIDTH = len(CONTRIBUTION)
 Sums = tuple[float, float, float, float, float, float]
 Shares = tuple[float, float, float]
 
-NOBODY: Sums = (0.0,) * 6
+ZERO_SUMS: Sums = (0.0,) * 6
 _NO_OVERDRAFT: Shares = (0.0, 0.0, 0.0)
 _OVERLAP_STEPS = 8
 """Overlaps that round to the same eighth count as the same co-location in `Exposure.signature`."""
@@ -34,7 +34,7 @@ class Own(NamedTuple):
     load: Load
 
 
-class Neighbour(NamedTuple):
+class CoRunner(NamedTuple):
     """A batch that ran beside another. begin, end: 0..1 of the *other* batch's execution. same_core: both took turns on
     one core; where each lane has its own, or lanes are not cores, none does.
     """
@@ -83,13 +83,13 @@ def exposure_of_sums(own: Own, sums: Sums) -> Exposure:
     return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
 
 
-def exposure(own: Own, neighbours: Sequence[Neighbour], sums: Sums | None = None) -> Exposure:
+def exposure(own: Own, neighbours: Sequence[CoRunner], sums: Sums | None = None) -> Exposure:
     """Exact time means over the batch's execution, for any number of partly overlapping neighbours.
 
     sums: of the neighbours' contributions, where a running integral knows them already.
     """
     if not neighbours:
-        return Exposure(NOBODY, _NO_OVERDRAFT, (), _signature(own, []))
+        return Exposure(ZERO_SUMS, _NO_OVERDRAFT, (), _signature(own, []))
     overlaps = [n.end - n.begin for n in neighbours]
     if sums is None:
         sums = _weighted([contribution(n.batch_size, n.load) for n in neighbours], overlaps)
@@ -106,12 +106,12 @@ def exposure(own: Own, neighbours: Sequence[Neighbour], sums: Sums | None = None
     return Exposure(sums, excess, tuple(beside.items()), _signature(own, signed), _sharing(crowd) if crowd else 0.0)
 
 
-def static_exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
+def static_exposure(own: Own, neighbours: Sequence[CoRunner]) -> Exposure:
     """The paper's first baseline feature: those there at launch, as if nothing changed (arXiv 2512.18725, 4.2 (1))."""
     return exposure(own, [n._replace(end=1.0) for n in neighbours if n.begin <= 0.0])
 
 
-def ewma_exposure(own: Own, neighbours: Sequence[Neighbour], alpha: float) -> Exposure:
+def ewma_exposure(own: Own, neighbours: Sequence[CoRunner], alpha: float) -> Exposure:
     """The paper's second: R ← α·X + (1 − α)·R at each arrival and departure, blind to durations (4.2 (2))."""
     parts = [contribution(n.batch_size, n.load) for n in neighbours]
     instants = sorted({t for n in neighbours for t in (n.begin, n.end) if 0.0 < t < 1.0})
@@ -131,7 +131,7 @@ def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
         raise ValueError(f"cannot learn from slowdown {slowdown}")
 
 
-def _present(neighbours: Sequence[Neighbour], parts: Sequence[Sums], at: float) -> Sums:
+def _present(neighbours: Sequence[CoRunner], parts: Sequence[Sums], at: float) -> Sums:
     return _weighted(parts, [1.0 if n.begin <= at < n.end else 0.0 for n in neighbours])
 
 
@@ -147,7 +147,7 @@ def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
     return (a, b, c, d, e, f)
 
 
-def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
+def _mean_overdraft(own: Load, neighbours: Sequence[CoRunner]) -> Shares:
     """Σ over the stretches between arrivals and departures."""
     events = [(n.begin, n.load.compute, n.load.l2, n.load.dram) for n in neighbours]
     events += [(n.end, -n.load.compute, -n.load.l2, -n.load.dram) for n in neighbours]
@@ -166,7 +166,7 @@ def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
     return (a, b, c)  # after the last departure nobody asks for more than there is
 
 
-def _sharing(crowd: Sequence[Neighbour]) -> float:
+def _sharing(crowd: Sequence[CoRunner]) -> float:
     """A core is divided evenly among those who are on it: −log of the mean of 1 / their number."""
     share, at, there = 0.0, 0.0, 1
     for instant, leaves in sorted([*((n.begin, False) for n in crowd), *((n.end, True) for n in crowd)]):

@@ -40,12 +40,12 @@ class Link(Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._over
 
-    def start(self, key: K, alone_ns: float, now_ns: float) -> None:
-        """A transfer begins that takes `alone_ns` alone. Raises ValueError on a key that is under way."""
+    def start(self, key: K, solo_ns: float, now_ns: float) -> None:
+        """A transfer begins that takes `solo_ns` alone. Raises ValueError on a key that is under way."""
         if key in self._over:
             raise ValueError(f"transfer {key!r} is under way already")
         self._advance(now_ns)
-        self._over[key] = self._v + alone_ns
+        self._over[key] = self._v + solo_ns
 
     def end(self, key: K, now_ns: float) -> None:
         """It is over, whether or not it was to be."""
@@ -84,16 +84,16 @@ def finishes(transfers: Sequence[tuple[float, float]]) -> list[float]:
     """When each is over: (start, time alone) of all that will use the link, in any order."""
     link, ends = Link[int](), [0.0] * len(transfers)
     for i in sorted(range(len(transfers)), key=lambda i: transfers[i][0]):
-        start_ns, alone_ns = transfers[i]
+        start_ns, solo_ns = transfers[i]
         for at_ns, j in link.ended(start_ns):
             ends[j] = at_ns
-        link.start(i, alone_ns, start_ns)
+        link.start(i, solo_ns, start_ns)
     for at_ns, j in link.ended(inf):
         ends[j] = at_ns
     return ends
 
 
-def alone_ns(own: Span, others: Sequence[Span]) -> float:
+def solo_ns(own: Span, others: Sequence[Span]) -> float:
     """How long a transfer that ran so beside these would have taken alone: ∫ dt / n over it."""
     edges = {own.begin_ns, own.end_ns, *(t for other in others for t in other if own.begin_ns < t < own.end_ns)}
     return sum(

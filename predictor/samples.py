@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from predictor.features import Exposure, Neighbour, Own, exposure
+from predictor.features import CoRunner, Exposure, Own, exposure
 from predictor.workload import FEATURES, Load
 
 SCHEMA = 1
@@ -21,8 +21,8 @@ class SamplesError(Exception):
     """A samples file cannot be used; one sentence that names the file and, where one is at fault, the line."""
 
 
-class CoRunner(msgspec.Struct, frozen=True):
-    """A batch that ran beside a sample's. begin, end, same_core: see `Neighbour`; 0..1 of the sample's execution."""
+class RecordedCoRunner(msgspec.Struct, frozen=True):
+    """A batch that ran beside a sample's. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution."""
 
     model: str
     batch_size: int
@@ -52,7 +52,7 @@ class Sample(msgspec.Struct, frozen=True):
     version: str = "1"
     device: str = ""
     features: dict[str, float] = {}
-    co_runners: tuple[CoRunner, ...] = ()
+    co_runners: tuple[RecordedCoRunner, ...] = ()
     lane: int | None = None
     predicted_ns: int | None = None
     decision: str | None = None
@@ -106,7 +106,7 @@ def encode_sample(sample: Sample) -> bytes:
     return _encoder.encode(sample) + b"\n"
 
 
-def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, start_ns: int, exec_ns: int) -> Sample:
+def sample_of(own: Own, beside: Sequence[CoRunner], version: str, device: str, start_ns: int, exec_ns: int) -> Sample:
     """The sample of a batch that ran for `exec_ns` from `start_ns` on beside these."""
     return Sample(
         SCHEMA,
@@ -119,13 +119,13 @@ def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, 
         device,
         _shares(own.load),
         tuple(
-            CoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
+            RecordedCoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
             for n in beside
         ),
     )
 
 
-Lesson = tuple[Own, Exposure, float]
+TrainingSample = tuple[Own, Exposure, float]
 """A batch, what it was exposed to, its slowdown."""
 
 
@@ -153,18 +153,18 @@ def own_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Own:
     return Own(sample.model, sample.batch_size, _load(sample.solo_ns, sample.features, features))
 
 
-def neighbours_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[Neighbour]:
+def co_runners_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[CoRunner]:
     """Its co-runners, by the features to be used."""
     return [
-        Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
+        CoRunner(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
         for c in sample.co_runners
     ]
 
 
-def lesson_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Lesson:
+def training_sample_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> TrainingSample:
     """What a learner is taught of it."""
     own = own_of(sample, features)
-    return own, exposure(own, neighbours_of(sample, features)), sample.slowdown
+    return own, exposure(own, co_runners_of(sample, features)), sample.slowdown
 
 
 def _torn(line: bytes) -> bool:

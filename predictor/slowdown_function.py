@@ -55,7 +55,7 @@ def bounded(value: float) -> float:
     return HUGE if value > HUGE else max(value, 0.0)
 
 
-class Response(NamedTuple):
+class SlowdownFunction(NamedTuple):
     """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y); sharing: h."""
 
     load: Load
@@ -66,7 +66,7 @@ class Response(NamedTuple):
     sharing: float = 0.0
 
     def row(self, adds: Sums) -> tuple[float, ...]:
-        """(ROW,) for `Responses`, of a batch that itself adds this to what runs."""
+        """(ROW,) for `SlowdownFunctions`, of a batch that itself adds this to what runs."""
         c, load = self.shared, self.load
         linear = (c[0], c[1], c[2], c[3], LOG_SCALE * c[4], LOG_SCALE * c[5])
         rest = self.base - sum(map(mul, linear, adds))
@@ -101,10 +101,10 @@ class Response(NamedTuple):
 _TERMS = 4 + 3
 _ONES = np.ones(_TERMS)
 ROW = 2 + WIDTH + 2 * _TERMS
-"""Of one batch among many: `Response.row`."""
+"""Of one batch among many: `SlowdownFunction.row`."""
 
 
-class Responses:
+class SlowdownFunctions:
     """Those of batches that run together, in one or many cases at once; all of one learner.
 
     rows: (..., ROW, n), a column per batch, which is the order that numpy is fast in; read anew at each call.

@@ -122,7 +122,7 @@ class SoloLatency:
         """Whether nothing at all was measured that its latency could be told from."""
         return group not in self._groups and not self._others.whole.heard
 
-    def teaches(self, rows: int, group: int, exec_ns: int) -> bool:
+    def learns_from_co_run(self, rows: int, group: int, exec_ns: int) -> bool:
         """Whether a batch that had company is to be learned from, as it would have been without.
 
         One alone tells more; but what a device that is never idle knows must not stay wrong.

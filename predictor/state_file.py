@@ -15,7 +15,7 @@ import msgspec
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 
 VERSION = 3
 _FORMAT = "isochrone-predictor"
@@ -27,7 +27,7 @@ class Learned(NamedTuple):
 
     learner: Isochrone
     bound: UpperBound
-    transfers: Transfers
+    transfers: TransferModel
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +88,7 @@ def load(path: Path) -> Learned:
 
 
 def _prior() -> Learned:
-    return Learned(Isochrone(), UpperBound(), Transfers())
+    return Learned(Isochrone(), UpperBound(), TransferModel())
 
 
 def _decoded(data: bytes) -> Learned:

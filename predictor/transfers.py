@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from predictor.link_sharing import Span, alone_ns
+from predictor.link_sharing import Span, solo_ns
 
 _FORGETTING = 0.99
 _NOISE = 0.1
@@ -27,14 +27,14 @@ _CARGO_WEIGHT = 0.1
 """Of the newest batch in the moving average of a model's bytes per row, which differ where shapes are dynamic."""
 
 
-class Work(NamedTuple):
+class TransferTimes(NamedTuple):
     """What a batch moves, as nanoseconds that it takes alone on the link."""
 
     in_ns: float
     out_ns: float
 
 
-NOTHING = Work(0.0, 0.0)
+NO_TRANSFERS = TransferTimes(0.0, 0.0)
 
 
 Sums = tuple[float, float, float, float, float]
@@ -46,8 +46,8 @@ class _Move(NamedTuple):
     span: Span
 
 
-class Direction:
-    """Transfers one way: [a, 1/B] by least squares on [1, bytes]. State constant in size, but for what is heard of.
+class DirectionModel:
+    """TransferModel one way: [a, 1/B] by least squares on [1, bytes]. State constant in size, but for what is heard of.
 
     The past fades out of the sums and the prior's pull stays, so that nothing grows however little sizes differ.
     """
@@ -63,16 +63,16 @@ class Direction:
         """How many measured transfers wait to be learned from."""
         return len(self._heard)
 
-    def alone_ns(self, size: float) -> float:
+    def solo_ns(self, size: float) -> float:
         """What `size` bytes take while nothing else moves this way; 0 while nothing is known."""
         return self._latency_ns + size * self._ns_per_byte if size else 0.0
 
-    def hear(self, size: int, span: Span) -> None:
+    def record(self, size: int, span: Span) -> None:
         """A measured transfer. What it would have taken alone is known once all that ran beside it were heard of."""
         if span.end_ns > span.begin_ns:
             self._heard.append(_Move(size, span))
 
-    def settle(self, until_ns: float) -> None:
+    def learn_pending(self, until_ns: float) -> None:
         """All transfers that began before `until_ns` were heard of: learn from those that were over by then."""
         moves = list(self._heard)
         others = [*self._past, *(move.span for move in moves)]
@@ -83,23 +83,23 @@ class Direction:
                 self._heard.append(move)
                 continue
             beside = [o for o in others if o is not own and o.begin_ns < own.end_ns and o.end_ns > own.begin_ns]
-            self.learn_one(move.size, alone_ns(own, beside))
+            self.learn_one(move.size, solo_ns(own, beside))
             self._past.append(own)
         horizon_ns = min([until_ns, *(move.span.begin_ns for move in self._heard)])
         self._past = deque((span for span in self._past if span.end_ns > horizon_ns), _KEPT)
 
-    def learn_one(self, size: float, alone_ns: float) -> None:
+    def learn_one(self, size: float, solo_ns: float) -> None:
         """From what `size` bytes took, or would have taken, alone.
 
         Raises ValueError, unchanged, on a time that is no positive number or a size below 0.
         """
-        if not (isfinite(alone_ns) and alone_ns > 0.0 and isfinite(size) and size >= 0.0):
-            raise ValueError(f"cannot learn from a transfer of {size} bytes in {alone_ns} ns")
-        alone_ns = max(alone_ns, _LEAST_NS, size / _BYTES_PER_NS_MAX)
+        if not (isfinite(solo_ns) and solo_ns > 0.0 and isfinite(size) and size >= 0.0):
+            raise ValueError(f"cannot learn from a transfer of {size} bytes in {solo_ns} ns")
+        solo_ns = max(solo_ns, _LEAST_NS, size / _BYTES_PER_NS_MAX)
         # By the expected time, not the measured one: else what is fast by chance would count for more. What took
         # several times as long says less, such as a copy that stood still for a second.
-        unit_ns = _NOISE * max(self.alone_ns(size), 0.25 * alone_ns)
-        x, z, y = _LATENCY_UNIT_NS / unit_ns, size / unit_ns, alone_ns / unit_ns
+        unit_ns = _NOISE * max(self.solo_ns(size), 0.25 * solo_ns)
+        x, z, y = _LATENCY_UNIT_NS / unit_ns, size / unit_ns, solo_ns / unit_ns
         self._sums = _faded(self._sums, (x * x, x * z, z * z, x * y, z * y))
         self._solve()
 
@@ -136,33 +136,33 @@ def _faded(sums: Sums, more: Sums) -> Sums:
     return a, b, c, d, e
 
 
-class Transfers:
+class TransferModel:
     """A device's two directions: `into` it and `out` of it."""
 
     def __init__(self) -> None:
-        self.into, self.out = Direction(), Direction()
+        self.h2d, self.d2h = DirectionModel(), DirectionModel()
 
     @property
-    def heard(self) -> bool:
+    def pending(self) -> bool:
         """Whether measured transfers wait to be learned from."""
-        return bool(self.into or self.out)
+        return bool(self.h2d or self.d2h)
 
-    def settle(self, until_ns: float) -> None:
-        """See `Direction.settle`."""
-        self.into.settle(until_ns)
-        self.out.settle(until_ns)
+    def learn_pending(self, until_ns: float) -> None:
+        """See `DirectionModel.settle`."""
+        self.h2d.learn_pending(until_ns)
+        self.d2h.learn_pending(until_ns)
 
     def state(self) -> dict[str, object]:
         """Everything that it learned, in numbers and lists."""
-        return {"into": self.into.state(), "out": self.out.state()}
+        return {"into": self.h2d.state(), "out": self.d2h.state()}
 
     def restore(self, state: object) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
         saved = msgspec.convert(state, _Saved)
-        into, out = Direction(), Direction()
+        into, out = DirectionModel(), DirectionModel()
         into.restore(saved.into)
         out.restore(saved.out)
-        self.into, self.out = into, out
+        self.h2d, self.d2h = into, out
 
 
 class _Saved(msgspec.Struct):
@@ -170,10 +170,10 @@ class _Saved(msgspec.Struct):
     out: list[float]
 
 
-class Cargo:
+class BytesPerRow:
     """What one model's batches move: bytes per row each way, from those that ended."""
 
-    def __init__(self, transfers: Transfers, rows: int, bytes_in: int, bytes_out: int) -> None:
+    def __init__(self, transfers: TransferModel, rows: int, bytes_in: int, bytes_out: int) -> None:
         self._transfers = transfers
         self._in, self._out = bytes_in / rows, bytes_out / rows
 
@@ -182,6 +182,7 @@ class Cargo:
         self._in += _CARGO_WEIGHT * (bytes_in / rows - self._in)
         self._out += _CARGO_WEIGHT * (bytes_out / rows - self._out)
 
-    def work(self, rows: int) -> Work:
+    def transfer_times(self, rows: int) -> TransferTimes:
         """What a batch of `rows` takes to move."""
-        return Work(self._transfers.into.alone_ns(self._in * rows), self._transfers.out.alone_ns(self._out * rows))
+        h2d, d2h = self._transfers.h2d, self._transfers.d2h
+        return TransferTimes(h2d.solo_ns(self._in * rows), d2h.solo_ns(self._out * rows))

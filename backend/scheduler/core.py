@@ -37,13 +37,13 @@ from backend.scheduler.policy import Policy
 from backend.scheduler.state import Running, Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.co_runners import Stay
-from predictor.features import Neighbour, Own, Sums, exposure
+from predictor.co_runners import Execution
+from predictor.features import CoRunner, Own, Sums, exposure
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
 from predictor.link_sharing import Span
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NOTHING, Cargo, Transfers, Work
+from predictor.transfers import NO_TRANSFERS, BytesPerRow, TransferModel, TransferTimes
 
 _OVERHEAD_WEIGHT = 0.05
 """Of the newest batch in the moving average of the time around an execution."""
@@ -60,7 +60,7 @@ class ProtocolError(Exception):
     """An event that cannot be: it names what was wrong. The state is as before."""
 
 
-Observer = Callable[[Source, Running, Finish, list[Neighbour]], None]
+Observer = Callable[[Source, Running, Finish, list[CoRunner]], None]
 """Told of each batch that ended well: whose it was, the batch, with its solo latency as known now, what it took, who
 ran beside its execution."""
 
@@ -69,7 +69,7 @@ class _Ended(NamedTuple):
     """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly; None: see `stay`."""
 
     own: Own
-    stay: Stay
+    stay: Execution
     sums: Sums | None
     slowdown: float
 
@@ -88,7 +88,7 @@ class Scheduler:
         predictor: Forecaster | None = None,
         bound: UpperBound | None = None,
         policy: type[Policy] = Policy,
-        transfers: Transfers | None = None,
+        transfers: TransferModel | None = None,
         cores: int | None = None,
     ) -> None:
         self.occupancy = Occupancy(lanes, cores)
@@ -98,7 +98,7 @@ class Scheduler:
         self.sources: dict[int, Source] = {}
         self._backlog = Backlog()
         self.policy = policy(predictor or Isochrone(), bound or UpperBound())
-        self.transfers = transfers or Transfers()
+        self.transfers = transfers or TransferModel()
         self._observer = observer
         self._ended: list[_Ended] = []
         self._revision = self.policy.predictor.revision
@@ -164,9 +164,9 @@ class Scheduler:
         ended, self._ended = self._ended, []
         predictor = self.policy.predictor
         for own, stay, sums, slowdown in ended:
-            predictor.learn_one(own, exposure(own, stay.neighbours(), sums), slowdown)
-        if self.transfers.heard:  # whatever began before the oldest that runs was launched has ended, and told
-            self.transfers.settle(min((batch.launched_ns for batch in self.running.values()), default=inf))
+            predictor.learn_one(own, exposure(own, stay.co_runners(), sums), slowdown)
+        if self.transfers.pending:  # whatever began before the oldest that runs was launched has ended, and told
+            self.transfers.learn_pending(min((batch.launched_ns for batch in self.running.values()), default=inf))
         if predictor.revision != self._revision:
             self._revision = predictor.revision
             self.policy.renew()
@@ -242,10 +242,10 @@ class Scheduler:
             around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
             if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
                 self.policy.bound.learn_one(event.exec_ns / batch.predicted_ns)
-            batch = self._learn_alone(source, batch, suffered, event.exec_ns, now_ns, alone=stay.alone)
+            batch = self._learn_alone(source, batch, suffered, event.exec_ns, now_ns, alone=stay.solo)
             self._note(batch, stay, sums, event.exec_ns, around_ns)
             if self._observer is not None:
-                self._observer(source, batch, event, stay.neighbours())
+                self._observer(source, batch, event, stay.co_runners())
         return batch
 
     def _learn_alone(
@@ -259,8 +259,8 @@ class Scheduler:
         assert group is not None
         if alone:
             source.learn_alone(rows, group, exec_ns, now_ns)
-        elif source.solo.teaches(rows, group, exec_ns):
-            slowdown = self.policy.response(source.id, batch.own).slowdown(suffered.sums, suffered.stay.crowd)
+        elif source.solo.learns_from_co_run(rows, group, exec_ns):
+            slowdown = self.policy.response(source.id, batch.own).slowdown(suffered.sums, suffered.stay.core_co_runners)
             source.learn_alone(rows, group, exec_ns / max(1.0, slowdown), now_ns)
         own = source.own(rows, group)
         return batch if own is batch.own else replace(batch, own=own)
@@ -308,20 +308,20 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
         self.leases.end(source.id)
 
-    def _note_transfers(self, source: Source, batch: Running, event: Finish, stay: Stay) -> Stay:
+    def _note_transfers(self, source: Source, batch: Running, event: Finish, stay: Execution) -> Execution:
         """Its inputs came first and its outputs last: what was between is its execution's."""
         if source.cargo is None:
-            source.cargo = Cargo(self.transfers, batch.rows, event.bytes_in, event.bytes_out)
+            source.cargo = BytesPerRow(self.transfers, batch.rows, event.bytes_in, event.bytes_out)
         else:
             source.cargo.learn_one(batch.rows, event.bytes_in, event.bytes_out)
         begin_ns, end_ns = stay.since_ns, stay.until_ns
         arrived_ns = min(end_ns, begin_ns + event.transfer_in_ns)
         left_ns = max(begin_ns, end_ns - event.transfer_out_ns)
-        self.transfers.into.hear(event.bytes_in, Span(begin_ns, arrived_ns))
-        self.transfers.out.hear(event.bytes_out, Span(left_ns, end_ns))
+        self.transfers.h2d.record(event.bytes_in, Span(begin_ns, arrived_ns))
+        self.transfers.d2h.record(event.bytes_out, Span(left_ns, end_ns))
         return stay.between(arrived_ns, left_ns)
 
-    def _note(self, batch: Running, stay: Stay, sums: Sums | None, exec_ns: int, around_ns: int) -> None:
+    def _note(self, batch: Running, stay: Execution, sums: Sums | None, exec_ns: int, around_ns: int) -> None:
         policy = self.policy
         # A process that was stopped for a while tells nothing about interference.
         self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
@@ -394,7 +394,7 @@ class Scheduler:
         )
         return [*preempted, launch]
 
-    def _start(self, batch: Running, work: Work = NOTHING) -> list[Command]:
+    def _start(self, batch: Running, work: TransferTimes = NO_TRANSFERS) -> list[Command]:
         response = self.policy.response(batch.key[0], batch.own)
         return [Preempted(*key) for key in self.occupancy.start(batch, response, work)]
 

@@ -10,8 +10,8 @@ from predictor.slowdown_function import Matrix, Vector
 
 
 class Turns:
-    """In k cases of n + 1 batches. cores: (n + 1,); weights: (k, n + 1), see `Response.sharing`; with_last: (k,) bools,
-    False where the last one is not there.
+    """In k cases of n + 1 batches. cores: (n + 1,); weights: (k, n + 1), see `SlowdownFunction.sharing`; with_last:
+    (k,) bools, False where the last one is not there.
     """
 
     def __init__(self, cores: Vector, weights: Matrix, with_last: Sequence[bool]) -> None:

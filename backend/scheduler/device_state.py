@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from backend.scheduler.running_batches import Progress
 from backend.scheduler.state import BatchKey, Lanes, Running
-from predictor.co_runners import Company, Stay
+from predictor.co_runners import CoRunners, Execution
 from predictor.colocation import Colocation
 from predictor.features import Sums
-from predictor.slowdown_function import Response
-from predictor.transfers import NOTHING, Work
+from predictor.slowdown_function import SlowdownFunction
+from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
 class Suffered(NamedTuple):
     """A batch's time beside its neighbours, and what they contributed meanwhile, exactly."""
 
-    stay: Stay
+    stay: Execution
     sums: Sums
 
 
@@ -32,12 +32,12 @@ class Occupancy:
         self.running: dict[BatchKey, Running] = {}
         self.colocation = Colocation()
         self.progress = Progress()
-        self._company = Company()
+        self._company = CoRunners()
         self._standing: set[BatchKey] = set()
         self._stood: set[BatchKey] = set()
         """Those that stand still, and those that did at some time."""
 
-    def start(self, batch: Running, response: Response, work: Work = NOTHING) -> list[BatchKey]:
+    def start(self, batch: Running, response: SlowdownFunction, work: TransferTimes = NO_TRANSFERS) -> list[BatchKey]:
         """A batch begins. Those that stand still from now on: for it, or itself, adopted below one that runs."""
         self.running[batch.key] = batch
         self.lanes.take(batch.lane)

@@ -18,7 +18,7 @@ from backend.scheduler.state import BatchKey, Source
 from backend.scheduler.timeline import forecast_finishes
 from backend.scheduler.transfer_forecast import Passage
 from predictor.features import Own, Sums, contribution
-from predictor.slowdown_function import Response, shared
+from predictor.slowdown_function import SlowdownFunction, shared
 from predictor.workload import Load
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class Forecast:
             self._moving[kind] = self._progress.passages(work, self._predicted_ns(source, own))
         return self._moving[kind]
 
-    def _response(self, choice: Choice) -> Response:
+    def _response(self, choice: Choice) -> SlowdownFunction:
         return self._policy.response(choice.source.id, choice.own)
 
 

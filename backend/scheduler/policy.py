@@ -20,9 +20,9 @@ from backend.scheduler.running_batches import MIN_SLOWDOWN
 from backend.scheduler.state import Source
 from backend.scheduler.waiting import CLASS_NS
 from predictor.bound import UpperBound
-from predictor.features import NOBODY, Own
+from predictor.features import ZERO_SUMS, Own
 from predictor.learners.learner import Forecaster
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
@@ -63,16 +63,16 @@ class Policy:
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself and the transfers around it."""
         self._credit_ns = 0.0
-        self._responses: dict[Kind, Response] = {}
+        self._responses: dict[Kind, SlowdownFunction] = {}
 
-    def response(self, source: int, own: Own) -> Response:
+    def response(self, source: int, own: Own) -> SlowdownFunction:
         """The predictor's of a batch of this source, looked up once until `renew`."""
         key = (source, own.batch_size, own.load.solo_ns)
         known = self._responses.get(key)
         if known is None:
             if len(self._responses) >= _RESPONSES_MAX:
                 self._responses.clear()
-            known = self._responses[key] = self.predictor.response(own)
+            known = self._responses[key] = self.predictor.slowdown_function(own)
         return known
 
     def renew(self) -> None:
@@ -121,7 +121,7 @@ class Policy:
 
     def alone_ns(self, source: Source, own: Own) -> int:
         """The execution time predicted on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.response(source.id, own).slowdown(NOBODY))
+        slowdown = max(MIN_SLOWDOWN, self.response(source.id, own).slowdown(ZERO_SUMS))
         return max(1, round(own.load.solo_ns * slowdown))
 
     def _choose_timely(

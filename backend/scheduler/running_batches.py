@@ -16,9 +16,9 @@ import numpy as np
 from backend.scheduler.core_sharing import Turns
 from backend.scheduler.state import BatchKey, Running
 from backend.scheduler.transfer_forecast import Passage, Traffic
-from predictor.features import NOBODY, Own, Sums, contribution
-from predictor.slowdown_function import ROW, Matrix, Response, Responses, Tensor, Vector
-from predictor.transfers import NOTHING, Work
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.slowdown_function import ROW, Matrix, SlowdownFunction, SlowdownFunctions, Tensor, Vector
+from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 MIN_SLOWDOWN = 0.5
 """Less nobody would believe."""
@@ -41,7 +41,7 @@ class Going:
     adds: Sums
     priority: int
     deadline_ns: float
-    response: Response
+    response: SlowdownFunction
     alone: float
     """Its slowdown without neighbours."""
     left_ns: float
@@ -96,7 +96,12 @@ class Progress:
         return self._going.values()
 
     def launch(
-        self, batch: Running, response: Response, now_ns: int, work: Work = NOTHING, core: int | None = None
+        self,
+        batch: Running,
+        response: SlowdownFunction,
+        now_ns: int,
+        work: TransferTimes = NO_TRANSFERS,
+        core: int | None = None,
     ) -> None:
         """A batch starts beside whatever runs: at once, or when its inputs are there. core: where lanes share cores."""
         self.advance(now_ns)
@@ -111,13 +116,13 @@ class Progress:
             batch.priority,
             inf if batch.deadline_ns is None else batch.deadline_ns,
             response,
-            response.slowdown(NOBODY),
+            response.slowdown(ZERO_SUMS),
             own.load.solo_ns,
             core=core,
             crowd=len(there),
         )
         self._changed()
-        if work is not NOTHING:
+        if work is not NO_TRANSFERS:
             self.traffic.launch(batch.key, work, now_ns)
 
     def finish(self, key: BatchKey, now_ns: int) -> None:
@@ -132,7 +137,7 @@ class Progress:
     def stand(self, key: BatchKey, front: BatchKey) -> None:
         """From now on it stands still for the other one."""
         batch = self._going[key]
-        batch.front, batch.adds, batch.row = self._going[front], NOBODY, None
+        batch.front, batch.adds, batch.row = self._going[front], ZERO_SUMS, None
         self._changed()
 
     def go_on(self, key: BatchKey) -> None:
@@ -162,11 +167,11 @@ class Progress:
             for batch in self.batches:
                 batch.pace = batch.slowdown(sums)
 
-    def renew(self, response_of: Callable[[BatchKey], Response]) -> None:
+    def renew(self, response_of: Callable[[BatchKey], SlowdownFunction]) -> None:
         """The predictor has learned: from here on the batches go by these."""
         for key, batch in self._going.items():
             batch.response, batch.row = response_of(key), None
-            batch.alone = batch.response.slowdown(NOBODY)
+            batch.alone = batch.response.slowdown(ZERO_SUMS)
         self._paced = False
 
     def crowd(self, core: int | None) -> int:
@@ -176,7 +181,7 @@ class Progress:
     def sums(self) -> Sums:
         """What all that run add."""
         if self._sums is None:
-            n, compute, l2, dram, solo, size = map(sum, zip(NOBODY, *(b.adds for b in self.batches), strict=True))
+            n, compute, l2, dram, solo, size = map(sum, zip(ZERO_SUMS, *(b.adds for b in self.batches), strict=True))
             self._sums = (n, compute, l2, dram, solo, size)
         return self._sums
 
@@ -196,7 +201,7 @@ class Progress:
         return list(self._going.values())[place].core
 
     def passages(
-        self, candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
+        self, candidate: TransferTimes = NO_TRANSFERS, candidate_takes_ns: float = 0.0
     ) -> tuple[Mapping[BatchKey, Passage], Passage]:
         """See `Traffic.passages`, as each batch goes on at its present pace."""
         self.set_pace()
@@ -205,7 +210,7 @@ class Progress:
 
     def beside(
         self, candidates: Sequence[Column | None], core: int | None = None
-    ) -> tuple[Matrix, Tensor, Responses, Turns | None]:
+    ) -> tuple[Matrix, Tensor, SlowdownFunctions, Turns | None]:
         """(k, n + 1) what remains, (k, 6, n + 1) what each adds, and how it responds, for `forecast_finishes`.
 
         In as many cases, each with one more batch, last, on that core; None: with nobody.
@@ -218,7 +223,7 @@ class Progress:
         if core is not None:
             cores = [*(batch.core for batch in self._going.values()), core]
             turns = Turns(np.array(cores), table[:, _SHARES], [candidate is not None for candidate in candidates])
-        return table[:, -1], table[:, _ADDS], Responses(table[:, :ROW]), turns
+        return table[:, -1], table[:, _ADDS], SlowdownFunctions(table[:, :ROW]), turns
 
     def _on(self, core: int | None) -> list[Going]:
         return [] if core is None else [batch for batch in self._going.values() if batch.core == core]
@@ -229,7 +234,7 @@ class Progress:
         self.traffic.check(running)
         for key, batch in self._going.items():
             own = running[key].own
-            adds = contribution(own.batch_size, own.load) if batch.front is None else NOBODY
+            adds = contribution(own.batch_size, own.load) if batch.front is None else ZERO_SUMS
             assert (batch.own, batch.adds) == (own, adds)
             assert batch.front is None or batch.front in self._going.values()
             assert batch.crowd == max(0, self.crowd(batch.core) - 1)
@@ -238,7 +243,7 @@ class Progress:
         self._sums, self._paced = None, False
 
 
-def column(own: Own, response: Response) -> Column:
+def column(own: Own, response: SlowdownFunction) -> Column:
     """A batch that begins, or would."""
     adds = contribution(own.batch_size, own.load)
     return (*response.row(adds), *adds, response.sharing, own.load.solo_ns)
@@ -248,7 +253,7 @@ _NOBODY: Column = (*[0.0] * (ROW + 7), 1e18)
 """A batch that adds nothing and does not end."""
 
 
-def slowdowns(responses: Responses, sums: Vector, turns: Turns | None) -> Vector:
+def slowdowns(responses: SlowdownFunctions, sums: Vector, turns: Turns | None) -> Vector:
     """(n,) where all that runs contributes `sums`."""
     found = responses.slowdowns(sums, None if turns is None else turns.terms())
     return np.maximum(found, MIN_SLOWDOWN, out=found)

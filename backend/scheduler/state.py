@@ -12,7 +12,7 @@ from backend.scheduler.messages import Join, Request
 from backend.scheduler.waiting import WaitingQueue
 from predictor.features import Own
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NOTHING, Cargo, Work
+from predictor.transfers import NO_TRANSFERS, BytesPerRow, TransferTimes
 from predictor.workload import Load
 
 BatchKey = tuple[int, int]
@@ -32,7 +32,7 @@ class Source:
     arrivals: int = 0
     knee: tuple[int, int] | None = None
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows)."""
-    cargo: Cargo | None = None
+    cargo: BytesPerRow | None = None
     """What its batches move; None while none has moved anything."""
 
     def held(self, head: Request) -> None:
@@ -58,9 +58,9 @@ class Source:
         self.join = msgspec.structs.replace(self.join, max_batch_size=max_batch_size)
         self.knee = None
 
-    def work(self, rows: int) -> Work:
+    def work(self, rows: int) -> TransferTimes:
         """What a batch of `rows` is to move."""
-        return NOTHING if self.cargo is None else self.cargo.work(rows)
+        return NO_TRANSFERS if self.cargo is None else self.cargo.transfer_times(rows)
 
     def alone_ns(self, request: Request) -> int:
         """What it is known to take alone on the device, its transfers included: 0 where its like was not measured."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from backend.scheduler.core_sharing import Turns
 from backend.scheduler.running_batches import slowdowns
-from predictor.slowdown_function import Matrix, Responses, Tensor
+from predictor.slowdown_function import Matrix, SlowdownFunctions, Tensor
 
 HORIZON = 2
 """Finishes that the timeline follows one by one. Later it keeps the neighbours as they are then: on a device with that
@@ -17,7 +17,7 @@ many lanes a lane that falls free is taken again, so a timeline that empties the
 
 
 def forecast_finishes(
-    remaining_ns: Matrix, contributions: Tensor, responses: Responses, turns: Turns | None = None
+    remaining_ns: Matrix, contributions: Tensor, responses: SlowdownFunctions, turns: Turns | None = None
 ) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 

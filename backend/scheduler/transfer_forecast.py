@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backend.scheduler.state import BatchKey
 from predictor.link_sharing import Link, finishes
-from predictor.transfers import NOTHING, Work
+from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
 class Passage(NamedTuple):
@@ -41,7 +41,7 @@ class Traffic:
     def __contains__(self, key: object) -> bool:
         return key in self._leaving
 
-    def launch(self, key: BatchKey, work: Work, now_ns: int) -> None:
+    def launch(self, key: BatchKey, work: TransferTimes, now_ns: int) -> None:
         """A batch's inputs set out; `advance` was called for this instant."""
         self._arriving.start(key, work.in_ns, now_ns)
         self._leaving[key] = work.out_ns
@@ -61,7 +61,10 @@ class Traffic:
         return waited
 
     def passages(
-        self, takes_ns: Mapping[BatchKey, float], candidate: Work = NOTHING, candidate_takes_ns: float = 0.0
+        self,
+        takes_ns: Mapping[BatchKey, float],
+        candidate: TransferTimes = NO_TRANSFERS,
+        candidate_takes_ns: float = 0.0,
     ) -> tuple[dict[BatchKey, Passage], Passage]:
         """From the last `advance` on: of each batch, and of one more that is launched now.
 

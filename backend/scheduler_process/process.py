@@ -37,7 +37,7 @@ from backend.scheduler.state import Running, Source
 from backend.scheduler_process.online_trainer import Tutor
 from backend.scheduler_process.sample_log import SampleLog, sample_log_of_environment, sample_of_batch
 from backend.scheduler_process.scheduler_factory import MakeScheduler, scheduler_of_environment
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
@@ -164,7 +164,7 @@ class SchedulerProcess:
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
-    def _sample(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def _sample(self, source: Source, batch: Running, took: Finish, beside: list[CoRunner]) -> None:
         assert self._samples is not None
         self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
 

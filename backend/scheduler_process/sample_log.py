@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from backend.device.clocks import Throttled, throttled_of
 from backend.scheduler.messages import Finish
 from backend.scheduler.state import Running, Source
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 from predictor.samples import Sample, encode_sample, sample_of
 
 VARIABLE = "ISOCHRONE_SAMPLES"
@@ -103,7 +103,7 @@ class SampleLog:
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
 
 
-def sample_of_batch(source: Source, batch: Running, took: Finish, beside: Sequence[Neighbour], device: str) -> Sample:
+def sample_of_batch(source: Source, batch: Running, took: Finish, beside: Sequence[CoRunner], device: str) -> Sample:
     """Of what an `Observer` is told, and the device's name."""
     assert took.exec_ns is not None
     start_ns = batch.launched_ns + took.transfer_in_ns

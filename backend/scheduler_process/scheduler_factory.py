@@ -10,7 +10,7 @@ from backend.errors import ConfigError
 from backend.scheduler.core import Observer, Scheduler
 from predictor.bound import UpperBound
 from predictor.learners.learner import Forecaster
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 
 VARIABLE = "ISOCHRONE_SCHEDULER"
 """`module:function`, importable by the scheduler's process; the function is a `MakeScheduler`."""
@@ -26,7 +26,7 @@ class MakeScheduler(Protocol):
         predictor: Forecaster,
         bound: UpperBound,
         *,
-        transfers: Transfers,
+        transfers: TransferModel,
         cores: int | None,
     ) -> Scheduler: ...
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backend.simulation.contention import Truth
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 from predictor.link_sharing import Link
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 
 Key = tuple[int, int]
 
@@ -42,7 +42,7 @@ class Ended(NamedTuple):
 class _Job:
     """set_out_ns, started_ns, done_ns: when its inputs, its execution and its outputs began."""
 
-    response: Response
+    response: SlowdownFunction
     adds: Sums
     left_ns: float
     out_ns: float
@@ -91,7 +91,7 @@ class VirtualDevice:
         work_ns = own.load.solo_ns * self._residual()
         in_ns, out_ns = bytes_in / self._bandwidth.into, bytes_out / self._bandwidth.out
         adds = contribution(own.batch_size, own.load)
-        job = _Job(self._truth.response(own), adds, work_ns, out_ns, now_ns, behind=before, core=core)
+        job = _Job(self._truth.slowdown_function(own), adds, work_ns, out_ns, now_ns, behind=before, core=core)
         if in_ns:
             self._moving[key] = job
             self._coming.start(key, in_ns, now_ns)
@@ -161,11 +161,11 @@ class VirtualDevice:
         self._settled, jobs = True, self._jobs
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
-            job.slowdown = job.response.slowdown(NOBODY)
+            job.slowdown = job.response.slowdown(ZERO_SUMS)
             self._first = (ceil(self._now_ns + max(0.0, job.left_ns) * job.slowdown), key)
             return
         adds = [job.adds for job in jobs.values()]
-        n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else NOBODY
+        n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else ZERO_SUMS
         found: tuple[float, Key] | None = None
         for key, job in jobs.items():
             a = job.adds

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from predictor.learners.gaussian_process import VECTOR, Fit, Narrow
+from predictor.learners.gaussian_process import VECTOR, FrozenFit, Narrow
 from predictor.learners.log_linear import PLAIN, WIDTH
 from predictor.learners.regression import Vector
 
 _exp = np.exp
 
 
-class Table:
+class FusedLinearProduct:
     """Single precision: predictions are good to three digits at best."""
 
     def __init__(self, regressions: int) -> None:
         self._regressions = regressions
         self.install(None)
 
-    def install(self, fit: Fit | None) -> None:
+    def install(self, fit: FrozenFit | None) -> None:
         """The kernel's from now on; the regressions' weights are to be set anew."""
         k, n = self._regressions, 0 if fit is None else len(fit.alpha)
         self._columns: Narrow = np.zeros((VECTOR, k + n), np.float32)

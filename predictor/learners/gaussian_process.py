@@ -27,7 +27,7 @@ _NEAR = len(_LENGTHS)
 _ROW = _NEAR + 2 * _SLOTS
 """Plain inputs, which model it is, which models were beside it for how long."""
 VECTOR = PLAIN + _ROW + 1
-"""All of `inputs`, then `Kernel.who`."""
+"""All of `inputs`, then `GaussianProcess.who`."""
 _LENGTH_STEPS = (0.35, 0.6, 1.0, 1.7, 3.0)
 _NOISE_STEPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _IDENTITY_STEPS = (0.1, 0.25, 0.5, 0.9, 1.5)
@@ -35,7 +35,7 @@ _FEW = 24
 
 
 @dataclass(frozen=True)
-class Scales:
+class KernelScales:
     """Indexes into the steps of length, noise and of the distance between two different models."""
 
     length: int = 2
@@ -51,30 +51,31 @@ class Scales:
         """(_ROW + 1,) the same, and 1."""
         return np.append(self.factors(), 1.0)
 
-    def neighbours(self, turn: int) -> list[Scales]:
+    def neighbours(self, turn: int) -> list[KernelScales]:
         """Two alternatives, another direction each turn."""
         names = (("length", _LENGTH_STEPS), ("noise", _NOISE_STEPS), ("identity", _IDENTITY_STEPS))
         name, steps = names[turn % 3]
         at = getattr(self, name)
         values = {"length": self.length, "noise": self.noise, "identity": self.identity}
-        return [Scales(**{**values, name: i}) for i in (at - 1, at + 1) if 0 <= i < len(steps)]
+        return [KernelScales(**{**values, name: i}) for i in (at - 1, at + 1) if 0 <= i < len(steps)]
 
 
 @dataclass(frozen=True)
-class Fit:
+class FrozenFit:
     """A frozen predictor: linear weights, (_ROW + 1, n) scaled rows with minus their half norms last, (n,) alpha.
 
-    With z, a vector from `PLAIN` on times `factors`: w·x + Σ alpha · exp(z·rows − (|z|² − 1) / 2); see `Table`.
+    With z, a vector from `PLAIN` on times `factors`: w·x + Σ alpha · exp(z·rows − (|z|² − 1) / 2), as computed by
+    `FusedLinearProduct`.
     """
 
-    scales: Scales
+    scales: KernelScales
     weights: Vector
     rows: Narrow
     alpha: Narrow
     factors: Narrow
 
 
-class Kernel:
+class GaussianProcess:
     """A window of samples and the latest fit. Random replacement keeps old samples with fading odds."""
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Kernel:
         self._filled = self._since = self._turn = 0
         self._random = 1
         self._slots: dict[str, int] = {}
-        self.fit: Fit | None = None
+        self.fit: FrozenFit | None = None
 
     def who(self, own: Own, seen: Exposure) -> list[float]:
         """What follows `inputs` in a vector: slots of the own and of the neighbours' models, and a 1."""
@@ -110,15 +111,15 @@ class Kernel:
     def due(self) -> bool:
         return self._filled >= _FEW and self._since >= max(16, min(200, self._filled // 4))
 
-    def refit(self, weights: Vector) -> Callable[[], Fit]:
+    def refit(self, weights: Vector) -> Callable[[], FrozenFit]:
         """Work of some 0.1 s, on copies: the window's best of three, the present scales and two beside them."""
         n = self._filled
         vectors, y, weights = self._vectors[:n].copy(), self._y[:n].copy(), weights.copy()
-        now = self.fit.scales if self.fit else Scales()
+        now = self.fit.scales if self.fit else KernelScales()
         candidates = (now, *now.neighbours(self._turn))
         return lambda: _best(candidates, vectors, y, weights)
 
-    def install(self, fit: Fit) -> None:
+    def install(self, fit: FrozenFit) -> None:
         self.fit, self._since, self._turn = fit, 0, self._turn + 1
 
     def _slot(self, model: str) -> int:
@@ -156,15 +157,15 @@ class Kernel:
         self._vectors[:n], self._y[:n] = samples[:, :-1], samples[:, -1]
 
 
-def _best(candidates: Sequence[Scales], vectors: Vector, y: Vector, weights: Vector) -> Fit:
+def _best(candidates: Sequence[KernelScales], vectors: Vector, y: Vector, weights: Vector) -> FrozenFit:
     rows, rest = vectors[:, PLAIN:-1], y - vectors[:, :WIDTH] @ weights
     _, scales, alpha = min((_fitted(scales, rows, rest) for scales in candidates), key=lambda t: t[0])
     scaled = (rows * scales.factors()).T
     full = np.vstack([scaled, -0.5 * (scaled * scaled).sum(axis=0)])
-    return Fit(scales, weights, *(np.ascontiguousarray(a, np.float32) for a in (full, alpha, scales.padded())))
+    return FrozenFit(scales, weights, *(np.ascontiguousarray(a, np.float32) for a in (full, alpha, scales.padded())))
 
 
-def _fitted(scales: Scales, rows: Vector, y: Vector) -> tuple[float, Scales, Vector]:
+def _fitted(scales: KernelScales, rows: Vector, y: Vector) -> tuple[float, KernelScales, Vector]:
     """Leave-one-out error and α = (K + σ²I)⁻¹ y."""
     scaled = rows * scales.factors()
     half = 0.5 * (scaled * scaled).sum(axis=1)
@@ -176,13 +177,13 @@ def _fitted(scales: Scales, rows: Vector, y: Vector) -> tuple[float, Scales, Vec
     return float(np.abs(alpha / inverse.diagonal()).mean()), scales, alpha
 
 
-def _restored_fit(state: object) -> Fit:
+def _restored_fit(state: object) -> FrozenFit:
     indexes, weights, rows, alpha = msgspec.convert(
         state, tuple[tuple[int, int, int], list[float], list[list[float]], list[float]]
     )
     steps = (_LENGTH_STEPS, _NOISE_STEPS, _IDENTITY_STEPS)
     if any(not 0 <= i < len(step) for i, step in zip(indexes, steps, strict=True)) or len(alpha) > WINDOW:
         raise ValueError(f"scales or the number of samples are out of range: {indexes}, {len(alpha)}")
-    scales, n = Scales(*indexes), len(alpha)
+    scales, n = KernelScales(*indexes), len(alpha)
     parts = (array_of(rows, (_ROW + 1, n)), array_of(alpha, (n,)), scales.padded())
-    return Fit(scales, array_of(weights, (WIDTH,)), *(np.ascontiguousarray(p, np.float32) for p in parts))
+    return FrozenFit(scales, array_of(weights, (WIDTH,)), *(np.ascontiguousarray(p, np.float32) for p in parts))

@@ -15,15 +15,15 @@ import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.fused_product import Table
-from predictor.learners.gaussian_process import VECTOR, Fit, Kernel
+from predictor.learners.fused_product import FusedLinearProduct
+from predictor.learners.gaussian_process import VECTOR, FrozenFit, GaussianProcess
 from predictor.learners.hedge import Hedge
-from predictor.learners.keyed_means import Memory
+from predictor.learners.keyed_means import KeyedMeans
 from predictor.learners.learner import State, clipped
-from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, response
+from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, slowdown_function
 from predictor.learners.regression import Vector
-from predictor.learners.stacked_rls import Bank
-from predictor.slowdown_function import LOG_MAX, LOG_MIN, Response
+from predictor.learners.stacked_rls import StackedRls
+from predictor.slowdown_function import LOG_MAX, LOG_MIN, SlowdownFunction
 
 _FORGETTING = 0.985
 _REGRESSIONS = 4
@@ -68,25 +68,25 @@ class Isochrone:
     name: ClassVar[str] = "isochrone"
 
     def __init__(self) -> None:
-        self._bank = Bank(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
+        self._bank = StackedRls(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
         self._masks = np.ones((_REGRESSIONS, WIDTH))
         self._masks[_PAPER] = 0.0
         self._masks[_PAPER, list(PAPER)] = 1.0
-        self._counts = Memory(64, 1e9)
-        self._kernel = Kernel()
-        self._table = Table(_REGRESSIONS + 1)
+        self._counts = KeyedMeans(64, 1e9)
+        self._kernel = GaussianProcess()
+        self._table = FusedLinearProduct(_REGRESSIONS + 1)
         self._first = Hedge(_EXPERTS)
         self._second = Hedge(6)
         self._third = Hedge(len(_FELT))
-        self._models = Memory(256, 30.0)
-        self._kinds = Memory(1024, 30.0)
-        self._places = Memory(2048, 50.0)
+        self._models = KeyedMeans(256, 30.0)
+        self._kinds = KeyedMeans(1024, 30.0)
+        self._places = KeyedMeans(2048, 50.0)
         self._samples, self._lowest, self._highest = 0, 0.0, 0.0
         self._bound()
         self._spell = 0.0
         """Moving average of how far batches were off of late, in log slowdown."""
         self._waiting: list[_Sample] = []
-        self._responses: dict[Own, Response] = {}
+        self._responses: dict[Own, SlowdownFunction] = {}
         """As of the last block, without any spell."""
         self.revision = 0
         self._gather()
@@ -155,29 +155,29 @@ class Isochrone:
         self._feel()
 
     def _feel(self) -> None:
-        """Responses are in the present spell from now on."""
+        """Slowdown functions are in the present spell from now on."""
         self._felt = self._trust * self._spell
         self.revision += 1
 
-    def response(self, own: Own) -> Response:
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
         """The fast form for a batch, in the present spell."""
         known = self._responses.get(own)
         if known is None:
-            known = self._responses[own] = response(own, self._fast, self._own_rest(own))
+            known = self._responses[own] = slowdown_function(own, self._fast, self._own_rest(own))
         return known._replace(base=known.base + self._felt)
 
-    def calm(self) -> None:
+    def reset_drift(self) -> None:
         """Forget the spell that the machine is in: what is left is what batches do to each other."""
         self._spell = 0.0
         self._gather()
 
-    def refit(self) -> Callable[[], Fit] | None:
+    def refit(self) -> Callable[[], FrozenFit] | None:
         """Work of some 0.1 s for another thread, if it is due; what it returns goes to `install`."""
         if not self._kernel.due:
             return None
         return self._kernel.refit(self._bank.weights[_STEADY])
 
-    def install(self, fit: Fit) -> None:
+    def install(self, fit: FrozenFit) -> None:
         self._kernel.install(fit)
         self._table.install(fit)
         self._gather()
@@ -230,7 +230,7 @@ class Isochrone:
         if seen.signature is not None:
             self._places.learn(str(seen.signature), truth)
 
-    def _parts(self) -> dict[str, Bank | Memory | Kernel | Hedge]:
+    def _parts(self) -> dict[str, StackedRls | KeyedMeans | GaussianProcess | Hedge]:
         return {
             "bank": self._bank,
             "counts": self._counts,

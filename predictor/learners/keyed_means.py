@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Memory:
+class KeyedMeans:
     """key -> (weight, mean). A mean counts for at most `horizon` samples, so old ones fade; the stalest key goes."""
 
     def __init__(self, size: int, horizon: float) -> None:

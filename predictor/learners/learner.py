@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from predictor.features import Exposure, Own
-from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, Response
+from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, SlowdownFunction
 
 State = dict[str, object]
 """What a learner is, in numbers, strings, lists and dicts of them."""
@@ -38,7 +38,7 @@ class Forecaster(Learner, Protocol):
     revision: int
     """Goes up whenever responses change."""
 
-    def response(self, own: Own) -> Response:
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
         """This batch's slowdown over its neighbours' contributions, as of the present revision."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
 from predictor.learners.regression import Regression, Vector, array_of
-from predictor.slowdown_function import HUGE, Response
+from predictor.slowdown_function import HUGE, SlowdownFunction
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
 """b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
@@ -21,7 +21,7 @@ _VARIANCE = np.ones(len(PRIOR))
 _FIRST = 200
 """Without a training set, offline learning takes this many batches as one, and stays as it is then."""
 _NO_MORE = (0.0,) * 6
-"""Of the terms of a `Response`, the linear form has the neighbours' shares only."""
+"""Of the terms of a `SlowdownFunction`, the linear form has the neighbours' shares only."""
 
 
 def inputs(own: Own, seen: Exposure) -> Vector:
@@ -52,10 +52,10 @@ class _Linear:
     def predict_one(self, own: Own, seen: Exposure) -> float:
         return clipped(float(self._weights @ inputs(own, seen)))
 
-    def response(self, own: Own) -> Response:
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
         b, c, l2, dram, *neighbours = self._weights.tolist()
         base = b + c * own.load.compute + l2 * own.load.l2 + dram * own.load.dram
-        return Response(own.load, base, (0.0, *neighbours, *_NO_MORE), logarithmic=False)
+        return SlowdownFunction(own.load, base, (0.0, *neighbours, *_NO_MORE), logarithmic=False)
 
 
 class Offline(_Linear):

@@ -1,4 +1,4 @@
-"""What our linear experts see of a batch and its neighbours, their prior, and the `Response` that weights give."""
+"""The linear experts' inputs, their prior, and the `SlowdownFunction` that follows from weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from predictor.features import Exposure, Own
 from predictor.learners.regression import Vector
-from predictor.slowdown_function import HUGE, LOG_SCALE, Response, bounded, shared
+from predictor.slowdown_function import HUGE, LOG_SCALE, SlowdownFunction, bounded, shared
 
 _OWN, _LINEAR, _SATURATING = 6, 6, 4
 
@@ -44,7 +44,7 @@ def inputs(own: Own, seen: Exposure) -> list[float]:
     ]  # fmt: skip
 
 
-def response(own: Own, weights: list[float], offset: float) -> Response:
+def slowdown_function(own: Own, weights: list[float], offset: float) -> SlowdownFunction:
     """weights: WIDTH of log slowdown on `inputs`; offset: what is known of this batch besides."""
     o = _own(own)
     w = weights
@@ -58,7 +58,7 @@ def response(own: Own, weights: list[float], offset: float) -> Response:
     ]
     coefficients = (*crossed, w[_SUMS + 4], w[_SUMS + 5], *w[:_SATURATING])
     overdraft = (w[_EXCESS], w[_EXCESS + 1], w[_EXCESS + 2])
-    return Response(own.load, base, coefficients, overdraft, sharing=w[_SHARING])
+    return SlowdownFunction(own.load, base, coefficients, overdraft, sharing=w[_SHARING])
 
 
 def prior() -> tuple[Vector, Vector]:

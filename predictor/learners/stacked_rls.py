@@ -9,7 +9,7 @@ from predictor.learners.regression import MAX_GROWTH, Vector, array_of
 _MIN_VARIANCE = 1e-12
 
 
-class Bank:
+class StackedRls:
     """y_i ≈ w_i·x_i, each with its own weights, inputs, target and forgetting factor; learns blocks of samples."""
 
     def __init__(self, prior: Vector, variance: Vector, forgetting: list[float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Finish, Join, Launch, Reject, Request
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Rls
 from predictor.workload import Load, ModelProfile
@@ -47,7 +47,7 @@ class Device:
     """
 
     def __init__(self, lanes: int = 1, cores: int | None = None, predictor: Forecaster | None = None) -> None:
-        self.beside: list[list[Neighbour]] = []
+        self.beside: list[list[CoRunner]] = []
         self.core = Scheduler(
             lanes, lambda *told: self.beside.append(told[-1]), predictor=predictor or Rls(), cores=cores
         )

@@ -34,7 +34,7 @@ from benchmarks.prometheus import parse
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 from profiler.profile_file import Entry, Features, ProfileFile
 
 
@@ -251,7 +251,9 @@ def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pyt
     assert variant.scheduler_of_environment() is Scheduler
     monkeypatch.setenv(variant.VARIABLE, "benchmarks.rivals:scheduler_by_name")
     monkeypatch.setenv(NAME_VARIABLE, "naive")
-    found = variant.scheduler_of_environment()(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
+    found = variant.scheduler_of_environment()(
+        2, None, Isochrone(), UpperBound(), transfers=TransferModel(), cores=None
+    )
     assert isinstance(found.policy, LeastSlack)
     assert isinstance(found.policy.predictor, MovingAverage)
 

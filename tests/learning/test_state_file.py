@@ -11,19 +11,19 @@ import pytest
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.state_file import Learned, encode, load, save
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 from tests.learning.test_learners import batches
 
 
 @pytest.fixture
 def learned() -> Learned:
-    learner, bound, transfers = Learned(Isochrone(), UpperBound(), Transfers())
+    learner, bound, transfers = Learned(Isochrone(), UpperBound(), TransferModel())
     for own, seen, slowdown in batches(100):
         bound.learn_one(slowdown / learner.predict_one(own, seen))
         learner.learn_one(own, seen, slowdown)
         if (job := learner.refit()) is not None:
             learner.install(job())
-    transfers.into.learn_one(600_000, 50_000.0)
+    transfers.h2d.learn_one(600_000, 50_000.0)
     return Learned(learner, bound, transfers)
 
 
@@ -33,7 +33,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
     found = load(path)
     assert [part.state() for part in found] == [part.state() for part in learned]
     assert found.bound.multiplier == learned.bound.multiplier
-    assert found.transfers.into.alone_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
+    assert found.transfers.h2d.solo_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
@@ -50,7 +50,7 @@ def test_a_file_from_before_transfers_were_learned_is_of_use(tmp_path: Path, lea
     path.write_bytes(msgspec.msgpack.encode(whole))
     found = load(path)
     assert found.learner.state() == learned.learner.state()
-    assert found.transfers.state() == Transfers().state()
+    assert found.transfers.state() == TransferModel().state()
 
 
 def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog:
             found = load(path)
         assert found.learner.state() == Isochrone().state(), kind
         assert found.bound.state() == UpperBound().state()
-        assert found.transfers.state() == Transfers().state()
+        assert found.transfers.state() == TransferModel().state()
         assert "is set aside as state.broken" in caplog.text, kind
         assert (tmp_path / "state.broken").read_bytes() == data
         assert not path.exists()

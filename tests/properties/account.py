@@ -31,7 +31,7 @@ from backend.scheduler.messages import (
 from predictor.colocation import SCALE, Parts, quantize
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 from predictor.workload import Load
 from tests.fakes.builders import MS, START_NS
 from tests.properties.alone import Alone, Heard
@@ -262,14 +262,16 @@ class World:
         self.models[source] = Model(join, Alone(*told))
         self.core.sources[source].solo = Heard(join.model, *told)
 
-    def _response(self, source: int, event: Event) -> Response | None:
+    def _response(self, source: int, event: Event) -> SlowdownFunction | None:
         """Of a batch that ends, before anything is learned from it."""
         if not isinstance(event, Finish):
             return None
         batch, join = self.models[source].running[event.batch], self.models[source].join
         return self.core.policy.response(source, Own(join.model, batch.rows, batch.load))
 
-    def _measured(self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: Response) -> None:
+    def _measured(
+        self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: SlowdownFunction
+    ) -> None:
         """What it tells of its latency alone: all of it, where nobody else was there."""
         rows, group = batch.rows, batch.group
         assert group is not None

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.colocation import SCALE, Colocation, quantize
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 from tests.fakes.builders import load
 
 Span = tuple[int, int, Own]
@@ -32,7 +32,7 @@ spans = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), owns), min_si
 def brute_force(mine: int, spans: list[Span]) -> tuple[float, ...]:
     """Mean over span `mine` of the summed features of all others."""
     start, end, _ = spans[mine]
-    whole = [0] * len(NOBODY)
+    whole = [0] * len(ZERO_SUMS)
     for i, (other_start, other_end, other) in enumerate(spans):
         if i != mine:
             overlap = max(0, min(end, other_end) - max(start, other_start))
@@ -56,7 +56,7 @@ def test_what_a_batch_suffered_is_exact(drawn: list[Span]) -> None:
             colocation.finish(i, at)
         colocation.check()
     assert len(colocation) == 0
-    assert colocation.running() == NOBODY
+    assert colocation.running() == ZERO_SUMS
 
 
 def shares(sums: Sums) -> Sums:
@@ -101,7 +101,7 @@ def test_nothing_drifts_over_many_batches() -> None:
             colocation.finish(i - 2, i * 7 + 3)
     colocation.finish(2_998, 10**6)
     colocation.finish(2_999, 10**6)
-    assert colocation.running() == NOBODY
+    assert colocation.running() == ZERO_SUMS
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.link_sharing import Link, Span, alone_ns, finishes
+from predictor.link_sharing import Link, Span, finishes, solo_ns
 
 REL = 1e-9
 
@@ -57,10 +57,10 @@ def test_a_transfer_is_under_way_once() -> None:
 
 def test_what_each_would_have_taken_alone_is_told_by_who_was_beside_it() -> None:
     first, second, third = Span(0.0, 15.0), Span(5.0, 20.0), Span(30.0, 32.0)
-    assert alone_ns(first, [second, third]) == 10.0
-    assert alone_ns(second, [first, third]) == 10.0
-    assert alone_ns(third, [first, second]) == 2.0
-    assert alone_ns(Span(0.0, 6.0), [Span(1.0, 5.0), Span(2.0, 4.0)]) == pytest.approx(2 + 2 / 2 + 2 / 3)
+    assert solo_ns(first, [second, third]) == 10.0
+    assert solo_ns(second, [first, third]) == 10.0
+    assert solo_ns(third, [first, second]) == 2.0
+    assert solo_ns(Span(0.0, 6.0), [Span(1.0, 5.0), Span(2.0, 4.0)]) == pytest.approx(2 + 2 / 2 + 2 / 3)
 
 
 transfers = st.lists(st.tuples(st.floats(0.0, 1e6), st.floats(1.0, 1e6)), min_size=1, max_size=12)
@@ -71,7 +71,7 @@ transfers = st.lists(st.tuples(st.floats(0.0, 1e6), st.floats(1.0, 1e6)), min_si
 def test_the_times_alone_follow_from_when_each_was_under_way(drawn: list[tuple[float, float]]) -> None:
     spans = [Span(begin, end) for (begin, _), end in zip(drawn, finishes(drawn), strict=True)]
     for i, (_, alone) in enumerate(drawn):
-        assert alone_ns(spans[i], spans[:i] + spans[i + 1 :]) == pytest.approx(alone, rel=1e-6)
+        assert solo_ns(spans[i], spans[:i] + spans[i + 1 :]) == pytest.approx(alone, rel=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from predictor.features import Neighbour, Own
-from predictor.samples import CoRunner, Sample, SamplesError, encode_sample, neighbours_of, own_of, read_samples
+from predictor.features import CoRunner, Own
+from predictor.samples import RecordedCoRunner, Sample, SamplesError, co_runners_of, encode_sample, own_of, read_samples
 from predictor.workload import Load
 
 SHARES = {"compute": 0.61, "l2": 0.33, "dram": 0.2}
-SAMPLE = Sample(
-    1, "resnet50", 8, 100, 7_520_000, 4_535_200, "1", "cpu", SHARES, (CoRunner("vgg19", 1, 900, 0.0, 0.62, SHARES),)
-)
+OTHER = RecordedCoRunner("vgg19", 1, 900, 0.0, 0.62, SHARES)
+SAMPLE = Sample(1, "resnet50", 8, 100, 7_520_000, 4_535_200, "1", "cpu", SHARES, (OTHER,))
 
 
 def write(folder: Path, *lines: bytes) -> Path:
@@ -47,7 +46,7 @@ def test_the_designs_own_line_is_read(tmp_path: Path) -> None:
     )
     read = read_samples(write(tmp_path, line))
     assert own_of(read.samples[0]) == Own("resnet50", 8, Load(4_535_200, 0.61, 0.33, 0.20))
-    assert neighbours_of(read.samples[0]) == [Neighbour("vgg19", 1, Load(3, 0.0, 0.0, 0.0), 0.0, 0.62)]
+    assert co_runners_of(read.samples[0]) == [CoRunner("vgg19", 1, Load(3, 0.0, 0.0, 0.0), 0.0, 0.62)]
 
 
 def test_samples_are_ordered_by_their_start(tmp_path: Path) -> None:

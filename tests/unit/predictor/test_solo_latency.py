@@ -103,13 +103,13 @@ def test_noise_leaves_it_close_and_what_follows_mostly_as_it_was() -> None:
 
 def test_a_batch_with_company_teaches_only_what_is_not_known_better() -> None:
     known = solo()
-    assert not known.teaches(1, 0, 30 * MS)
-    assert known.teaches(1, 0, 7 * MS)  # nobody is faster for company
+    assert not known.learns_from_co_run(1, 0, 30 * MS)
+    assert known.learns_from_co_run(1, 0, 7 * MS)  # nobody is faster for company
     for _ in range(3):
-        assert known.teaches(1, OTHER, 30 * MS)
+        assert known.learns_from_co_run(1, OTHER, 30 * MS)
         learn(known, 20.0, group=OTHER)
-    assert not known.teaches(1, OTHER, 30 * MS)
-    assert known.teaches(1, OTHER, 15 * MS)
+    assert not known.learns_from_co_run(1, OTHER, 30 * MS)
+    assert known.learns_from_co_run(1, OTHER, 15 * MS)
 
 
 def test_an_old_estimate_is_doubted_once_a_second_and_then_learned_in_any_company() -> None:
@@ -118,10 +118,10 @@ def test_an_old_estimate_is_doubted_once_a_second_and_then_learned_in_any_compan
     assert not known.doubt(1, 0, START_NS + OLD_NS - 1)
     assert known.doubt(1, 0, START_NS + OLD_NS)
     assert not known.doubt(1, 0, START_NS + 2 * OLD_NS - 1)
-    assert known.teaches(1, 0, 10**12)
+    assert known.learns_from_co_run(1, 0, 10**12)
     learn(known, 10.0, at_ms=1_200.0)
     assert believed_ms(known) == pytest.approx(10.0)
-    assert not known.teaches(1, 0, 10**12)
+    assert not known.learns_from_co_run(1, 0, 10**12)
     assert not known.doubt(1, 0, START_NS + 2 * OLD_NS)
     assert known.doubt(8, OTHER, START_NS) and not known.doubt(8, OTHER + 1, START_NS + 1)
 

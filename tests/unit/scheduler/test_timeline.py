@@ -15,7 +15,7 @@ from backend.scheduler import timeline as forecast
 from backend.scheduler.core_sharing import Turns
 from backend.scheduler.running_batches import MIN_SLOWDOWN
 from backend.scheduler.timeline import HORIZON
-from predictor.slowdown_function import Response, Responses
+from predictor.slowdown_function import SlowdownFunction, SlowdownFunctions
 from tests.fakes.builders import load
 
 A, B, C = "A", "B", "C"
@@ -38,8 +38,8 @@ def forecast_finishes(batches: list[Progress], cores: list[int] | None = None) -
     """By key, in order of their finish. cores: of each, where they share some."""
     alike = (0.0, 1.0, *[0.0] * 8)
     adds = [(1.0, b.pressure, 0.0, 0.0, 0.0, 0.0) for b in batches]
-    each = [Response(load(1), b.base, alike, logarithmic=False) for b in batches]
-    responses = Responses(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
+    each = [SlowdownFunction(load(1), b.base, alike, logarithmic=False) for b in batches]
+    responses = SlowdownFunctions(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
     contributions = np.array(adds).T
     remaining_ns = np.array([[b.remaining_ns for b in batches]])
     turns = None

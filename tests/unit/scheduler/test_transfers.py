@@ -42,8 +42,8 @@ def moving(lanes: int = 3, *, rejects: bool = False) -> Device:
     for source in (1, 2, 3, 4):
         made.join(source, join(LIGHT, model=f"m{source}", rejects=rejects))
     for size in (OUT_NS, IN_NS) * 50:
-        made.core.transfers.into.learn_one(size, size)
-        made.core.transfers.out.learn_one(size, size)
+        made.core.transfers.h2d.learn_one(size, size)
+        made.core.transfers.d2h.learn_one(size, size)
     for i, source in enumerate((1, 2, 3)):
         launch = only_launch(made.at(20 * i).ask(source))
         assert finish(made.at(20 * i + 15), launch) == []
@@ -115,7 +115,7 @@ def test_what_moves_nothing_is_not_looked_at() -> None:
     made.at(10).finish(launch, 10.0)
     core = made.core
     assert core.sources[1].cargo is None
-    assert (len(core.progress.traffic), core.transfers.heard) == (0, False)
+    assert (len(core.progress.traffic), core.transfers.pending) == (0, False)
     assert transfers(only_launch(made.ask(1))) == (0, 0)
 
 
@@ -208,11 +208,11 @@ def test_two_batches_that_overlapped_teach_what_each_would_have_taken_alone() ->
     first = only_launch(made.ask(1))
     second = only_launch(made.at(2).ask(2))
     finish(made.at(17), first, in_ns=6 * MS)
-    assert made.core.transfers.heard  # what the second moved beside it is not known yet
+    assert made.core.transfers.pending  # what the second moved beside it is not known yet
     finish(made.at(19), second, in_ns=6 * MS)
-    assert not made.core.transfers.heard
-    assert made.core.transfers.into.alone_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
-    assert made.core.transfers.out.alone_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
+    assert not made.core.transfers.pending
+    assert made.core.transfers.h2d.solo_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
+    assert made.core.transfers.d2h.solo_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
     assert transfers(only_launch(made.at(30).ask(1))) == near(4, 1)
 
 
@@ -249,7 +249,7 @@ def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> No
     made.core.handle(1, Finish(-1, MS, 5, 5, 5, 5), made.at(2).now_ns)
     made.core.learn()
     assert made.core.sources[1].cargo is None
-    assert not made.core.transfers.heard
+    assert not made.core.transfers.pending
     assert made.core.policy.predictor.state() == Rls().state()
 
 

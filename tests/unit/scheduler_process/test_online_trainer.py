@@ -37,7 +37,7 @@ def run(tutor: Tutor, made: Scheduler, batches: int, exec_ms: float) -> None:
 
 
 def beside_one(tutor: Tutor) -> float:
-    return tutor.predictor.response(OWN).slowdown(contribution(1, OWN.load))
+    return tutor.predictor.slowdown_function(OWN).slowdown(contribution(1, OWN.load))
 
 
 def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_it_teaches_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
     successor = Tutor(tmp_path / "cpu.state")
     assert beside_one(successor) == beside_one(tutor)
     assert successor.bound.multiplier == tutor.bound.multiplier
-    assert successor.transfers.into.alone_ns(2e6) == tutor.transfers.into.alone_ns(2e6)
-    assert successor.transfers.into.alone_ns(2e6) == pytest.approx(0.2 * MS, rel=0.01)
+    assert successor.transfers.h2d.solo_ns(2e6) == tutor.transfers.h2d.solo_ns(2e6)
+    assert successor.transfers.h2d.solo_ns(2e6) == pytest.approx(0.2 * MS, rel=0.01)
 
 
 def test_nothing_learned_is_nothing_written(tmp_path: Path) -> None:

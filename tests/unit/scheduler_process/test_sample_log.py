@@ -18,12 +18,12 @@ from backend.scheduler.messages import Finish
 from backend.scheduler.state import Running, Source
 from backend.scheduler_process import sample_log
 from backend.scheduler_process.sample_log import VARIABLE, SampleLog
-from predictor.features import Neighbour, Own
+from predictor.features import CoRunner, Own
 from predictor.samples import Sample, encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
 from tests.fakes.fake_model import FakeModel, eventually, pending
 
-SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [Neighbour("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
+SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [CoRunner("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
-    told: list[tuple[str, int, int | None, list[Neighbour]]] = []
+    told: list[tuple[str, int, int | None, list[CoRunner]]] = []
 
-    def observe(source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def observe(source: Source, batch: Running, took: Finish, beside: list[CoRunner]) -> None:
         told.append((source.join.model, batch.rows, took.exec_ns, beside))
 
     device = Device(lanes=2)
@@ -122,8 +122,8 @@ def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
     device.core.check_invariants()
     load_of_one = profile().at(1)
     assert told == [
-        ("a", 1, 9 * MS, [Neighbour("b", 1, load_of_one, 0.4, 1.0)]),
-        ("b", 1, 12 * MS, [Neighbour("a", 1, load_of_one, 0.0, 0.5)]),
+        ("a", 1, 9 * MS, [CoRunner("b", 1, load_of_one, 0.4, 1.0)]),
+        ("b", 1, 12 * MS, [CoRunner("a", 1, load_of_one, 0.0, 0.5)]),
     ]
 
 
@@ -156,7 +156,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
 
 def test_batches_become_a_timeline(tmp_path: Path) -> None:
     """Perfetto wants microseconds; a process per device, a thread per lane."""
-    neighbour = Neighbour("n", 1, load(1.0), 0.0, 0.5)
+    neighbour = CoRunner("n", 1, load(1.0), 0.0, 0.5)
     samples = [
         replace(
             sample_of(Own("m", 2, load(3.0)), [neighbour], "1", "cpu", 7 * MS, 4 * MS),
