@@ -13,7 +13,7 @@ from predictor.workload import Load
 from profiler.child import ChildError
 from profiler.features import load_of, neutral_load
 from profiler.peaks import Peaks, PeaksError
-from profiler.work import Work, work_in_child
+from profiler.work import GraphWork, work_in_child
 
 
 class FeatureSource(Protocol):
@@ -43,7 +43,7 @@ class GraphFeatures:
 
     lasting = True
 
-    def __init__(self, work: Mapping[int, Work], peaks: Peaks, why: str | None = None) -> None:
+    def __init__(self, work: Mapping[int, GraphWork], peaks: Peaks, why: str | None = None) -> None:
         self._work, self._peaks = work, peaks
         self.name = "estimate" if peaks.estimated else "graph"
         notes = [f"features are estimated, since {why}"] if why else []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from predictor.workload import Load
 from profiler.peaks import Peaks
-from profiler.work import Work
+from profiler.work import GraphWork
 
 NEUTRAL_COMPUTE, NEUTRAL_L2, NEUTRAL_DRAM = 0.5, 0.1, 0.2
 """Features of a model whose work is unknown: about the median of convolutional and transformer models of 6 to 10
 million parameters on a server core. The same at every batch size, so such models differ by their latency only."""
 
 
-def load_of(work: Work, solo_ns: int, peaks: Peaks) -> Load:
+def load_of(work: GraphWork, solo_ns: int, peaks: Peaks) -> Load:
     """Average rates over one run alone, as shares of what one core, or the GPU, can do at most.
 
     - compute: operations per second over the peak of a matrix product.

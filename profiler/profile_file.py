@@ -26,7 +26,7 @@ class ProfileFileError(ValueError):
     """A `profile.json` cannot be used; its text is one sentence that names the file and the field."""
 
 
-class Features(msgspec.Struct, frozen=True):
+class FeatureShares(msgspec.Struct, frozen=True):
     """Shares of the device's peak throughput, 0..1."""
 
     compute: _Share
@@ -34,8 +34,8 @@ class Features(msgspec.Struct, frozen=True):
     dram: _Share
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One batch size alone on the device; intervals hold with 95 % confidence. See `profiler.rounds.Measured`."""
+class ProfileEntry(msgspec.Struct, frozen=True):
+    """One batch size alone on the device; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`."""
 
     batch_size: _Count
     p50_ns: _Ns
@@ -43,14 +43,14 @@ class Entry(msgspec.Struct, frozen=True):
     p95_ns: _Ns
     p95_interval_ns: tuple[_Ns, _Ns]
     rows_per_s: Annotated[float, msgspec.Meta(gt=0.0)]
-    features: Features
+    features: FeatureShares
     runs: _Count
     rounds: _Count
     dropped: Annotated[int, msgspec.Meta(ge=0)]
     stable: bool
 
 
-class Identity(msgspec.Struct, frozen=True):
+class ProfileIdentity(msgspec.Struct, frozen=True):
     """What the times of a profile hold for. `engine` names whatever they depend on, threads per batch too."""
 
     device: str
@@ -71,14 +71,14 @@ class ProfileFile(msgspec.Struct, frozen=True):
     engine: str
     model_sha256: str
     features_from: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ProfileEntry, ...]
     note: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> ProfileIdentity:
         """The part that decides whether the rest may be used."""
-        return Identity(self.device, self.engine, self.model_sha256)
+        return ProfileIdentity(self.device, self.engine, self.model_sha256)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ def write_profile(path: Path, profile: ProfileFile) -> None:
     write_json(path, profile)
 
 
-def mismatch(path: Path, found: ProfileFile, wanted: Identity, batch_sizes: Iterable[int] = ()) -> str | None:
+def mismatch(path: Path, found: ProfileFile, wanted: ProfileIdentity, batch_sizes: Iterable[int] = ()) -> str | None:
     """Why a valid file does not hold here, in one sentence; None where it does and has all `batch_sizes`."""
     if found.device != wanted.device:
         return f"'{path}' was measured on another device ('{found.device}', this is '{wanted.device}')"
@@ -141,7 +141,7 @@ def _checked(path: Path, raw: Any) -> ProfileFile:
     return found
 
 
-def _check_entry(where: str, entry: Entry, previous: int) -> None:
+def _check_entry(where: str, entry: ProfileEntry, previous: int) -> None:
     if entry.batch_size <= previous:
         raise ProfileFileError(f"{where}.batch_size is {entry.batch_size} after {previous}; sizes must ascend")
     for name in FEATURES:  # msgspec lets NaN pass its bounds

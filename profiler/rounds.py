@@ -19,7 +19,7 @@ _DISTURBED = 1.15
 """A round whose median lies this far above that of all rounds tells of the machine's other users."""
 
 
-class Measured(msgspec.Struct, frozen=True):
+class SoloTimes(msgspec.Struct, frozen=True):
     """Execution times of one batch size alone, in nanoseconds; each interval is (low, high) with 95 % confidence.
 
     `stable`: the median's interval is within 2 % to either side. `dropped`: rounds left out of p95 as disturbed.
@@ -80,7 +80,7 @@ class Rounds:
         """Share of the budget that is spent, 1.0 when done."""
         return 1.0 if self.done else min(0.99, self.spent_ns / self._budget_ns)
 
-    def result(self) -> Measured:
+    def result(self) -> SoloTimes:
         """From the rounds so far, at least one.
 
         p50 is the median of the rounds' medians, and its interval is theirs: runs of one round share its phase, so
@@ -91,7 +91,7 @@ class Rounds:
         calm = [times for times in self._rounds if median(times) <= _DISTURBED * p50_ns]
         runs = sorted(time_ns for times in calm for time_ns in times)
         low, high = interval(medians, 0.5)
-        return Measured(
+        return SoloTimes(
             p50_ns=p50_ns,
             p50_interval_ns=(low, high),
             p95_ns=max(p50_ns, runs[ceil(0.95 * len(runs)) - 1]),

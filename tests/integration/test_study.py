@@ -12,7 +12,7 @@ from benchmarks.study.noise import NEAREST, Floor, Noise, gamma_test, noise_floo
 from benchmarks.study.numbers import feature_errors, relative_to_p95, table_one, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
 from predictor.samples import SCHEMA, RecordedCoRunner, Sample, co_runners_of
-from profiler.profile_file import Entry, Features, ProfileFile
+from profiler.profile_file import FeatureShares, ProfileEntry, ProfileFile
 
 MS = 1_000_000
 
@@ -31,11 +31,11 @@ def neighbour(begin: float, end: float, dram: float = 0.4) -> RecordedCoRunner:
 
 def profile(model: str, *entries: tuple[int, float, float]) -> ProfileFile:
     """entries: (batch size, p50 ms, p95 ms)."""
-    shares = Features(0.5, 0.2, 0.3)
+    shares = FeatureShares(0.5, 0.2, 0.3)
     found = []
     for size, p50, p95 in entries:
         low, high = round(p50 * MS), round(p95 * MS)
-        found.append(Entry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
+        found.append(ProfileEntry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
     return ProfileFile(1, model, "1", "cpu", "onnx", "0" * 64, "graph", tuple(found))
 
 
