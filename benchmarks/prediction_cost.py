@@ -20,6 +20,7 @@ from benchmarks.yardstick import yardstick
 from predictor.features import contribution, exposure
 from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.isochrone_full import IsochroneFull
 from predictor.samples import co_runners_of, own_of
 
 
@@ -51,17 +52,17 @@ def main(
         learner = make()
         for own, seen in batches:
             learner.learn_one(own, seen, float(rng.uniform(1, 4)))
-            if isinstance(learner, Isochrone) and (job := learner.refit()) is not None:
+            if isinstance(learner, IsochroneFull) and (job := learner.refit()) is not None:
                 learner.install(job())
         predict = _timed(repeats, [lambda b=b, at=learner.predict_one: at(*b) for b in batches])  # type: ignore[misc]
         learn = _timed(repeats, [lambda b=b, at=learner.learn_one: at(*b, 2.0) for b in batches])  # type: ignore[misc]
         size = len(msgspec.msgpack.encode(learner.state()))
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
-        if isinstance(learner, Isochrone):
+        if type(learner) is Isochrone:
             sums = [contribution(own.batch_size, own.load) for own, _ in batches]
             forms = [learner.slowdown_function(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]
-            table.add_row(" fast form", *(f"{us:.1f}" for us in fast), "", "", "", "")
+            table.add_row(" its function", *(f"{us:.1f}" for us in fast), "", "", "", "")
     console = Console()
     console.print(table)
     console.print(f"16 neighbours; {before} before, {yardstick()} after", highlight=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own
 from predictor.learners import LEARNERS, Learner
-from predictor.learners.isochrone import Isochrone
+from predictor.learners.isochrone_full import IsochroneFull
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.samples import Sample, Samples, training_sample_of
 
@@ -149,7 +149,7 @@ def _learn(learner: Learner, case: _Case) -> int:
     began_ns = perf_counter_ns()
     learner.learn_one(case.own, case.seen, case.slowdown)
     spent_ns = perf_counter_ns() - began_ns
-    if isinstance(learner, Isochrone) and (job := learner.refit()) is not None:
+    if isinstance(learner, IsochroneFull) and (job := learner.refit()) is not None:
         learner.install(job())  # in serving: on another thread
     return spent_ns
 

@@ -1,7 +1,6 @@
 """What the scheduler's process does with the predictor between two decisions: teach it, keep it on disk.
 
-Decisions go by the predictor's log-linear part (`Forecaster.response`), which each batch updates; its kernel, which
-would need refits of 0.1 s, is left to evaluations.
+Decisions go by the predictor's log-linear form (`Forecaster.slowdown_function`), which each batch updates.
 
 Batches of a throttled GPU teach like any other: co-located batches draw its power and heat it up together, deadlines
 hold then too, and without them the bound would be broken just when it is needed.

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from predictor.learners.baselines import CountMean, Mean, NoInterference
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.isochrone_full import IsochroneFull
 from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
-    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone)
+    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone, IsochroneFull)
 }
 
 __all__ = ["LEARNERS", "Learner"]

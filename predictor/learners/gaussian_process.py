@@ -27,7 +27,7 @@ _NEAR = len(_LENGTHS)
 _ROW = _NEAR + 2 * _SLOTS
 """Plain inputs, which model it is, which models were beside it for how long."""
 VECTOR = PLAIN + _ROW + 1
-"""All of `inputs`, then `GaussianProcess.who`."""
+"""All of `inputs`, then `GaussianProcess.identity`."""
 _LENGTH_STEPS = (0.35, 0.6, 1.0, 1.7, 3.0)
 _NOISE_STEPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _IDENTITY_STEPS = (0.1, 0.25, 0.5, 0.9, 1.5)
@@ -86,7 +86,7 @@ class GaussianProcess:
         self._slots: dict[str, int] = {}
         self.fit: FrozenFit | None = None
 
-    def who(self, own: Own, seen: Exposure) -> list[float]:
+    def identity(self, own: Own, seen: Exposure) -> list[float]:
         """What follows `inputs` in a vector: slots of the own and of the neighbours' models, and a 1."""
         who = [0.0] * (2 * _SLOTS + 1)
         who[-1] = 1.0
@@ -98,7 +98,7 @@ class GaussianProcess:
         return who
 
     def learn(self, vector: Vector, y: float) -> None:
-        """vector: (VECTOR,) of `inputs` and `who`; y: log slowdown."""
+        """vector: (VECTOR,) of `inputs` and `identity`; y: log slowdown."""
         if self._filled < WINDOW:
             at, self._filled = self._filled, self._filled + 1
         else:

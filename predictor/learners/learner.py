@@ -1,4 +1,4 @@
-"""What every learner promises. No learner may import another."""
+"""The contract of every learner."""
 
 from __future__ import annotations
 

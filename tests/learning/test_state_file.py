@@ -10,6 +10,7 @@ import pytest
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.isochrone_full import IsochroneFull
 from predictor.state_file import Learned, encode, load, save
 from predictor.transfers import TransferModel
 from tests.learning.test_learners import batches
@@ -21,8 +22,6 @@ def learned() -> Learned:
     for own, seen, slowdown in batches(100):
         bound.learn_one(slowdown / learner.predict_one(own, seen))
         learner.learn_one(own, seen, slowdown)
-        if (job := learner.refit()) is not None:
-            learner.install(job())
     transfers.h2d.learn_one(600_000, 50_000.0)
     return Learned(learner, bound, transfers)
 
@@ -35,6 +34,17 @@ def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
     assert found.bound.multiplier == learned.bound.multiplier
     assert found.transfers.h2d.solo_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_state_with_a_gaussian_process_is_of_use_without_it() -> None:
+    """As earlier versions wrote it."""
+    full, serving = IsochroneFull(), Isochrone()
+    for own, seen, slowdown in (samples := batches(100)):
+        full.learn_one(own, seen, slowdown)
+    serving.restore(full.state())
+    assert full.state()["kernel"] != serving.state()["kernel"]
+    for own, _, _ in samples:
+        assert serving.slowdown_function(own) == full.slowdown_function(own)
 
 
 def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import pytest
 from backend.commands import main as cli
 from benchmarks.contention import Workload, a100_samples, generate
 from predictor.evaluate import evaluate
+from predictor.learners import LEARNERS
 from predictor.samples import Sample, encode_sample
 from predictor.workload import FEATURES
 
@@ -61,7 +62,7 @@ def test_the_contracts_json_is_written(
     assert run(monkeypatch, samples, "--json", tmp_path / "out.json", "--train-fraction", "0.1") == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert (written["samples"], written["features"]) == (630, ["compute", "l2", "dram"])
-    assert list(written["learners"]) == ["none", "mean", "count", "offline", "sgd", "rls", "isochrone"]
+    assert list(written["learners"]) == list(LEARNERS)
     for score in written["learners"].values():
         assert set(score) >= {
             "mse", "mape", "mape_after_500", "relative_error_p50", "relative_error_p75", "relative_error_p95",
