@@ -22,7 +22,7 @@ from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.samples import Sample, Samples, training_sample_of
 
 SETTLED = 500
-"""`mape_after_500`: the error once so many batches were tested."""
+"""`mape_after_500`: the error of the batches after so many."""
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Score(msgspec.Struct, frozen=True):
     predict_us_p50: float
     learn_us_p50: float | None
     learn_us_mean: float | None
-    """Beside the median, for a learner that takes several batches at once."""
+    """For a learner that takes several batches at once, whose median says little."""
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class Trace(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """What each learner predicted of each batch, in the order of their start. slowdowns: (tested,) as measured."""
+    """Predictions of each learner for each batch, in the order of their start. slowdowns: (tested,) as measured."""
 
     slowdowns: NDArray[np.float64]
     traces: dict[str, Trace]
@@ -97,7 +97,7 @@ def evaluate(
 def replay(
     tested: Sequence[Sample], features: tuple[str, ...], training: Sequence[Sample], learners: Sequence[str]
 ) -> Replay:
-    """What `evaluate` scores, batch by batch. Raises ValueError where there is nothing to test."""
+    """`evaluate` batch by batch. Raises ValueError where there is nothing to test."""
     if not tested:
         raise ValueError("no samples are left to test")
     train, test = _cases(training, features), _cases(tested, features)

@@ -1,6 +1,6 @@
 """Finished batches as JSON Lines: the contract's sample, written one at a time and read as a whole.
 
-Only the format and its checks; what is computed from a sample is in `predictor.features`.
+Only the format and its checks; features are computed in `predictor.features`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SamplesError(Exception):
 
 
 class RecordedCoRunner(msgspec.Struct, frozen=True):
-    """A batch that ran beside a sample's. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution."""
+    """A co-runner as a sample holds it. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution."""
 
     model: str
     batch_size: int
@@ -34,11 +34,11 @@ class RecordedCoRunner(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`.
+    """One finished batch. features: shares of the device's peak in a solo run, 0..1, by the names of `FEATURES`.
 
-    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: what the scheduler knew at the launch; no learner
-    looks at them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: how its inputs and outputs came to the device
-    before `start_ns` and back after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
+    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: known to the scheduler at the launch; no learner
+    reads them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: of its inputs before `start_ns` and its outputs
+    after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
     throttled: whether heat or power slowed the device's clocks down, as its driver said within a second of the batch's
     end; None where it was not asked, as on CPU.
     """
@@ -106,8 +106,10 @@ def encode_sample(sample: Sample) -> bytes:
     return _encoder.encode(sample) + b"\n"
 
 
-def sample_of(own: Own, beside: Sequence[CoRunner], version: str, device: str, start_ns: int, exec_ns: int) -> Sample:
-    """The sample of a batch that ran for `exec_ns` from `start_ns` on beside these."""
+def sample_of(
+    own: Own, co_runners: Sequence[CoRunner], version: str, device: str, start_ns: int, exec_ns: int
+) -> Sample:
+    """The sample of a batch that ran for `exec_ns` from `start_ns` on with these co-runners."""
     return Sample(
         SCHEMA,
         own.model,
@@ -120,17 +122,17 @@ def sample_of(own: Own, beside: Sequence[CoRunner], version: str, device: str, s
         _shares(own.load),
         tuple(
             RecordedCoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
-            for n in beside
+            for n in co_runners
         ),
     )
 
 
 TrainingSample = tuple[Own, Exposure, float]
-"""A batch, what it was exposed to, its slowdown."""
+"""A batch, its exposure, its slowdown."""
 
 
 def read_samples(path: Path) -> Samples:
-    """A last line that is still being written, or was when its writer ended, is left out.
+    """A file's samples, without a last line that is still being written, or was when its writer ended.
 
     Raises SamplesError: unreadable, empty, or a line that is no sample.
     """
@@ -162,7 +164,7 @@ def co_runners_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[
 
 
 def training_sample_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> TrainingSample:
-    """What a learner is taught of it."""
+    """The sample as learners take it."""
     own = own_of(sample, features)
     return own, exposure(own, co_runners_of(sample, features)), sample.slowdown
 

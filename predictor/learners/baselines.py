@@ -1,4 +1,4 @@
-"""What a predictor has to beat: no interference, the mean so far, and the mean by number of neighbours."""
+"""Baselines: no interference, the mean so far, and the mean by number of co-runners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
 
 _COUNTS = 33
-"""Numbers of neighbours that are told apart: 0 to 31, and more."""
+"""Numbers of co-runners that are told apart: 0 to 31, and more."""
 
 
 class NoInterference:
@@ -58,7 +58,7 @@ class Mean:
 
 
 class CountMean:
-    """The mean of the slowdowns beside as many neighbours (their time mean, rounded)."""
+    """The mean of the slowdowns with as many co-runners (their time mean, rounded)."""
 
     name: ClassVar[str] = "count"
 

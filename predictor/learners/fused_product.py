@@ -1,4 +1,4 @@
-"""All that is linear in a sample's vector, in one product: the regressions, and the exponents of the kernel."""
+"""All that is linear in a sample's vector, in one product: regressions, and exponents of the Gaussian process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FusedLinearProduct:
         self.install(None)
 
     def install(self, fit: FrozenFit | None) -> None:
-        """The kernel's from now on; the regressions' weights are to be set anew."""
+        """Takes a fit of the Gaussian process, None: without one; the regressions' weights are to be set anew."""
         k, n = self._regressions, 0 if fit is None else len(fit.alpha)
         self._columns: Narrow = np.zeros((VECTOR, k + n), np.float32)
         self._alpha: Narrow | None = None
@@ -34,7 +34,7 @@ class FusedLinearProduct:
         self._columns[:WIDTH, : self._regressions] = weights.T
 
     def look_up(self, vector: Narrow) -> tuple[list[float], float]:
-        """Each regression's y, and what the kernel adds, of a (VECTOR,)."""
+        """Each regression's y, and the Gaussian process's addition, of a (VECTOR,)."""
         y = vector.dot(self._columns)
         linear = y[: self._regressions].tolist()
         if self._alpha is None:
@@ -44,7 +44,7 @@ class FusedLinearProduct:
         return linear, _exp(exponent, exponent).dot(self._alpha).item()
 
     def look_up_all(self, vectors: Vector) -> tuple[list[list[float]], list[float]]:
-        """The same of (b, VECTOR)."""
+        """`look_up` of (b, VECTOR)."""
         narrow = vectors.astype(np.float32)
         y = narrow.dot(self._columns)
         linear = y[:, : self._regressions].tolist()

@@ -1,6 +1,6 @@
-"""What linear forms miss: a Gaussian process on a bounded window of samples, fitted off the launch path.
+"""A Gaussian process of what linear forms miss, on a bounded window of samples; between two fits it is frozen.
 
-Rasmussen & Williams (2006), algorithm 2.1; scales by leave-one-out error, equation 5.12. Between two fits it is frozen.
+Rasmussen & Williams (2006), algorithm 2.1; scales by leave-one-out error, equation 5.12.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Narrow = NDArray[np.float32]
 
 WINDOW = 384
 _SLOTS = 16
-"""Models that are told apart; with more, two share a slot."""
+"""Models that are told apart; of more, two share a slot."""
 _LENGTHS = np.array([0.6] * 3 + [0.3] * 2 + [1.0, 0.8, 0.8, 0.8, 0.5, 0.5] + [0.5] * 3 + [0.3])
-"""How far apart two batches may be in each column of `PLAIN` and still tell of each other."""
+"""Length scales, by column of `PLAIN`."""
 _NEAR = len(_LENGTHS)
 _ROW = _NEAR + 2 * _SLOTS
-"""Plain inputs, which model it is, which models were beside it for how long."""
+"""Plain inputs, one-hot own model, overlaps by co-runners' model."""
 VECTOR = PLAIN + _ROW + 1
 """All of `inputs`, then `GaussianProcess.identity`."""
 _LENGTH_STEPS = (0.35, 0.6, 1.0, 1.7, 3.0)
@@ -43,7 +43,7 @@ class KernelScales:
     identity: int = 2
 
     def factors(self) -> Vector:
-        """(_ROW,) what a row is multiplied by before distances are taken."""
+        """(_ROW,) factors of a row before distances are taken."""
         near = 1.0 / (_LENGTHS * _LENGTH_STEPS[self.length])
         return np.concatenate([near, np.full(2 * _SLOTS, _IDENTITY_STEPS[self.identity])])
 
@@ -51,7 +51,7 @@ class KernelScales:
         """(_ROW + 1,) the same, and 1."""
         return np.append(self.factors(), 1.0)
 
-    def neighbours(self, turn: int) -> list[KernelScales]:
+    def alternatives(self, turn: int) -> list[KernelScales]:
         """Two alternatives, another direction each turn."""
         names = (("length", _LENGTH_STEPS), ("noise", _NOISE_STEPS), ("identity", _IDENTITY_STEPS))
         name, steps = names[turn % 3]
@@ -87,15 +87,15 @@ class GaussianProcess:
         self.fit: FrozenFit | None = None
 
     def identity(self, own: Own, seen: Exposure) -> list[float]:
-        """What follows `inputs` in a vector: slots of the own and of the neighbours' models, and a 1."""
-        who = [0.0] * (2 * _SLOTS + 1)
-        who[-1] = 1.0
+        """(2 · _SLOTS + 1,) that follows `inputs` in a vector: slots of the own and the co-runners' models, and a 1."""
+        found = [0.0] * (2 * _SLOTS + 1)
+        found[-1] = 1.0
         slots = self._slots
-        who[self._slot(own.model)] = 1.0
-        for model, overlap in seen.beside:
+        found[self._slot(own.model)] = 1.0
+        for model, overlap in seen.overlaps:
             slot = slots.get(model)
-            who[_SLOTS + (self._slot(model) if slot is None else slot)] += overlap if overlap < 16.0 else 16.0
-        return who
+            found[_SLOTS + (self._slot(model) if slot is None else slot)] += overlap if overlap < 16.0 else 16.0
+        return found
 
     def learn(self, vector: Vector, y: float) -> None:
         """vector: (VECTOR,) of `inputs` and `identity`; y: log slowdown."""
@@ -112,11 +112,11 @@ class GaussianProcess:
         return self._filled >= _FEW and self._since >= max(16, min(200, self._filled // 4))
 
     def refit(self, weights: Vector) -> Callable[[], FrozenFit]:
-        """Work of some 0.1 s, on copies: the window's best of three, the present scales and two beside them."""
+        """Work of some 0.1 s, on copies: the window's best of the present scales and two alternatives."""
         n = self._filled
         vectors, y, weights = self._vectors[:n].copy(), self._y[:n].copy(), weights.copy()
         now = self.fit.scales if self.fit else KernelScales()
-        candidates = (now, *now.neighbours(self._turn))
+        candidates = (now, *now.alternatives(self._turn))
         return lambda: _best(candidates, vectors, y, weights)
 
     def install(self, fit: FrozenFit) -> None:

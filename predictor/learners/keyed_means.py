@@ -1,4 +1,4 @@
-"""Running means by key, bounded in number: what is known of a model, a batch size or one exact co-location."""
+"""Running means by key, bounded in number: of a model, a batch size, or one exact co-location."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from predictor.features import Exposure, Own
 from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, SlowdownFunction
 
 State = dict[str, object]
-"""What a learner is, in numbers, strings, lists and dicts of them."""
+"""A learner in numbers, strings, lists and dicts of them."""
 
 
 class Learner(Protocol):
-    """Slowdown (ratio) of a batch beside its neighbours. State constant in size; the same calls, the same answers."""
+    """Slowdown (ratio) of a batch by its co-runners. State constant in size; the same calls, the same answers."""
 
     name: ClassVar[str]
 
@@ -26,7 +26,7 @@ class Learner(Protocol):
         """From a finished batch. Raises ValueError, unchanged, where anything is no finite number."""
 
     def state(self) -> State:
-        """Everything that it learned."""
+        """All that it learned."""
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
@@ -36,10 +36,10 @@ class Forecaster(Learner, Protocol):
     """A learner that a scheduler can forecast with."""
 
     revision: int
-    """Goes up whenever responses change."""
+    """Goes up whenever slowdown functions change."""
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
-        """This batch's slowdown over its neighbours' contributions, as of the present revision."""
+        """This batch's slowdown over its co-runners' contributions, as of the present revision."""
 
 
 def clipped(slowdown: float) -> float:

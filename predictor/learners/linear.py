@@ -1,4 +1,4 @@
-"""The paper's three: ŷ = wᵀx + b on own and neighbours' compute, L2 and DRAM, offline, by SGD and by RLS.
+"""The paper's three: ŷ = wᵀx + b on own and co-runners' compute, L2 and DRAM, offline, by SGD and by RLS.
 
 arXiv 2512.18725, section 4 (the linear form is gpulets', Choi et al., ATC'22). All three start from the same weights.
 """
@@ -16,12 +16,12 @@ from predictor.learners.regression import Regression, Vector, array_of
 from predictor.slowdown_function import HUGE, SlowdownFunction
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
-"""b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
+"""b, own compute, l2, dram, co-runners' compute, l2, dram, before any sample."""
 _VARIANCE = np.ones(len(PRIOR))
 _FIRST = 200
-"""Without a training set, offline learning takes this many batches as one, and stays as it is then."""
-_NO_MORE = (0.0,) * 6
-"""Of the terms of a `SlowdownFunction`, the linear form has the neighbours' shares only."""
+"""Batches that offline learning takes as its training set where it is given none."""
+_LACKING = (0.0,) * 6
+"""Terms of a `SlowdownFunction` that the linear form lacks: it has the co-runners' shares only."""
 
 
 def inputs(own: Own, seen: Exposure) -> Vector:
@@ -53,9 +53,9 @@ class _Linear:
         return clipped(float(self._weights @ inputs(own, seen)))
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
-        b, c, l2, dram, *neighbours = self._weights.tolist()
+        b, c, l2, dram, *co_runners = self._weights.tolist()
         base = b + c * own.load.compute + l2 * own.load.l2 + dram * own.load.dram
-        return SlowdownFunction(own.load, base, (0.0, *neighbours, *_NO_MORE), logarithmic=False)
+        return SlowdownFunction(own.load, base, (0.0, *co_runners, *_LACKING), logarithmic=False)
 
 
 class Offline(_Linear):

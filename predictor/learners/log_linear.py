@@ -13,7 +13,7 @@ from predictor.slowdown_function import HUGE, LOG_SCALE, SlowdownFunction, bound
 
 _OWN, _LINEAR, _SATURATING = 6, 6, 4
 
-# The order of `inputs`: saturating terms, products, 1 and own, neighbours' sums, overdraft, sharing of its core.
+# The order of `inputs`: saturating terms, products, 1 and own, co-runners' sums, overdraft, core sharing.
 _PRODUCTS = _SATURATING
 _FIRST = _PRODUCTS + 4 * 4
 _SUMS = _FIRST + _OWN
@@ -21,9 +21,9 @@ _EXCESS = _SUMS + _LINEAR
 _SHARING = _EXCESS + 3
 WIDTH = _SHARING + 1
 PLAIN = _FIRST + 1
-"""From here on: what is not made of the others, without the bias."""
+"""Begin of the terms that are no products or functions of others, without the bias."""
 PAPER = tuple(range(_FIRST, _FIRST + 4)) + tuple(range(_SUMS + 1, _SUMS + 4))
-"""The paper's x: bias, own and neighbours' compute, l2, dram."""
+"""The paper's x: bias, own and co-runners' compute, l2, dram."""
 
 
 def inputs(own: Own, seen: Exposure) -> list[float]:
@@ -45,7 +45,7 @@ def inputs(own: Own, seen: Exposure) -> list[float]:
 
 
 def slowdown_function(own: Own, weights: list[float], offset: float) -> SlowdownFunction:
-    """weights: WIDTH of log slowdown on `inputs`; offset: what is known of this batch besides."""
+    """weights: WIDTH of log slowdown on `inputs`; offset: added to log slowdown."""
     o = _own(own)
     w = weights
     base = offset
@@ -62,7 +62,7 @@ def slowdown_function(own: Own, weights: list[float], offset: float) -> Slowdown
 
 
 def prior() -> tuple[Vector, Vector]:
-    """Weights and their variances before any sample: alone a batch takes its solo time, neighbours cost, turns cost."""
+    """Weights and their variances before any sample: solo a batch takes its solo time; co-runners cost."""
     mean, variance = np.zeros(WIDTH), np.full(WIDTH, 0.1)
     mean[:_SATURATING] = (0.1, 0.3, 0.1, 0.3)
     mean[_SHARING] = 1.0
@@ -71,7 +71,7 @@ def prior() -> tuple[Vector, Vector]:
 
 
 def rate_prior() -> Vector:
-    """The same of 1 / slowdown."""
+    """Weights of 1 / slowdown before any sample."""
     mean = np.zeros(WIDTH)
     mean[_FIRST] = 1.0
     mean[:_SATURATING] = (-0.1, -0.1, -0.05, -0.1)

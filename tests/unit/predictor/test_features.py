@@ -36,13 +36,13 @@ def test_a_contribution_has_its_named_parts() -> None:
 
 def test_alone_a_batch_suffers_nothing() -> None:
     seen = exposure(OWN, [])
-    assert (seen.sums, seen.overdraft, seen.beside) == (ZERO_SUMS, (0.0, 0.0, 0.0), ())
+    assert (seen.sums, seen.overdraft, seen.overlaps) == (ZERO_SUMS, (0.0, 0.0, 0.0), ())
 
 
 def test_exposure_is_the_time_mean_of_contributions() -> None:
     seen = exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.5), CoRunner("b", 1, BIG, 0.25, 1.0)])
     assert seen.sums == pytest.approx((1.25, 1.0, 0.25, 0.125, 3.75, 1.0))
-    assert seen.beside == (("b", 1.25),)
+    assert seen.overlaps == (("b", 1.25),)
     # 0.6 + 0.8 − 1 = 0.4 for three quarters of the time, 0.6 + 1.6 − 1 = 1.2 for one.
     assert seen.overdraft == pytest.approx((0.75 * 0.4 + 0.25 * 1.2, 0.0, 0.0))
 

@@ -242,7 +242,7 @@ def test_a_finished_batch_teaches_what_it_suffered() -> None:
     ((own, seen, slowdown),) = taught
     assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
     assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
-    assert seen.beside == (("m", 0.5),)
+    assert seen.overlaps == (("m", 0.5),)
     assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 

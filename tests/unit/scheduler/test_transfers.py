@@ -237,7 +237,7 @@ def test_only_who_ran_beside_the_execution_counts_as_a_neighbour() -> None:
     ((own, seen, slowdown),) = taught
     assert (own.model, slowdown) == ("m1", 1.0)
     assert seen.sums[0] == pytest.approx(0.5)
-    assert dict(seen.beside) == pytest.approx({"m4": 0.5})
+    assert dict(seen.overlaps) == pytest.approx({"m4": 0.5})
 
 
 def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> None:
