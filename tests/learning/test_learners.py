@@ -38,7 +38,7 @@ def some() -> list[Batch]:
     return batches(400)
 
 
-def taught(name: str, samples: list[Batch]) -> Learner:
+def trained(name: str, samples: list[Batch]) -> Learner:
     learner = LEARNERS[name]()
     for sample in samples:
         learn(learner, sample)
@@ -56,21 +56,21 @@ def test_the_learners_are_those_of_the_contract_and_the_full_mixture() -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_the_same_samples_make_the_same_predictions(name: str, some: list[Batch]) -> None:
-    one, two = taught(name, some), taught(name, some)
+def test_a_learner_predicts_the_same_from_the_same_samples(name: str, some: list[Batch]) -> None:
+    one, two = trained(name, some), trained(name, some)
     assert [one.predict_one(o, e) for o, e, _ in some] == [two.predict_one(o, e) for o, e, _ in some]
     assert one.state() == two.state()
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_before_any_sample_a_batch_alone_takes_its_solo_time(name: str) -> None:
+def test_an_untrained_learner_predicts_the_solo_time_of_a_solo_batch(name: str) -> None:
     own = Own("a", 1, Load(MS, 0.5, 0.5, 0.5))
     assert LEARNERS[name]().predict_one(own, exposure(own, [])) == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_state_survives_a_round_trip(name: str, some: list[Batch]) -> None:
-    learner, other = taught(name, some[:300]), LEARNERS[name]()
+def test_a_learners_state_survives_a_round_trip(name: str, some: list[Batch]) -> None:
+    learner, other = trained(name, some[:300]), LEARNERS[name]()
     other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(learner.state())))
     for sample in some[300:]:
         assert other.predict_one(*sample[:2]) == learner.predict_one(*sample[:2])
@@ -79,7 +79,7 @@ def test_state_survives_a_round_trip(name: str, some: list[Batch]) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_foreign_state_is_refused(name: str) -> None:
+def test_a_learner_refuses_a_foreign_state(name: str) -> None:
     learner = LEARNERS[name]()
     before = learner.state()
     with pytest.raises((ValueError, msgspec.ValidationError)):
@@ -90,7 +90,7 @@ def test_a_foreign_state_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
 def test_a_learner_refuses_what_is_no_number(name: str, bad: float, some: list[Batch]) -> None:
-    learner = taught(name, some[:50])
+    learner = trained(name, some[:50])
     before, (own, seen, _) = learner.state(), some[0]
     wrong = seen._replace(sums=(1.0, bad, 0.0, 0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="no finite numbers"):
@@ -104,7 +104,7 @@ def test_a_learner_refuses_what_is_no_number(name: str, bad: float, some: list[B
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_state_stays_constant_in_size(name: str) -> None:
+def test_a_learners_state_stays_constant_in_size(name: str) -> None:
     rng, learner, sizes = np.random.default_rng(0), LEARNERS[name](), []
     load = Load(MS, 0.5, 0.4, 0.3)
     for i in range(10_000):
@@ -154,14 +154,14 @@ _ENDURING: dict[str, Callable[[], Learner]] = {**LEARNERS, "rls, forgetting": la
 
 @pytest.mark.parametrize("kind", _POOR)
 @pytest.mark.parametrize("name", _ENDURING)
-def test_poor_excitation_explodes_nobody(name: str, kind: str) -> None:
+def test_poor_excitation_explodes_no_learner(name: str, kind: str) -> None:
     endure(_ENDURING[name](), kind, 2_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", _POOR)
 @pytest.mark.parametrize("name", _ENDURING)
-def test_poor_excitation_explodes_nobody_for_long(name: str, kind: str) -> None:
+def test_poor_excitation_explodes_no_learner_for_long(name: str, kind: str) -> None:
     endure(_ENDURING[name](), kind, 100_000)
 
 
@@ -174,7 +174,7 @@ def test_the_papers_three_start_from_the_same_weights(some: list[Batch]) -> None
     assert starts[0] == starts[1] == starts[2]
 
 
-def test_offline_stays_as_it_is_then(some: list[Batch]) -> None:
+def test_offline_stays_as_it_was_fitted(some: list[Batch]) -> None:
     learner = Offline()
     learner.start(fit(some[:100]))
     before = learner.predict_one(*some[0][:2])
@@ -226,7 +226,9 @@ def test_stacked_rls_learns_a_block_of_samples_as_each() -> None:
 
 @pytest.mark.parametrize("law", ["additive", "bottleneck", "saturating", "favouring", "mixed"])
 @pytest.mark.parametrize(("make", "of_rls", "most"), [(IsochroneFull, 0.6, 0.04), (Isochrone, 0.7, 0.065)])
-def test_ours_is_far_better_than_rls_beyond_two(make: type[Isochrone], of_rls: float, most: float, law: str) -> None:
+def test_ours_is_far_better_than_rls_with_three_co_runners(
+    make: type[Isochrone], of_rls: float, most: float, law: str
+) -> None:
     ours, rls = make(), Rls()
     errors: list[tuple[float, float]] = []
     for own, seen, slowdown in batches(1_000, law, noise=0.02):
@@ -291,7 +293,7 @@ def test_the_slowdown_function_is_close_to_the_truth(some: list[Batch]) -> None:
 
 
 def test_a_slowdown_function_holds_for_a_revision(some: list[Batch]) -> None:
-    learner = taught("isochrone", some)
+    learner = trained("isochrone", some)
     assert isinstance(learner, Isochrone)
     own, seen, _ = some[0]
     before, revision = learner.slowdown_function(own), learner.revision
@@ -304,7 +306,7 @@ def test_a_slowdown_function_holds_for_a_revision(some: list[Batch]) -> None:
     assert learner.slowdown_function(own) != before
 
 
-def test_before_any_sample_more_neighbours_cost_more() -> None:
+def test_more_co_runners_cost_more_before_any_sample() -> None:
     own, load = Own("a", 1, Load(MS, 0.5, 0.5, 0.5)), Load(MS, 0.6, 0.4, 0.5)
     slowdowns = [Isochrone().predict_one(own, exposure(own, [CoRunner("b", 1, load)] * n)) for n in range(5)]
     assert slowdowns == sorted(slowdowns)

@@ -26,7 +26,7 @@ def learned() -> Learned:
     return Learned(learner, bound, transfers)
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
+def test_a_saved_state_is_loaded(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "state"
     save(path, encode(learned))
     found = load(path)
@@ -47,7 +47,7 @@ def test_a_state_with_a_gaussian_process_is_of_use_without_it() -> None:
         assert serving.slowdown_function(own) == full.slowdown_function(own)
 
 
-def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_prior_is_used_without_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(tmp_path / "none").learner.state() == Isochrone().state()
     assert not caplog.records
 
@@ -81,7 +81,7 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
     }
 
 
-def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_file_is_renamed(tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "state"
     for kind, data in _broken(path, learned).items():
         caplog.clear()
@@ -107,7 +107,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: Learned) -> 
     assert [p.name for p in path.parent.iterdir()] == ["state"]
 
 
-def test_a_device_is_not_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_device_is_not_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     link = tmp_path / "cpu.state"
     link.symlink_to("/dev/null")
     load(link)

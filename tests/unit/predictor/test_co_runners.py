@@ -1,4 +1,4 @@
-"""Who shared a batch's time, and its core."""
+"""Co-runners of a batch, and of its core."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OWN = Own("m", 1, load(1.0))
 
 
 def ended(*others: tuple[int, int | None], core: int | None = None, other_core: int | None = None) -> Execution:
-    """From 100 to 200, beside others that came and went then; None: they are still there."""
+    """From 100 to 200, with co-runners that began and ended then; None: they still run."""
     co_runners = CoRunners()
     events = [(100, "own", core)]
     events += [(since, str(i), other_core) for i, (since, _) in enumerate(others)]
@@ -23,7 +23,7 @@ def ended(*others: tuple[int, int | None], core: int | None = None, other_core: 
     return co_runners.finish("own", 200)
 
 
-def test_a_batch_is_alone_unless_somebody_was_there_for_a_moment() -> None:
+def test_an_execution_is_solo_unless_another_batch_ran_for_a_moment_of_it() -> None:
     assert ended().solo
     assert ended((50, 100), (200, None), (150, 150)).solo
     assert not ended((50, 101)).solo
@@ -31,13 +31,13 @@ def test_a_batch_is_alone_unless_somebody_was_there_for_a_moment() -> None:
     assert not ended((50, None)).solo
 
 
-def test_who_was_there_only_before_a_part_of_it_is_no_company_for_that_part() -> None:
+def test_a_part_of_an_execution_has_the_co_runners_of_that_part_only() -> None:
     execution = ended((50, 120), (180, None))
     assert execution.between(120, 180).solo
     assert not execution.between(119, 180).solo and not execution.between(120, 181).solo
 
 
-def test_the_crowd_on_a_core_is_a_mean_over_time() -> None:
+def test_co_runners_on_a_core_are_a_time_mean() -> None:
     assert ended((50, 150), (100, None), core=0, other_core=0).core_co_runners == 1.5
     assert ended((50, 150), core=0, other_core=1).core_co_runners == 0.0
     assert ended((50, 150)).core_co_runners == 0.0

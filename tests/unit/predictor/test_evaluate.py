@@ -43,13 +43,13 @@ def test_a_label_is_revealed_when_the_batch_has_ended() -> None:
     assert scores.mape == pytest.approx((2 / 3 + 3 / 4 + 0) / 3)
 
 
-def test_training_comes_first_and_is_not_scored() -> None:
+def test_training_samples_come_first_and_are_not_scored() -> None:
     result = evaluate([at(900, 300)], (), training=[at(0, 300)], learners=["mean"])
     assert result.samples == 1
     assert result.learners["mean"].mse == 0.0
 
 
-def test_with_a_training_set_the_papers_three_start_alike() -> None:
+def test_the_papers_three_start_alike_with_a_training_set() -> None:
     samples = generate(Workload("mixed", count=400))
     scores = evaluate(samples[300:301], FEATURES, samples[:300], ["offline", "sgd", "rls"]).learners
     assert scores["offline"].mse == scores["sgd"].mse == scores["rls"].mse
@@ -74,7 +74,7 @@ def test_the_contracts_json_is_written(
     assert all(name in shown for name in written["learners"])
 
 
-def test_a_missing_feature_is_said_and_done_without(
+def test_a_feature_that_some_sample_lacks_is_named_and_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = [msgspec.structs.replace(s, features={"compute": 0.5}) for s in generate(Workload("mixed", count=50))]
@@ -106,7 +106,7 @@ def test_batches_of_a_throttled_device_are_counted_and_can_be_left_out(
     assert "clocks were throttled" not in shown
 
 
-def test_the_numbers_do_not_replace_the_samples(
+def test_the_json_does_not_replace_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "s.jsonl"
@@ -129,7 +129,7 @@ def test_the_numbers_do_not_replace_the_samples(
         (encode_sample(at(0, 1)), ["--json", "/none/out.json"], "/none/out.json cannot be written"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_an_error_is_one_sentence(
     content: bytes,
     options: list[str],
     sentence: str,
