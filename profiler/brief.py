@@ -26,14 +26,14 @@ FILES_MAX = 256
 
 
 class BriefProfile(msgspec.Struct, frozen=True):
-    """`note` says in one sentence what about the profile is less than usual."""
+    """note: one sentence about what is less good than usual."""
 
     profile: ModelProfile
     note: str | None = None
 
 
 class BriefIdentity(msgspec.Struct, frozen=True):
-    """What a brief profile holds for."""
+    """Conditions that a brief profile holds for."""
 
     model_sha256: str
     device: str
@@ -62,10 +62,10 @@ def brief_profile(
 ) -> BriefProfile:
     """The profile of the model file `path`, whose batches `run(batch_size)` executes and times in nanoseconds.
 
-    `device` and `engine` name what the times hold for (default: this CPU, this ONNX Runtime); anything else that
+    `device` and `engine` name the conditions of the times (default: this CPU, this ONNX Runtime); anything else that
     changes them, such as threads per batch, belongs into `engine`. `features` of batch sizes (default: from the
     graph `path` on one core). Only one process at a time measures, as long as
-    `directory` is shared; whoever waited `LOCK_WAIT_S`, or for one that makes no progress, measures beside the others
+    `directory` is shared; one that waited `LOCK_WAIT_S`, or for one that makes no progress, measures at the same time
     and says so.
     """
     identity = BriefIdentity(
@@ -81,11 +81,11 @@ def brief_profile(
 
     def shown(size: int) -> int:
         took_ns = run(size)
-        if alone:
+        if undisturbed:
             show_progress(lock)
         return took_ns
 
-    with exclusive(lock, LOCK_WAIT_S) as alone:
+    with exclusive(lock, LOCK_WAIT_S) as undisturbed:
         if (known := _read(stored, identity)) is not None:  # the same model, loaded twice at a time
             return known
         sizes = batch_sizes(identity.max_batch_size)
@@ -94,7 +94,7 @@ def brief_profile(
         solo = measure_solo(shown, sizes, budget_ns=budget_ns)
     loads = tuple(source.load(size, p50_ns) for size, p50_ns in solo.items())
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
-    if not alone:
+    if not undisturbed:
         return _also(brief, "latency may have been measured beside another model's measuring")
     # What failed now may succeed at the next load, so it is not remembered.
     return _remember(stored, identity, brief) if source.lasting else brief

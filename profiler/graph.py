@@ -56,7 +56,7 @@ class Tensors:
             self.weights.add(name)
 
     def is_known(self, name: str) -> bool:
-        """Whether the methods below answer."""
+        """The methods below have an answer."""
         return name in self._shapes
 
     def shape(self, name: str) -> tuple[int, ...]:

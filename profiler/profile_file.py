@@ -1,4 +1,4 @@
-"""`profile.json` in a model's version directory: its format, what makes it valid, and for whom it holds."""
+"""`profile.json` in a model's version directory: its format, its checks, and the conditions that it holds for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FeatureShares(msgspec.Struct, frozen=True):
 
 
 class ProfileEntry(msgspec.Struct, frozen=True):
-    """One batch size alone on the device; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`."""
+    """Solo runs of one batch size; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`."""
 
     batch_size: _Count
     p50_ns: _Ns
@@ -51,7 +51,7 @@ class ProfileEntry(msgspec.Struct, frozen=True):
 
 
 class ProfileIdentity(msgspec.Struct, frozen=True):
-    """What the times of a profile hold for. `engine` names whatever they depend on, threads per batch too."""
+    """Conditions that a profile's times hold for. engine: all that they depend on, threads per batch too."""
 
     device: str
     engine: str
@@ -77,16 +77,16 @@ class ProfileFile(msgspec.Struct, frozen=True):
 
     @property
     def identity(self) -> ProfileIdentity:
-        """The part that decides whether the rest may be used."""
+        """The conditions of the rest."""
         return ProfileIdentity(self.device, self.engine, self.model_sha256)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Those of the entries."""
+        """Batch sizes of the entries."""
         return tuple(entry.batch_size for entry in self.entries)
 
     def profile(self) -> ModelProfile:
-        """What the scheduler works with; there is at least one entry."""
+        """Loads as the scheduler takes them; there is at least one entry."""
         loads = (Load(e.p50_ns, e.features.compute, e.features.l2, e.features.dram) for e in self.entries)
         return ModelProfile(self.batch_sizes, tuple(loads))
 
@@ -114,7 +114,7 @@ def write_profile(path: Path, profile: ProfileFile) -> None:
 
 
 def mismatch(path: Path, found: ProfileFile, wanted: ProfileIdentity, batch_sizes: Iterable[int] = ()) -> str | None:
-    """Why a valid file does not hold here, in one sentence; None where it does and has all `batch_sizes`."""
+    """One sentence why a valid file does not hold here; None where it does and has all `batch_sizes`."""
     if found.device != wanted.device:
         return f"'{path}' was measured on another device ('{found.device}', this is '{wanted.device}')"
     if found.engine != wanted.engine:

@@ -1,4 +1,4 @@
-"""Times a model alone, briefly. Knows nothing of engines, files or devices: it calls what it is given and counts."""
+"""Times a model's solo runs, briefly. Knows nothing of engines, files or devices: it only calls what it is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the table of models and scales, and their place in a Triton model repository."""
+"""The table of models and scales, and their place in a Triton model repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 
 from zoo.convnext import ConvNext
 from zoo.graph import Graph, parameter_count
-from zoo.peek import NotOnnxError, read_metadata
+from zoo.onnx_header import NotOnnxError, read_metadata
 from zoo.resnet import ResNet
 from zoo.roberta import Roberta
 from zoo.vgg import Vgg

@@ -1,4 +1,4 @@
-"""One model version to profile: what its file holds already, what is missing, keeping each result once it is there."""
+"""One model version to profile: entries that its file holds, those that are missing, and the writing of each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from profiler.rounds import SoloTimes
 
 @dataclass
 class Job:
-    """Batch sizes of one model version. `inputs`: what it is measured with.
+    """Batch sizes of one model version. inputs: to measure with.
 
-    `error`: why it ended early. `redone`: why what the file held was dropped.
+    error: why it ended early. redone: why the file's entries were dropped.
     """
 
     config: ModelConfig
@@ -57,7 +57,7 @@ class Job:
         return [size for size in self.batch_sizes if size not in have]
 
     def recall(self, identity: ProfileIdentity, *, again: bool) -> ProfileFile:
-        """What the file holds for this identity, maybe nothing; with `again`, less the sizes asked for."""
+        """The file's entries for this identity, maybe none; with `again`, less the sizes asked for."""
         found, self.redone = _found(self.path, identity)
         dropped = self.batch_sizes if again else ()
         return ProfileFile(
@@ -119,7 +119,7 @@ def check_batch_sizes(config: ModelConfig, sizes: Sequence[int]) -> None:
 
 
 def _found(path: Path, identity: ProfileIdentity) -> tuple[ProfileFile | None, str | None]:
-    """The file where it holds, else why what it holds is dropped."""
+    """The file where it holds, else why its entries are dropped."""
     try:
         found = read_profile(path)
     except ProfileFileError as error:

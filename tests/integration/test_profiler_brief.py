@@ -19,8 +19,7 @@ import profiler.lock as lock_module
 from predictor.workload import ModelProfile
 from profiler.brief import BriefFile, BriefProfile, batch_sizes, brief_profile
 from profiler.child import CODE_ROOT, ChildError
-from profiler.feature_source import feature_source
-from profiler.features import NEUTRAL_COMPUTE
+from profiler.feature_source import NEUTRAL_COMPUTE, feature_source
 from profiler.graph import graph_work
 from profiler.lock import exclusive
 from profiler.work import GraphWork

@@ -13,7 +13,7 @@ import pytest
 
 from profiler import host
 from profiler.child import CODE_ROOT
-from profiler.features import load_of
+from profiler.feature_source import load_of
 from profiler.lock import STALLED_S, exclusive, show_progress
 from profiler.peaks import Peaks, PeaksFile, load_or_measure, measure_peaks
 from profiler.store import keep_newest, write_json

@@ -1,4 +1,4 @@
-"""Owns reading the small parts of an ONNX file (metadata, inputs) without reading its weights.
+"""Reads the small parts of an ONNX file (metadata, inputs) without its weights.
 
 A protobuf file is a run of (tag, payload) fields; a field nobody asked for is stepped over by a seek.
 """
