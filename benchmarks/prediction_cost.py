@@ -17,8 +17,8 @@ from rich.table import Table
 
 from benchmarks.contention import Workload, generate
 from benchmarks.yardstick import yardstick
+from predictor.evaluate import LEARNERS
 from predictor.features import contribution, exposure
-from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.isochrone_full import IsochroneFull
 from predictor.samples import co_runners_of, own_of

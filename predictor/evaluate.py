@@ -6,7 +6,7 @@ A prediction is made with the model as of the batch's start; its measurement is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own
-from predictor.learners import LEARNERS, Learner
+from predictor.learners.baselines import CountMean, Mean, NoInterference
+from predictor.learners.isochrone import Isochrone
 from predictor.learners.isochrone_full import IsochroneFull
+from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.samples import Sample, Samples, training_sample_of
 
+LEARNERS: dict[str, Callable[[], Learner]] = {
+    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone, IsochroneFull)
+}
+"""Makes a fresh learner by its name. `isochrone` is the one that launches are decided by."""
 SETTLED = 500
 """`mape_after_500`: the error of the batches after so many."""
 

@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.contention import Workload, generate
+from predictor.evaluate import LEARNERS
 from predictor.features import ZERO_SUMS, CoRunner, Exposure, Own, contribution, exposure, exposure_of_sums
-from predictor.learners import LEARNERS, Learner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.isochrone_full import IsochroneFull
+from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.learners.regression import Regression
 from predictor.learners.stacked_rls import StackedRls

@@ -10,8 +10,7 @@ import pytest
 
 from backend.commands import main as cli
 from benchmarks.contention import Workload, a100_samples, generate
-from predictor.evaluate import evaluate
-from predictor.learners import LEARNERS
+from predictor.evaluate import LEARNERS, evaluate
 from predictor.samples import Sample, encode_sample
 from predictor.workload import FEATURES
 
