@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Annotated
@@ -47,7 +48,7 @@ def main(
         own = own_of(sample)
         batches.append((own, exposure(own, co_runners_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
     rng = np.random.default_rng(seed)
-    table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "state bytes")
+    table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "pickled bytes")
     for name, make in LEARNERS.items():
         learner = make()
         for own, seen in batches:
@@ -56,7 +57,7 @@ def main(
                 learner.install(job())
         predict = _timed(repeats, [lambda b=b, at=learner.predict_one: at(*b) for b in batches])  # type: ignore[misc]
         learn = _timed(repeats, [lambda b=b, at=learner.learn_one: at(*b, 2.0) for b in batches])  # type: ignore[misc]
-        size = len(msgspec.msgpack.encode(learner.state()))
+        size = len(pickle.dumps(learner))
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
         if type(learner) is Isochrone:
             sums = [contribution(own.batch_size, own.load) for own, _ in batches]

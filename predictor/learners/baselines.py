@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import msgspec
-
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
 
@@ -28,10 +26,6 @@ class NoInterference:
     def state(self) -> State:
         return {}
 
-    def restore(self, state: State) -> None:
-        if state:
-            raise ValueError(f"nothing is to be restored, got {state}")
-
 
 class Mean:
     """The mean of all slowdowns so far."""
@@ -52,9 +46,6 @@ class Mean:
 
     def state(self) -> State:
         return {"samples": self._samples, "mean": self._mean}
-
-    def restore(self, state: State) -> None:
-        self._samples, self._mean = msgspec.convert((state.get("samples"), state.get("mean")), tuple[int, float])
 
 
 class CountMean:
@@ -81,13 +72,6 @@ class CountMean:
 
     def state(self) -> State:
         return {"samples": list(self._samples), "means": list(self._means)}
-
-    def restore(self, state: State) -> None:
-        samples = msgspec.convert(state.get("samples"), list[int])
-        means = msgspec.convert(state.get("means"), list[float])
-        if not len(samples) == len(means) == _COUNTS:
-            raise ValueError(f"{_COUNTS} counts are expected, got {len(samples)}")
-        self._samples, self._means = samples, means
 
 
 def _slot(seen: Exposure) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.features import Exposure, Own
 from predictor.learners.log_linear import PLAIN, WIDTH
-from predictor.learners.regression import Vector, array_of
+from predictor.learners.regression import Vector
 
 Narrow = NDArray[np.float32]
 
@@ -130,32 +129,6 @@ class GaussianProcess:
                 self._slots[model] = slot
         return slot
 
-    def state(self) -> dict[str, object]:
-        n, fit = self._filled, self.fit
-        frozen = None
-        if fit is not None:
-            scales = [fit.scales.length, fit.scales.noise, fit.scales.identity]
-            frozen = [scales, fit.weights.tolist(), fit.rows.tolist(), fit.alpha.tolist()]
-        return {
-            "samples": np.hstack([self._vectors[:n], self._y[:n, None]]).tolist(),
-            "counters": [n, self._since, self._turn, self._random],
-            "slots": dict(self._slots),
-            "fit": frozen,
-        }
-
-    def restore(self, state: object) -> None:
-        saved = msgspec.convert(state, dict[str, object])
-        n, since, turn, random = msgspec.convert(saved.get("counters"), tuple[int, int, int, int])
-        slots = msgspec.convert(saved.get("slots"), dict[str, int])
-        if not 0 <= n <= WINDOW or any(not 0 <= slot < _SLOTS for slot in slots.values()):
-            raise ValueError(f"at most {WINDOW} samples of {_SLOTS} slots are expected, got {n}")
-        width = VECTOR + 1
-        samples = array_of(saved.get("samples") if n else np.zeros((0, width)), (n, width))
-        fit = None if saved.get("fit") is None else _restored_fit(saved.get("fit"))
-        self._filled, self._since, self._turn, self._random = n, since, turn, random
-        self._slots, self.fit = slots, fit
-        self._vectors[:n], self._y[:n] = samples[:, :-1], samples[:, -1]
-
 
 def _best(candidates: Sequence[KernelScales], vectors: Vector, y: Vector, weights: Vector) -> FrozenFit:
     rows, rest = vectors[:, PLAIN:-1], y - vectors[:, :WIDTH] @ weights
@@ -175,15 +148,3 @@ def _fitted(scales: KernelScales, rows: Vector, y: Vector) -> tuple[float, Kerne
     inverse = np.linalg.inv(kernel)
     alpha = inverse @ y
     return float(np.abs(alpha / inverse.diagonal()).mean()), scales, alpha
-
-
-def _restored_fit(state: object) -> FrozenFit:
-    indexes, weights, rows, alpha = msgspec.convert(
-        state, tuple[tuple[int, int, int], list[float], list[list[float]], list[float]]
-    )
-    steps = (_LENGTH_STEPS, _NOISE_STEPS, _IDENTITY_STEPS)
-    if any(not 0 <= i < len(step) for i, step in zip(indexes, steps, strict=True)) or len(alpha) > WINDOW:
-        raise ValueError(f"scales or the number of samples are out of range: {indexes}, {len(alpha)}")
-    scales, n = KernelScales(*indexes), len(alpha)
-    parts = (array_of(rows, (_ROW + 1, n)), array_of(alpha, (n,)), scales.padded())
-    return FrozenFit(scales, array_of(weights, (WIDTH,)), *(np.ascontiguousarray(p, np.float32) for p in parts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import exp, expm1, log
 from operator import mul
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -46,10 +46,10 @@ _BELOW, _ABOVE = 0.3, 0.5
 _COUNTS = tuple(map(str, range(33)))
 """Numbers of co-runners that are told apart: 0 to 31, and more."""
 _NO_GAUSSIAN_PROCESS: State = {"samples": [], "counters": [0, 0, 0, 1], "slots": {}, "fit": None}
-"""The state's field `kernel` here; see `isochrone_full`."""
+"""The state's field `kernel`: earlier versions kept a Gaussian process there."""
 
 
-class Part(Protocol):
+class _Part(Protocol):
     """A piece of the learner with a state of its own."""
 
     def state(self) -> object: ...
@@ -230,7 +230,7 @@ class Isochrone:
         if seen.signature is not None:
             self._co_locations.learn(str(seen.signature), truth)
 
-    def _parts(self) -> dict[str, Part]:
+    def _parts(self) -> dict[str, _Part]:
         """By their names in the state."""
         return {
             "bank": self._regressions,
@@ -253,20 +253,16 @@ class Isochrone:
         }
 
     def restore(self, state: State) -> None:
-        fresh = self._restored(state)
-        fresh.revision = self.revision
-        fresh._refresh()
-        self.__dict__.update(fresh.__dict__)
-
-    def _restored(self, state: State) -> Self:
-        """Another with this state; `_refresh` is due."""
+        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
         fresh = type(self)()
         for name, part in fresh._parts().items():
             part.restore(state.get(name))
         found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
         fresh._samples, fresh._lowest, fresh._highest, fresh._drift = found
         fresh._set_bounds()
-        return fresh
+        fresh.revision = self.revision
+        fresh._refresh()
+        self.__dict__.update(fresh.__dict__)
 
 
 def _priors() -> tuple[Vector, Vector]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import exp
 from struct import Struct
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from predictor.features import Exposure, Own, check
 from predictor.learners.fused_product import FusedLinearProduct
 from predictor.learners.gaussian_process import VECTOR, FrozenFit, GaussianProcess
-from predictor.learners.isochrone import REGRESSIONS, STEADY, Isochrone, Part, Pending
-from predictor.learners.learner import State
+from predictor.learners.isochrone import REGRESSIONS, STEADY, Isochrone, Pending
 from predictor.learners.log_linear import inputs
 from predictor.learners.regression import Vector
 
@@ -25,7 +24,7 @@ _array, _SINGLE, _pack = np.frombuffer, np.float32, Struct(f"={VECTOR}f").pack
 
 
 class IsochroneFull(Isochrone):
-    """Slowdown of a batch by the whole mixture of experts, of constant size."""
+    """Slowdown of a batch by the whole mixture of experts, of constant size. Its state lacks the Gaussian process."""
 
     name: ClassVar[str] = "isochrone-full"
 
@@ -70,11 +69,3 @@ class IsochroneFull(Isochrone):
         weights, fit = self._regressions.weights, self._process.fit
         self._product.set(np.vstack([weights, weights[STEADY] if fit is None else fit.weights]))
         super()._refresh()
-
-    def _parts(self) -> dict[str, Part]:
-        return {**super()._parts(), "kernel": self._process}
-
-    def _restored(self, state: State) -> Self:
-        fresh = super()._restored(state)
-        fresh._product.install(fresh._process.fit)
-        return fresh

@@ -28,9 +28,6 @@ class Learner(Protocol):
     def state(self) -> State:
         """All that it learned."""
 
-    def restore(self, state: State) -> None:
-        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
-
 
 class Forecaster(Learner, Protocol):
     """A learner that a scheduler can forecast with."""

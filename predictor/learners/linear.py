@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
-from predictor.learners.regression import Regression, Vector, array_of
+from predictor.learners.regression import Regression, Vector
 from predictor.slowdown_function import HUGE, SlowdownFunction
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
@@ -83,12 +82,6 @@ class Offline(_Linear):
     def state(self) -> State:
         return {"weights": self._weights.tolist(), "left": self._left, "regression": self._regression.state()}
 
-    def restore(self, state: State) -> None:
-        weights = array_of(state.get("weights"), self._weights.shape)
-        left = msgspec.convert(state.get("left"), int)
-        self._regression.restore(state.get("regression"))
-        self._weights, self._left = weights, left
-
 
 class Sgd(_Linear):
     """Plain stochastic gradient descent; the step shrinks where the features are so large that it would overshoot."""
@@ -108,9 +101,6 @@ class Sgd(_Linear):
 
     def state(self) -> State:
         return {"weights": self._weights.tolist()}
-
-    def restore(self, state: State) -> None:
-        self._weights = array_of(state.get("weights"), self._weights.shape)
 
 
 class Rls(_Linear):
@@ -136,7 +126,3 @@ class Rls(_Linear):
 
     def state(self) -> State:
         return {"regression": self._regression.state()}
-
-    def restore(self, state: State) -> None:
-        self._regression.restore(state.get("regression"))
-        self._weights = self._regression.weights

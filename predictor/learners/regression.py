@@ -45,10 +45,6 @@ class Regression:
     def state(self) -> list[list[float]]:
         return [self.weights.tolist(), *self._covariance.tolist()]
 
-    def restore(self, state: object) -> None:
-        rows = array_of(state, (len(self.weights) + 1, len(self.weights)))
-        self.weights, self._covariance = rows[0].copy(), rows[1:].copy()
-
 
 def array_of(state: object, shape: tuple[int, ...]) -> Vector:
     """Raises ValueError where it is no array of finite numbers of this shape."""
