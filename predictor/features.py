@@ -70,7 +70,7 @@ def contribution(batch_size: int, load: Load) -> Sums:
 
 
 def overdraft(own: Load, sums: Sums) -> Shares:
-    """How far a set of batches asks for more than the device has, per share of `Load.features`."""
+    """Demand of a set of batches beyond the device, per share of `Load.features`."""
     return (
         max(0.0, own.compute + sums[1] - 1.0),
         max(0.0, own.l2 + sums[2] - 1.0),
@@ -164,7 +164,7 @@ def _mean_overdraft(own: Load, co_runners: Sequence[CoRunner]) -> Shares:
         compute += more_compute
         l2 += more_l2
         dram += more_dram
-    return (a, b, c)  # after the last departure nobody asks for more than there is
+    return (a, b, c)  # after the last departure there is no overdraft
 
 
 def _sharing(same_core: Sequence[CoRunner]) -> float:

@@ -26,7 +26,7 @@ SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
 """Bounds of every prediction."""
 LOG_MIN, LOG_MAX = log(SLOWDOWN_MIN), log(SLOWDOWN_MAX)
 LOG_SCALE = 0.1
-"""Of logarithms, so that they are of the order of shares."""
+"""Factor of logarithms, so that they are of the order of shares."""
 HUGE = 64.0
 """Bound of sums of shares: no device runs so much at once."""
 HUGE_LOG = 1024.0

@@ -18,13 +18,13 @@ _FORGETTING = 0.99
 _NOISE = 0.1
 """A measured time differs from the expected one by this share of it."""
 _LATENCY_UNIT_NS = 10_000.0
-"""Of the first weight, a; the second, 1/B, is in ns per byte: so both are of the order of 1 before any sample."""
+"""Unit of the first weight, a; the second, 1/B, is in ns per byte: so both are of the order of 1 before any sample."""
 _LEAST_NS, _BYTES_PER_NS_MAX = 100.0, 1_000.0
 """Bounds of what a transfer is believed to take, and of its rate."""
 _KEPT = 256
 """Measured transfers per direction that wait for those they shared the link with, and that are kept for later ones."""
 _NEWEST_WEIGHT = 0.1
-"""Of the newest batch in the moving average of a model's bytes per row, which differ where shapes are dynamic."""
+"""Weight of the newest batch in the moving average of bytes per row, which differ where shapes are dynamic."""
 
 
 class TransferTimes(NamedTuple):
@@ -182,6 +182,6 @@ class BytesPerRow:
         self._out += _NEWEST_WEIGHT * (bytes_out / rows - self._out)
 
     def transfer_times(self, rows: int) -> TransferTimes:
-        """Of a batch of `rows`."""
+        """Solo times of a batch of `rows`."""
         h2d, d2h = self._transfers.h2d, self._transfers.d2h
         return TransferTimes(h2d.solo_ns(self._in * rows), d2h.solo_ns(self._out * rows))

@@ -110,7 +110,7 @@ def build(name: str, scale: str, *, shapes_only: bool = False) -> onnx.ModelProt
 
 
 def is_current(name: str, scale: str, repository: Path) -> bool:
-    """Whether the repository already holds this model, made by this recipe."""
+    """The repository already holds this model, made by this recipe."""
     try:
         return read_metadata(_model_path(name, repository)).get(RECIPE_KEY) == _recipe(name, scale)
     except (FileNotFoundError, NotADirectoryError, NotOnnxError):

@@ -21,7 +21,7 @@ VOCABULARY_MIN = 8_192
 
 
 class SessionInput(Protocol):
-    """What `onnxruntime.InferenceSession.get_inputs` gives."""
+    """An entry of `onnxruntime.InferenceSession.get_inputs`."""
 
     @property
     def name(self) -> str: ...

@@ -30,7 +30,7 @@ _EXPERTS = 7
 _DRIFT_BATCHES = 4.0
 """Batches in the moving average of the machine's drift: all of them are slow, or fast, for a while."""
 _DRIFT_WEIGHTS = (0.0, 0.4, 0.8)
-"""How much of it is believed, by experts."""
+"""Shares of the drift that enter a prediction, by experts."""
 _BLOCK, _EARLY = 16, 64
 """Samples that are learned together, and before how many each is learned by itself."""
 _SURE = 20
@@ -38,10 +38,10 @@ _SURE = 20
 _OFFSET_STEP = 0.02
 """A change of the drift offset, in log slowdown, that slowdown functions tell before the next block is learned."""
 _ERROR_MAX = 0.4
-"""How far off one batch is taken to be at most, in log slowdown: the first batches of a server take ten times as long
+"""Bound of one batch's error, in log slowdown: the first batches of a server take ten times as long
 while others start, and a model that is thought that slow is not launched, so that nothing corrects it."""
 _BELOW, _ABOVE = 0.3, 0.5
-"""How far beyond the slowdowns seen so far an expert may go, in log slowdown."""
+"""Margins of an expert beyond the slowdowns seen so far, in log slowdown."""
 
 _COUNTS = tuple(map(str, range(33)))
 """Numbers of co-runners that are told apart: 0 to 31, and more."""
@@ -94,7 +94,7 @@ class Isochrone:
         self._refresh()
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        """As a launch is decided: by the co-runners' summed contributions, whoever they are."""
+        """By the form that launches are decided by, which sees co-runners as sums."""
         check(own, seen)
         return self.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
 

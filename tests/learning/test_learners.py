@@ -1,4 +1,4 @@
-"""What every learner promises, and what only ours does."""
+"""The contract of every learner, and of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch suffers: exact time means, and the paper's two approximations of them."""
+"""A batch's exposure: exact time means, and the paper's two approximations of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_exposure_is_the_time_mean_of_contributions() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 32), st.floats(0, 1), st.floats(0, 1)), max_size=8))
 def test_exposure_is_additive_over_co_runners(drawn: list[tuple[int, float, float]]) -> None:
-    """What serving's running integrals rest on."""
+    """The property that serving's running integrals need."""
     co_runners = [CoRunner("b", size, BIG, min(a, b), max(a, b)) for size, a, b in drawn]
     each = [exposure(OWN, [n]).sums for n in co_runners]
     assert exposure(OWN, co_runners).sums == pytest.approx([sum(parts) for parts in zip(ZERO_SUMS, *each, strict=True)])

@@ -84,7 +84,7 @@ def test_ends_are_those_of_small_steps(drawn: list[tuple[float, float]]) -> None
 
 
 def in_small_steps(drawn: list[tuple[float, float]], step: float) -> list[float]:
-    """When each is over, by Euler's method."""
+    """Each transfer's end, by Euler's method."""
     left, over, now = [alone for _, alone in drawn], [0.0] * len(drawn), 0.0
     while any(work > 0.0 for work in left):
         active = [i for i, (begin, _) in enumerate(drawn) if begin <= now and left[i] > 0.0]

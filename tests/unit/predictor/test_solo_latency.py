@@ -1,4 +1,4 @@
-"""What is believed of batches alone on the device, from the profile's word to what they took."""
+"""Estimates of solo latency, from the profile to what batches took."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_gemm_and_an_elementwise_operator(mlp: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_convolution(tmp_path: Path, size: int) -> None:
+def test_a_convolution_counts_its_multiply_adds(tmp_path: Path, size: int) -> None:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1])
     weights = {"w": ones(4, 3, 3, 3), "b": ones(4)}
     path = write_model(tmp_path / "m.onnx", [node], {"x": [None, 3, 8, 8]}, {"y": None}, weights)
@@ -50,7 +50,7 @@ def test_grouped_convolution_has_fewer_multiplications(tmp_path: Path) -> None:
     assert graph_work(path, 1).operations == 2 * 4 * 36 * 9
 
 
-def test_batched_matmul(tmp_path: Path) -> None:
+def test_a_batched_matmul_counts_its_multiply_adds(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["a", "b"], ["c"])
     inputs: dict[str, Shape] = {"a": ["n", 4, 8, 16], "b": ["n", 4, 16, 8]}
     path = write_model(tmp_path / "m.onnx", [node], inputs, {"c": None})
@@ -180,11 +180,11 @@ def test_large_values_are_dropped_and_small_ones_kept(tmp_path: Path) -> None:
     assert graph_work(path, 1) == GraphWork(2 * 64 * 64 + 64, 4 * (4096 + 64 + 4 * 64), 4 * (4096 + 64))
 
 
-def test_child_answers_as_this_process_does(mlp: Path) -> None:
+def test_a_child_answers_as_this_process_does(mlp: Path) -> None:
     assert work_in_child(mlp, [1, 2, 8]) == {size: graph_work(mlp, size) for size in (1, 2, 8)}
 
 
-def test_child_names_what_failed(tmp_path: Path) -> None:
+def test_a_child_names_what_failed(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"not a graph")
     with pytest.raises(ChildError, match=r"^profiler\.graph failed with status 1: \w"):
         work_in_child(tmp_path / "m.onnx", [1])
@@ -196,17 +196,17 @@ def test_an_empty_file_is_no_graph(tmp_path: Path) -> None:
         graph_work(tmp_path / "m.onnx", 1)
 
 
-def test_child_that_cannot_start() -> None:
+def test_a_child_that_cannot_start_is_an_error() -> None:
     with pytest.raises(ChildError, match="could not be started with /nowhere/python: No such file"):
         run_module("profiler.graph", [], timeout_s=1, python="/nowhere/python")
 
 
-def test_child_that_does_not_end() -> None:
+def test_a_child_that_does_not_end_is_an_error() -> None:
     with pytest.raises(ChildError, match="did not finish within"):
         run_module("profiler.graph", [], timeout_s=0.001)
 
 
-def test_child_answer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_childs_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_module, "run_module", lambda *_, **__: b"hello")
     with pytest.raises(ChildError, match="cannot be read"):
         work_in_child(Path("m.onnx"), [1])

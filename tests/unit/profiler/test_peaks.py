@@ -102,7 +102,7 @@ def test_two_processes_measure_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("measured-*"))) == 1
 
 
-def test_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
+def test_a_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
     waits: list[float] = []
     with exclusive(tmp_path / "lock", 1.0) as first, exclusive(tmp_path / "lock", 1.0, waits.append) as second:
         assert (first, second) == (True, False)
