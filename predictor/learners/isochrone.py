@@ -17,6 +17,7 @@ from predictor.features import Exposure, Own, check
 from predictor.learners.hedge import Hedge
 from predictor.learners.keyed_means import KeyedMeans
 from predictor.learners.learner import State, clipped
+from predictor.learners.linear import PRIOR
 from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, slowdown_function
 from predictor.learners.regression import Vector
 from predictor.learners.stacked_rls import StackedRls
@@ -269,7 +270,7 @@ def _priors() -> tuple[Vector, Vector]:
     """(REGRESSIONS, WIDTH) means and variances of the regressions' weights."""
     mean, variance = prior()
     paper = np.zeros(WIDTH)
-    paper[list(PAPER)] = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
+    paper[list(PAPER)] = PRIOR
     return np.stack([mean, mean, rate_prior(), paper]), np.stack([variance, variance, variance, np.ones(WIDTH)])
 
 

@@ -294,6 +294,17 @@ def test_the_slowdown_function_is_close_to_the_truth(some: list[Batch]) -> None:
     assert np.mean(errors) < 0.1
 
 
+def test_ours_predicts_by_the_form_that_launches_are_decided_by(some: list[Batch]) -> None:
+    learner = trained("isochrone", some)
+    assert isinstance(learner, Isochrone)
+    load = Load(MS, 0.5, 0.4, 0.3)
+    own, beside = Own("m0", 1, load), CoRunner("m1", 2, load, same_core=True)
+    sums, decided = contribution(2, load), learner.slowdown_function(own)
+    assert learner.predict_one(own, exposure(own, [beside])) == pytest.approx(decided.slowdown(sums, 1))
+    assert learner.predict_one(own, exposure(own, [beside._replace(same_core=False)])) == decided.slowdown(sums)
+    assert decided.slowdown(sums, 1) > 1.1 * decided.slowdown(sums)
+
+
 def test_a_slowdown_function_holds_for_a_revision(some: list[Batch]) -> None:
     learner = trained("isochrone", some)
     assert isinstance(learner, Isochrone)
