@@ -21,7 +21,6 @@ from benchmarks.yardstick import yardstick
 from predictor.evaluate import LEARNERS
 from predictor.features import contribution, exposure
 from predictor.learners.isochrone import Isochrone
-from predictor.learners.isochrone_full import IsochroneFull
 from predictor.samples import co_runners_of, own_of
 
 
@@ -53,13 +52,11 @@ def main(
         learner = make()
         for own, seen in batches:
             learner.learn_one(own, seen, float(rng.uniform(1, 4)))
-            if isinstance(learner, IsochroneFull) and (job := learner.refit()) is not None:
-                learner.install(job())
         predict = _timed(repeats, [lambda b=b, at=learner.predict_one: at(*b) for b in batches])  # type: ignore[misc]
         learn = _timed(repeats, [lambda b=b, at=learner.learn_one: at(*b, 2.0) for b in batches])  # type: ignore[misc]
         size = len(pickle.dumps(learner))
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
-        if type(learner) is Isochrone:
+        if isinstance(learner, Isochrone):
             sums = [contribution(own.batch_size, own.load) for own, _ in batches]
             forms = [learner.slowdown_function(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]

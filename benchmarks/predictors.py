@@ -49,7 +49,6 @@ def main(
 def _row(evaluation: Evaluation) -> list[str]:
     errors = {name: score.mape_after_500 or score.mape for name, score in evaluation.learners.items()}
     ours, rls = errors.pop("isochrone"), errors["rls"]
-    del errors["isochrone-full"]  # nothing is decided by it
     best = min(errors, key=lambda name: errors[name])
     score = evaluation.learners["isochrone"]
     return [

@@ -18,13 +18,12 @@ from predictor.bound import UpperBound
 from predictor.features import Exposure, Own
 from predictor.learners.baselines import CountMean, Mean, NoInterference
 from predictor.learners.isochrone import Isochrone
-from predictor.learners.isochrone_full import IsochroneFull
 from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.samples import Sample, Samples, training_sample_of
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
-    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone, IsochroneFull)
+    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone)
 }
 """Makes a fresh learner by its name. `isochrone` is the one that launches are decided by."""
 SETTLED = 500
@@ -154,10 +153,7 @@ def _train(learner: Learner, train: Sequence[_Case]) -> None:
 def _learn(learner: Learner, case: _Case) -> int:
     began_ns = perf_counter_ns()
     learner.learn_one(case.own, case.seen, case.slowdown)
-    spent_ns = perf_counter_ns() - began_ns
-    if isinstance(learner, IsochroneFull) and (job := learner.refit()) is not None:
-        learner.install(job())  # in serving: on another thread
-    return spent_ns
+    return perf_counter_ns() - began_ns
 
 
 def _score(trace: Trace, truth: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:

@@ -1,7 +1,7 @@
 """This project's learner as it serves: linear experts on richer features, mixed by which was right of late.
 
 Everything is in log slowdown. Launches are decided by `slowdown_function`, whose log-linear form a forecast can
-evaluate at each step; the other experts only set its weights. `isochrone_full` predicts with all of them.
+evaluate at each step; the other experts only set its weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from predictor.learners.regression import Vector
 from predictor.learners.stacked_rls import StackedRls
 from predictor.slowdown_function import LOG_MAX, LOG_MIN, SlowdownFunction
 
-REGRESSIONS = 4
-STEADY, _RECENT, _RATE, _PAPER = range(REGRESSIONS)
+_REGRESSIONS = 4
+_STEADY, _RECENT, _RATE, _PAPER = range(_REGRESSIONS)
 """Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
 _FORGETTING = 0.985
 _EXPERTS = 7
@@ -57,12 +57,12 @@ class _Part(Protocol):
     def restore(self, state: object) -> None: ...
 
 
-class Pending(NamedTuple):
-    """A sample that waits to be learned. drift: before it."""
+class _Pending(NamedTuple):
+    """A sample that waits to be learned. x: (WIDTH,) `inputs`; drift: before it."""
 
     own: Own
     seen: Exposure
-    vector: list[float]
+    x: list[float]
     slowdown: float
     drift: float
 
@@ -74,7 +74,7 @@ class Isochrone:
 
     def __init__(self) -> None:
         self._regressions = StackedRls(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
-        self._masks = np.ones((REGRESSIONS, WIDTH))
+        self._masks = np.ones((_REGRESSIONS, WIDTH))
         self._masks[_PAPER] = 0.0
         self._masks[_PAPER, list(PAPER)] = 1.0
         self._counts = KeyedMeans(64, 1e9)
@@ -88,7 +88,7 @@ class Isochrone:
         self._set_bounds()
         self._drift = 0.0
         """Moving average of how far batches were off of late, in log slowdown."""
-        self._pending: list[Pending] = []
+        self._pending: list[_Pending] = []
         self._functions: dict[Own, SlowdownFunction] = {}
         """As of the last block, without any drift."""
         self.revision = 0
@@ -109,11 +109,11 @@ class Isochrone:
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """Batches are learned in blocks: most calls only keep one for later."""
         check(own, seen, slowdown)
-        vector = self._vector(own, seen)
-        expected = self._within(sum(map(mul, self._fast, vector)) + self._own_residual(own))
+        x = inputs(own, seen)
+        expected = self._within(sum(map(mul, self._fast, x)) + self._own_residual(own))
         error = log(clipped(slowdown)) - expected
         error = max(self._offset - _ERROR_MAX, min(self._offset + _ERROR_MAX, error))
-        self._pending.append(Pending(own, seen, vector, exp(expected + error), self._drift))
+        self._pending.append(_Pending(own, seen, x, exp(expected + error), self._drift))
         self._drift += (error - self._drift) / _DRIFT_BATCHES
         if abs(self._drift_weight * self._drift - self._offset) > _OFFSET_STEP:
             self._set_offset()
@@ -129,18 +129,18 @@ class Isochrone:
         pending, self._pending = self._pending, []
         if not pending:
             return
-        vectors = np.array([sample.vector for sample in pending])
+        x = np.array([sample.x for sample in pending])
         slowdowns = np.array([sample.slowdown for sample in pending])
         truths = np.log(slowdowns)
-        self._learn_mixture(pending, vectors, truths)
-        masked = self._masks[:, None, :] * vectors[:, :WIDTH]
+        self._learn_mixture(pending, x, truths)
+        masked = self._masks[:, None, :] * x
         masked[_RATE] *= slowdowns[:, None]  # weighs by relative error: slowdown × (w·x) ≈ 1
         self._regressions.learn(masked, np.stack([truths, truths, np.ones(len(pending)), slowdowns]))
         self._refresh()
 
-    def _learn_mixture(self, pending: list[Pending], vectors: Vector, truths: Vector) -> None:
+    def _learn_mixture(self, pending: list[_Pending], x: Vector, truths: Vector) -> None:
         """Each hedge judges what it would have predicted before any of these was known."""
-        linear = self._linear_experts(vectors)
+        linear = (x @ self._regressions.weights.T).tolist()
         experts = [self._experts(s.seen, y) for s, y in zip(pending, linear, strict=True)]
         mixed = [self._expert_hedge.mix(each) for each in experts]
         refined = [self._refined(s.own, s.seen, y) for s, y in zip(pending, mixed, strict=True)]
@@ -157,22 +157,12 @@ class Isochrone:
             self._learn_residual(sample.own, sample.seen, y, truth)
             self._widen_range(truth)
 
-    def _vector(self, own: Own, seen: Exposure) -> list[float]:
-        """(WIDTH,) or more, `inputs` first."""
-        return inputs(own, seen)
-
-    def _linear_experts(self, vectors: Vector) -> list[list[float]]:
-        """(b, REGRESSIONS + 1) of (b, WIDTH); last the Gaussian process's, which without one is the steady one's."""
-        y = vectors @ self._regressions.weights.T
-        found: list[list[float]] = np.column_stack([y, y[:, STEADY]]).tolist()
-        return found
-
     def _refresh(self) -> None:
         """The form follows the weights; what followed from the old ones is void."""
         a, b = self._expert_hedge.weights[2:4]
         share = a / (a + b) if a + b > 0.0 else 0.5
         weights = self._regressions.weights
-        self._fast: list[float] = (share * weights[STEADY] + (1.0 - share) * weights[_RECENT]).tolist()
+        self._fast: list[float] = (share * weights[_STEADY] + (1.0 - share) * weights[_RECENT]).tolist()
         self._drift_weight = sum(map(mul, self._drift_hedge.weights, _DRIFT_WEIGHTS))
         self._functions.clear()
         self._set_offset()
@@ -183,13 +173,14 @@ class Isochrone:
         self.revision += 1
 
     def _experts(self, seen: Exposure, linear: list[float]) -> list[float]:
-        steady, recent, rate, paper, process = linear
+        steady, recent, rate, paper = linear
         low, high = self._low, self._high
         rate = -log(rate) if rate > 0.0 else high
         paper = log(paper) if paper > 0.0 else low
         counted, mean = self._counts.get(_count(seen))
-        within = [high if y > high else y if y > low else low for y in (steady, recent, rate, paper, process)]
-        return [self._counts.get("all")[1], mean if counted else within[0], *within]
+        within = [high if y > high else y if y > low else low for y in (steady, recent, rate, paper)]
+        # The steady one twice: the state has the weights of seven experts.
+        return [self._counts.get("all")[1], mean if counted else within[0], *within, within[0]]
 
     def _within(self, y: float) -> float:
         """Not far beyond what was ever seen."""
@@ -255,7 +246,7 @@ class Isochrone:
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
-        fresh = type(self)()
+        fresh = Isochrone()
         for name, part in fresh._parts().items():
             part.restore(state.get(name))
         found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
@@ -267,7 +258,7 @@ class Isochrone:
 
 
 def _priors() -> tuple[Vector, Vector]:
-    """(REGRESSIONS, WIDTH) means and variances of the regressions' weights."""
+    """(_REGRESSIONS, WIDTH) means and variances of the regressions' weights."""
     mean, variance = prior()
     paper = np.zeros(WIDTH)
     paper[list(PAPER)] = PRIOR
