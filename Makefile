@@ -18,6 +18,7 @@ help:
 	@echo "make test                  all tests, on a real tritonserver too"
 	@echo "make test-unit             the tests that need nothing but Python (seconds)"
 	@echo "make lint                  ruff and mypy --strict"
+	@echo "make docs                  the documentation as a site, every link checked, into build/site"
 	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models                generate model_repository/*/1/model.onnx"
 	@echo "make study                 the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
@@ -58,6 +59,14 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: $(MODELS)
 	$(BIN)/isochrone serve --model-repository model_repository

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from predictor.samples import SCHEMA, CoRunner, Sample
+from predictor.samples import SCHEMA, RecordedCoRunner, Sample
 from predictor.workload import FEATURES
 
 _SIZES = (1, 2, 4, 8, 16, 32)
@@ -214,7 +214,7 @@ def _sample(kind: Kind, start_ns: int, span_ns: float, overlaps: list[tuple[Kind
         solo_ns=kind.solo_ns,
         device="simulated",
         features=named(kind),
-        co_runners=tuple(CoRunner(k.model, k.batch_size, k.solo_ns, a, b, named(k)) for k, a, b in overlaps),
+        co_runners=tuple(RecordedCoRunner(k.model, k.batch_size, k.solo_ns, a, b, named(k)) for k, a, b in overlaps),
     )
 
 
@@ -247,5 +247,5 @@ def _a100(model: str, row: dict[str, str], alone: dict[str, str], best: float, r
     exec_ns = size / float(row["Throughput"]) * 1e9 * float(np.exp(0.02 * rng.normal()))
     share = {"compute": min(1.0, float(alone["Throughput"]) / best)}
     name = f"{model}/mig{row['Mig instance']}"
-    beside = CoRunner(name, size, round(solo_ns), 0.0, 1.0, share)
+    beside = RecordedCoRunner(name, size, round(solo_ns), 0.0, 1.0, share)
     return Sample(SCHEMA, name, size, 0, round(exec_ns), round(solo_ns), "1", "a100", share, (beside,) * (count - 1))

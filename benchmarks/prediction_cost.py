@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Annotated
@@ -17,10 +18,10 @@ from rich.table import Table
 
 from benchmarks.contention import Workload, generate
 from benchmarks.yardstick import yardstick
+from predictor.evaluate import LEARNERS
 from predictor.features import contribution, exposure
-from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
-from predictor.samples import neighbours_of, own_of
+from predictor.samples import co_runners_of, own_of
 
 
 def _timed(repeats: int, calls: list[Callable[[], object]]) -> tuple[float, float, float]:
@@ -44,24 +45,22 @@ def main(
     for sample in generate(Workload("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
         beside = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
         own = own_of(sample)
-        batches.append((own, exposure(own, neighbours_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
+        batches.append((own, exposure(own, co_runners_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
     rng = np.random.default_rng(seed)
-    table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "state bytes")
+    table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "pickled bytes")
     for name, make in LEARNERS.items():
         learner = make()
         for own, seen in batches:
             learner.learn_one(own, seen, float(rng.uniform(1, 4)))
-            if isinstance(learner, Isochrone) and (job := learner.refit()) is not None:
-                learner.install(job())
         predict = _timed(repeats, [lambda b=b, at=learner.predict_one: at(*b) for b in batches])  # type: ignore[misc]
         learn = _timed(repeats, [lambda b=b, at=learner.learn_one: at(*b, 2.0) for b in batches])  # type: ignore[misc]
-        size = len(msgspec.msgpack.encode(learner.state()))
+        size = len(pickle.dumps(learner))
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
         if isinstance(learner, Isochrone):
             sums = [contribution(own.batch_size, own.load) for own, _ in batches]
-            forms = [learner.response(own) for own, _ in batches[:200]]
+            forms = [learner.slowdown_function(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]
-            table.add_row(" fast form", *(f"{us:.1f}" for us in fast), "", "", "", "")
+            table.add_row(" its function", *(f"{us:.1f}" for us in fast), "", "", "", "")
     console = Console()
     console.print(table)
     console.print(f"16 neighbours; {before} before, {yardstick()} after", highlight=False)

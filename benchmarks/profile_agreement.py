@@ -13,7 +13,7 @@ from rich.table import Table
 from backend.commands.progress_bar import console
 from benchmarks.profiles import profile_models
 from benchmarks.repository import link_models, write_configs
-from profiler.profile_file import NAME, Entry, read_profile
+from profiler.profile_file import NAME, ProfileEntry, read_profile
 
 AGREE = 0.10
 SHARE = 0.90
@@ -48,7 +48,7 @@ def main(
     raise typer.Exit(0 if agreeing >= SHARE * len(first) else 1)
 
 
-def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str, int], Entry]:
+def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str, int], ProfileEntry]:
     """Entries by model and batch size. Raises BenchmarkError."""
     with tempfile.TemporaryDirectory(prefix="isochrone-profile-") as folder:
         target = Path(folder)

@@ -54,9 +54,6 @@ class Unaware:
     def state(self) -> State:
         return {}
 
-    def restore(self, state: State) -> None:
-        pass
-
 
 class MovingAverage(Unaware):
     """Of each model and batch size by itself, whoever ran beside it."""

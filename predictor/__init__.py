@@ -1,1 +1,1 @@
-"""Interference prediction: what a batch's execution grows to beside others. Imports nothing of ours."""
+"""Interference prediction: the slowdown of a batch by its co-runners. Imports nothing of ours."""

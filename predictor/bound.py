@@ -47,7 +47,7 @@ class UpperBound:
             self.multiplier = self._sorted[rank]
 
     def state(self) -> dict[str, object]:
-        """Everything that it learned, in numbers and lists."""
+        """All that it learned, in numbers and lists."""
         return {"level": self._level, "multiplier": self.multiplier, "recent": list(self._recent)}
 
     def restore(self, state: object) -> None:

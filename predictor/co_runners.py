@@ -1,7 +1,7 @@
-"""Who ran beside whom and when: of each batch, every neighbour with the instants it came and went.
+"""The co-runners of each batch, one by one, with the instants that they came and went.
 
-What `predictor.colocation` sums up, one by one: for samples, and for learners that know their neighbours by name. A
-launch and a finish cost next to nothing; the neighbours are worked out when they are asked for.
+For samples, and for learners that know co-runners by name; `predictor.colocation` sums them up. A launch and a finish
+cost next to nothing; co-runners are worked out when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from itertools import takewhile
 
 import msgspec
 
-from predictor.features import Neighbour, Own
+from predictor.features import CoRunner, Own
 
-NEIGHBOURS_MAX = 256
-"""Of one batch; one so long that more come and go beside it knows the latest."""
+CO_RUNNERS_MAX = 256
+"""Per batch; one so long that more come and go meanwhile knows the latest."""
 
 
 @dataclass(slots=True, eq=False)
-class _Guest:
+class _Batch:
     """until_ns None: it runs. core: None where nobody shares it."""
 
     own: Own
@@ -28,74 +28,74 @@ class _Guest:
     until_ns: int | None = None
 
 
-class Stay(msgspec.Struct, frozen=True):
+class Execution(msgspec.Struct, frozen=True):
     """A batch's time on the device, over."""
 
     since_ns: int
     until_ns: int
-    others: tuple[_Guest, ...]
+    others: tuple[_Batch, ...]
     core: int | None = None
 
     @property
-    def alone(self) -> bool:
-        """Whether nobody else was there for any of that time."""
+    def solo(self) -> bool:
+        """No co-runner for any of that time."""
         return not any(map(self._overlap_ns, self.others))
 
     @property
-    def crowd(self) -> float:
-        """How many shared its core, as the time mean has it; 0 where each has its own."""
+    def core_co_runners(self) -> float:
+        """Time mean of the number of co-runners on its core; 0 where each has its own."""
         if self.core is None or not self.others:
             return 0.0
         whole_ns = max(1, self.until_ns - self.since_ns)
-        return sum(self._overlap_ns(guest) for guest in self.others if guest.core == self.core) / whole_ns
+        return sum(self._overlap_ns(other) for other in self.others if other.core == self.core) / whole_ns
 
-    def between(self, since_ns: int, until_ns: int) -> Stay:
-        """A part of it, with those who were there then; all of it where that is no time."""
+    def between(self, since_ns: int, until_ns: int) -> Execution:
+        """A part of it, with the co-runners of that time; all of it where that is no time."""
         if since_ns >= until_ns:
             return self
         there = (o for o in self.others if o.since_ns < until_ns and (o.until_ns is None or o.until_ns > since_ns))
-        return Stay(since_ns, until_ns, tuple(there), self.core)
+        return Execution(since_ns, until_ns, tuple(there), self.core)
 
-    def neighbours(self) -> list[Neighbour]:
-        """Each with its overlap as fractions of this batch's time, those that left first in front."""
+    def co_runners(self) -> list[CoRunner]:
+        """Each with its overlap as fractions of this batch's time, in the order that they ended."""
         since_ns, whole_ns, core = self.since_ns, max(1, self.until_ns - self.since_ns), self.core
         found = []
-        for guest in self.others:
-            own, until_ns = guest.own, guest.until_ns
-            begin = max(0, guest.since_ns - since_ns) / whole_ns
+        for other in self.others:
+            own, until_ns = other.own, other.until_ns
+            begin = max(0, other.since_ns - since_ns) / whole_ns
             end = 1.0 if until_ns is None or until_ns >= self.until_ns else (until_ns - since_ns) / whole_ns
-            same_core = core is not None and guest.core == core
-            found.append(Neighbour(own.model, own.batch_size, own.load, begin, end, same_core))
+            same_core = core is not None and other.core == core
+            found.append(CoRunner(own.model, own.batch_size, own.load, begin, end, same_core))
         return found
 
-    def _overlap_ns(self, guest: _Guest) -> int:
-        until_ns = self.until_ns if guest.until_ns is None else min(self.until_ns, guest.until_ns)
-        return max(0, until_ns - max(self.since_ns, guest.since_ns))
+    def _overlap_ns(self, other: _Batch) -> int:
+        until_ns = self.until_ns if other.until_ns is None else min(self.until_ns, other.until_ns)
+        return max(0, until_ns - max(self.since_ns, other.since_ns))
 
 
-class Company:
+class CoRunners:
     """The batches that run now, by any hashable key; times are nanoseconds of one clock."""
 
     def __init__(self) -> None:
-        self._here: dict[object, _Guest] = {}
-        self._gone: deque[_Guest] = deque(maxlen=NEIGHBOURS_MAX)
+        self._running: dict[object, _Batch] = {}
+        self._ended: deque[_Batch] = deque(maxlen=CO_RUNNERS_MAX)
         """Those that ended last, in that order."""
 
     def __len__(self) -> int:
-        return len(self._here)
+        return len(self._running)
 
     def launch(self, key: object, own: Own, now_ns: int, core: int | None = None) -> None:
-        """A batch starts beside whatever runs. core: where others may run as well."""
-        if not self._here:
-            self._gone.clear()  # they were nobody's neighbours
-        self._here[key] = _Guest(own, core, now_ns)
+        """A batch starts. core: where others may run as well."""
+        if not self._running:
+            self._ended.clear()  # they are no co-runners of any batch to come
+        self._running[key] = _Batch(own, core, now_ns)
 
-    def finish(self, key: object, now_ns: int) -> Stay:
+    def finish(self, key: object, now_ns: int) -> Execution:
         """The batch ends."""
-        guest = self._here.pop(key)
-        guest.until_ns = now_ns
-        since_ns = guest.since_ns
-        met = list(takewhile(lambda other: (other.until_ns or 0) > since_ns, reversed(self._gone)))
-        room = NEIGHBOURS_MAX - len(met)
-        self._gone.append(guest)
-        return Stay(since_ns, now_ns, (*reversed(met), *list(self._here.values())[: max(0, room)]), guest.core)
+        batch = self._running.pop(key)
+        batch.until_ns = now_ns
+        since_ns = batch.since_ns
+        met = list(takewhile(lambda other: (other.until_ns or 0) > since_ns, reversed(self._ended)))
+        room = CO_RUNNERS_MAX - len(met)
+        self._ended.append(batch)
+        return Execution(since_ns, now_ns, (*reversed(met), *list(self._running.values())[: max(0, room)]), batch.core)

@@ -1,4 +1,4 @@
-"""What every running batch suffers from its neighbours, exactly, for any number of co-runners.
+"""The exact time mean of every running batch's co-runners, for any number of them.
 
 One running integral G(t) = ∫ Σ_j f_j dt over all running batches, in whole numbers, so that nothing drifts:
 a batch's share is G(end) − G(start) − f_self·(end − start). f is `predictor.features.contribution`. Each launch and
@@ -11,13 +11,13 @@ from functools import lru_cache
 from operator import add, sub
 from typing import NamedTuple
 
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 
 SCALE = 1_000_000
 """Contributions are kept in millionths: sums and integrals of integers are exact and order-free."""
 
 Parts = tuple[int, ...]
-_NOTHING: Parts = (0,) * len(NOBODY)
+_NOTHING: Parts = (0,) * len(ZERO_SUMS)
 
 
 @lru_cache(4096)
@@ -57,7 +57,7 @@ class Colocation:
             self._now_ns = now_ns
 
     def launch(self, key: object, own: Own, now_ns: int) -> None:
-        """A batch starts beside whatever runs."""
+        """A batch starts."""
         if key in self._entries:
             raise ValueError(f"batch {key!r} already runs")
         self.advance(now_ns)
@@ -75,13 +75,13 @@ class Colocation:
         return _sums(self._sum, SCALE)
 
     def own(self, key: object) -> Sums:
-        """What this batch adds to them."""
+        """This batch's part of them."""
         return _sums(self._entries[key].own, SCALE)
 
     def suffered(self, key: object) -> Sums:
-        """Mean of its neighbours' summed contributions over the batch's time so far.
+        """Mean of its co-runners' summed contributions over the batch's time so far.
 
-        A batch that started this very nanosecond reports the neighbours of the moment.
+        A batch that started this very nanosecond reports the co-runners of the moment.
         """
         entry = self._entries[key]
         dt, own = self._now_ns - entry.started_ns, entry.own

@@ -6,7 +6,7 @@ A prediction is made with the model as of the batch's start; its measurement is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -16,13 +16,18 @@ from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own
-from predictor.learners import LEARNERS, Learner
+from predictor.learners.baselines import CountMean, Mean, NoInterference
 from predictor.learners.isochrone import Isochrone
+from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd, fit
-from predictor.samples import Sample, Samples, lesson_of
+from predictor.samples import Sample, Samples, training_sample_of
 
+LEARNERS: dict[str, Callable[[], Learner]] = {
+    learner.name: learner for learner in (NoInterference, Mean, CountMean, Offline, Sgd, Rls, Isochrone)
+}
+"""Makes a fresh learner by its name. `isochrone` is the one that launches are decided by."""
 SETTLED = 500
-"""`mape_after_500`: the error once so many batches were tested."""
+"""`mape_after_500`: the error of the batches after so many."""
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -39,7 +44,7 @@ class Score(msgspec.Struct, frozen=True):
     predict_us_p50: float
     learn_us_p50: float | None
     learn_us_mean: float | None
-    """Beside the median, for a learner that takes several batches at once."""
+    """For a learner that takes several batches at once, whose median says little."""
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -69,7 +74,7 @@ class Trace(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """What each learner predicted of each batch, in the order of their start. slowdowns: (tested,) as measured."""
+    """Predictions of each learner for each batch, in the order of their start. slowdowns: (tested,) as measured."""
 
     slowdowns: NDArray[np.float64]
     traces: dict[str, Trace]
@@ -97,7 +102,7 @@ def evaluate(
 def replay(
     tested: Sequence[Sample], features: tuple[str, ...], training: Sequence[Sample], learners: Sequence[str]
 ) -> Replay:
-    """What `evaluate` scores, batch by batch. Raises ValueError where there is nothing to test."""
+    """`evaluate` batch by batch. Raises ValueError where there is nothing to test."""
     if not tested:
         raise ValueError("no samples are left to test")
     train, test = _cases(training, features), _cases(tested, features)
@@ -113,7 +118,7 @@ def split(samples: Samples, train_fraction: float) -> tuple[Sequence[Sample], Se
 
 def _cases(samples: Sequence[Sample], features: tuple[str, ...]) -> list[_Case]:
     ordered = sorted(samples, key=lambda s: s.start_ns)
-    return [_Case(s.start_ns, s.end_ns, *lesson_of(s, features)) for s in ordered]
+    return [_Case(s.start_ns, s.end_ns, *training_sample_of(s, features)) for s in ordered]
 
 
 def _run(learner: Learner, train: Sequence[_Case], test: Sequence[_Case]) -> Trace:
@@ -148,10 +153,7 @@ def _train(learner: Learner, train: Sequence[_Case]) -> None:
 def _learn(learner: Learner, case: _Case) -> int:
     began_ns = perf_counter_ns()
     learner.learn_one(case.own, case.seen, case.slowdown)
-    spent_ns = perf_counter_ns() - began_ns
-    if isinstance(learner, Isochrone) and (job := learner.refit()) is not None:
-        learner.install(job())  # in serving: on another thread
-    return spent_ns
+    return perf_counter_ns() - began_ns
 
 
 def _score(trace: Trace, truth: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:

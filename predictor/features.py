@@ -1,6 +1,6 @@
-"""What a batch is to a learner and what it suffered: the one place for serving, profiling and evaluation.
+"""Features of a batch and of its co-runners: the one place for serving, profiling and evaluation.
 
-Pure functions of loads and overlaps. What a learner makes of the numbers must not enter here.
+Pure functions of loads and overlaps. Nothing of any learner must enter here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from predictor.workload import Load
 
 CONTRIBUTION = ("count", "compute", "l2", "dram", "log2_solo_ms", "log2_batch")
-"""What one running batch adds to every other's exposure, in the order of `contribution`. Additive over batches."""
+"""Parts of a running batch's `contribution` to every other's exposure, in order. Additive over batches."""
 WIDTH = len(CONTRIBUTION)
 
 Sums = tuple[float, float, float, float, float, float]
 Shares = tuple[float, float, float]
 
-NOBODY: Sums = (0.0,) * 6
+ZERO_SUMS: Sums = (0.0,) * 6
 _NO_OVERDRAFT: Shares = (0.0, 0.0, 0.0)
 _OVERLAP_STEPS = 8
 """Overlaps that round to the same eighth count as the same co-location in `Exposure.signature`."""
@@ -34,9 +34,9 @@ class Own(NamedTuple):
     load: Load
 
 
-class Neighbour(NamedTuple):
-    """A batch that ran beside another. begin, end: 0..1 of the *other* batch's execution. same_core: both took turns on
-    one core; where each lane has its own, or lanes are not cores, none does.
+class CoRunner(NamedTuple):
+    """A co-runner of some batch. begin, end: 0..1 of *that* batch's execution. same_core: both shared one core; where
+    each lane has its own, or lanes are not cores, none does.
     """
 
     model: str
@@ -48,29 +48,29 @@ class Neighbour(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """What a batch suffers from its neighbours, averaged over its own execution."""
+    """A batch's co-runners, averaged over its own execution."""
 
     sums: Sums
-    """Time mean of the neighbours' summed `contribution`."""
+    """Time mean of the co-runners' summed `contribution`."""
     overdraft: Shares
-    """Time mean of how far its own and its neighbours' shares together exceed the device: max(0, own + Σ − 1)."""
-    beside: tuple[tuple[str, float], ...] = ()
-    """(model, overlap 0..1 summed over its batches) of the neighbours, where known."""
+    """Time mean of how far its own and its co-runners' shares together exceed the device: max(0, own + Σ − 1)."""
+    overlaps: tuple[tuple[str, float], ...] = ()
+    """(model, overlap 0..1 summed over its batches) of the co-runners, where known."""
     signature: int | None = None
-    """Equal for equal co-locations: own model and size, neighbours' models, sizes, cores and rounded overlaps; where
+    """Equal for equal co-locations: own model and size, co-runners' models, sizes, cores and rounded overlaps; where
     known."""
     sharing: float = 0.0
-    """Log of how much slower it would be for sharing its core alone: −log of its mean share of it."""
+    """Log slowdown by core sharing alone: −log of its mean share of the core."""
 
 
 @lru_cache(4096)
 def contribution(batch_size: int, load: Load) -> Sums:
-    """What a running batch adds to every other's `Exposure.sums` while both run; `CONTRIBUTION` names the parts."""
+    """A running batch's part of every other's `Exposure.sums` while both run; `CONTRIBUTION` names the parts."""
     return (1.0, load.compute, load.l2, load.dram, log2(max(load.solo_ns, 1) / 1e6), log2(max(batch_size, 1)))
 
 
 def overdraft(own: Load, sums: Sums) -> Shares:
-    """How far a set of batches asks for more than the device has, per share of `Load.features`."""
+    """Demand of a set of batches beyond the device, per share of `Load.features`."""
     return (
         max(0.0, own.compute + sums[1] - 1.0),
         max(0.0, own.l2 + sums[2] - 1.0),
@@ -79,45 +79,46 @@ def overdraft(own: Load, sums: Sums) -> Shares:
 
 
 def exposure_of_sums(own: Own, sums: Sums) -> Exposure:
-    """From the running integrals alone, where who ran beside it is not known any more."""
+    """From the running integrals alone, where the co-runners themselves are not known any more."""
     return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
 
 
-def exposure(own: Own, neighbours: Sequence[Neighbour], sums: Sums | None = None) -> Exposure:
-    """Exact time means over the batch's execution, for any number of partly overlapping neighbours.
+def exposure(own: Own, co_runners: Sequence[CoRunner], sums: Sums | None = None) -> Exposure:
+    """Exact time means over the batch's execution, for any number of partly overlapping co-runners.
 
-    sums: of the neighbours' contributions, where a running integral knows them already.
+    sums: of the co-runners' contributions, where a running integral knows them already.
     """
-    if not neighbours:
-        return Exposure(NOBODY, _NO_OVERDRAFT, (), _signature(own, []))
-    overlaps = [n.end - n.begin for n in neighbours]
+    if not co_runners:
+        return Exposure(ZERO_SUMS, _NO_OVERDRAFT, (), _signature(own, []))
+    overlaps = [n.end - n.begin for n in co_runners]
     if sums is None:
-        sums = _weighted([contribution(n.batch_size, n.load) for n in neighbours], overlaps)
-    beside: dict[str, float] = {}
-    for neighbour, overlap in zip(neighbours, overlaps, strict=True):
-        beside[neighbour.model] = beside.get(neighbour.model, 0.0) + overlap
-    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, neighbours)
+        sums = _weighted([contribution(n.batch_size, n.load) for n in co_runners], overlaps)
+    by_model: dict[str, float] = {}
+    for co_runner, overlap in zip(co_runners, overlaps, strict=True):
+        by_model[co_runner.model] = by_model.get(co_runner.model, 0.0) + overlap
+    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, co_runners)
     signed = [
         (n.model, n.batch_size, steps, n.same_core)
-        for n, overlap in zip(neighbours, overlaps, strict=True)
+        for n, overlap in zip(co_runners, overlaps, strict=True)
         if (steps := round(overlap * _OVERLAP_STEPS))
     ]
-    crowd = [n for n in neighbours if n.same_core]
-    return Exposure(sums, excess, tuple(beside.items()), _signature(own, signed), _sharing(crowd) if crowd else 0.0)
+    same_core = [n for n in co_runners if n.same_core]
+    sharing = _sharing(same_core) if same_core else 0.0
+    return Exposure(sums, excess, tuple(by_model.items()), _signature(own, signed), sharing)
 
 
-def static_exposure(own: Own, neighbours: Sequence[Neighbour]) -> Exposure:
+def static_exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
     """The paper's first baseline feature: those there at launch, as if nothing changed (arXiv 2512.18725, 4.2 (1))."""
-    return exposure(own, [n._replace(end=1.0) for n in neighbours if n.begin <= 0.0])
+    return exposure(own, [n._replace(end=1.0) for n in co_runners if n.begin <= 0.0])
 
 
-def ewma_exposure(own: Own, neighbours: Sequence[Neighbour], alpha: float) -> Exposure:
+def ewma_exposure(own: Own, co_runners: Sequence[CoRunner], alpha: float) -> Exposure:
     """The paper's second: R ← α·X + (1 − α)·R at each arrival and departure, blind to durations (4.2 (2))."""
-    parts = [contribution(n.batch_size, n.load) for n in neighbours]
-    instants = sorted({t for n in neighbours for t in (n.begin, n.end) if 0.0 < t < 1.0})
-    smoothed = _present(neighbours, parts, 0.0)
+    parts = [contribution(n.batch_size, n.load) for n in co_runners]
+    instants = sorted({t for n in co_runners for t in (n.begin, n.end) if 0.0 < t < 1.0})
+    smoothed = _present(co_runners, parts, 0.0)
     for t in instants:
-        smoothed = _weighted([_present(neighbours, parts, t), smoothed], [alpha, 1.0 - alpha])
+        smoothed = _weighted([_present(co_runners, parts, t), smoothed], [alpha, 1.0 - alpha])
     return exposure_of_sums(own, smoothed)
 
 
@@ -131,8 +132,8 @@ def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
         raise ValueError(f"cannot learn from slowdown {slowdown}")
 
 
-def _present(neighbours: Sequence[Neighbour], parts: Sequence[Sums], at: float) -> Sums:
-    return _weighted(parts, [1.0 if n.begin <= at < n.end else 0.0 for n in neighbours])
+def _present(co_runners: Sequence[CoRunner], parts: Sequence[Sums], at: float) -> Sums:
+    return _weighted(parts, [1.0 if n.begin <= at < n.end else 0.0 for n in co_runners])
 
 
 def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
@@ -147,10 +148,10 @@ def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
     return (a, b, c, d, e, f)
 
 
-def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
+def _mean_overdraft(own: Load, co_runners: Sequence[CoRunner]) -> Shares:
     """Σ over the stretches between arrivals and departures."""
-    events = [(n.begin, n.load.compute, n.load.l2, n.load.dram) for n in neighbours]
-    events += [(n.end, -n.load.compute, -n.load.l2, -n.load.dram) for n in neighbours]
+    events = [(n.begin, n.load.compute, n.load.l2, n.load.dram) for n in co_runners]
+    events += [(n.end, -n.load.compute, -n.load.l2, -n.load.dram) for n in co_runners]
     events.sort()
     compute, l2, dram = own.compute - 1.0, own.l2 - 1.0, own.dram - 1.0
     a = b = c = at = 0.0
@@ -163,13 +164,13 @@ def _mean_overdraft(own: Load, neighbours: Sequence[Neighbour]) -> Shares:
         compute += more_compute
         l2 += more_l2
         dram += more_dram
-    return (a, b, c)  # after the last departure nobody asks for more than there is
+    return (a, b, c)  # after the last departure there is no overdraft
 
 
-def _sharing(crowd: Sequence[Neighbour]) -> float:
+def _sharing(same_core: Sequence[CoRunner]) -> float:
     """A core is divided evenly among those who are on it: −log of the mean of 1 / their number."""
     share, at, there = 0.0, 0.0, 1
-    for instant, leaves in sorted([*((n.begin, False) for n in crowd), *((n.end, True) for n in crowd)]):
+    for instant, leaves in sorted([*((n.begin, False) for n in same_core), *((n.end, True) for n in same_core)]):
         share += (instant - at) / there
         at = instant
         there += -1 if leaves else 1

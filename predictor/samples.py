@@ -1,6 +1,6 @@
 """Finished batches as JSON Lines: the contract's sample, written one at a time and read as a whole.
 
-Only the format and its checks; what is computed from a sample is in `predictor.features`.
+Only the format and its checks; features are computed in `predictor.features`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from predictor.features import Exposure, Neighbour, Own, exposure
+from predictor.features import CoRunner, Exposure, Own, exposure
 from predictor.workload import FEATURES, Load
 
 SCHEMA = 1
@@ -21,8 +21,8 @@ class SamplesError(Exception):
     """A samples file cannot be used; one sentence that names the file and, where one is at fault, the line."""
 
 
-class CoRunner(msgspec.Struct, frozen=True):
-    """A batch that ran beside a sample's. begin, end, same_core: see `Neighbour`; 0..1 of the sample's execution."""
+class RecordedCoRunner(msgspec.Struct, frozen=True):
+    """A co-runner as a sample holds it. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution."""
 
     model: str
     batch_size: int
@@ -34,11 +34,11 @@ class CoRunner(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One finished batch. features: shares of the device's peak when alone, 0..1, by the names of `FEATURES`.
+    """One finished batch. features: shares of the device's peak in a solo run, 0..1, by the names of `FEATURES`.
 
-    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: what the scheduler knew at the launch; no learner
-    looks at them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: how its inputs and outputs came to the device
-    before `start_ns` and back after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
+    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: known to the scheduler at the launch; no learner
+    reads them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: of its inputs before `start_ns` and its outputs
+    after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
     throttled: whether heat or power slowed the device's clocks down, as its driver said within a second of the batch's
     end; None where it was not asked, as on CPU.
     """
@@ -52,7 +52,7 @@ class Sample(msgspec.Struct, frozen=True):
     version: str = "1"
     device: str = ""
     features: dict[str, float] = {}
-    co_runners: tuple[CoRunner, ...] = ()
+    co_runners: tuple[RecordedCoRunner, ...] = ()
     lane: int | None = None
     predicted_ns: int | None = None
     decision: str | None = None
@@ -106,8 +106,10 @@ def encode_sample(sample: Sample) -> bytes:
     return _encoder.encode(sample) + b"\n"
 
 
-def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, start_ns: int, exec_ns: int) -> Sample:
-    """The sample of a batch that ran for `exec_ns` from `start_ns` on beside these."""
+def sample_of(
+    own: Own, co_runners: Sequence[CoRunner], version: str, device: str, start_ns: int, exec_ns: int
+) -> Sample:
+    """The sample of a batch that ran for `exec_ns` from `start_ns` on with these co-runners."""
     return Sample(
         SCHEMA,
         own.model,
@@ -119,18 +121,18 @@ def sample_of(own: Own, beside: Sequence[Neighbour], version: str, device: str, 
         device,
         _shares(own.load),
         tuple(
-            CoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
-            for n in beside
+            RecordedCoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
+            for n in co_runners
         ),
     )
 
 
-Lesson = tuple[Own, Exposure, float]
-"""A batch, what it was exposed to, its slowdown."""
+TrainingSample = tuple[Own, Exposure, float]
+"""A batch, its exposure, its slowdown."""
 
 
 def read_samples(path: Path) -> Samples:
-    """A last line that is still being written, or was when its writer ended, is left out.
+    """A file's samples, without a last line that is still being written, or was when its writer ended.
 
     Raises SamplesError: unreadable, empty, or a line that is no sample.
     """
@@ -153,18 +155,18 @@ def own_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Own:
     return Own(sample.model, sample.batch_size, _load(sample.solo_ns, sample.features, features))
 
 
-def neighbours_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[Neighbour]:
+def co_runners_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[CoRunner]:
     """Its co-runners, by the features to be used."""
     return [
-        Neighbour(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
+        CoRunner(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
         for c in sample.co_runners
     ]
 
 
-def lesson_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Lesson:
-    """What a learner is taught of it."""
+def training_sample_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> TrainingSample:
+    """The sample as learners take it."""
     own = own_of(sample, features)
-    return own, exposure(own, neighbours_of(sample, features)), sample.slowdown
+    return own, exposure(own, co_runners_of(sample, features)), sample.slowdown
 
 
 def _torn(line: bytes) -> bool:

@@ -1,6 +1,6 @@
-"""A batch's slowdown as a function of what runs beside it: what a forecast evaluates at each of its steps.
+"""A batch's slowdown as a function of its co-runners, which a forecast evaluates at each of its steps.
 
-One form for every learner, linear or log-linear in g(S) and in the overdraft, where S are the neighbours' summed
+One form for every learner, linear or log-linear in g(S) and in the overdraft, where S are the co-runners' summed
 contributions: y = base + c·g(S) + e·max(0, own + S − 1) + h·log(1 + k) for k others on its core, and the slowdown is y
 or exp(y). Base, c, e and h follow from the learner's weights and the batch once; S and k change from step to step. No
 learning here.
@@ -23,24 +23,24 @@ Matrix = NDArray[np.float64]
 Tensor = NDArray[np.float64]
 
 SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
-"""A forecast stays within these."""
+"""Bounds of every prediction."""
 LOG_MIN, LOG_MAX = log(SLOWDOWN_MIN), log(SLOWDOWN_MAX)
 LOG_SCALE = 0.1
-"""Of logarithms, so that they stand beside shares."""
+"""Factor of logarithms, so that they are of the order of shares."""
 HUGE = 64.0
-"""What lies beyond is taken as this: no device runs so much at once."""
+"""Bound of sums of shares: no device runs so much at once."""
 HUGE_LOG = 1024.0
-"""The same of summed logarithms."""
+"""Bound of summed logarithms."""
 HALF = 0.5
-"""Where a saturating term reaches half of what it can."""
+"""Argument at which a saturating term reaches half of its limit."""
 
 Shared = tuple[float, float, float, float, float, float, float, float, float, float]
 _USED = np.array([0, 1, 2, 3, 1, 2, 3])
-"""Of a contribution: what saturates, then what may be overdrawn."""
+"""Indexes into a contribution: of the saturating terms, then of the overdraft's."""
 
 
 def shared(sums: Sums) -> Shared:
-    """g(S): linear and saturating in what the neighbours use. The same for every batch beside the same neighbours."""
+    """g(S): linear and saturating terms of the co-runners' use, the same for every batch with the same co-runners."""
     n, c, l2, d, solo, size = sums
     if n > HUGE or not 0.0 <= c + l2 + d <= HUGE or not -HUGE_LOG < solo < HUGE_LOG or size > HUGE_LOG:
         n, c, l2, d, solo, size = map(bounded, sums)
@@ -55,7 +55,7 @@ def bounded(value: float) -> float:
     return HUGE if value > HUGE else max(value, 0.0)
 
 
-class Response(NamedTuple):
+class SlowdownFunction(NamedTuple):
     """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y); sharing: h."""
 
     load: Load
@@ -66,7 +66,7 @@ class Response(NamedTuple):
     sharing: float = 0.0
 
     def row(self, adds: Sums) -> tuple[float, ...]:
-        """(ROW,) for `Responses`, of a batch that itself adds this to what runs."""
+        """(ROW,) for `SlowdownFunctions`, of a batch that itself contributes `adds`."""
         c, load = self.shared, self.load
         linear = (c[0], c[1], c[2], c[3], LOG_SCALE * c[4], LOG_SCALE * c[5])
         rest = self.base - sum(map(mul, linear, adds))
@@ -74,12 +74,12 @@ class Response(NamedTuple):
         room = (load.compute - compute - 1.0, load.l2 - l2 - 1.0, load.dram - dram - 1.0)
         return (float(self.logarithmic), rest, *linear, -n, -compute, -l2, -dram, *room, *c[6:], *self.overdraft)
 
-    def slowdown(self, sums: Sums, crowd: float = 0) -> float:
-        """Beside neighbours with these summed contributions, so many of them on its core."""
-        return self.slowdown_at(shared(sums), sums, crowd)
+    def slowdown(self, sums: Sums, same_core: float = 0) -> float:
+        """With co-runners whose contributions sum to this, `same_core` of them on its core."""
+        return self.slowdown_at(shared(sums), sums, same_core)
 
-    def slowdown_at(self, g: Shared, sums: Sums, crowd: float = 0) -> float:
-        """The same for a g(S) that is known, as where many are asked of beside the same neighbours."""
+    def slowdown_at(self, g: Shared, sums: Sums, same_core: float = 0) -> float:
+        """The same with g(S) given, where many batches are looked at with the same co-runners."""
         c, e, load = self.shared, self.overdraft, self.load
         y = self.base + (
             c[0] * g[0] + c[1] * g[1] + c[2] * g[2] + c[3] * g[3] + c[4] * g[4]
@@ -91,8 +91,8 @@ class Response(NamedTuple):
             y += e[1] * x
         if (x := load.dram + sums[3] - 1.0) > 0.0:
             y += e[2] * x
-        if crowd:
-            y += self.sharing * log(1.0 + crowd)
+        if same_core:
+            y += self.sharing * log(1.0 + same_core)
         if self.logarithmic:
             return exp(LOG_MAX if y > LOG_MAX else y if y > LOG_MIN else LOG_MIN)
         return SLOWDOWN_MAX if y > SLOWDOWN_MAX else y if y > SLOWDOWN_MIN else SLOWDOWN_MIN
@@ -101,11 +101,11 @@ class Response(NamedTuple):
 _TERMS = 4 + 3
 _ONES = np.ones(_TERMS)
 ROW = 2 + WIDTH + 2 * _TERMS
-"""Of one batch among many: `Response.row`."""
+"""Length of `SlowdownFunction.row`."""
 
 
-class Responses:
-    """Those of batches that run together, in one or many cases at once; all of one learner.
+class SlowdownFunctions:
+    """The functions of batches that run together, in one or many cases at once; all of one learner.
 
     rows: (..., ROW, n), a column per batch, which is the order that numpy is fast in; read anew at each call.
     """

@@ -1,6 +1,6 @@
-"""What was learned, in a file that survives a restart: atomic, versioned, data only.
+"""The learned state in a file that survives a restart: atomic, versioned, data only.
 
-A file that cannot be used is set aside beside itself, never trusted in part and never deleted.
+A file that cannot be used is renamed, never trusted in part and never deleted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 
 VERSION = 3
 _FORMAT = "isochrone-predictor"
@@ -27,7 +27,7 @@ class Learned(NamedTuple):
 
     learner: Isochrone
     bound: UpperBound
-    transfers: Transfers
+    transfers: TransferModel
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,13 +45,13 @@ class _Head(msgspec.Struct):
 
 
 def encode(learned: Learned) -> bytes:
-    """What goes to the file."""
+    """Content of the file."""
     learner, bound, transfers = (part.state() for part in learned)
     return msgspec.msgpack.encode(_File(_FORMAT, VERSION, learner, bound, transfers))
 
 
 def save(path: Path, data: bytes) -> None:
-    """What `encode` gave. Raises OSError where it cannot be written; the file that was there then stays as it was."""
+    """Replaces the file by what `encode` gave. Raises OSError where it cannot, the file as it was."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -65,7 +65,7 @@ def save(path: Path, data: bytes) -> None:
 
 
 def load(path: Path) -> Learned:
-    """What was saved, or the prior: silently where there is no file, with a warning where it is of no use."""
+    """The saved state, else the prior: silently where there is no file, with a warning where it is of no use."""
     try:
         if path.exists() and not path.is_file():  # a device or a folder must not be set aside
             raise OSError(errno.EINVAL, "it is not a file")
@@ -78,17 +78,17 @@ def load(path: Path) -> Learned:
     try:
         return _decoded(data)
     except ValueError as error:  # msgspec's errors are such too
-        aside = path.with_name(path.name + ".broken")
-        _log.warning("%s is set aside as %s (%s); the predictor starts from its prior", path, aside.name, error)
+        broken = path.with_name(path.name + ".broken")
+        _log.warning("%s is set aside as %s (%s); the predictor starts from its prior", path, broken.name, error)
         try:
-            path.replace(aside)
+            path.replace(broken)
         except OSError as failed:
             _log.warning("%s cannot be renamed: %s", path, failed.strerror)
         return _prior()
 
 
 def _prior() -> Learned:
-    return Learned(Isochrone(), UpperBound(), Transfers())
+    return Learned(Isochrone(), UpperBound(), TransferModel())
 
 
 def _decoded(data: bytes) -> Learned:

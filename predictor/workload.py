@@ -1,4 +1,4 @@
-"""What a batch is to a predictor: its latency alone on the device and the share of the device it then uses.
+"""A batch to a predictor: its solo latency and the share of the device it then uses.
 
 Data only. Where the numbers come from (a profile, an estimate, a device's counters) must not enter here.
 """
@@ -14,7 +14,7 @@ FEATURES = ("compute", "l2", "dram")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
-    """One (model, batch size) alone on the device.
+    """A solo run of one (model, batch size).
 
     The three shares are the inputs of the interference model of gpulets (Choi et al., ATC'22) with the
     paper's addition of compute (arXiv 2512.18725, section 4.1).

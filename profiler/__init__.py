@@ -1,1 +1,1 @@
-"""Measures what a model costs alone on a device: its latency and the share of the device's peaks it uses."""
+"""Measures a model's solo runs on a device: latency, and the share of the device's peaks that they use."""

@@ -26,14 +26,14 @@ FILES_MAX = 256
 
 
 class BriefProfile(msgspec.Struct, frozen=True):
-    """`note` says in one sentence what about the profile is less than usual."""
+    """note: one sentence about what is less good than usual."""
 
     profile: ModelProfile
     note: str | None = None
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """What a brief profile holds for."""
+class BriefIdentity(msgspec.Struct, frozen=True):
+    """Conditions that a brief profile holds for."""
 
     model_sha256: str
     device: str
@@ -41,11 +41,11 @@ class Identity(msgspec.Struct, frozen=True):
     max_batch_size: int
 
 
-class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BriefFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A remembered brief profile."""
 
     schema: int
-    identity: Identity
+    identity: BriefIdentity
     brief: BriefProfile
 
 
@@ -62,13 +62,13 @@ def brief_profile(
 ) -> BriefProfile:
     """The profile of the model file `path`, whose batches `run(batch_size)` executes and times in nanoseconds.
 
-    `device` and `engine` name what the times hold for (default: this CPU, this ONNX Runtime); anything else that
+    `device` and `engine` name the conditions of the times (default: this CPU, this ONNX Runtime); anything else that
     changes them, such as threads per batch, belongs into `engine`. `features` of batch sizes (default: from the
     graph `path` on one core). Only one process at a time measures, as long as
-    `directory` is shared; whoever waited `LOCK_WAIT_S`, or for one that makes no progress, measures beside the others
+    `directory` is shared; one that waited `LOCK_WAIT_S`, or for one that makes no progress, measures at the same time
     and says so.
     """
-    identity = Identity(
+    identity = BriefIdentity(
         sha256_of(path),
         device or cpu_name(),
         engine or f"onnxruntime {package_version('onnxruntime')}",
@@ -81,20 +81,20 @@ def brief_profile(
 
     def shown(size: int) -> int:
         took_ns = run(size)
-        if alone:
+        if undisturbed:
             show_progress(lock)
         return took_ns
 
-    with exclusive(lock, LOCK_WAIT_S) as alone:
+    with exclusive(lock, LOCK_WAIT_S) as undisturbed:
         if (known := _read(stored, identity)) is not None:  # the same model, loaded twice at a time
             return known
         sizes = batch_sizes(identity.max_batch_size)
         # Before the timing, so that the children have ended by then.
         source = features(sizes) if features else feature_source(path, sizes, partial(load_or_measure, directory))
         solo = measure_solo(shown, sizes, budget_ns=budget_ns)
-    loads = tuple(source.load(size, times.p50_ns) for size, times in solo.items())
+    loads = tuple(source.load(size, p50_ns) for size, p50_ns in solo.items())
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
-    if not alone:
+    if not undisturbed:
         return _also(brief, "latency may have been measured beside another model's measuring")
     # What failed now may succeed at the next load, so it is not remembered.
     return _remember(stored, identity, brief) if source.lasting else brief
@@ -109,8 +109,8 @@ def _also(brief: BriefProfile, note: str) -> BriefProfile:
     return BriefProfile(brief.profile, f"{brief.note}; {note}" if brief.note else note)
 
 
-def _read(path: Path, identity: Identity) -> BriefProfile | None:
-    found = read_json(path, ProfileFile)
+def _read(path: Path, identity: BriefIdentity) -> BriefProfile | None:
+    found = read_json(path, BriefFile)
     if found is None or (found.schema, found.identity) != (SCHEMA, identity):
         return None
     with suppress(OSError):
@@ -118,14 +118,14 @@ def _read(path: Path, identity: Identity) -> BriefProfile | None:
     return found.brief
 
 
-def _remember(path: Path, identity: Identity, brief: BriefProfile) -> BriefProfile:
+def _remember(path: Path, identity: BriefIdentity, brief: BriefProfile) -> BriefProfile:
     try:
-        write_json(path, ProfileFile(SCHEMA, identity, brief))
+        write_json(path, BriefFile(SCHEMA, identity, brief))
         keep_newest(path.parent, FILES_MAX)
     except OSError as error:
         return _also(brief, f"the profile is not remembered, since {path.parent} refused it: {error.strerror}")
     return brief
 
 
-def _sha256_of(identity: Identity) -> str:
+def _sha256_of(identity: BriefIdentity) -> str:
     return hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()

@@ -45,7 +45,7 @@ def run_module(
 
 
 def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
-    """Status, what it printed, what it complained of. Nothing that it started is left behind where it is broken off."""
+    """Status, stdout and stderr. Where it is broken off, nothing that it started is left behind."""
     with subprocess.Popen(
         command,
         # -m puts the working folder first on sys.path: it must be ours, not the server's.

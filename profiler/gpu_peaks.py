@@ -1,4 +1,4 @@
-"""What a GPU can do at most, from what it says of itself. An estimate: nothing is measured, and kernels reach less."""
+"""A GPU's peaks from its attributes. An estimate: nothing is measured, and kernels reach less."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OPERATIONS_PER_CLOCK = {
     (10, 0): 4096,
     (12, 0): 512,
 }
-"""Of one multiprocessor in a 32-bit matrix product as engines do it unless told otherwise, from this compute capability
-on: TF32 where tensor cores have it, else FP32; a multiply-add is two. Sources: "Arithmetic Instructions" of the CUDA
+"""Operations of one multiprocessor in a 32-bit matrix product with engines' defaults, from this compute capability on:
+TF32 where tensor cores have it, else FP32; a multiply-add is two. Sources: "Arithmetic Instructions" of the CUDA
 C++ Programming Guide; for TF32 NVIDIA's data sheets, rates without sparsity over multiprocessors × boost clock."""
 L2_BYTES_PER_CLOCK = 32
-"""Of one multiprocessor: between V100 (2048 over 80) and A100 (5120 over 108), as NVIDIA's A100 white paper has it."""
+"""Bytes of one multiprocessor: between V100 (2048 over 80) and A100 (5120 over 108), by NVIDIA's A100 white paper."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Hardware:
 
 
 def gpu_peaks(gpu: Hardware) -> Peaks:
-    """Of the whole GPU. Raises `PeaksError` where it does not tell enough."""
+    """Peaks of the whole GPU. Raises `PeaksError` where its attributes do not suffice."""
     known = [capability for capability in OPERATIONS_PER_CLOCK if capability <= gpu.compute_capability]
     if not known:
         major, minor = gpu.compute_capability

@@ -1,4 +1,6 @@
-"""Counts the work of an ONNX graph from its shapes. The weights' values are dropped as the file is read.
+"""Counts the work of an ONNX graph from its shapes: `python -m profiler.graph PATH SIZE…`.
+
+The weights' values are dropped as the file is read.
 
 Bodies of If, Loop and Scan are not counted, nor are operators whose shapes onnx cannot infer; such a graph's work
 is marked incomplete.
@@ -6,14 +8,16 @@ is marked incomplete.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 
+import msgspec
 import onnx
 import onnx.inliner
 
-from profiler.work import Work
+from profiler.work import GraphWork
 
 _KEEP_ELEMENTS_MAX = 1024
 """Larger constants lose their values; smaller ones may be shapes, axes or scales that inference reads."""
@@ -52,7 +56,7 @@ class Tensors:
             self.weights.add(name)
 
     def is_known(self, name: str) -> bool:
-        """Whether the methods below answer."""
+        """The methods below have an answer."""
         return name in self._shapes
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -71,6 +75,11 @@ class Tensors:
         return self.elements(name) * self._item_bytes[name]
 
 
+def graph_work(path: Path, batch_size: int) -> GraphWork:
+    """Counts the ONNX graph in `path`, in this process."""
+    return count_work(load_graph(path), batch_size)
+
+
 def load_graph(path: Path) -> onnx.ModelProto:
     """The graph without large values; weights in files of their own are not read. Raises what onnx raises."""
     model = onnx.load(path, load_external_data=False)
@@ -83,7 +92,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def count_work(graph: onnx.ModelProto, batch_size: int) -> Work:
+def count_work(graph: onnx.ModelProto, batch_size: int) -> GraphWork:
     """Work of one run; the batch dimension is the first of each input where it is not a number.
 
     Other unknown dimensions of inputs count as 1.
@@ -100,7 +109,7 @@ def count_work(graph: onnx.ModelProto, batch_size: int) -> Work:
         complete &= not any(attribute.HasField("g") for attribute in node.attribute)
     weight_bytes, weight_traffic, known = _weight_bytes(nodes, tensors)
     activation_bytes, all_known = _activation_bytes(nodes, tensors)
-    return Work(operations, weight_traffic + activation_bytes, weight_bytes, complete and known and all_known)
+    return GraphWork(operations, weight_traffic + activation_bytes, weight_bytes, complete and known and all_known)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -252,3 +261,14 @@ _OPERATIONS: dict[str, Callable[[onnx.NodeProto, Tensors], int]] = {
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "ArgMax", "ArgMin"), _reduction),
     **dict.fromkeys((f"Reduce{kind}" for kind in ("Max", "Mean", "Min", "Sum", "SumSquare", "L1", "L2")), _reduction),
 }
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the work per batch size as one line of JSON."""
+    graph = load_graph(Path(arguments[0]))
+    work = {int(size): count_work(graph, int(size)) for size in arguments[1:]}
+    print(msgspec.json.encode(work).decode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

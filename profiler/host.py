@@ -1,4 +1,4 @@
-"""What a measurement depends on: names and sizes of this machine, a file's hash. Reads only, measures nothing."""
+"""Names and sizes of this machine and a file's hash, on which a measurement depends. Measures nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cpu_name() -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, hexadecimal. Raises OSError."""
+    """Hexadecimal hash of a file's bytes. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):

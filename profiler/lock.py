@@ -11,12 +11,12 @@ from pathlib import Path
 
 _POLL_S = 0.02
 STALLED_S = 5.0
-"""Nobody waits for one that has shown no progress for so long, such as a model whose run does not end."""
+"""Age of the last progress from which a holder is not waited for, such as a model whose run does not end."""
 
 
 @contextmanager
 def exclusive(path: Path, wait_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
-    """Hold the lock file `path`; gives False where it was not had within `wait_s`, or who has it makes no progress.
+    """Holds the lock file `path`; gives False where it was not had within `wait_s`, or its holder makes no progress.
 
     The work goes on without it then. The kernel drops the lock with the process, so a crash leaves nothing behind.
     """
@@ -33,7 +33,7 @@ def exclusive(path: Path, wait_s: float, sleep: Callable[[float], None] = time.s
 
 
 def show_progress(path: Path) -> None:
-    """By whoever holds the lock: it is worth waiting for."""
+    """Marks the lock as held by a process that makes progress; for its holder."""
     with suppress(OSError):
         os.utime(path)
 

@@ -1,7 +1,7 @@
-"""What share of a GPU's peaks a batch uses, by the hardware's counters, which NVIDIA's Nsight Compute (`ncu`) reads.
+"""A batch's shares of a GPU's peaks by the hardware's counters, which NVIDIA's Nsight Compute (`ncu`) reads.
 
 It runs every kernel by itself, several times over, with the caches empty. So its times tell how kernels compare, and
-nothing of how long a batch takes. Clocks stay as they are: they are the whole GPU's, and others may be served by it.
+nothing of how long a batch takes. Clocks stay as they are: they are the whole GPU's, which may be serving.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METRICS = {
     "l2": "lts__throughput.avg.pct_of_peak_sustained_elapsed",
     "dram": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
 }
-"""Of a multiprocessor, of a slice of the second-level cache and of the memory, in percent, by the feature's name."""
+"""Metrics of a multiprocessor, a slice of the second-level cache and the memory, in percent, by the feature's name."""
 DURATION = "gpu__time_duration.sum"
 TIMEOUT_S = 600.0
 _OPTIONS = (
@@ -35,7 +35,7 @@ _OPTIONS = (
 _UNITS_NS = {"nsecond": 1.0, "ns": 1.0, "usecond": 1e3, "us": 1e3, "msecond": 1e6, "ms": 1e6, "second": 1e9, "s": 1e9}
 _NOT_PERMITTED = "ERR_NVGPUCTRPERM"
 _NEVER = ("LibraryNotLoaded", "driver resource was unavailable")
-"""The profiler's library is missing, or somebody else has the counters, such as DCGM."""
+"""The profiler's library is missing, or another program has the counters, such as DCGM."""
 _ERROR = "==ERROR== "
 _SAYS_NOTHING = ("An error was reported by the ", "The application returned an error code")
 """The first precedes the reason, the second follows what the application said itself."""
@@ -46,11 +46,11 @@ class NsightError(RuntimeError):
 
 
 class NoCountersError(NsightError):
-    """Nor will there be of another one."""
+    """There are no counters of any batch on this machine."""
 
 
 class Kernel(NamedTuple):
-    """One kernel of a batch: how long it ran, and its shares of the peaks in the order of `FEATURES`, 0..1."""
+    """One kernel of a batch: its duration, and its shares of the peaks in the order of `FEATURES`, 0..1."""
 
     duration_ns: float
     shares: tuple[float, float, float]
@@ -75,7 +75,10 @@ class NsightFeatures:
 
 
 def count(module: str, arguments: Sequence[str]) -> Shares:
-    """Of what `python -m module arguments` runs between CUDA's marks for profilers. Raises `NsightError`."""
+    """Mean shares of the kernels that `python -m module arguments` runs between CUDA's marks for profilers.
+
+    Raises `NsightError`.
+    """
     ncu = shutil.which("ncu")
     if ncu is None:
         raise NoCountersError("there is no `ncu`, which comes with NVIDIA's Nsight Compute, on PATH")
@@ -113,7 +116,7 @@ def mean_shares(kernels: Sequence[Kernel]) -> Shares:
 
 
 def read_kernels(text: str) -> list[Kernel]:
-    """From `ncu --csv --page raw`: names of columns, their units, then a line per kernel. Raises `NsightError`."""
+    """Reads `ncu --csv --page raw`: names of columns, their units, then a line per kernel. Raises `NsightError`."""
     rows = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
     if not rows:
         return []
@@ -133,7 +136,7 @@ def _kernel(row: Mapping[str, str], unit_ns: float) -> Kernel:
 
 
 def _number(row: Mapping[str, str], column: str) -> float:
-    """Such as "1,234.5"; Nsight separates thousands."""
+    """A number such as "1,234.5"; Nsight separates thousands."""
     try:
         value = float(row[column].replace(",", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one core of this machine can do at most, measured once per machine and kept in a file.
+"""Peaks of one core of this machine, measured once per machine and kept in a file.
 
 One thread, by operators of the library that serves (ONNX Runtime) and by memory copies. The measuring runs in a
 child process: it needs the onnx library and 256 MB for a moment.
@@ -43,9 +43,9 @@ class PeaksError(RuntimeError):
 
 
 class Peaks(msgspec.Struct, frozen=True):
-    """Of one core while the others rest, or of a GPU. A copy of n bytes moves 2 n: n are read and n written.
+    """Peaks of one core while the others rest, or of a GPU. A copy of n bytes moves 2 n: n are read and n written.
 
-    estimated: from what the device says of itself, not measured.
+    estimated: from the device's attributes, not measured.
     """
 
     operations_per_s: float
@@ -98,7 +98,7 @@ def measure_in_child(budget_s: float = BUDGET_S) -> Peaks:
 
 
 def measure_peaks(budget_s: float = BUDGET_S) -> Peaks:
-    """Measure for about `budget_s` beside the preparation, which is some tenths of a second."""
+    """Measures for about `budget_s`, besides some tenths of a second of preparation."""
     cache_bytes, sharers = last_level_cache()
     part_s = budget_s / 4
     small_s = _fastest(_copies(_CACHE_COPY_BYTES, _COPIES_PER_SAMPLE), part_s)

@@ -1,4 +1,4 @@
-"""`profile.json` in a model's version directory: its format, what makes it valid, and for whom it holds."""
+"""`profile.json` in a model's version directory: its format, its checks, and the conditions that it holds for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProfileFileError(ValueError):
     """A `profile.json` cannot be used; its text is one sentence that names the file and the field."""
 
 
-class Features(msgspec.Struct, frozen=True):
+class FeatureShares(msgspec.Struct, frozen=True):
     """Shares of the device's peak throughput, 0..1."""
 
     compute: _Share
@@ -34,8 +34,8 @@ class Features(msgspec.Struct, frozen=True):
     dram: _Share
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One batch size alone on the device; intervals hold with 95 % confidence. See `profiler.rounds.Measured`."""
+class ProfileEntry(msgspec.Struct, frozen=True):
+    """Solo runs of one batch size; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`."""
 
     batch_size: _Count
     p50_ns: _Ns
@@ -43,15 +43,15 @@ class Entry(msgspec.Struct, frozen=True):
     p95_ns: _Ns
     p95_interval_ns: tuple[_Ns, _Ns]
     rows_per_s: Annotated[float, msgspec.Meta(gt=0.0)]
-    features: Features
+    features: FeatureShares
     runs: _Count
     rounds: _Count
     dropped: Annotated[int, msgspec.Meta(ge=0)]
     stable: bool
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """What the times of a profile hold for. `engine` names whatever they depend on, threads per batch too."""
+class ProfileIdentity(msgspec.Struct, frozen=True):
+    """Conditions that a profile's times hold for. engine: all that they depend on, threads per batch too."""
 
     device: str
     engine: str
@@ -71,22 +71,22 @@ class ProfileFile(msgspec.Struct, frozen=True):
     engine: str
     model_sha256: str
     features_from: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ProfileEntry, ...]
     note: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
 
     @property
-    def identity(self) -> Identity:
-        """The part that decides whether the rest may be used."""
-        return Identity(self.device, self.engine, self.model_sha256)
+    def identity(self) -> ProfileIdentity:
+        """The conditions of the rest."""
+        return ProfileIdentity(self.device, self.engine, self.model_sha256)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Those of the entries."""
+        """Batch sizes of the entries."""
         return tuple(entry.batch_size for entry in self.entries)
 
     def profile(self) -> ModelProfile:
-        """What the scheduler works with; there is at least one entry."""
+        """Loads as the scheduler takes them; there is at least one entry."""
         loads = (Load(e.p50_ns, e.features.compute, e.features.l2, e.features.dram) for e in self.entries)
         return ModelProfile(self.batch_sizes, tuple(loads))
 
@@ -113,8 +113,8 @@ def write_profile(path: Path, profile: ProfileFile) -> None:
     write_json(path, profile)
 
 
-def mismatch(path: Path, found: ProfileFile, wanted: Identity, batch_sizes: Iterable[int] = ()) -> str | None:
-    """Why a valid file does not hold here, in one sentence; None where it does and has all `batch_sizes`."""
+def mismatch(path: Path, found: ProfileFile, wanted: ProfileIdentity, batch_sizes: Iterable[int] = ()) -> str | None:
+    """One sentence why a valid file does not hold here; None where it does and has all `batch_sizes`."""
     if found.device != wanted.device:
         return f"'{path}' was measured on another device ('{found.device}', this is '{wanted.device}')"
     if found.engine != wanted.engine:
@@ -141,7 +141,7 @@ def _checked(path: Path, raw: Any) -> ProfileFile:
     return found
 
 
-def _check_entry(where: str, entry: Entry, previous: int) -> None:
+def _check_entry(where: str, entry: ProfileEntry, previous: int) -> None:
     if entry.batch_size <= previous:
         raise ProfileFileError(f"{where}.batch_size is {entry.batch_size} after {previous}; sizes must ascend")
     for name in FEATURES:  # msgspec lets NaN pass its bounds

@@ -1,4 +1,4 @@
-"""Times one batch size in rounds, so that callers can take turns between many: a slow phase of a shared machine then
+"""Times one batch size in rounds, so that callers can alternate between many: a slow phase of a shared machine then
 falls on some rounds of each and on no single one as a whole. Knows nothing of engines, files or devices.
 """
 
@@ -16,11 +16,11 @@ ROUNDS_MIN = 6
 ROUND_NS = 300_000_000
 _STABLE = 0.02
 _DISTURBED = 1.15
-"""A round whose median lies this far above that of all rounds tells of the machine's other users."""
+"""Ratio to the median of all rounds above which a round was disturbed by the machine's other users."""
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """Execution times of one batch size alone, in nanoseconds; each interval is (low, high) with 95 % confidence.
+class SoloTimes(msgspec.Struct, frozen=True):
+    """Solo execution times of one batch size, in nanoseconds; each interval is (low, high) with 95 % confidence.
 
     `stable`: the median's interval is within 2 % to either side. `dropped`: rounds left out of p95 as disturbed.
     """
@@ -67,12 +67,12 @@ class Rounds:
 
     @property
     def usable(self) -> bool:
-        """Whether there are rounds enough for a result."""
+        """There are rounds enough for a result."""
         return len(self._rounds) >= ROUNDS_MIN
 
     @property
     def done(self) -> bool:
-        """Whether further rounds are not worth their time."""
+        """Further rounds are not worth their time."""
         return self.usable and (self.spent_ns >= self._budget_ns or self.result().stable)
 
     @property
@@ -80,25 +80,25 @@ class Rounds:
         """Share of the budget that is spent, 1.0 when done."""
         return 1.0 if self.done else min(0.99, self.spent_ns / self._budget_ns)
 
-    def result(self) -> Measured:
-        """From the rounds so far, at least one.
+    def result(self) -> SoloTimes:
+        """Times from the rounds so far, at least one.
 
         p50 is the median of the rounds' medians, and its interval is theirs: runs of one round share its phase, so
         they are not independent. p95 is over all runs of the rounds that nothing disturbed.
         """
         medians = sorted(round(median(times)) for times in self._rounds)
         p50_ns = round(median(medians))
-        calm = [times for times in self._rounds if median(times) <= _DISTURBED * p50_ns]
-        runs = sorted(time_ns for times in calm for time_ns in times)
+        undisturbed = [times for times in self._rounds if median(times) <= _DISTURBED * p50_ns]
+        runs = sorted(time_ns for times in undisturbed for time_ns in times)
         low, high = interval(medians, 0.5)
-        return Measured(
+        return SoloTimes(
             p50_ns=p50_ns,
             p50_interval_ns=(low, high),
             p95_ns=max(p50_ns, runs[ceil(0.95 * len(runs)) - 1]),
             p95_interval_ns=interval(runs, 0.95),
             runs=sum(map(len, self._rounds)),
             rounds=len(self._rounds),
-            dropped=len(self._rounds) - len(calm),
+            dropped=len(self._rounds) - len(undisturbed),
             stable=high - low <= 2 * _STABLE * p50_ns,
         )
 

@@ -1,25 +1,17 @@
-"""Times a model alone. Knows nothing of engines, files or devices: it calls what it is given and counts."""
+"""Times a model's solo runs, briefly. Knows nothing of engines, files or devices: it only calls what it is given."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from math import ceil, sqrt
+from statistics import median_high
 
-import msgspec
+from profiler.rounds import interval
 
 RUNS_MIN = 3
 _RUNS_MAX = 200  # per batch size
 _RUNS_STABLE_MIN = 8  # below it the interval of the median is the whole range
-_STABLE = 0.02  # width of that interval, as a share of the median
-
-
-class Solo(msgspec.Struct, frozen=True):
-    """Execution time of one batch size alone on the device, over `runs` counted runs."""
-
-    p50_ns: int
-    p95_ns: int
-    runs: int
+_WIDTH_STABLE = 0.02  # of that interval, as a share of the median
 
 
 def measure_solo(
@@ -28,8 +20,8 @@ def measure_solo(
     *,
     budget_ns: int,
     clock: Callable[[], int] = time.perf_counter_ns,
-) -> dict[int, Solo]:
-    """Time `run(batch_size)`, which executes one batch and returns its execution time in nanoseconds.
+) -> dict[int, int]:
+    """Median nanoseconds by batch size of `run(batch_size)`, which executes one batch and returns its execution time.
 
     First each size, ascending, gets the least number of runs, after one that warms it up. The smallest size gets
     them even past the budget; a larger one that is not expected to fit is left out, and with it those above.
@@ -42,7 +34,7 @@ def measure_solo(
         share_end_ns = now_ns + (end_ns - now_ns) // (len(times_ns) - i)
         while clock() < share_end_ns and len(times) < _RUNS_MAX and not _is_stable(times):
             times.append(_timed(run, size))
-    return {size: _summary(times) for size, times in times_ns.items()}
+    return {size: median_high(times) for size, times in times_ns.items()}
 
 
 def _cover(run: Callable[[int], int], sizes: list[int], end_ns: int, clock: Callable[[], int]) -> dict[int, list[int]]:
@@ -63,21 +55,9 @@ def _timed(run: Callable[[int], int], size: int) -> int:
     return max(1, run(size))  # a clock too coarse for the model must not give a latency of zero
 
 
-def _summary(times_ns: list[int]) -> Solo:
-    ordered = sorted(times_ns)
-    return Solo(ordered[len(ordered) // 2], ordered[ceil(0.95 * len(ordered)) - 1], len(ordered))
-
-
 def _is_stable(times_ns: list[int]) -> bool:
-    """Whether the 95 % interval of the median, taken from order statistics, is narrow.
-
-    Ranks n/2 ± 0.98 √n bound the median whatever the distribution (Conover, Practical Nonparametric Statistics,
-    section 3.2), so a few runs that something disturbed do not count.
-    """
-    n = len(times_ns)
-    if n < _RUNS_STABLE_MIN:
+    """A narrow interval of the median, so that a few runs that something disturbed do not count."""
+    if len(times_ns) < _RUNS_STABLE_MIN:
         return False
-    ordered = sorted(times_ns)
-    half = 0.98 * sqrt(n)
-    low, high = ordered[max(0, int(n / 2 - half))], ordered[min(n - 1, ceil(n / 2 + half))]
-    return high - low <= _STABLE * ordered[n // 2]
+    low, high = interval(sorted(times_ns), 0.5)
+    return high - low <= _WIDTH_STABLE * median_high(times_ns)

@@ -1,4 +1,4 @@
-"""Small JSON files that survive a crash and concurrent writers. What they mean belongs to their owners."""
+"""Small JSON files that survive a crash and concurrent writers; their meaning is their owners'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the command `python -m zoo`: arguments, one line per model, errors in one sentence."""
+"""The command `python -m zoo`: arguments, one line per model, errors in one sentence."""
 
 from __future__ import annotations
 

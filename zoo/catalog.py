@@ -1,4 +1,4 @@
-"""Owns the table of models and scales, and their place in a Triton model repository."""
+"""The table of models and scales, and their place in a Triton model repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 
 from zoo.convnext import ConvNext
 from zoo.graph import Graph, parameter_count
-from zoo.peek import NotOnnxError, read_metadata
+from zoo.onnx_header import NotOnnxError, read_metadata
 from zoo.resnet import ResNet
 from zoo.roberta import Roberta
 from zoo.vgg import Vgg
@@ -110,7 +110,7 @@ def build(name: str, scale: str, *, shapes_only: bool = False) -> onnx.ModelProt
 
 
 def is_current(name: str, scale: str, repository: Path) -> bool:
-    """Whether the repository already holds this model, made by this recipe."""
+    """The repository already holds this model, made by this recipe."""
     try:
         return read_metadata(_model_path(name, repository)).get(RECIPE_KEY) == _recipe(name, scale)
     except (FileNotFoundError, NotADirectoryError, NotOnnxError):

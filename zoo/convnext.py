@@ -1,4 +1,4 @@
-"""Owns ConvNeXt (Liu et al. 2022, section 2): depthwise 7x7, channel-last norm and MLP, layer scale."""
+"""ConvNeXt (Liu et al. 2022, section 2): depthwise 7x7, channel-last norm and MLP, layer scale."""
 
 from __future__ import annotations
 

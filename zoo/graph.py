@@ -1,4 +1,4 @@
-"""Owns a growing ONNX graph: names, nodes, tensors and the one seeded stream their values come from.
+"""A growing ONNX graph: names, nodes, tensors and the one seeded stream their values come from.
 
 Knows no layer and no architecture. With `shapes_only`, weights carry dims but no data, so that a model
 of any size can be counted in milliseconds.

@@ -1,4 +1,4 @@
-"""Owns random but valid requests for any model of the zoo, from a seed."""
+"""Random but valid requests for any model of the zoo, from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from zoo.peek import read_inputs
+from zoo.onnx_header import read_inputs
 from zoo.roberta import END_ID, FIRST_ORDINARY_ID, PADDING_ID, START_ID
 
 Array: TypeAlias = NDArray[Any]
@@ -21,7 +21,7 @@ VOCABULARY_MIN = 8_192
 
 
 class SessionInput(Protocol):
-    """What `onnxruntime.InferenceSession.get_inputs` gives."""
+    """An entry of `onnxruntime.InferenceSession.get_inputs`."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Owns the layers that several architectures share, and how their weights start.
+"""Layers that several architectures share, and their initial weights.
 
 A variance-keeping start matters although nothing is trained: without it a deep model's answer would be
 the same for every input, or not finite.

@@ -1,4 +1,4 @@
-"""Owns ResNet with bottleneck blocks (He et al. 2016, table 1; stride on the 3x3, as torchvision has it)."""
+"""ResNet with bottleneck blocks (He et al. 2016, table 1; stride on the 3x3, as torchvision has it)."""
 
 from __future__ import annotations
 

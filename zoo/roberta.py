@@ -1,4 +1,4 @@
-"""Owns the RoBERTa encoder with its pooler (Liu et al. 2019; layout as Hugging Face's RobertaModel)."""
+"""The RoBERTa encoder with its pooler (Liu et al. 2019; layout as Hugging Face's RobertaModel)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the two halves of a transformer block; where to normalise is each architecture's own."""
+"""The two halves of a transformer block; where to normalise is each architecture's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns VGG without batch normalisation (Simonyan & Zisserman 2015, table 1, column E)."""
+"""VGG without batch normalisation (Simonyan & Zisserman 2015, table 1, column E)."""
 
 from __future__ import annotations
 

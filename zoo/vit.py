@@ -1,4 +1,4 @@
-"""Owns the vision transformer (Dosovitskiy et al. 2021, section 3.1).
+"""The vision transformer (Dosovitskiy et al. 2021, section 3.1).
 
 Patches and a class token, then blocks that normalise before each half.
 """

@@ -1,4 +1,4 @@
-"""Owns YOLOv8 for detection: backbone, FPN-PAN neck and decoupled head (layout as Ultralytics' yolov8.yaml).
+"""YOLOv8 for detection: backbone, FPN-PAN neck and decoupled head (layout as Ultralytics' yolov8.yaml).
 
 The answer is what the usual export gives: boxes decoded to pixels, class scores, no suppression.
 """

@@ -23,7 +23,7 @@ def run_evaluation(
     *,
     without_throttled: bool = False,
 ) -> None:
-    """Raises ConfigError on options or files that cannot be used."""
+    """Shows and writes the evaluation. Raises ConfigError on options or files that cannot be used."""
     if train_fraction is not None and train_file is not None:
         raise ConfigError("--train-fraction and --train-file exclude each other: give one")
     if train_fraction is not None and not 0.0 <= train_fraction < 1.0:
@@ -72,9 +72,9 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 def _show(path: Path, evaluation: Evaluation, training: Sequence[Sample], missing: tuple[str, ...]) -> None:
     out = console()
-    learnt = f", after {len(training)} to train on" if training else ""
+    trained = f", after {len(training)} to train on" if training else ""
     out.print(
-        f"{path}: {evaluation.samples} batches tested{learnt}; features: {_list(evaluation.features)}", soft_wrap=True
+        f"{path}: {evaluation.samples} batches tested{trained}; features: {_list(evaluation.features)}", soft_wrap=True
     )
     if evaluation.throttled:
         out.print(f"while the device's clocks were throttled: {evaluation.throttled} of them", soft_wrap=True)

@@ -145,7 +145,7 @@ def evaluate(
 
 @app.command()
 def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
-    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    workload: Annotated[Path, typer.Argument(help="JSON: rates, deadlines, classes; docs/reference/file-formats.md.")],
     model_repository: Annotated[Path, typer.Option(help="Folder of the models and their profile.json.")],
     samples: Annotated[
         Path | None, typer.Option(help="Recorded batches to learn the interference from; without: none.")
@@ -182,7 +182,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
 @app.command()
 def bench(
-    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    workload: Annotated[Path, typer.Argument(help="JSON: rates, deadlines, classes; docs/reference/file-formats.md.")],
     server: Annotated[
         list[str] | None, typer.Option(help="gRPC address, HOST:PORT or NAME=HOST:PORT; several take turns.")
     ] = None,

@@ -47,7 +47,7 @@ class ProfileOptions:
 
 
 def profile(options: ProfileOptions, open_model: Callable[[ModelConfig], Engine] = open_engine) -> int:
-    """Returns the exit code. Raises ConfigError for what the user wrote wrong, before anything is measured."""
+    """Returns the exit code. Raises ConfigError on wrong options, before anything is measured."""
     began_s = time.monotonic()
     sizes = read_batch_sizes(options.batch_sizes)
     if not 0 < options.seconds <= 3600:
@@ -66,7 +66,7 @@ def profile(options: ProfileOptions, open_model: Callable[[ModelConfig], Engine]
         out.print(report.table(jobs))
         out.print(report.features_sentence(jobs), highlight=False, soft_wrap=True)
     wall_s = time.monotonic() - began_s
-    _tell(jobs, failed, out, wall_s, interrupted)
+    _summarize(jobs, failed, out, wall_s, interrupted)
     if options.json:
         _write_json(options.json, report.as_json(jobs, failed, wall_s=wall_s, interrupted=interrupted))
     if interrupted:
@@ -111,7 +111,7 @@ def _jobs(
 
 
 def _inputs(config: ModelConfig, trial: Trial, given: GivenInputs | None) -> Inputs:
-    """What to measure with. Raises ConfigError where nothing is known to run."""
+    """Inputs to measure with. Raises ConfigError where none is known to run."""
     if given is not None:
         return given.of(config)
     inputs = inputs_of(config, trial)
@@ -123,12 +123,12 @@ def _inputs(config: ModelConfig, trial: Trial, given: GivenInputs | None) -> Inp
 
 
 def _measure(jobs: list[Job], options: ProfileOptions, out: Console) -> bool:
-    """Whether it was interrupted."""
+    """Returns whether it was interrupted."""
     try:
         with report.Bar(out) as bar:
             run_campaign(
                 jobs,
-                Hooks(bar.entry, bar.turn, bar.say),
+                Hooks(bar.entry, bar.advance, bar.say),
                 directory=runtime_dir(),
                 budget_ns=round(options.seconds * 1e9),
                 again=options.again,
@@ -138,7 +138,7 @@ def _measure(jobs: list[Job], options: ProfileOptions, out: Console) -> bool:
     return False
 
 
-def _tell(jobs: list[Job], failed: Mapping[str, str], out: Console, wall_s: float, interrupted: bool) -> None:
+def _summarize(jobs: list[Job], failed: Mapping[str, str], out: Console, wall_s: float, interrupted: bool) -> None:
     errors = {**failed, **{job.name: job.error for job in jobs if job.error}}
     for name, error in errors.items():
         out.print(f"isochrone: model '{name}' is not profiled: {error}", highlight=False, soft_wrap=True, markup=False)
@@ -162,6 +162,6 @@ def _check_json(path: Path | None) -> None:
 
 def _write_json(path: Path, content: bytes) -> None:
     try:
-        report.write(path, content)
+        path.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from None

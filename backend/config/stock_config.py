@@ -1,7 +1,7 @@
 """What a config.pbtxt written for Triton's ONNX Runtime or TensorRT backend may carry, and what becomes of it here.
 
-Each key is honoured, refused, or has no effect, which the log says: none is dropped in silence. docs/coming-from.md has
-the same table for people.
+Each key is honoured, refused, or has no effect, which the log says: none is dropped in silence.
+docs/how-to/coming-from.md has the same table for people.
 """
 
 from __future__ import annotations

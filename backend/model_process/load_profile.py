@@ -28,7 +28,7 @@ from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import sha256_of
-from profiler.profile_file import NAME, Identity, ProfileFile, ProfileFileError, mismatch, read_profile
+from profiler.profile_file import NAME, ProfileFile, ProfileFileError, ProfileIdentity, mismatch, read_profile
 
 _log = logging.getLogger("isochrone")
 _GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
@@ -96,12 +96,12 @@ def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
     return None if any(-1 in shape for shape in shapes.values()) else shapes
 
 
-def identity_of(config: ModelConfig, engine: Engine) -> Identity:
+def identity_of(config: ModelConfig, engine: Engine) -> ProfileIdentity:
     """What a profile of this model with this engine holds for.
 
     Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
     """
-    return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
+    return ProfileIdentity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
 
 
 def counted_features(

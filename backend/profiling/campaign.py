@@ -1,4 +1,4 @@
-"""Measures many jobs by turns: a round of every batch size that is not done, then the next, until all are."""
+"""Measures many jobs in alternation: a round of every batch size that is not done, then the next, until all are."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from profiler.profile_file import ProfileFile
 from profiler.rounds import Rounds
 
 _LOCK_WAIT_S = 60.0
-_GIVE_WAY_S = 0.1
-"""Between two turns, so that a model that loads meanwhile gets the profiler's lock, which it asks for every 20 ms."""
+_PAUSE_S = 0.1
+"""Pause between two passes, so that a model that loads meanwhile gets the lock, which it tries every 20 ms."""
 _OPEN_BYTES_MAX = 4 << 30
-"""Of model files open at a time; models beyond are measured after those before."""
+"""Size of the model files open at a time; models beyond are measured after those before."""
 
 
 @dataclass
@@ -37,10 +37,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Told as the work goes on. `entry`: one is done. `turn`: share of all work that is done. `say`: a sentence."""
+    """Callbacks of progress. entry: one is done. advance: to this share of all work. say: a sentence for people."""
 
     entry: Callable[[Job, int], None]
-    turn: Callable[[float], None]
+    advance: Callable[[float], None]
     say: Callable[[str], None]
 
 
@@ -67,8 +67,8 @@ def run_campaign(
         size = sum(len(job.missing) for job in group)
         with ExitStack() as engines:
             tasks = [task for job in group for task in _open(job, engines, budget_ns, clock)]
-            for now in _by_turns(tasks, hooks, directory, sleep):
-                hooks.turn((done + now * size) / total)
+            for now in _alternate(tasks, hooks, directory, sleep):
+                hooks.advance((done + now * size) / total)
         done += size
 
 
@@ -104,7 +104,7 @@ def _begin(job: Job, counters: Counters, directory: Path, again: bool, hooks: Ho
 
 
 def _source(job: Job, found: ProfileFile, counters: Counters, directory: Path) -> FeatureSource:
-    """Where the features of all sizes come from that the file will have: a GPU's own counters if they can be had."""
+    """The source of features for all sizes that the file will have: a GPU's own counters if they can be had."""
     sizes = sorted({*job.batch_sizes, *found.batch_sizes})
     if job.config.device_id is None:
         return counted_features(job.config, directory, sizes)
@@ -128,21 +128,21 @@ def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]
     ]
 
 
-def _by_turns(tasks: list[Task], hooks: Hooks, directory: Path, sleep: Callable[[float], None]) -> Iterator[float]:
-    """Gives the share of the work that is done after each round."""
+def _alternate(tasks: list[Task], hooks: Hooks, directory: Path, sleep: Callable[[float], None]) -> Iterator[float]:
+    """Yields the share of the work that is done after each round."""
     pending = tasks
-    told = False
+    warned = False
     try:
         while pending:
-            with exclusive(directory / "profiling.lock", _LOCK_WAIT_S) as alone:
-                if not alone and not told:
+            with exclusive(directory / "profiling.lock", _LOCK_WAIT_S) as undisturbed:
+                if not undisturbed and not warned:
                     hooks.say("another profiling is under way on this machine, so times may be longer than alone")
-                    told = True
+                    warned = True
                 for task in pending:
                     _round(task, hooks)
                     yield sum(_progress(each) for each in tasks) / len(tasks)
             pending = [task for task in pending if task.job.error is None and not task.rounds.done]
-            sleep(_GIVE_WAY_S)
+            sleep(_PAUSE_S)
     except (KeyboardInterrupt, GeneratorExit):
         for task in pending:
             if task.job.error is None and task.rounds.usable and task.batch_size in task.job.missing:

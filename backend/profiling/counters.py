@@ -1,4 +1,4 @@
-"""Hardware counters of models' batches; once it shows that there are none for any, they are not asked for again."""
+"""Hardware counters of models' batches; once there turn out to be none for any, they are not asked for again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOCK_WAIT_S = 60.0
 
 
 class Counters:
-    """Read beside no other measuring that shares `directory`, unless that lasts. say: takes a sentence for people."""
+    """Read while nothing else measures that shares `directory`, unless that lasts. say: takes a sentence for people."""
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
         self._directory, self._say = directory, say

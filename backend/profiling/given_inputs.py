@@ -1,4 +1,4 @@
-"""Inputs that the user gives to profile a model with: an `.npz` with one array per input, of one request."""
+"""The user's inputs to profile a model with: an `.npz` with one array per input, of one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.model_process.request import read_tensor
 
 
 class GivenInputs:
-    """Raises ConfigError where the file cannot be read."""
+    """Arrays of the file. Raises ConfigError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class GivenInputs:
             raise ConfigError(f"--inputs {path} cannot be read as an .npz of arrays: {error}") from None
 
     def of(self, config: ModelConfig) -> Inputs:
-        """For a model as it is served. Raises ConfigError where an input is missing, or is not what it takes."""
+        """Inputs of a model as it is served. Raises ConfigError where one is missing, or is not of its form."""
         batching = config.max_batch_size > 0
         found: dict[str, Array] = {}
         for spec in config.inputs:

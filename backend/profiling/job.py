@@ -1,4 +1,4 @@
-"""One model version to profile: what its file holds already, what is missing, keeping each result once it is there."""
+"""One model version to profile: entries that its file holds, those that are missing, and the writing of each."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from backend.model_process.load_profile import Inputs, shapes_of
 from profiler.feature_source import FeatureSource
 from profiler.profile_file import (
     SCHEMA,
-    Entry,
-    Features,
-    Identity,
+    FeatureShares,
+    ProfileEntry,
     ProfileFile,
     ProfileFileError,
+    ProfileIdentity,
     mismatch,
     read_profile,
     write_profile,
 )
-from profiler.rounds import Measured
+from profiler.rounds import SoloTimes
 
 
 @dataclass
 class Job:
-    """Batch sizes of one model version. `inputs`: what it is measured with.
+    """Batch sizes of one model version. inputs: to measure with.
 
-    `error`: why it ended early. `redone`: why what the file held was dropped.
+    error: why it ended early. redone: why the file's entries were dropped.
     """
 
     config: ModelConfig
@@ -56,8 +56,8 @@ class Job:
         have = self.file.batch_sizes if self.file else ()
         return [size for size in self.batch_sizes if size not in have]
 
-    def recall(self, identity: Identity, *, again: bool) -> ProfileFile:
-        """What the file holds for this identity, maybe nothing; with `again`, less the sizes asked for."""
+    def recall(self, identity: ProfileIdentity, *, again: bool) -> ProfileFile:
+        """The file's entries for this identity, maybe none; with `again`, less the sizes asked for."""
         found, self.redone = _found(self.path, identity)
         dropped = self.batch_sizes if again else ()
         return ProfileFile(
@@ -79,10 +79,10 @@ class Job:
         if found.entries and found.features_from != source.name:
             self._write(tuple(map(self._renewed, found.entries)))
 
-    def keep(self, batch_size: int, measured: Measured) -> None:
+    def keep(self, batch_size: int, measured: SoloTimes) -> None:
         """Write the file with one more entry. Raises ConfigError where the directory refuses it."""
         assert self.file is not None
-        entry = Entry(
+        entry = ProfileEntry(
             batch_size=batch_size,
             rows_per_s=round(batch_size * 1e9 / measured.p50_ns, 3),
             features=self._features(batch_size, measured.p50_ns),
@@ -92,14 +92,14 @@ class Job:
         self.measured.add(batch_size)
         self._write(tuple(sorted((*others, entry), key=lambda one: one.batch_size)))
 
-    def _features(self, batch_size: int, solo_ns: int) -> Features:
+    def _features(self, batch_size: int, solo_ns: int) -> FeatureShares:
         assert self.source is not None
-        return Features(*(round(share, 6) for share in self.source.load(batch_size, solo_ns).features))
+        return FeatureShares(*(round(share, 6) for share in self.source.load(batch_size, solo_ns).features))
 
-    def _renewed(self, entry: Entry) -> Entry:
+    def _renewed(self, entry: ProfileEntry) -> ProfileEntry:
         return msgspec.structs.replace(entry, features=self._features(entry.batch_size, entry.p50_ns))
 
-    def _write(self, entries: tuple[Entry, ...]) -> None:
+    def _write(self, entries: tuple[ProfileEntry, ...]) -> None:
         assert self.file is not None
         self.file = msgspec.structs.replace(self.file, entries=entries)
         try:
@@ -118,8 +118,8 @@ def check_batch_sizes(config: ModelConfig, sizes: Sequence[int]) -> None:
             )
 
 
-def _found(path: Path, identity: Identity) -> tuple[ProfileFile | None, str | None]:
-    """The file where it holds, else why what it holds is dropped."""
+def _found(path: Path, identity: ProfileIdentity) -> tuple[ProfileFile | None, str | None]:
+    """The file where it holds, else why its entries are dropped."""
     try:
         found = read_profile(path)
     except ProfileFileError as error:

@@ -16,7 +16,7 @@ from backend.profiling.repository import ModelVersion, read_config, served_model
 
 
 def run_one(directory: Path, batch_size: int) -> None:
-    """Once to warm up, once to be counted. directory: the model's version. Raises IsochroneError."""
+    """Runs a batch to warm up and one to be counted. directory: the model's version. Raises IsochroneError."""
     folder = directory.parent
     version = ModelVersion(folder.name, directory.name, directory, read_config(folder / "config.pbtxt"))
     config, trial = served_model(version)
@@ -36,7 +36,7 @@ def run_one(directory: Path, batch_size: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """What goes wrong is one sentence in the last line of stderr."""
+    """Returns the exit code; an error is one sentence in the last line of stderr."""
     try:
         run_one(Path(arguments[0]), int(arguments[1]))
     except IsochroneError as error:

@@ -1,9 +1,8 @@
-"""What `isochrone profile` shows and writes: a bar with the time left, a line per entry, the table, the JSON."""
+"""Output of `isochrone profile`: a bar with the time left, a line per entry, the table, the JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -12,13 +11,13 @@ from rich.table import Table
 
 from backend.commands.progress_bar import Told
 from backend.profiling.job import Job
-from profiler.profile_file import Entry
+from profiler.profile_file import ProfileEntry
 
 SCHEMA = 1
 
 
 class Bar(Told):
-    """A bar on a terminal, plain lines elsewhere. It draws when told to, never from a thread beside the timing."""
+    """A bar on a terminal, plain lines elsewhere. It draws when called, never from a thread while times are taken."""
 
     def __init__(self, out: Console) -> None:
         drawn = Progress(
@@ -40,12 +39,12 @@ class Bar(Told):
         (entry,) = (one for one in job.file.entries if one.batch_size == batch_size)
         self._tell(f"{job.name} batch {batch_size}: p50 {_ms(entry.p50_ns)} ms, p95 {_ms(entry.p95_ns)} ms")
 
-    def turn(self, share: float) -> None:
-        """Of all work, so much is done."""
+    def advance(self, share: float) -> None:
+        """Show that this share of all work is done."""
         self._progress.update(self._task, completed=share, refresh=True)
 
     def say(self, sentence: str) -> None:
-        """A line of its own."""
+        """Print a sentence on a line of its own."""
         self._out.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -61,7 +60,7 @@ def table(jobs: Sequence[Job]) -> Table:
     return made
 
 
-def _row(job: Job, entry: Entry) -> tuple[str, ...]:
+def _row(job: Job, entry: ProfileEntry) -> tuple[str, ...]:
     low, high = entry.p50_interval_ns
     shares = entry.features
     return (
@@ -96,7 +95,7 @@ def as_json(jobs: Sequence[Job], failed: Mapping[str, str], *, wall_s: float, in
 
 
 def features_sentence(jobs: Sequence[Job]) -> str:
-    """Says where the features come from."""
+    """One sentence with the features' sources."""
     where = {
         "nsight": "the GPU's own counters, read by Nsight Compute",
         "graph": "operations and bytes counted in the model graph, over the measured peaks of one core",
@@ -105,11 +104,6 @@ def features_sentence(jobs: Sequence[Job]) -> str:
     }
     names = dict.fromkeys(job.file.features_from for job in jobs if job.file)
     return "features from: " + "; ".join(f"{name} ({where.get(name, name)})" for name in names)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Raises OSError."""
-    path.write_bytes(content)
 
 
 def _ms(ns: int) -> str:

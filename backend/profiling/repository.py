@@ -88,7 +88,7 @@ def _folders(repository: Path) -> dict[str, Path]:
 
 
 def _versions(name: str, folder: Path, config: Mapping[str, Any]) -> list[ModelVersion]:
-    """As Triton's `version_policy` has it: the latest one unless told otherwise."""
+    """Versions by Triton's `version_policy`: by default the latest one."""
     numbers = sorted(int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdecimal())
     policy = config.get("version_policy", {})
     if "specific" in policy:

@@ -128,7 +128,7 @@ class LatencyModel:
         assert group is not None
         if solo:
             source.learn_solo(rows, group, exec_ns, now_ns)
-        elif source.solo.teaches(rows, group, exec_ns):
+        elif source.solo.learns_from_co_run(rows, group, exec_ns):
             slowdown = self.slowdown_function(source.id, batch.own).slowdown(co_run.sums, co_run.stay.core_co_runners)
             source.learn_solo(rows, group, exec_ns / max(1.0, slowdown), now_ns)
         batch.own = source.own(rows, group)

@@ -56,7 +56,7 @@ class Source:
 
     def solo_transfers(self, rows: int) -> TransferTimes:
         """Times that the inputs and outputs of a batch of `rows` take alone on the links."""
-        return NO_TRANSFERS if self.bytes_per_row is None else self.bytes_per_row.work(rows)
+        return NO_TRANSFERS if self.bytes_per_row is None else self.bytes_per_row.transfer_times(rows)
 
     def measured_solo_ns(self, request: Request) -> int:
         """Latency alone on the device, transfers included, as measured: 0 where its like was not."""

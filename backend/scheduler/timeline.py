@@ -42,8 +42,8 @@ def timelines(
 class CoreSharing:
     """The slowdown by sharing cores, in k cases of n + 1 batches, from finish to finish.
 
-    cores: (n + 1,); weights: (k, n + 1), see `SlowdownFunction.sharing`; with_last: (k,) bools, False where the last batch is
-    not there.
+    cores: (n + 1,); weights: (k, n + 1), see `SlowdownFunction.sharing`; with_last: (k,) bools, False where the last
+    batch is not there.
     """
 
     def __init__(self, cores: Vector, weights: Matrix, with_last: Sequence[bool]) -> None:

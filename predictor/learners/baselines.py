@@ -1,16 +1,14 @@
-"""What a predictor has to beat: no interference, the mean so far, and the mean by number of neighbours."""
+"""Baselines: no interference, the mean so far, and the mean by number of co-runners."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import msgspec
-
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
 
 _COUNTS = 33
-"""Numbers of neighbours that are told apart: 0 to 31, and more."""
+"""Numbers of co-runners that are told apart: 0 to 31, and more."""
 
 
 class NoInterference:
@@ -27,10 +25,6 @@ class NoInterference:
 
     def state(self) -> State:
         return {}
-
-    def restore(self, state: State) -> None:
-        if state:
-            raise ValueError(f"nothing is to be restored, got {state}")
 
 
 class Mean:
@@ -53,12 +47,9 @@ class Mean:
     def state(self) -> State:
         return {"samples": self._samples, "mean": self._mean}
 
-    def restore(self, state: State) -> None:
-        self._samples, self._mean = msgspec.convert((state.get("samples"), state.get("mean")), tuple[int, float])
-
 
 class CountMean:
-    """The mean of the slowdowns beside as many neighbours (their time mean, rounded)."""
+    """The mean of the slowdowns with as many co-runners (their time mean, rounded)."""
 
     name: ClassVar[str] = "count"
 
@@ -81,13 +72,6 @@ class CountMean:
 
     def state(self) -> State:
         return {"samples": list(self._samples), "means": list(self._means)}
-
-    def restore(self, state: State) -> None:
-        samples = msgspec.convert(state.get("samples"), list[int])
-        means = msgspec.convert(state.get("means"), list[float])
-        if not len(samples) == len(means) == _COUNTS:
-            raise ValueError(f"{_COUNTS} counts are expected, got {len(samples)}")
-        self._samples, self._means = samples, means
 
 
 def _slot(seen: Exposure) -> int:

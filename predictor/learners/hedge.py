@@ -1,4 +1,4 @@
-"""A mixture of experts whose weights follow who was right of late (exponential weights, Freund & Schapire 1997)."""
+"""A mixture of experts whose weights follow their latest losses (exponential weights, Freund & Schapire 1997)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from predictor.learners.regression import Vector, array_of
 
 _WORST = 2.0
-"""A loss is cut here, so that no single batch silences an expert."""
+"""Bound of one loss, so that no single batch silences an expert."""
 
 
 class Hedge:
@@ -27,7 +27,7 @@ class Hedge:
         return mixed
 
     def learn(self, predictions: list[list[float]], truths: Vector) -> None:
-        """Of a block of samples, before their truths were known; all logarithms of slowdown."""
+        """predictions: (b, experts), made before the truths were known; truths: (b,); all logarithms of slowdown."""
         misses = np.subtract(predictions, truths[:, None])
         np.minimum(np.abs(misses, out=misses), _WORST, out=misses)
         size = len(truths)

@@ -1,11 +1,11 @@
-"""Running means by key, bounded in number: what is known of a model, a batch size or one exact co-location."""
+"""Running means by key, bounded in number: of a model, a batch size, or one exact co-location."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Memory:
+class KeyedMeans:
     """key -> (weight, mean). A mean counts for at most `horizon` samples, so old ones fade; the stalest key goes."""
 
     def __init__(self, size: int, horizon: float) -> None:

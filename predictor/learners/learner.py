@@ -1,18 +1,18 @@
-"""What every learner promises. No learner may import another."""
+"""The contract of every learner."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
 from predictor.features import Exposure, Own
-from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, Response
+from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, SlowdownFunction
 
 State = dict[str, object]
-"""What a learner is, in numbers, strings, lists and dicts of them."""
+"""A learner in numbers, strings, lists and dicts of them."""
 
 
 class Learner(Protocol):
-    """Slowdown (ratio) of a batch beside its neighbours. State constant in size; the same calls, the same answers."""
+    """Slowdown (ratio) of a batch by its co-runners. State constant in size; the same calls, the same answers."""
 
     name: ClassVar[str]
 
@@ -26,20 +26,17 @@ class Learner(Protocol):
         """From a finished batch. Raises ValueError, unchanged, where anything is no finite number."""
 
     def state(self) -> State:
-        """Everything that it learned."""
-
-    def restore(self, state: State) -> None:
-        """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
+        """All that it learned."""
 
 
 class Forecaster(Learner, Protocol):
     """A learner that a scheduler can forecast with."""
 
     revision: int
-    """Goes up whenever responses change."""
+    """Goes up whenever slowdown functions change."""
 
-    def response(self, own: Own) -> Response:
-        """This batch's slowdown over its neighbours' contributions, as of the present revision."""
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
+        """This batch's slowdown over its co-runners' contributions, as of the present revision."""
 
 
 def clipped(slowdown: float) -> float:

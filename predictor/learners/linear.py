@@ -1,4 +1,4 @@
-"""The paper's three: ŷ = wᵀx + b on own and neighbours' compute, L2 and DRAM, offline, by SGD and by RLS.
+"""The paper's three: ŷ = wᵀx + b on own and co-runners' compute, L2 and DRAM, offline, by SGD and by RLS.
 
 arXiv 2512.18725, section 4 (the linear form is gpulets', Choi et al., ATC'22). All three start from the same weights.
 """
@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
-from predictor.learners.regression import Regression, Vector, array_of
-from predictor.slowdown_function import HUGE, Response
+from predictor.learners.regression import Regression, Vector
+from predictor.slowdown_function import HUGE, SlowdownFunction
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
-"""b, own compute, l2, dram, neighbours' compute, l2, dram, before any sample."""
+"""b, own compute, l2, dram, co-runners' compute, l2, dram, before any sample."""
 _VARIANCE = np.ones(len(PRIOR))
 _FIRST = 200
-"""Without a training set, offline learning takes this many batches as one, and stays as it is then."""
-_NO_MORE = (0.0,) * 6
-"""Of the terms of a `Response`, the linear form has the neighbours' shares only."""
+"""Batches that offline learning takes as its training set where it is given none."""
+_LACKING = (0.0,) * 6
+"""Terms of a `SlowdownFunction` that the linear form lacks: it has the co-runners' shares only."""
 
 
 def inputs(own: Own, seen: Exposure) -> Vector:
@@ -52,10 +51,10 @@ class _Linear:
     def predict_one(self, own: Own, seen: Exposure) -> float:
         return clipped(float(self._weights @ inputs(own, seen)))
 
-    def response(self, own: Own) -> Response:
-        b, c, l2, dram, *neighbours = self._weights.tolist()
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
+        b, c, l2, dram, *co_runners = self._weights.tolist()
         base = b + c * own.load.compute + l2 * own.load.l2 + dram * own.load.dram
-        return Response(own.load, base, (0.0, *neighbours, *_NO_MORE), logarithmic=False)
+        return SlowdownFunction(own.load, base, (0.0, *co_runners, *_LACKING), logarithmic=False)
 
 
 class Offline(_Linear):
@@ -83,12 +82,6 @@ class Offline(_Linear):
     def state(self) -> State:
         return {"weights": self._weights.tolist(), "left": self._left, "regression": self._regression.state()}
 
-    def restore(self, state: State) -> None:
-        weights = array_of(state.get("weights"), self._weights.shape)
-        left = msgspec.convert(state.get("left"), int)
-        self._regression.restore(state.get("regression"))
-        self._weights, self._left = weights, left
-
 
 class Sgd(_Linear):
     """Plain stochastic gradient descent; the step shrinks where the features are so large that it would overshoot."""
@@ -108,9 +101,6 @@ class Sgd(_Linear):
 
     def state(self) -> State:
         return {"weights": self._weights.tolist()}
-
-    def restore(self, state: State) -> None:
-        self._weights = array_of(state.get("weights"), self._weights.shape)
 
 
 class Rls(_Linear):
@@ -136,7 +126,3 @@ class Rls(_Linear):
 
     def state(self) -> State:
         return {"regression": self._regression.state()}
-
-    def restore(self, state: State) -> None:
-        self._regression.restore(state.get("regression"))
-        self._weights = self._regression.weights

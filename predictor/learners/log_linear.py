@@ -1,4 +1,4 @@
-"""What our linear experts see of a batch and its neighbours, their prior, and the `Response` that weights give."""
+"""The linear experts' inputs, their prior, and the `SlowdownFunction` that follows from weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from predictor.features import Exposure, Own
 from predictor.learners.regression import Vector
-from predictor.slowdown_function import HUGE, LOG_SCALE, Response, bounded, shared
+from predictor.slowdown_function import HUGE, LOG_SCALE, SlowdownFunction, bounded, shared
 
 _OWN, _LINEAR, _SATURATING = 6, 6, 4
 
-# The order of `inputs`: saturating terms, products, 1 and own, neighbours' sums, overdraft, sharing of its core.
+# The order of `inputs`: saturating terms, products, 1 and own, co-runners' sums, overdraft, core sharing.
 _PRODUCTS = _SATURATING
 _FIRST = _PRODUCTS + 4 * 4
 _SUMS = _FIRST + _OWN
@@ -21,9 +21,9 @@ _EXCESS = _SUMS + _LINEAR
 _SHARING = _EXCESS + 3
 WIDTH = _SHARING + 1
 PLAIN = _FIRST + 1
-"""From here on: what is not made of the others, without the bias."""
+"""Begin of the terms that are no products or functions of others, without the bias."""
 PAPER = tuple(range(_FIRST, _FIRST + 4)) + tuple(range(_SUMS + 1, _SUMS + 4))
-"""The paper's x: bias, own and neighbours' compute, l2, dram."""
+"""The paper's x: bias, own and co-runners' compute, l2, dram."""
 
 
 def inputs(own: Own, seen: Exposure) -> list[float]:
@@ -44,8 +44,8 @@ def inputs(own: Own, seen: Exposure) -> list[float]:
     ]  # fmt: skip
 
 
-def response(own: Own, weights: list[float], offset: float) -> Response:
-    """weights: WIDTH of log slowdown on `inputs`; offset: what is known of this batch besides."""
+def slowdown_function(own: Own, weights: list[float], offset: float) -> SlowdownFunction:
+    """weights: WIDTH of log slowdown on `inputs`; offset: added to log slowdown."""
     o = _own(own)
     w = weights
     base = offset
@@ -58,11 +58,11 @@ def response(own: Own, weights: list[float], offset: float) -> Response:
     ]
     coefficients = (*crossed, w[_SUMS + 4], w[_SUMS + 5], *w[:_SATURATING])
     overdraft = (w[_EXCESS], w[_EXCESS + 1], w[_EXCESS + 2])
-    return Response(own.load, base, coefficients, overdraft, sharing=w[_SHARING])
+    return SlowdownFunction(own.load, base, coefficients, overdraft, sharing=w[_SHARING])
 
 
 def prior() -> tuple[Vector, Vector]:
-    """Weights and their variances before any sample: alone a batch takes its solo time, neighbours cost, turns cost."""
+    """Weights and their variances before any sample: solo a batch takes its solo time; co-runners cost."""
     mean, variance = np.zeros(WIDTH), np.full(WIDTH, 0.1)
     mean[:_SATURATING] = (0.1, 0.3, 0.1, 0.3)
     mean[_SHARING] = 1.0
@@ -71,7 +71,7 @@ def prior() -> tuple[Vector, Vector]:
 
 
 def rate_prior() -> Vector:
-    """The same of 1 / slowdown."""
+    """Weights of 1 / slowdown before any sample."""
     mean = np.zeros(WIDTH)
     mean[_FIRST] = 1.0
     mean[:_SATURATING] = (-0.1, -0.1, -0.05, -0.1)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 
 MAX_GROWTH = 100.0
-"""Forgetting inflates the covariance where samples say nothing; beyond this multiple of the prior's trace nothing more
-is forgotten until samples have brought it down."""
+"""Bound of the covariance's trace, in that of the prior: forgetting inflates it where samples say nothing, so beyond it
+nothing more is forgotten until samples have brought it down."""
 
 
 class Regression:
@@ -31,7 +31,7 @@ class Regression:
         if forgetting < 1.0 and covariance.trace() > self._max_trace:
             forgetting = 1.0
         spread = float(x @ gain)
-        if spread < 0.0:  # rounding made it indefinite: what is sure of the weights is lost, they are not
+        if spread < 0.0:  # rounding made it indefinite: the covariance starts anew, the weights stay
             self._covariance = covariance = np.diag(self._variance)
             gain = covariance @ x
             spread = float(x @ gain)
@@ -44,10 +44,6 @@ class Regression:
 
     def state(self) -> list[list[float]]:
         return [self.weights.tolist(), *self._covariance.tolist()]
-
-    def restore(self, state: object) -> None:
-        rows = array_of(state, (len(self.weights) + 1, len(self.weights)))
-        self.weights, self._covariance = rows[0].copy(), rows[1:].copy()
 
 
 def array_of(state: object, shape: tuple[int, ...]) -> Vector:

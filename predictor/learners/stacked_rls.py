@@ -9,7 +9,7 @@ from predictor.learners.regression import MAX_GROWTH, Vector, array_of
 _MIN_VARIANCE = 1e-12
 
 
-class Bank:
+class StackedRls:
     """y_i ≈ w_i·x_i, each with its own weights, inputs, target and forgetting factor; learns blocks of samples."""
 
     def __init__(self, prior: Vector, variance: Vector, forgetting: list[float]) -> None:
@@ -34,7 +34,7 @@ class Bank:
         covariance += covariance.transpose(0, 2, 1).copy()
         covariance *= 0.5
         indefinite = (np.einsum("ijj->ij", covariance) < _MIN_VARIANCE).any(axis=1)
-        if indefinite.any():  # rounding: what is sure of the weights is lost, they are not
+        if indefinite.any():  # rounding: the covariance starts anew, the weights stay
             covariance[indefinite] = self._prior[indefinite]
 
     def _forget(self, samples: int) -> None:
@@ -46,7 +46,7 @@ class Bank:
         return [self.weights.tolist(), self._covariance.tolist()]
 
     def restore(self, state: object) -> None:
-        """Raises ValueError, unchanged, on what is no bank of this form."""
+        """Raises ValueError, unchanged, on what is no state of this form."""
         if not isinstance(state, list) or len(state) != 2:
             raise ValueError("weights and covariances are expected")
         weights, covariance = array_of(state[0], self.weights.shape), array_of(state[1], self._covariance.shape)

@@ -20,7 +20,7 @@ from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, Records
 from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
 from predictor.samples import read_samples
-from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
+from profiler.profile_file import NAME, FeatureShares, ProfileEntry, ProfileFile, write_profile
 from tests.unit.test_in_process import write_slow
 
 MS = 1_000_000
@@ -50,9 +50,9 @@ def records(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def remember_profile(records: Records, model: str, p50_ms: float) -> None:
-    def entry(size: int, at_ms: float) -> Entry:
-        ns, shares = round(at_ms * MS), Features(0.5, 0.2, 0.3)
-        return Entry(size, ns, (ns, ns), ns, (ns, ns), size / at_ms * 1e3, shares, 9, 6, 0, True)
+    def entry(size: int, at_ms: float) -> ProfileEntry:
+        ns, shares = round(at_ms * MS), FeatureShares(0.5, 0.2, 0.3)
+        return ProfileEntry(size, ns, (ns, ns), ns, (ns, ns), size / at_ms * 1e3, shares, 9, 6, 0, True)
 
     entries = (entry(1, p50_ms), entry(8, 4 * p50_ms))
     file = ProfileFile(1, model, "1", records.target.name, "engine", "0" * 64, "graph", entries)

@@ -54,7 +54,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     defaults = Rounds.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "round_ns", 1)
-    monkeypatch.setattr(campaign_module, "_GIVE_WAY_S", 0.0)
+    monkeypatch.setattr(campaign_module, "_PAUSE_S", 0.0)
     monkeypatch.setattr(campaign_module, "counted_features", lambda *_: NeutralFeatures("it is a test"))
     for name in "ab":
         add_model(tmp_path / "models", name)

@@ -17,12 +17,12 @@ import profiler.brief as brief_module
 import profiler.feature_source as source_module
 import profiler.lock as lock_module
 from predictor.workload import ModelProfile
-from profiler.brief import BriefProfile, ProfileFile, batch_sizes, brief_profile
+from profiler.brief import BriefFile, BriefProfile, batch_sizes, brief_profile
 from profiler.child import CODE_ROOT, ChildError
-from profiler.feature_source import feature_source
-from profiler.features import NEUTRAL_COMPUTE
+from profiler.feature_source import NEUTRAL_COMPUTE, feature_source
+from profiler.graph import graph_work
 from profiler.lock import exclusive
-from profiler.work import Work, graph_work
+from profiler.work import GraphWork
 from tests.fakes.graphs import MS, PEAKS, ones, write_mlp
 
 
@@ -123,7 +123,7 @@ def test_a_broken_file_is_replaced(mlp: Path, profiling: Profiling, broken: byte
     calls = engine.calls
     profiling(mlp, engine.run)
     assert engine.calls > calls
-    assert msgspec.json.decode(stored.read_bytes(), type=ProfileFile).schema == 1
+    assert msgspec.json.decode(stored.read_bytes(), type=BriefFile).schema == 1
 
 
 @pytest.mark.usefixtures("counted")
@@ -149,18 +149,18 @@ def test_a_model_that_is_no_onnx_graph_has_neutral_features(tmp_path: Path, prof
 
 
 def test_a_failure_is_noted_and_tried_again(mlp: Path, profiling: Profiling, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> dict[int, Work]:
-        raise ChildError("profiler.work did not finish within 60 s")
+    def fail(*_: object) -> dict[int, GraphWork]:
+        raise ChildError("profiler.graph did not finish within 60 s")
 
     monkeypatch.setattr(source_module, "work_in_child", fail)
     brief = profiling(mlp, Engine(mlp).run)
-    assert brief.note == "features are neutral values, since profiler.work did not finish within 60 s"
+    assert brief.note == "features are neutral values, since profiler.graph did not finish within 60 s"
     assert not profiling.files()
 
 
 def test_an_incomplete_count_is_noted(mlp: Path, profiling: Profiling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        source_module, "work_in_child", lambda _, sizes: {n: Work(1, 1, 1, complete=False) for n in sizes}
+        source_module, "work_in_child", lambda _, sizes: {n: GraphWork(1, 1, 1, complete=False) for n in sizes}
     )
     assert (
         profiling(mlp, Engine(mlp).run).note == "features are lower bounds, since some operators' shapes are not known"

@@ -11,33 +11,42 @@ import pytest
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.state_file import Learned, encode, load, save
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 from tests.learning.test_learners import batches
 
 
 @pytest.fixture
 def learned() -> Learned:
-    learner, bound, transfers = Learned(Isochrone(), UpperBound(), Transfers())
+    learner, bound, transfers = Learned(Isochrone(), UpperBound(), TransferModel())
     for own, seen, slowdown in batches(100):
         bound.learn_one(slowdown / learner.predict_one(own, seen))
         learner.learn_one(own, seen, slowdown)
-        if (job := learner.refit()) is not None:
-            learner.install(job())
-    transfers.into.learn_one(600_000, 50_000.0)
+    transfers.h2d.learn_one(600_000, 50_000.0)
     return Learned(learner, bound, transfers)
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path, learned: Learned) -> None:
+def test_a_saved_state_is_loaded(tmp_path: Path, learned: Learned) -> None:
     path = tmp_path / "state"
     save(path, encode(learned))
     found = load(path)
     assert [part.state() for part in found] == [part.state() for part in learned]
     assert found.bound.multiplier == learned.bound.multiplier
-    assert found.transfers.into.alone_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
+    assert found.transfers.h2d.solo_ns(600_000) == pytest.approx(50_000.0, rel=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_without_a_file_the_prior_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_with_a_gaussian_process_is_of_use_without_it(tmp_path: Path, learned: Learned) -> None:
+    """As earlier versions wrote it."""
+    path = tmp_path / "state"
+    save(path, encode(learned))
+    whole = msgspec.msgpack.decode(path.read_bytes())
+    assert list(whole["learner"]["kernel"]) == ["samples", "counters", "slots", "fit"]
+    whole["learner"]["kernel"] = {"samples": [[0.5, 0.1]], "counters": [1, 1, 0, 1], "slots": {"a": 0}, "fit": None}
+    path.write_bytes(msgspec.msgpack.encode(whole))
+    assert load(path).learner.state() == learned.learner.state()
+
+
+def test_the_prior_is_used_without_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(tmp_path / "none").learner.state() == Isochrone().state()
     assert not caplog.records
 
@@ -50,7 +59,7 @@ def test_a_file_from_before_transfers_were_learned_is_of_use(tmp_path: Path, lea
     path.write_bytes(msgspec.msgpack.encode(whole))
     found = load(path)
     assert found.learner.state() == learned.learner.state()
-    assert found.transfers.state() == Transfers().state()
+    assert found.transfers.state() == TransferModel().state()
 
 
 def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
@@ -71,7 +80,7 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
     }
 
 
-def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_file_is_renamed(tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "state"
     for kind, data in _broken(path, learned).items():
         caplog.clear()
@@ -80,7 +89,7 @@ def test_a_file_of_no_use_is_set_aside(tmp_path: Path, learned: Learned, caplog:
             found = load(path)
         assert found.learner.state() == Isochrone().state(), kind
         assert found.bound.state() == UpperBound().state()
-        assert found.transfers.state() == Transfers().state()
+        assert found.transfers.state() == TransferModel().state()
         assert "is set aside as state.broken" in caplog.text, kind
         assert (tmp_path / "state.broken").read_bytes() == data
         assert not path.exists()
@@ -97,7 +106,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: Learned) -> 
     assert [p.name for p in path.parent.iterdir()] == ["state"]
 
 
-def test_a_device_is_not_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_device_is_not_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     link = tmp_path / "cpu.state"
     link.symlink_to("/dev/null")
     load(link)

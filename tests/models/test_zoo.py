@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from zoo.__main__ import app
 from zoo.catalog import CONFIG, MODELS, build, is_current, parameter_count, write
 from zoo.inputs import random_inputs
-from zoo.peek import NotOnnxError, read_inputs, read_metadata
+from zoo.onnx_header import NotOnnxError, read_inputs, read_metadata
 from zoo.roberta import PADDING_ID
 
 Array: TypeAlias = NDArray[Any]
@@ -181,7 +181,7 @@ def test_missing_config_is_written_and_a_present_one_kept(repository: Path) -> N
     assert config.read_text() == "# mine\n"
 
 
-def test_peek_agrees_with_onnx(repository: Path) -> None:
+def test_the_header_agrees_with_onnx(repository: Path) -> None:
     path = model_file(repository, "roberta_base")
     model = onnx.load(path)
     assert read_metadata(path) == {entry.key: entry.value for entry in model.metadata_props}
@@ -189,7 +189,7 @@ def test_peek_agrees_with_onnx(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\x3a\x7f", b"\x80", b"\x07", b"\xff" * 12])
-def test_peek_refuses_what_is_not_onnx(content: bytes, tmp_path: Path) -> None:
+def test_the_header_refuses_what_is_not_onnx(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(NotOnnxError):

@@ -25,7 +25,7 @@ from backend.trial.launch import remember, remembered_name
 from backend.trial.messages import Fill, Trial
 from backend.trial.question import question_of
 from predictor.workload import Load, ModelProfile
-from profiler.brief import SCHEMA, BriefProfile, Identity, ProfileFile
+from profiler.brief import SCHEMA, BriefFile, BriefIdentity, BriefProfile
 from profiler.host import cpu_name
 from profiler.store import write_json
 
@@ -45,12 +45,12 @@ def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float,
     lanes = _LANES.search((model_folder / "config.pbtxt").read_text())
     engine = OnnxEngine(file, teams(int(lanes[1]) if lanes else width()))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    identity = Identity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
+    identity = BriefIdentity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
     engine.close()
     remember_trial(server, model_folder, max_batch_size)
     sizes = tuple(sorted({1, identity.max_batch_size}))
     load = Load(solo_ns=round(solo_ms * 1e6), compute=0.5, l2=0.1, dram=0.1)
-    profile = ProfileFile(SCHEMA, identity, BriefProfile(ModelProfile(sizes, (load,) * len(sizes))))
+    profile = BriefFile(SCHEMA, identity, BriefProfile(ModelProfile(sizes, (load,) * len(sizes))))
     name = hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()
     write_json(server.runtime_dir / "profiles" / f"{name}.json", profile)
 

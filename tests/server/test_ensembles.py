@@ -1,4 +1,4 @@
-"""Models of ours as steps of an ensemble, and called by a Python model: what docs/ensembles.md says of deadlines."""
+"""Models of ours as steps of an ensemble, and called by a Python model: the deadlines of docs/how-to/ensembles.md."""
 
 from __future__ import annotations
 

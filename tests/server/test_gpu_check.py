@@ -12,7 +12,7 @@ from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, Records
 from benchmarks.gpu_check.target import the_cpu
 from predictor.samples import read_samples
-from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
+from profiler.profile_file import NAME, FeatureShares, ProfileEntry, ProfileFile, write_profile
 from tests.unit.test_in_process import write_slow
 
 MS = 1_000_000
@@ -28,9 +28,11 @@ def test_both_orders_and_only_what_is_missing(tmp_path: Path) -> None:
         write_slow(version / "model.onnx", 20)
     for step in build.steps(records, Budget(60.0)):
         step.run()
-    shares = Features(0.5, 0.2, 0.3)
+    shares = FeatureShares(0.5, 0.2, 0.3)
     entries = tuple(
-        Entry(size, ms * MS, (ms * MS, ms * MS), ms * MS, (ms * MS, ms * MS), size / ms * 1e3, shares, 9, 6, 0, True)
+        ProfileEntry(
+            size, ms * MS, (ms * MS, ms * MS), ms * MS, (ms * MS, ms * MS), size / ms * 1e3, shares, 9, 6, 0, True
+        )
         for size, ms in ((1, 10), (8, 40))
     )
     for model in MODELS:

@@ -220,7 +220,7 @@ def sentences(server: EmbeddedServer) -> dict[str, str]:
 
 
 def test_a_preferred_size_without_a_largest_one_is_tritons_to_refuse(server: EmbeddedServer) -> None:
-    """Before anything is filled in, so no backend hears of it; docs/coming-from.md says what to write beside it."""
+    """Triton checks before anything is filled in; docs/how-to/coming-from.md says what to write beside it."""
     assert load(server, ["preferred_alone"]).keys() == {"preferred_alone"}
     assert "dynamic batching preferred size must be <= max batch size for preferred_alone" in server.log_text()
 

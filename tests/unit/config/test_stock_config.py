@@ -231,7 +231,7 @@ def test_one_instance_speaks_for_all() -> None:
     assert [name for name in ("m_0_0", "m_0_1", "m_1_0") if is_first_instance(config, name)] == ["m_0_0"]
 
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "coming-from.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "coming-from.md").read_text()
 
 
 def test_the_page_says_of_each_key_what_becomes_of_it_and_has_no_other() -> None:

@@ -1,4 +1,4 @@
-"""The time integral of the neighbours' features against a brute-force sum over all intervals, to the last bit."""
+"""The time integral of the co-runners' features against a brute-force sum over all intervals, to the last bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictor.colocation import SCALE, Colocation, quantize
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 from tests.fakes.builders import load
 
 Span = tuple[int, int, Own]
@@ -32,7 +32,7 @@ spans = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), owns), min_si
 def brute_force(mine: int, spans: list[Span]) -> tuple[float, ...]:
     """Mean over span `mine` of the summed features of all others."""
     start, end, _ = spans[mine]
-    whole = [0] * len(NOBODY)
+    whole = [0] * len(ZERO_SUMS)
     for i, (other_start, other_end, other) in enumerate(spans):
         if i != mine:
             overlap = max(0, min(end, other_end) - max(start, other_start))
@@ -42,7 +42,7 @@ def brute_force(mine: int, spans: list[Span]) -> tuple[float, ...]:
 
 @settings(max_examples=100, deadline=None)
 @given(spans)
-def test_what_a_batch_suffered_is_exact(drawn: list[Span]) -> None:
+def test_the_integral_over_a_batchs_co_runners_is_exact(drawn: list[Span]) -> None:
     drawn = [(start, start + length, own) for start, length, own in drawn]
     events = sorted([(s, 1, i) for i, (s, _, _) in enumerate(drawn)] + [(e, 2, i) for i, (_, e, _) in enumerate(drawn)])
     colocation = Colocation()
@@ -56,7 +56,7 @@ def test_what_a_batch_suffered_is_exact(drawn: list[Span]) -> None:
             colocation.finish(i, at)
         colocation.check()
     assert len(colocation) == 0
-    assert colocation.running() == NOBODY
+    assert colocation.running() == ZERO_SUMS
 
 
 def shares(sums: Sums) -> Sums:
@@ -65,7 +65,7 @@ def shares(sums: Sums) -> Sums:
     return sums
 
 
-def test_a_neighbour_of_half_the_time_counts_half() -> None:
+def test_a_co_runner_of_half_the_time_counts_half() -> None:
     colocation = Colocation()
     colocation.launch("a", batch(1, 0.1, 0.1, 0.1), 1_000)
     colocation.launch("b", batch(1, 0.8, 0.4, 0.2), 1_050)
@@ -77,14 +77,14 @@ def test_a_neighbour_of_half_the_time_counts_half() -> None:
     assert shares(colocation.suffered("a"))[:4] == (0.25, 0.2, 0.1, 0.05)
 
 
-def test_a_batch_that_starts_now_reports_the_neighbours_of_the_moment() -> None:
+def test_a_batch_that_starts_now_reports_the_co_runners_of_the_moment() -> None:
     colocation = Colocation()
     colocation.launch("a", batch(1, 0.5), 7)
     colocation.launch("b", batch(1, 0.25), 7)
     assert (colocation.suffered("a")[1], colocation.suffered("b")[1]) == (0.25, 0.5)
 
 
-def test_it_knows_what_each_adds_and_all_together() -> None:
+def test_running_batches_add_up() -> None:
     colocation = Colocation()
     one, other = batch(4, 0.5, 0.25, 0.125), batch(0.5, 0.125, size=8)
     colocation.launch("a", one, 7)
@@ -93,7 +93,7 @@ def test_it_knows_what_each_adds_and_all_together() -> None:
     assert colocation.running() == (2.0, 0.625, 0.25, 0.125, 2.0 - 1.0, 3.0)
 
 
-def test_nothing_drifts_over_many_batches() -> None:
+def test_the_integral_does_not_drift_over_many_batches() -> None:
     colocation = Colocation()
     for i in range(3_000):
         colocation.launch(i, batch(1, 0.1, 1 / 3, 0.7), i * 7)
@@ -101,10 +101,10 @@ def test_nothing_drifts_over_many_batches() -> None:
             colocation.finish(i - 2, i * 7 + 3)
     colocation.finish(2_998, 10**6)
     colocation.finish(2_999, 10**6)
-    assert colocation.running() == NOBODY
+    assert colocation.running() == ZERO_SUMS
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_an_impossible_event_is_refused() -> None:
     colocation = Colocation()
     colocation.launch("a", batch(1), 10)
     with pytest.raises(ValueError, match="time went back from 10 to 9 ns"):

@@ -10,7 +10,7 @@ import pytest
 
 from backend.commands import main as cli
 from benchmarks.contention import Workload, a100_samples, generate
-from predictor.evaluate import evaluate
+from predictor.evaluate import LEARNERS, evaluate
 from predictor.samples import Sample, encode_sample
 from predictor.workload import FEATURES
 
@@ -42,13 +42,13 @@ def test_a_label_is_revealed_when_the_batch_has_ended() -> None:
     assert scores.mape == pytest.approx((2 / 3 + 3 / 4 + 0) / 3)
 
 
-def test_training_comes_first_and_is_not_scored() -> None:
+def test_training_samples_come_first_and_are_not_scored() -> None:
     result = evaluate([at(900, 300)], (), training=[at(0, 300)], learners=["mean"])
     assert result.samples == 1
     assert result.learners["mean"].mse == 0.0
 
 
-def test_with_a_training_set_the_papers_three_start_alike() -> None:
+def test_the_papers_three_start_alike_with_a_training_set() -> None:
     samples = generate(Workload("mixed", count=400))
     scores = evaluate(samples[300:301], FEATURES, samples[:300], ["offline", "sgd", "rls"]).learners
     assert scores["offline"].mse == scores["sgd"].mse == scores["rls"].mse
@@ -61,7 +61,7 @@ def test_the_contracts_json_is_written(
     assert run(monkeypatch, samples, "--json", tmp_path / "out.json", "--train-fraction", "0.1") == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert (written["samples"], written["features"]) == (630, ["compute", "l2", "dram"])
-    assert list(written["learners"]) == ["none", "mean", "count", "offline", "sgd", "rls", "isochrone"]
+    assert list(written["learners"]) == list(LEARNERS)
     for score in written["learners"].values():
         assert set(score) >= {
             "mse", "mape", "mape_after_500", "relative_error_p50", "relative_error_p75", "relative_error_p95",
@@ -73,7 +73,7 @@ def test_the_contracts_json_is_written(
     assert all(name in shown for name in written["learners"])
 
 
-def test_a_missing_feature_is_said_and_done_without(
+def test_a_feature_that_some_sample_lacks_is_named_and_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = [msgspec.structs.replace(s, features={"compute": 0.5}) for s in generate(Workload("mixed", count=50))]
@@ -105,7 +105,7 @@ def test_batches_of_a_throttled_device_are_counted_and_can_be_left_out(
     assert "clocks were throttled" not in shown
 
 
-def test_the_numbers_do_not_replace_the_samples(
+def test_the_json_does_not_replace_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "s.jsonl"
@@ -128,7 +128,7 @@ def test_the_numbers_do_not_replace_the_samples(
         (encode_sample(at(0, 1)), ["--json", "/none/out.json"], "/none/out.json cannot be written"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_an_error_is_one_sentence(
     content: bytes,
     options: list[str],
     sentence: str,

@@ -1,4 +1,4 @@
-"""What a batch suffers: exact time means, and the paper's two approximations of them."""
+"""A batch's exposure: exact time means, and the paper's two approximations of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from predictor.features import (
     CONTRIBUTION,
-    NOBODY,
     WIDTH,
+    ZERO_SUMS,
+    CoRunner,
     Exposure,
-    Neighbour,
     Own,
     check,
     contribution,
@@ -34,29 +34,29 @@ def test_a_contribution_has_its_named_parts() -> None:
     assert contribution(4, BIG) == (1.0, 0.8, 0.2, 0.1, 3.0, 2.0)
 
 
-def test_alone_a_batch_suffers_nothing() -> None:
+def test_the_exposure_of_a_solo_batch_is_zero() -> None:
     seen = exposure(OWN, [])
-    assert (seen.sums, seen.overdraft, seen.beside) == (NOBODY, (0.0, 0.0, 0.0), ())
+    assert (seen.sums, seen.overdraft, seen.overlaps) == (ZERO_SUMS, (0.0, 0.0, 0.0), ())
 
 
 def test_exposure_is_the_time_mean_of_contributions() -> None:
-    seen = exposure(OWN, [Neighbour("b", 4, BIG, 0.0, 0.5), Neighbour("b", 1, BIG, 0.25, 1.0)])
+    seen = exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.5), CoRunner("b", 1, BIG, 0.25, 1.0)])
     assert seen.sums == pytest.approx((1.25, 1.0, 0.25, 0.125, 3.75, 1.0))
-    assert seen.beside == (("b", 1.25),)
+    assert seen.overlaps == (("b", 1.25),)
     # 0.6 + 0.8 − 1 = 0.4 for three quarters of the time, 0.6 + 1.6 − 1 = 1.2 for one.
     assert seen.overdraft == pytest.approx((0.75 * 0.4 + 0.25 * 1.2, 0.0, 0.0))
 
 
 @given(st.lists(st.tuples(st.integers(1, 32), st.floats(0, 1), st.floats(0, 1)), max_size=8))
-def test_exposure_is_additive_over_neighbours(drawn: list[tuple[int, float, float]]) -> None:
-    """What serving's running integrals rest on."""
-    neighbours = [Neighbour("b", size, BIG, min(a, b), max(a, b)) for size, a, b in drawn]
-    each = [exposure(OWN, [n]).sums for n in neighbours]
-    assert exposure(OWN, neighbours).sums == pytest.approx([sum(parts) for parts in zip(NOBODY, *each, strict=True)])
+def test_exposure_is_additive_over_co_runners(drawn: list[tuple[int, float, float]]) -> None:
+    """The property that serving's running integrals need."""
+    co_runners = [CoRunner("b", size, BIG, min(a, b), max(a, b)) for size, a, b in drawn]
+    each = [exposure(OWN, [n]).sums for n in co_runners]
+    assert exposure(OWN, co_runners).sums == pytest.approx([sum(parts) for parts in zip(ZERO_SUMS, *each, strict=True)])
 
 
 def test_equal_co_locations_have_equal_signatures() -> None:
-    b, c = Neighbour("b", 4, BIG), Neighbour("c", 1, BIG, 0.0, 0.5)
+    b, c = CoRunner("b", 4, BIG), CoRunner("c", 1, BIG, 0.0, 0.5)
     same = exposure(OWN, [b, c]).signature
     assert same == exposure(OWN, [c._replace(end=0.51), b]).signature
     others = [[b], [b, b], [b._replace(batch_size=2), c], [b, c._replace(end=0.9)], [b._replace(model="d"), c]]
@@ -67,44 +67,44 @@ def test_equal_co_locations_have_equal_signatures() -> None:
 
 def test_a_core_is_divided_evenly() -> None:
     """Alone for a quarter, one of two for a half, one of three for a quarter; who is on another core does not count."""
-    neighbours = [
-        Neighbour("b", 4, BIG, 0.25, 1.0, same_core=True),
-        Neighbour("b", 1, BIG, 0.75, 1.0, same_core=True),
-        Neighbour("b", 1, BIG),
+    co_runners = [
+        CoRunner("b", 4, BIG, 0.25, 1.0, same_core=True),
+        CoRunner("b", 1, BIG, 0.75, 1.0, same_core=True),
+        CoRunner("b", 1, BIG),
     ]
-    assert exposure(OWN, neighbours).sharing == pytest.approx(-log(0.25 + 0.5 / 2 + 0.25 / 3))
-    assert exposure(OWN, neighbours[2:]).sharing == 0.0
-    assert exposure(OWN, [neighbours[2]._replace(same_core=True)]).sharing == pytest.approx(log(2.0))
+    assert exposure(OWN, co_runners).sharing == pytest.approx(-log(0.25 + 0.5 / 2 + 0.25 / 3))
+    assert exposure(OWN, co_runners[2:]).sharing == 0.0
+    assert exposure(OWN, [co_runners[2]._replace(same_core=True)]).sharing == pytest.approx(log(2.0))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8))
-def test_sharing_a_core_costs_between_nothing_and_all_at_once(
+def test_core_sharing_costs_between_nothing_and_all_at_once(
     spans: list[tuple[float, float]],
 ) -> None:
-    neighbours = [Neighbour("b", 1, BIG, min(span), max(span), same_core=True) for span in spans]
-    assert -1e-9 <= exposure(OWN, neighbours).sharing <= log(1 + len(spans)) + 1e-9
+    co_runners = [CoRunner("b", 1, BIG, min(span), max(span), same_core=True) for span in spans]
+    assert -1e-9 <= exposure(OWN, co_runners).sharing <= log(1 + len(spans)) + 1e-9
 
 
-def test_sums_alone_make_an_exposure() -> None:
-    whole = exposure(OWN, [Neighbour("b", 4, BIG)])
+def test_an_exposure_follows_from_sums_alone() -> None:
+    whole = exposure(OWN, [CoRunner("b", 4, BIG)])
     assert exposure_of_sums(OWN, whole.sums) == Exposure(whole.sums, whole.overdraft)
 
 
 def test_static_features_stay_as_at_launch() -> None:
-    seen = static_exposure(OWN, [Neighbour("b", 4, BIG, 0.0, 0.1), Neighbour("c", 1, BIG, 0.1, 1.0)])
+    seen = static_exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.1), CoRunner("c", 1, BIG, 0.1, 1.0)])
     assert seen.sums == contribution(4, BIG)
 
 
 @pytest.mark.parametrize("alpha", [1 / 3, 1 / 2, 2 / 3])
 def test_ewma_features_are_blind_to_durations(alpha: float) -> None:
-    neighbours = [Neighbour("b", 4, BIG, 0.0, 0.1), Neighbour("c", 4, BIG, 0.9, 1.0)]
+    co_runners = [CoRunner("b", 4, BIG, 0.0, 0.1), CoRunner("c", 4, BIG, 0.9, 1.0)]
     first = 1.0  # one there at launch; it leaves; another comes
     after = alpha * 1.0 + (1 - alpha) * (1 - alpha) * first
-    assert ewma_exposure(OWN, neighbours, alpha).sums[0] == pytest.approx(after)
+    assert ewma_exposure(OWN, co_runners, alpha).sums[0] == pytest.approx(after)
 
 
-def test_what_is_no_number_is_refused() -> None:
-    seen = exposure(OWN, [Neighbour("b", 4, BIG)])
+def test_features_that_are_no_numbers_are_refused() -> None:
+    seen = exposure(OWN, [CoRunner("b", 4, BIG)])
     check(OWN, seen, 1.5)
     for bad in (float("nan"), float("inf"), -float("inf")):
         with pytest.raises(ValueError, match="no finite numbers"):

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from predictor.features import Neighbour, Own
-from predictor.samples import CoRunner, Sample, SamplesError, encode_sample, neighbours_of, own_of, read_samples
+from predictor.features import CoRunner, Own
+from predictor.samples import RecordedCoRunner, Sample, SamplesError, co_runners_of, encode_sample, own_of, read_samples
 from predictor.workload import Load
 
 SHARES = {"compute": 0.61, "l2": 0.33, "dram": 0.2}
-SAMPLE = Sample(
-    1, "resnet50", 8, 100, 7_520_000, 4_535_200, "1", "cpu", SHARES, (CoRunner("vgg19", 1, 900, 0.0, 0.62, SHARES),)
-)
+OTHER = RecordedCoRunner("vgg19", 1, 900, 0.0, 0.62, SHARES)
+SAMPLE = Sample(1, "resnet50", 8, 100, 7_520_000, 4_535_200, "1", "cpu", SHARES, (OTHER,))
 
 
 def write(folder: Path, *lines: bytes) -> Path:
@@ -28,18 +27,18 @@ def changed(**values: Any) -> bytes:
     return json.dumps({**json.loads(encode_sample(SAMPLE)), **values}).encode() + b"\n"
 
 
-def beside(**values: Any) -> bytes:
+def with_co_runner(**values: Any) -> bytes:
     return changed(co_runners=[{**json.loads(encode_sample(SAMPLE))["co_runners"][0], **values}])
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_sample_is_read(tmp_path: Path) -> None:
     read = read_samples(write(tmp_path, encode_sample(SAMPLE), b"\n", encode_sample(SAMPLE)))
     assert read.samples == (SAMPLE, SAMPLE)
     assert read.features == ("compute", "l2", "dram")
     assert SAMPLE.slowdown == pytest.approx(1.6582, abs=1e-4)
 
 
-def test_the_designs_own_line_is_read(tmp_path: Path) -> None:
+def test_the_contracts_own_line_is_read(tmp_path: Path) -> None:
     line = (
         b'{"schema":1,"model":"resnet50","version":"1","batch_size":8,"device":"cpu","start_ns":1,"exec_ns":7520000,'
         b'"solo_ns":4535200,"features":{"compute":0.61,"l2":0.33,"dram":0.20},"co_runners":[{"model":"vgg19",'
@@ -47,7 +46,7 @@ def test_the_designs_own_line_is_read(tmp_path: Path) -> None:
     )
     read = read_samples(write(tmp_path, line))
     assert own_of(read.samples[0]) == Own("resnet50", 8, Load(4_535_200, 0.61, 0.33, 0.20))
-    assert neighbours_of(read.samples[0]) == [Neighbour("vgg19", 1, Load(3, 0.0, 0.0, 0.0), 0.0, 0.62)]
+    assert co_runners_of(read.samples[0]) == [CoRunner("vgg19", 1, Load(3, 0.0, 0.0, 0.0), 0.0, 0.62)]
 
 
 def test_samples_are_ordered_by_their_start(tmp_path: Path) -> None:
@@ -68,10 +67,10 @@ def test_only_features_that_every_sample_has_are_used(tmp_path: Path) -> None:
     read = read_samples(write(tmp_path, encode_sample(SAMPLE), changed(features={"compute": 0.1, "dram": 0.2})))
     assert (read.features, read.missing) == (("compute", "dram"), ("l2",))
     assert own_of(read.samples[0], read.features).load == Load(4_535_200, 0.61, 0.0, 0.2)
-    assert read_samples(write(tmp_path, beside(features={"l2": 0.5}))).features == ("l2",)
+    assert read_samples(write(tmp_path, with_co_runner(features={"l2": 0.5}))).features == ("l2",)
 
 
-def test_what_was_throttled_is_read_and_left_out(tmp_path: Path) -> None:
+def test_throttled_samples_are_read_and_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, changed(throttled=True), changed(throttled=False), encode_sample(SAMPLE))
     read = read_samples(path)
     assert [s.throttled for s in read.samples] == [True, False, None]
@@ -96,10 +95,10 @@ def test_what_was_throttled_is_read_and_left_out(tmp_path: Path) -> None:
         (changed(features={"l2": -0.1}), "line 2: a share must lie in 0..1, got l2 -0.1"),
         (changed(features={"l2": 1.5}), "line 2: a share must lie in 0..1, got l2 1.5"),
         (changed(features={"l2": float("inf")}), "line 2 is not a sample"),
-        (beside(solo_ns=0), "line 2: a co-runner's solo_ns and batch_size must be positive"),
-        (beside(begin=0.7), "line 2: begin and end must ascend within 0..1, got 0.7 and 0.62"),
-        (beside(end=1.2), "line 2: begin and end must ascend within 0..1, got 0.0 and 1.2"),
-        (beside(features={"dram": 7.0}), "line 2: a share must lie in 0..1, got dram 7.0"),
+        (with_co_runner(solo_ns=0), "line 2: a co-runner's solo_ns and batch_size must be positive"),
+        (with_co_runner(begin=0.7), "line 2: begin and end must ascend within 0..1, got 0.7 and 0.62"),
+        (with_co_runner(end=1.2), "line 2: begin and end must ascend within 0..1, got 0.0 and 1.2"),
+        (with_co_runner(features={"dram": 7.0}), "line 2: a share must lie in 0..1, got dram 7.0"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, sentence: str) -> None:

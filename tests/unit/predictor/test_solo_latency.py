@@ -1,4 +1,4 @@
-"""What is believed of batches alone on the device, from the profile's word to what they took."""
+"""Estimates of solo latency, from the profile to what batches took."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def learn(known: SoloLatency, *took_ms: float, rows: int = 1, group: int = 0, at
         known.learn(rows, group, ms * MS, START_NS + round(at_ms * MS))
 
 
-def test_at_first_the_profile_goes_for_every_shape() -> None:
+def test_the_profile_is_the_first_estimate_for_every_shape() -> None:
     known = solo()
     assert known.own(2, 0) == Own("m", 2, load(11.0, 0.5, 0.25, 0.125)) == known.own(2, OTHER) == known.own(2, None)
     assert known.knows(0) and not known.knows(OTHER)
@@ -66,7 +66,7 @@ def test_shapes_and_sizes_are_kept_apart() -> None:
     assert believed_ms(known, rows=8, group=1) == pytest.approx(1.7)
 
 
-def test_a_shape_that_was_not_measured_goes_by_the_model() -> None:
+def test_a_shape_that_was_not_measured_has_the_models_estimate() -> None:
     known = solo()
     learn(known, 260.0, group=1)
     assert believed_ms(known, group=OTHER) == pytest.approx(260.0)
@@ -74,14 +74,14 @@ def test_a_shape_that_was_not_measured_goes_by_the_model() -> None:
     assert believed_ms(known) == 10.0  # what the profile is of was measured
 
 
-def test_single_pauses_of_the_machine_move_nothing() -> None:
+def test_single_pauses_of_the_machine_move_no_estimate() -> None:
     known, random = solo(), Random(1)
     for _ in range(300):
         learn(known, 2_000.0 if random.random() < 0.1 else 10.0)
         assert believed_ms(known) == 10.0
 
 
-def test_cold_first_runs_are_forgotten_with_the_next_and_refuse_nobody() -> None:
+def test_cold_first_runs_are_forgotten_with_the_next_and_refuse_no_request() -> None:
     known = solo(None)
     learn(known, 100.0)
     assert believed_ms(known) == pytest.approx(100.0)
@@ -92,7 +92,7 @@ def test_cold_first_runs_are_forgotten_with_the_next_and_refuse_nobody() -> None
     assert known.knows(0)
 
 
-def test_noise_leaves_it_close_and_what_follows_mostly_as_it_was() -> None:
+def test_noise_leaves_an_estimate_close_and_mostly_as_it_was() -> None:
     known, random, seen = solo(), Random(3), set()
     for _ in range(500):
         learn(known, 12.0 * random.lognormvariate(0.0, 0.03))
@@ -101,27 +101,27 @@ def test_noise_leaves_it_close_and_what_follows_mostly_as_it_was() -> None:
     assert len(seen) < 50
 
 
-def test_a_batch_with_company_teaches_only_what_is_not_known_better() -> None:
+def test_a_co_run_is_learned_from_only_where_nothing_better_is_known() -> None:
     known = solo()
-    assert not known.teaches(1, 0, 30 * MS)
-    assert known.teaches(1, 0, 7 * MS)  # nobody is faster for company
+    assert not known.learns_from_co_run(1, 0, 30 * MS)
+    assert known.learns_from_co_run(1, 0, 7 * MS)  # no batch is faster for its co-runners
     for _ in range(3):
-        assert known.teaches(1, OTHER, 30 * MS)
+        assert known.learns_from_co_run(1, OTHER, 30 * MS)
         learn(known, 20.0, group=OTHER)
-    assert not known.teaches(1, OTHER, 30 * MS)
-    assert known.teaches(1, OTHER, 15 * MS)
+    assert not known.learns_from_co_run(1, OTHER, 30 * MS)
+    assert known.learns_from_co_run(1, OTHER, 15 * MS)
 
 
-def test_an_old_estimate_is_doubted_once_a_second_and_then_learned_in_any_company() -> None:
+def test_an_old_estimate_is_doubted_once_a_second_and_then_learned_from_a_co_run() -> None:
     known = solo()
     learn(known, *[80.0] * 9)
     assert not known.doubt(1, 0, START_NS + OLD_NS - 1)
     assert known.doubt(1, 0, START_NS + OLD_NS)
     assert not known.doubt(1, 0, START_NS + 2 * OLD_NS - 1)
-    assert known.teaches(1, 0, 10**12)
+    assert known.learns_from_co_run(1, 0, 10**12)
     learn(known, 10.0, at_ms=1_200.0)
     assert believed_ms(known) == pytest.approx(10.0)
-    assert not known.teaches(1, 0, 10**12)
+    assert not known.learns_from_co_run(1, 0, 10**12)
     assert not known.doubt(1, 0, START_NS + 2 * OLD_NS)
     assert known.doubt(8, OTHER, START_NS) and not known.doubt(8, OTHER + 1, START_NS + 1)
 
@@ -134,7 +134,7 @@ def test_one_size_is_doubted_while_another_is_measured() -> None:
     assert not known.doubt(1, 0, START_NS + 1_500 * MS)
 
 
-def test_it_remembers_the_shapes_measured_last_and_never_forgets_the_profile() -> None:
+def test_the_shapes_measured_last_and_the_profiled_one_are_kept() -> None:
     known = solo()
     for group in range(1, 3 * GROUPS_MAX):
         learn(known, *[20.0] * 3, group=group)
@@ -143,7 +143,7 @@ def test_it_remembers_the_shapes_measured_last_and_never_forgets_the_profile() -
     assert known.knows(0) and known.knows(1) and known.knows(3 * GROUPS_MAX - 1) and not known.knows(2)
 
 
-def test_however_many_rows_a_caller_sends_little_is_kept() -> None:
+def test_few_sizes_are_kept_however_many_rows_a_caller_sends() -> None:
     known, random = solo(), Random(5)
     for _ in range(3_000):
         rows = random.randrange(1, 2**31)

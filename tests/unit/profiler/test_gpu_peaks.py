@@ -75,7 +75,7 @@ def test_features_on_a_gpu_are_estimated_from_the_graph(tmp_path: Path) -> None:
     assert 0 < small.dram < small.l2 < 1, "the graph is smaller than the cache, so most of it stays there"
 
 
-def test_why_they_are_estimated_is_told(tmp_path: Path) -> None:
+def test_a_note_tells_why_features_are_estimated(tmp_path: Path) -> None:
     source = feature_source(write_mlp(tmp_path), [1], lambda: gpu_peaks(A100), "there is no `ncu`")
     assert source.note == "features are estimated, since there is no `ncu`"
     (tmp_path / "model.plan").touch()

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 import profiler.work as work_module
 from profiler import graph
 from profiler.child import ChildError, run_module
-from profiler.work import Work, graph_work, work_in_child
+from profiler.graph import graph_work
+from profiler.work import GraphWork, work_in_child
 from tests.fakes.graphs import Array, Shape, ones, write_mlp, write_model
 
 
@@ -27,18 +28,20 @@ def test_gemm_and_an_elementwise_operator(mlp: Path, size: int) -> None:
     weight_bytes = 4 * (10 * 16 + 10)
     # x read, h written and read, y written
     moved = 4 * size * (16 + 10 + 10 + 10)
-    assert graph_work(mlp, size) == Work(
+    assert graph_work(mlp, size) == GraphWork(
         2 * size * 10 * 16 + size * 10, weight_bytes + moved, weight_bytes, complete=True
     )
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_convolution(tmp_path: Path, size: int) -> None:
+def test_a_convolution_counts_its_multiply_adds(tmp_path: Path, size: int) -> None:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1])
     weights = {"w": ones(4, 3, 3, 3), "b": ones(4)}
     path = write_model(tmp_path / "m.onnx", [node], {"x": [None, 3, 8, 8]}, {"y": None}, weights)
     weight_bytes = 4 * (4 * 27 + 4)
-    assert graph_work(path, size) == Work(2 * size * 4 * 64 * 27, weight_bytes + 4 * size * 64 * (3 + 4), weight_bytes)
+    assert graph_work(path, size) == GraphWork(
+        2 * size * 4 * 64 * 27, weight_bytes + 4 * size * 64 * (3 + 4), weight_bytes
+    )
 
 
 def test_grouped_convolution_has_fewer_multiplications(tmp_path: Path) -> None:
@@ -47,11 +50,11 @@ def test_grouped_convolution_has_fewer_multiplications(tmp_path: Path) -> None:
     assert graph_work(path, 1).operations == 2 * 4 * 36 * 9
 
 
-def test_batched_matmul(tmp_path: Path) -> None:
+def test_a_batched_matmul_counts_its_multiply_adds(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["a", "b"], ["c"])
     inputs: dict[str, Shape] = {"a": ["n", 4, 8, 16], "b": ["n", 4, 16, 8]}
     path = write_model(tmp_path / "m.onnx", [node], inputs, {"c": None})
-    assert graph_work(path, 5) == Work(2 * 5 * 4 * 8 * 8 * 16, 4 * 5 * (512 + 512 + 256), 0)
+    assert graph_work(path, 5) == GraphWork(2 * 5 * 4 * 8 * 8 * 16, 4 * 5 * (512 + 512 + 256), 0)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +115,14 @@ def test_a_table_that_is_looked_up_counts_the_rows_read(tmp_path: Path) -> None:
         {"table": ones(1000, 8)},
         {"ids": TensorProto.INT64},
     )
-    assert graph_work(path, 2) == Work(0, 2 * 5 * (32 + 8 + 32), 32_000)
+    assert graph_work(path, 2) == GraphWork(0, 2 * 5 * (32 + 8 + 32), 32_000)
 
 
 def test_a_view_moves_nothing(tmp_path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["x", "to"], ["v"]), helper.make_node("Relu", ["v"], ["y"])]
     weights = {"to": np.array([0, -1], np.int64)}
     path = write_model(tmp_path / "m.onnx", nodes, {"x": ["n", 4, 4]}, {"y": None}, weights)
-    assert graph_work(path, 3) == Work(48, 4 * (48 + 48) + 16, 16)
+    assert graph_work(path, 3) == GraphWork(48, 4 * (48 + 48) + 16, 16)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 64])
@@ -153,7 +156,7 @@ def test_unknown_shapes_count_what_is_known(tmp_path: Path) -> None:
     path = write_model(
         tmp_path / "m.onnx", nodes, {"x": ["n", 6]}, {"y": None, "z": None}, {"w": ones(6, 6)}, {"z": TensorProto.INT64}
     )
-    assert graph_work(path, 2) == Work(12, 4 * (12 + 12 + 12 + 36), 144, complete=False)
+    assert graph_work(path, 2) == GraphWork(12, 4 * (12 + 12 + 12 + 36), 144, complete=False)
 
 
 def test_bodies_of_control_flow_make_the_count_incomplete(tmp_path: Path) -> None:
@@ -174,16 +177,16 @@ def test_large_values_are_dropped_and_small_ones_kept(tmp_path: Path) -> None:
     ]
     path = write_model(tmp_path / "m.onnx", nodes, {"x": ["n", 64]}, {"y": None}, {"v": ones(64)})
     assert graph.load_graph(path).ByteSize() < 1000
-    assert graph_work(path, 1) == Work(2 * 64 * 64 + 64, 4 * (4096 + 64 + 4 * 64), 4 * (4096 + 64))
+    assert graph_work(path, 1) == GraphWork(2 * 64 * 64 + 64, 4 * (4096 + 64 + 4 * 64), 4 * (4096 + 64))
 
 
-def test_child_answers_as_this_process_does(mlp: Path) -> None:
+def test_a_child_answers_as_this_process_does(mlp: Path) -> None:
     assert work_in_child(mlp, [1, 2, 8]) == {size: graph_work(mlp, size) for size in (1, 2, 8)}
 
 
-def test_child_names_what_failed(tmp_path: Path) -> None:
+def test_a_child_names_what_failed(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"not a graph")
-    with pytest.raises(ChildError, match=r"^profiler\.work failed with status 1: \w"):
+    with pytest.raises(ChildError, match=r"^profiler\.graph failed with status 1: \w"):
         work_in_child(tmp_path / "m.onnx", [1])
 
 
@@ -193,17 +196,17 @@ def test_an_empty_file_is_no_graph(tmp_path: Path) -> None:
         graph_work(tmp_path / "m.onnx", 1)
 
 
-def test_child_that_cannot_start() -> None:
+def test_a_child_that_cannot_start_is_an_error() -> None:
     with pytest.raises(ChildError, match="could not be started with /nowhere/python: No such file"):
-        run_module("profiler.work", [], timeout_s=1, python="/nowhere/python")
+        run_module("profiler.graph", [], timeout_s=1, python="/nowhere/python")
 
 
-def test_child_that_does_not_end() -> None:
+def test_a_child_that_does_not_end_is_an_error() -> None:
     with pytest.raises(ChildError, match="did not finish within"):
-        run_module("profiler.work", [], timeout_s=0.001)
+        run_module("profiler.graph", [], timeout_s=0.001)
 
 
-def test_child_answer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_childs_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_module, "run_module", lambda *_, **__: b"hello")
     with pytest.raises(ChildError, match="cannot be read"):
         work_in_child(Path("m.onnx"), [1])
@@ -212,8 +215,8 @@ def test_child_answer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_child_that_is_broken_off_leaves_nothing_that_it_started(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     under = ("sh", "-c", f"sleep 60 & echo $! > {started}; wait")
-    with pytest.raises(ChildError, match=r"^profiler.work did not finish within 1 s$"):
-        run_module("profiler.work", [], timeout_s=1, under=under)
+    with pytest.raises(ChildError, match=r"^profiler.graph did not finish within 1 s$"):
+        run_module("profiler.graph", [], timeout_s=1, under=under)
     state = Path(f"/proc/{int(started.read_text())}/stat")
     give_up_s = time.monotonic() + 20
     while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":

@@ -1,4 +1,4 @@
-"""What Nsight Compute prints becomes shares; what it refuses becomes one sentence."""
+"""Output of Nsight Compute becomes shares; its errors become one sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOG = f"""==PROF== Connected to process 4711 (/usr/bin/python3.11)
 """
 
 
-def test_a_line_per_kernel() -> None:
+def test_a_log_has_a_line_per_kernel() -> None:
     assert read_kernels(LOG) == [
         Kernel(1_312_000.0, (0.8225, 0.3, 0.205)),
         Kernel(328_000.0, (0.0225, 0.6, 0.9)),
@@ -54,7 +54,7 @@ def test_times_in_the_units_of_older_releases(unit: str, factor: float) -> None:
     assert [kernel.duration_ns for kernel in kernels] == [1_312_000 * factor, 328_000 * factor]
 
 
-def test_a_little_more_than_everything_is_everything() -> None:
+def test_a_share_of_a_little_more_than_the_peak_is_the_peak() -> None:
     assert mean_shares([Kernel(1.0, (1.002, 0.5, 0.0))]) == (1.0, 0.5, 0.0)
 
 
@@ -77,7 +77,7 @@ def test_a_little_more_than_everything_is_everything() -> None:
         (LOG.replace('"1,312,000"', '"-1"'), "`ncu` gives '-1' as gpu__time_duration.sum of kernel 'sm80_xmma_gemm"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(log: str, says: str) -> None:
+def test_an_unusable_log_is_one_sentence(log: str, says: str) -> None:
     with pytest.raises(NsightError) as refused:
         mean_shares(read_kernels(log))
     assert str(refused.value).startswith(says)
@@ -105,7 +105,7 @@ APPLICATION = "==ERROR== The application returned an error code (1).\n"
         ("==ERROR== ERR_NVGPUCTRPERM - no\n", 1, "the driver permits only administrators", True),
     ],
 )
-def test_the_reason_is_told_and_not_that_there_is_one(
+def test_an_ncu_error_names_its_reason(
     log: str, status: int, says: str, of_all: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ncu = tmp_path / "ncu"

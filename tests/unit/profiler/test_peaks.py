@@ -13,11 +13,11 @@ import pytest
 
 from profiler import host
 from profiler.child import CODE_ROOT
-from profiler.features import load_of
+from profiler.feature_source import load_of
 from profiler.lock import STALLED_S, exclusive, show_progress
 from profiler.peaks import Peaks, PeaksFile, load_or_measure, measure_peaks
 from profiler.store import keep_newest, write_json
-from profiler.work import Work
+from profiler.work import GraphWork
 from tests.fakes.graphs import MS, PEAKS
 
 
@@ -102,7 +102,7 @@ def test_two_processes_measure_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("measured-*"))) == 1
 
 
-def test_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
+def test_a_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
     waits: list[float] = []
     with exclusive(tmp_path / "lock", 1.0) as first, exclusive(tmp_path / "lock", 1.0, waits.append) as second:
         assert (first, second) == (True, False)
@@ -168,13 +168,13 @@ def test_last_level_cache_is_guessed_where_hidden(tmp_path: Path) -> None:
 
 
 def test_features_are_shares_of_the_peaks() -> None:
-    load = load_of(Work(10**9, 50 << 20, 40 << 20), 20 * MS, PEAKS)
+    load = load_of(GraphWork(10**9, 50 << 20, 40 << 20), 20 * MS, PEAKS)
     assert load.solo_ns == 20 * MS
     assert load.compute == pytest.approx(0.5)
     assert load.l2 == pytest.approx((50 << 20) / 1e9)
     assert load.dram == pytest.approx((25 << 20) / 2e8)  # as large as the share of the cache: half of it misses
 
 
-@pytest.mark.parametrize("work", [Work(0, 0, 0), Work(10**15, 10**15, 10**15)])
-def test_features_stay_within_zero_and_one(work: Work) -> None:
+@pytest.mark.parametrize("work", [GraphWork(0, 0, 0), GraphWork(10**15, 10**15, 10**15)])
+def test_features_stay_within_zero_and_one(work: GraphWork) -> None:
     assert set(load_of(work, 1, PEAKS).features) <= {0.0, 1.0}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from profiler.profile_file import Identity, ProfileFileError, mismatch, read_profile, write_profile
+from profiler.profile_file import ProfileFileError, ProfileIdentity, mismatch, read_profile, write_profile
 
-HERE = Identity("cpu", "engine", "abc")
+HERE = ProfileIdentity("cpu", "engine", "abc")
 
 
 def content(**first: Any) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def test_a_broken_or_newer_file_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("identity", "why"),
     [
-        (Identity("gpu", "engine", "abc"), "another device"),
-        (Identity("cpu", "other", "abc"), "another engine"),
-        (Identity("cpu", "engine", "def"), "before the model file changed"),
+        (ProfileIdentity("gpu", "engine", "abc"), "another device"),
+        (ProfileIdentity("cpu", "other", "abc"), "another engine"),
+        (ProfileIdentity("cpu", "engine", "def"), "before the model file changed"),
     ],
 )
-def test_a_profile_from_elsewhere_does_not_hold(tmp_path: Path, identity: Identity, why: str) -> None:
+def test_a_profile_from_elsewhere_does_not_hold(tmp_path: Path, identity: ProfileIdentity, why: str) -> None:
     found = read_profile(write(tmp_path, content()))
     assert found is not None
     assert why in str(mismatch(tmp_path, found, identity))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from profiler.solo import Solo, measure_solo
+from profiler.solo import measure_solo
 from tests.fakes.graphs import MS
 
 
@@ -28,19 +28,21 @@ class FakeEngine:
         self.now_ns += taken_ns
         return taken_ns
 
-    def measure(self, sizes: Sequence[int], budget_ns: int) -> dict[int, Solo]:
+    def measure(self, sizes: Sequence[int], budget_ns: int) -> dict[int, int]:
         return measure_solo(self.run, sizes, budget_ns=budget_ns, clock=self.clock)
 
 
 def test_a_steady_model_is_soon_known() -> None:
     engine = FakeEngine(lambda size, _: size * MS)
-    assert engine.measure([8, 1, 4, 2], 2000 * MS) == {n: Solo(n * MS, n * MS, 8) for n in (1, 2, 4, 8)}
+    assert engine.measure([8, 1, 4, 2], 2000 * MS) == {n: n * MS for n in (1, 2, 4, 8)}
+    assert [engine.sizes.count(n) for n in (1, 2, 4, 8)] == [1 + 8] * 4
     assert engine.now_ns < 200 * MS
 
 
 def test_the_first_run_of_a_size_does_not_count() -> None:
     engine = FakeEngine(lambda size, i: 500 * MS if i == 0 else size * MS)
-    assert engine.measure([1, 2], 2000 * MS)[1] == Solo(MS, MS, 8)
+    assert engine.measure([1, 2], 2000 * MS)[1] == MS
+    assert engine.sizes.count(1) == 1 + 8
 
 
 def test_a_noisy_model_uses_its_budget_and_no_more() -> None:
@@ -48,19 +50,18 @@ def test_a_noisy_model_uses_its_budget_and_no_more() -> None:
     engine = FakeEngine(lambda size, i: round(10 * size * MS * noise[i]))
     measured = engine.measure([1, 2], 1000 * MS)
     assert 900 * MS < engine.now_ns < 1200 * MS
-    assert measured[1].runs > 8
-    assert measured[1].p50_ns == pytest.approx(10 * MS, rel=0.3)
-    assert measured[1].p95_ns > measured[1].p50_ns
+    assert engine.sizes.count(1) > 1 + 8
+    assert measured[1] == pytest.approx(10 * MS, rel=0.3)
 
 
 def test_rare_disturbances_do_not_move_the_median() -> None:
     engine = FakeEngine(lambda _, i: 40 * MS if i % 7 == 3 else MS)
-    assert engine.measure([1], 2000 * MS)[1].p50_ns == MS
+    assert engine.measure([1], 2000 * MS)[1] == MS
 
 
 def test_a_slow_model_is_measured_past_the_budget_at_size_one_only() -> None:
     engine = FakeEngine(lambda size, _: 3000 * size * MS)
-    assert engine.measure([1, 2, 4], 2000 * MS) == {1: Solo(3000 * MS, 3000 * MS, 3)}
+    assert engine.measure([1, 2, 4], 2000 * MS) == {1: 3000 * MS}
     assert engine.sizes == [1] * 4
 
 
@@ -74,6 +75,6 @@ def test_sizes_that_do_not_fit_are_left_out() -> None:
 def test_runs_are_bounded_and_positive() -> None:
     durations = [0, 100, 200]
     engine = FakeEngine(lambda _, i: durations[i % 3])
-    measured = engine.measure([1], 10_000 * MS)[1]
-    assert measured.runs <= 200
-    assert FakeEngine(lambda *_: 0).measure([1], MS)[1].p50_ns == 1
+    engine.measure([1], 10_000 * MS)
+    assert len(engine.sizes) <= 1 + 200
+    assert FakeEngine(lambda *_: 0).measure([1], MS) == {1: 1}

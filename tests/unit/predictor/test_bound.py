@@ -1,4 +1,4 @@
-"""What the upper bound and a profile promise: it holds its share, and stays bounded."""
+"""The upper bound holds its share, and stays bounded."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from predictor.bound import UpperBound
-from predictor.workload import FEATURES, Load, ModelProfile
-from tests.fakes.builders import MS, load
 
 Vector = NDArray[np.float64]
-
-# UpperBound
 
 
 def shares_held(ratios: Vector, bound: UpperBound) -> float:
@@ -47,7 +41,7 @@ def test_the_bound_holds_for_its_share_of_the_batches(kind: str) -> None:
     assert 0.94 <= shares_held(_SHIFTS[kind], UpperBound()) <= 0.96
 
 
-def test_another_share_may_be_chosen() -> None:
+def test_another_coverage_may_be_chosen() -> None:
     assert shares_held(lognormal(5_000), UpperBound(coverage=0.8)) == pytest.approx(0.8, abs=0.01)
 
 
@@ -65,7 +59,7 @@ def test_the_bound_forgets_what_left_its_window() -> None:
     assert bound.multiplier == 2.0
 
 
-def test_its_bound_state_is_bounded() -> None:
+def test_the_bounds_state_is_bounded() -> None:
     bound = UpperBound(window=100)
     sizes = []
     for i, ratio in enumerate(lognormal(2_000).tolist()):
@@ -90,58 +84,3 @@ def test_a_ratio_that_is_no_positive_number_is_refused(bad: float) -> None:
 def test_a_coverage_out_of_range_is_refused(coverage: float) -> None:
     with pytest.raises(ValueError, match=r"coverage must lie in 0\.5\.\.1"):
         UpperBound(coverage)
-
-
-# ModelProfile
-
-
-PROFILE = ModelProfile((2, 4, 8), (load(10, 0.2, 0.4, 0.6), load(12, 0.4, 0.4, 0.8), load(20, 0.5, 1.0, 0.8)))
-
-
-def test_profiled_sizes_are_as_they_are() -> None:
-    assert [PROFILE.at(n) for n in (2, 4, 8)] == list(PROFILE.loads)
-
-
-def test_sizes_between_are_interpolated() -> None:
-    assert PROFILE.at(3).solo_ns == 11 * MS
-    assert PROFILE.at(3).features == pytest.approx((0.3, 0.4, 0.7))
-    assert PROFILE.at(7).solo_ns == 18 * MS
-    assert PROFILE.at(7).features == pytest.approx((0.475, 0.85, 0.8))
-
-
-def test_a_smaller_size_takes_as_long_as_the_smallest() -> None:
-    assert PROFILE.at(1) == PROFILE.loads[0]
-
-
-def test_beyond_the_largest_time_grows_with_the_rows() -> None:
-    assert PROFILE.at(12) == load(30, 0.5, 1.0, 0.8)
-
-
-@given(st.integers(1, 1_000), st.integers(1, 1_000))
-def test_more_rows_never_take_less_time(a: int, b: int) -> None:
-    assert PROFILE.at(min(a, b)).solo_ns <= PROFILE.at(max(a, b)).solo_ns
-
-
-def test_features_stand_in_the_order_of_their_names() -> None:
-    assert FEATURES == ("compute", "l2", "dram")
-    assert Load(1, 0.1, 0.2, 0.3).features == (0.1, 0.2, 0.3)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "loads", "sentence"),
-    [
-        ((), (), "a profile needs one load per batch size, got 0 for ()"),
-        ((1, 2), (load(1),), "a profile needs one load per batch size, got 1 for (1, 2)"),
-        ((2, 1), (load(1), load(2)), "batch sizes of a profile must ascend from 1 or more, got (2, 1)"),
-        ((1, 1), (load(1), load(2)), "batch sizes of a profile must ascend from 1 or more, got (1, 1)"),
-        ((0, 1), (load(1), load(2)), "batch sizes of a profile must ascend from 1 or more, got (0, 1)"),
-        ((1,), (load(0),), "a solo latency must be positive, got 0 ns"),
-        ((1,), (load(1, 1.5),), "the shares of a load must lie in 0..1, got (1.5, 0.0, 0.0)"),
-        ((1,), (load(1, 0, -0.1),), "the shares of a load must lie in 0..1, got (0, -0.1, 0.0)"),
-        ((1,), (load(1, dram=float("nan")),), "the shares of a load must lie in 0..1, got (0.0, 0.0, nan)"),
-    ],
-)
-def test_a_profile_that_cannot_be_is_refused(sizes: tuple[int, ...], loads: tuple[Load, ...], sentence: str) -> None:
-    with pytest.raises(ValueError) as refused:
-        ModelProfile(sizes, loads)
-    assert str(refused.value) == sentence

@@ -1,6 +1,6 @@
-"""Owns reading the small parts of an ONNX file (metadata, inputs) without reading its weights.
+"""Reads the small parts of an ONNX file (metadata, inputs) without its weights.
 
-A protobuf file is a run of (tag, payload) fields; a field nobody asked for is stepped over by a seek.
+A protobuf file is a run of (tag, payload) fields; a field that is not asked for is skipped by a seek.
 """
 
 from __future__ import annotations
