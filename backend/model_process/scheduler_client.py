@@ -21,6 +21,7 @@ from backend.linux import hang_detector as standstill
 from backend.linux.hang_detector import Standstill
 from backend.linux.raised_priority import go_ahead
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Decided,
     Event,
     Join,
@@ -32,7 +33,6 @@ from backend.scheduler.messages import (
     decode_reply,
     encode,
 )
-from backend.scheduler_process.process import MAX_MESSAGE_BYTES
 from backend.scheduler_process.start import connect_or_spawn
 
 SILENCE_S = 0.25

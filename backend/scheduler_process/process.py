@@ -22,6 +22,7 @@ from backend.linux.raised_priority import lead_session
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Command,
     Decided,
     Finish,
@@ -39,8 +40,6 @@ from backend.scheduler_process.sample_log import SampleLog, sample_log_of_enviro
 from backend.scheduler_process.scheduler_factory import MakeScheduler, scheduler_of_environment
 from predictor.features import Neighbour
 
-MAX_MESSAGE_BYTES = 1 << 17
-"""Of one packet in either direction; senders split what could grow beyond it."""
 _SEND_BUFFER_BYTES = 1 << 21
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
