@@ -11,7 +11,6 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.config.completion import complete_config, tried
 from backend.config.model_config import (
     check_tensors,
     model_file,
@@ -26,6 +25,7 @@ from backend.linux.raised_priority import go_ahead
 from backend.model_process.instance import Instance
 from backend.model_process.tensor_check import check_tensors_come_through
 from backend.model_process.warm_up import warm_up_calls
+from backend.trial.completion import complete_config, tried
 
 _log = logging.getLogger("isochrone")
 

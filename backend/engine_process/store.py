@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backend.config.engine_options import EngineOptions
 from backend.engine_process.wire import memory
 from backend.engine_process.wire.messages import Open
-from backend.engines.protocol import Engine, EngineOptions
+from backend.engines.protocol import Engine
 from profiler.profile_file import NAME as PROFILE
 
 _log = logging.getLogger("isochrone.engines")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backend.config.engine_options import AS_USUAL, EngineOptions, OnnxOptions
 from backend.config.model_config import EngineConfig
 from backend.device.mps import limit_multiprocessors
 from backend.engine_process.client.engine import SharedEngine
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.onnxruntime.session import read_specs
 from backend.engines.placement import in_engine_process
-from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
+from backend.engines.protocol import Engine
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import may_pin, teams, width
+from backend.tensors import ModelSpecs
 
 GPU_LANES = 2
 

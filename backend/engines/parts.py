@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backend.engines.protocol import Array
+from backend.tensors import Array
 
 
 def joined(parts: Sequence[Array]) -> Array:

@@ -5,18 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.config.datatypes import Datatype
-
-Array = NDArray[np.generic]
-
+from backend.tensors import Array, TensorSpec
 
 Feeds = Mapping[str, Sequence[Array]]
 """Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
@@ -63,73 +55,6 @@ class Alone(Executing):
     def bring(self, helpers: Helpers) -> None:
         """See `Executing.bring`."""
         self._executing.bring(helpers)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
-
-    optional: an input that the model has a default for. ranked: False where the file leaves even the number of
-    dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
-    have one length, and a name of digits is a length that the file fixes although it is served as dynamic.
-    """
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    optional: bool = False
-    ranked: bool = True
-    dim_names: tuple[str, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True)
-class ModelSpecs:
-    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
-
-    unserved: outputs that no tensor of Triton can hold, with why and what to do.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int | None = None
-    unserved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What config.pbtxt asks of ONNX Runtime's sessions. op_libraries: files with custom operators. graph_level: of its
-    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it takes memory on the CPU.
-    """
-
-    op_libraries: tuple[str, ...] = ()
-    graph_level: int = 0
-    memory_arena: bool = True
-    memory_pattern: bool = True
-
-    @property
-    def unusual(self) -> str:
-        """What timings depend on and is not as usual, for `Engine.identity`."""
-        told = {
-            f", graph level {self.graph_level}": self.graph_level != 0,
-            ", no memory arena": not self.memory_arena,
-            ", no memory pattern": not self.memory_pattern,
-        }
-        return "".join(what for what, so in told.items() if so)
-
-
-AS_USUAL = OnnxOptions()
-
-
-class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
-    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
-    highest: on a GPU its kernels go before those of lower classes. onnx: for a model.onnx.
-    """
-
-    device_id: int | None
-    lanes: int
-    max_batch_size: int
-    priority: int = 1
-    onnx: OnnxOptions = AS_USUAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from backend.engines.protocol import OnnxOptions
+from backend.config.engine_options import OnnxOptions
 
 SCHEMA = 1
 """Raised when a trial would find something else for the same question."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from backend.commands.build import BuildOptions, run_build
+from backend.config.engine_options import EngineOptions
 from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
-from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.loading import open_plan
 from backend.errors import IsochroneError

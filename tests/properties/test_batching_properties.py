@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engines.protocol import AS_USUAL
+from backend.config.engine_options import AS_USUAL
 from backend.errors import EngineError
 from backend.trial.messages import Question
 from backend.trial.process import Clock, try_model

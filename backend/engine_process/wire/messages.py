@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from backend.engines.protocol import EngineOptions
+from backend.config.engine_options import EngineOptions
 
 PROTOCOL = 3
 """Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""

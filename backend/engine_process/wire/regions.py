@@ -17,7 +17,8 @@ from numpy.typing import DTypeLike
 
 from backend.engine_process.wire.messages import Tensor
 from backend.engines.parts import join_into, joined_shape
-from backend.engines.protocol import Array, Feeds
+from backend.engines.protocol import Feeds
+from backend.tensors import Array
 
 _ALIGNED_BYTES = 64
 _MIN_BYTES = 1 << 16

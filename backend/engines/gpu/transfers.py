@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from backend.config.datatypes import Datatype
 from backend.engines.gpu.runtime import Address, Device, Event, Shape, Stream
 from backend.engines.parts import join_into
-from backend.engines.protocol import Array, Feeds, Ran
+from backend.engines.protocol import Feeds, Ran
 from backend.errors import EngineError
+from backend.tensors import Array, Datatype
 
 T = TypeVar("T")
 

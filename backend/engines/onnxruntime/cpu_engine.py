@@ -8,11 +8,13 @@ from pathlib import Path
 
 import onnxruntime
 
+from backend.config.engine_options import AS_USUAL, OnnxOptions
 from backend.engines.onnxruntime.intra_op_threads import SPARING, Helpers, Together, open_for_team
 from backend.engines.onnxruntime.session import CPU, first_line, input_specs, open_session, output_specs
 from backend.engines.parts import joined
-from backend.engines.protocol import AS_IT_IS, AS_USUAL, Alone, Array, Executing, Feeds, OnnxOptions, Ran
+from backend.engines.protocol import AS_IT_IS, Alone, Executing, Feeds, Ran
 from backend.errors import EngineError
+from backend.tensors import Array
 
 
 class OnnxEngine:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from backend.config.engine_options import EngineOptions
 from backend.device import mps
 from backend.engines.gpu.lanes import GpuLanes
 from backend.engines.gpu.runtime import Device, Stream
 from backend.engines.gpu.transfers import Timings
 from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.cpu_lane import OnnxLane
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, Executing, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnxruntime
 
+from backend.config.engine_options import EngineOptions
 from backend.engines.onnxruntime.bound_lane import CUDA, on_cuda
 from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
-from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError
 
 

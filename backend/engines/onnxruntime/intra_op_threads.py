@@ -15,8 +15,9 @@ from pathlib import Path
 
 import onnxruntime
 
+from backend.config.engine_options import AS_USUAL, OnnxOptions
 from backend.engines.onnxruntime.session import open_session
-from backend.engines.protocol import AS_USUAL, Executing, OnnxOptions
+from backend.engines.protocol import Executing
 
 _OPENING = threading.Lock()
 """One session at a time, so that new threads are its own."""

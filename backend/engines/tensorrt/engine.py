@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from backend.config.engine_options import EngineOptions
 from backend.device import mps
 from backend.engines.gpu.lanes import GpuLanes
 from backend.engines.gpu.runtime import Device
 from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, Executing, Feeds, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.engines.tensorrt.lane import Lane
 from backend.engines.tensorrt.plan_layout import admits, check_batches, largest_shapes, specs

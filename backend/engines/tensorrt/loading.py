@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.engines.protocol import EngineOptions, ModelSpecs
+from backend.config.engine_options import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
 from backend.engines.tensorrt.plan_layout import largest_batch, specs
 from backend.engines.tensorrt.plan_memory import Budget, check_budget
 from backend.engines.tensorrt.plan_runtime import Plan, PlanTensor, Profile
 from backend.errors import ConfigError
+from backend.tensors import ModelSpecs
 
 if TYPE_CHECKING:
     from backend.engines.gpu.cuda_device import CudaDevice

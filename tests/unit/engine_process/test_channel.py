@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backend.config.engine_options import EngineOptions
 from backend.engine_process.wire.channel import Channel, ProtocolError
 from backend.engine_process.wire.messages import (
     AddLane,
@@ -23,7 +24,6 @@ from backend.engine_process.wire.messages import (
     decode_request,
     decode_run,
 )
-from backend.engines.protocol import EngineOptions
 from tests.fakes.open_files import open_files
 
 Ends = tuple[Channel, Channel, socket.socket]

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from backend.config.engine_options import EngineOptions
 from backend.engine_process.client import session as shared_session
 from backend.engine_process.lanes import LOST, LaneThread, ModelLane
 from backend.engine_process.store import EngineStore
 from backend.engine_process.wire.channel import Channel
 from backend.engine_process.wire.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, Executing, Feeds, Ran
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
+from backend.tensors import TensorSpec
 from tests.fakes.fake_model import PATIENCE_S, eventually
 
 RUN = Run(None, (), ("y",))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.config.engine_options import EngineOptions
 from backend.engine_process.store import EngineStore, Held
 from backend.engine_process.wire.messages import PROTOCOL, Open
 from backend.engines.loading import open_here
-from backend.engines.protocol import Engine, EngineOptions
+from backend.engines.protocol import Engine
 from backend.errors import ConfigError
 from tests.server.harness import mlp, write_model
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from backend.config.engine_options import AS_USUAL
 from backend.engines.onnxruntime.session import read_specs
-from backend.engines.protocol import AS_USUAL
 from backend.trial import session as session_module
 from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close
 from backend.trial.launch import remember, remembered_name, try_file

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.config.engine_options import read_onnx_options
 from backend.config.model_config import ANY_ROWS, complete, first_gpu, may_batch
-from backend.config.onnx_options import read_onnx_options
-from backend.config.stated import states_max_batch_size
 from backend.engines.loading import read_model_specs
-from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
+from backend.tensors import ModelSpecs
 from backend.trial.launch import try_file
 from backend.trial.messages import Trial
 from backend.trial.question import question_of
+
+_TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[\]]|[\w.+-]+|\S""")
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,23 @@ def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bo
 def _is_open(config: Mapping[str, Any], file: Path) -> bool:
     """Whether config.pbtxt says nothing of `max_batch_size`, not even 0."""
     return int(config.get("max_batch_size", 0)) == 0 and not states_max_batch_size(file.parent.parent / "config.pbtxt")
+
+
+def states_max_batch_size(config_file: Path) -> bool:
+    """Whether the file has a `max_batch_size` of the model's own, whatever its value. False where it cannot be read.
+
+    Tokens of protobuf's text format: comments, strings and nested messages are told apart.
+    """
+    try:
+        text = config_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    depth = 0
+    for token in _TOKEN.findall(text):
+        if token in "{<[":
+            depth += 1
+        elif token in "}>]":
+            depth -= 1
+        elif depth == 0 and token == "max_batch_size":
+            return True
+    return False

@@ -11,10 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime_extensions import get_library_path
 
-from backend.config.onnx_options import read_onnx_options
+from backend.config.engine_options import OnnxOptions, read_onnx_options
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.onnxruntime.session import open_session, read_specs
-from backend.engines.protocol import OnnxOptions
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from tests.fakes.graphs import write_mlp

@@ -1,12 +1,16 @@
-"""The tensor types that both Triton and ONNX Runtime know, under each one's name. A table, nothing else."""
+"""Tensors as Triton and the engines describe them: element types, shapes, and what a model file takes and gives."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,33 @@ DATATYPES = tuple(
 
 BY_ONNX = {d.onnx: d for d in DATATYPES}
 BY_CONFIG = {d.config: d for d in DATATYPES}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
+
+    optional: an input that the model has a default for. ranked: False where the file leaves even the number of
+    dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
+    have one length, and a name of digits is a length that the file fixes although it is served as dynamic.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    optional: bool = False
+    ranked: bool = True
+    dim_names: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class ModelSpecs:
+    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
+
+    unserved: outputs that no tensor of Triton can hold, with why and what to do.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int | None = None
+    unserved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

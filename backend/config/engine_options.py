@@ -1,4 +1,4 @@
-"""What config.pbtxt asks of ONNX Runtime's sessions, by the keys that Triton's own backend for it knows."""
+"""Options that a model file is opened with. ONNX Runtime's have the keys of Triton's own backend for it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backend.engines.protocol import OnnxOptions
+import msgspec
+
 from backend.errors import ConfigError
 
 _SWITCH = {"0": False, "false": False, "1": True, "true": True}
+
+
+class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What config.pbtxt asks of ONNX Runtime's sessions. op_libraries: files with custom operators. graph_level: of its
+    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it takes memory on the CPU.
+    """
+
+    op_libraries: tuple[str, ...] = ()
+    graph_level: int = 0
+    memory_arena: bool = True
+    memory_pattern: bool = True
+
+    @property
+    def unusual(self) -> str:
+        """What timings depend on and is not as usual, for `Engine.identity`."""
+        told = {
+            f", graph level {self.graph_level}": self.graph_level != 0,
+            ", no memory arena": not self.memory_arena,
+            ", no memory pattern": not self.memory_pattern,
+        }
+        return "".join(what for what, so in told.items() if so)
+
+
+AS_USUAL = OnnxOptions()
+
+
+class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
+    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
+    highest: on a GPU its kernels go before those of lower classes. onnx: for a model.onnx.
+    """
+
+    device_id: int | None
+    lanes: int
+    max_batch_size: int
+    priority: int = 1
+    onnx: OnnxOptions = AS_USUAL
 
 
 def read_onnx_options(config: Mapping[str, Any], model_file: Path) -> OnnxOptions:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.config.stated import states_max_batch_size
+from backend.trial.completion import states_max_batch_size
 
 
 @pytest.mark.parametrize(
