@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from backend.errors import ConfigError, IsochroneError, ServerError
-from backend.linux import hang_detector as standstill
-from backend.linux.hang_detector import Standstill
+from backend.linux import hang_detector
+from backend.linux.hang_detector import HangDetector
 from backend.linux.raised_priority import go_ahead
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
@@ -68,7 +68,7 @@ class SchedulerLink:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="isochrone-link", daemon=True)
         self._socket: socket.socket | None = None
-        self._standstill = Standstill("scheduler")
+        self._hang_detector = HangDetector("scheduler")
         self.lanes = 0
         """Of the device, as its scheduler says."""
 
@@ -187,14 +187,15 @@ class SchedulerLink:
         while True:
             left_s = max(0.01, deadline - time.monotonic())
             connection = connect_or_spawn(self._device, self._wanted_lanes, left_s)
-            connection.settimeout(min(left_s, standstill.WAIT_S))
+            connection.settimeout(min(left_s, hang_detector.WAIT_S))
             why = "ends as soon as it is met"
             try:
                 reply = self._ask_to_join(connection)
-                self._standstill.answered()
+                self._hang_detector.answered()
             except TimeoutError:
                 reply, why = None, "does not answer"
-                self._standstill.waited(connection)
+                if self._hang_detector.hangs_after_wait(connection):
+                    self._hang_detector.kill()
             if isinstance(reply, Welcome) and self.lanes in (0, reply.lanes):
                 self.lanes = self._wanted_lanes = reply.lanes  # so a new scheduler gets what this one had
                 return connection
