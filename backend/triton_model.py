@@ -21,7 +21,7 @@ from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
 from backend.engines.loading import open_engine, specs_of
 from backend.errors import IsochroneError
-from backend.linux.raised_priority import go_ahead
+from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
 from backend.model_process.tensor_check import check_tensors_come_through
 from backend.model_process.warm_up import warm_up_calls
@@ -79,7 +79,7 @@ class TritonPythonModel:
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
-        go_ahead()  # Triton calls `execute` on this thread too: what arrived is known before more is executed
+        raise_priority()  # Triton calls `execute` on this thread too: what arrived is known before more is executed
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue the requests; each is answered later through its response sender."""

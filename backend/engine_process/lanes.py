@@ -14,13 +14,13 @@ from backend.engine_process.wire.regions import Inbox, Outbox
 from backend.engines.protocol import AS_IT_IS, Executing
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
-from backend.linux.low_priority import Aside
-from backend.linux.starvation_guard import Guard
+from backend.linux.low_priority import LowPriority
+from backend.linux.starvation_guard import StarvationGuard
 
 LOST = 3
 """Exit status: the GPU is lost to the process, which CUDA says must be ended then."""
 _log = logging.getLogger("isochrone.engines")
-_guard = Guard()
+_guard = StarvationGuard()
 _lanes: list[int] = []
 """Those that there are: more than cores take turns on them."""
 
@@ -87,7 +87,7 @@ class LaneThread:
     def _run(self) -> None:
         executing: Executing = AS_IT_IS
         if self._on_cpu:
-            executing = Aside(behind=False)
+            executing = LowPriority(preemptible=False)
             _guard.watch(executing, lambda: -(-len(_lanes) // self._cores))
         while True:
             for descriptor, _ in self._ready.poll():
@@ -97,9 +97,9 @@ class LaneThread:
         model = self._models[descriptor]
         try:
             run = model.receive()
-            if isinstance(executing, Aside):
-                executing.settle(run.core)
-                _guard.notice()
+            if isinstance(executing, LowPriority):
+                executing.move_to(run.core)
+                _guard.wake()
             model.answer(run, executing)
         except (ConnectionError, ProtocolError) as error:
             if isinstance(error, ProtocolError):

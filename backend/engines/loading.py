@@ -13,7 +13,7 @@ from backend.engines.onnxruntime.session import read_specs
 from backend.engines.placement import in_engine_process
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import may_pin, teams, width
+from backend.linux.cpu_topology import core_budget, cores_per_lane, may_pin
 from backend.tensors import ModelSpecs
 
 GPU_LANES = 2
@@ -56,7 +56,7 @@ def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file, teams(options.lanes), options.onnx, pinned=may_pin())
+        return OnnxEngine(file, cores_per_lane(options.lanes), options.onnx, pinned=may_pin())
     from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -91,16 +91,16 @@ def specs_of(file: Path, engine: Engine, asked: OnnxOptions = AS_USUAL) -> Model
 
 def lanes_of(config: EngineConfig) -> int:
     """Concurrent batches; where the configuration leaves it open, on CPU one for each core's worth of time."""
-    return config.parameters.device_lanes or (width() if config.device_id is None else GPU_LANES)
+    return config.parameters.device_lanes or (core_budget() if config.device_id is None else GPU_LANES)
 
 
 def pinned_cores(config: EngineConfig) -> list[int] | None:
     """Where the threads of the lanes stay, None where lanes are not cores."""
     if config.device_id is not None or not may_pin():
         return None
-    return list(dict.fromkeys(team[0] for team in teams(lanes_of(config))))
+    return list(dict.fromkeys(team[0] for team in cores_per_lane(lanes_of(config))))
 
 
 def preemptible_lanes(config: EngineConfig) -> int:
     """How many lanes, at most, the kernel can let stand still for others: those that have a core, of engines here."""
-    return width() if config.device_id is None and may_pin() and not in_engine_process(config) else 0
+    return core_budget() if config.device_id is None and may_pin() and not in_engine_process(config) else 0

@@ -16,8 +16,8 @@ from functools import partial
 from queue import SimpleQueue
 
 from backend.engines.protocol import AS_IT_IS, Executing
-from backend.linux.low_priority import Aside
-from backend.linux.starvation_guard import Guard
+from backend.linux.low_priority import LowPriority
+from backend.linux.starvation_guard import StarvationGuard
 from backend.model_process.batch import Batch
 
 Work = Callable[[Batch, Executing], None]
@@ -32,7 +32,7 @@ class Lanes:
 
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
         self._count, self._runs_again = count, runs_again
-        self._guard = Guard()
+        self._guard = StarvationGuard()
         prepare: list[Callable[[_Worker], Executing]]
         if pinned_to is None:
             prepare = [lambda _: AS_IT_IS] * count
@@ -40,7 +40,7 @@ class Lanes:
             shared = count > len(pinned_to)
             self._turns = -(-count // len(pinned_to))
             prepare = [
-                partial(self._pinned, core=pinned_to[i % len(pinned_to)], behind=side == 0 and not shared)
+                partial(self._pinned, core=pinned_to[i % len(pinned_to)], preemptible=side == 0 and not shared)
                 for side in range(1 if shared else 2)
                 for i in range(count)
             ]
@@ -48,7 +48,7 @@ class Lanes:
         self._spares = {
             worker: _Worker(f"isochrone-spare-{i}", lambda _: AS_IT_IS, work, self._guard)
             for i, worker in enumerate(self._workers)
-            if isinstance(worker.executing, Aside) and not worker.executing.comes_back
+            if isinstance(worker.executing, LowPriority) and not worker.executing.can_restore
         }
         """For batches of a lane whose thread, beside a stranger, cannot come back."""
 
@@ -76,8 +76,8 @@ class Lanes:
             worker.thread.join(timeout=30.0)
         self._guard.close()
 
-    def _pinned(self, worker: _Worker, *, core: int, behind: bool) -> Executing:
-        aside = Aside(behind=behind, core=core)
+    def _pinned(self, worker: _Worker, *, core: int, preemptible: bool) -> Executing:
+        aside = LowPriority(preemptible=preemptible, core=core)
         self._guard.watch(aside, lambda: self._turns, partial(self._stuck, worker), lambda: worker.is_busy)
         return aside
 
@@ -89,7 +89,7 @@ class Lanes:
 class _Worker:
     """A thread that runs batches one after the other. executing: made by it, once and for all."""
 
-    def __init__(self, name: str, prepare: Callable[[_Worker], Executing], work: Work, guard: Guard) -> None:
+    def __init__(self, name: str, prepare: Callable[[_Worker], Executing], work: Work, guard: StarvationGuard) -> None:
         self._queue = SimpleQueue[Batch | None]()
         self._unfinished = deque[Batch]()
         self._prepare, self._work, self._guard = prepare, work, guard
@@ -103,7 +103,7 @@ class _Worker:
         """Run it after those given before; None: end the thread then."""
         if batch is not None:
             self._unfinished.append(batch)
-            self._guard.notice()
+            self._guard.wake()
         self._queue.put(batch)
 
     @property
@@ -114,7 +114,7 @@ class _Worker:
     @property
     def is_stuck(self) -> bool:
         """It stands still, or would, and what comes is better run by another thread."""
-        return self._given_up or (isinstance(self.executing, Aside) and self.executing.stands_aside)
+        return self._given_up or (isinstance(self.executing, LowPriority) and self.executing.stuck_low)
 
     def give_up(self) -> Batch | None:
         """What it runs, where somebody else is to run it too."""
@@ -125,14 +125,14 @@ class _Worker:
 
     def suspend(self, batch: Batch) -> None:
         """Where it runs that batch."""
-        if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, Aside):
+        if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, LowPriority):
             self.executing.suspend()
 
     def _run(self, ready: SimpleQueue[Executing]) -> None:
         executing = self._prepare(self)
         ready.put(executing)
         while (batch := self._queue.get()) is not None:
-            if isinstance(executing, Aside):
+            if isinstance(executing, LowPriority):
                 executing.suspended = False
                 if batch.preempted:
                     executing.suspend()

@@ -19,7 +19,7 @@ from backend.engines.loading import is_plan, pinned_cores
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_facts import graph_of
 from backend.errors import EngineError
-from backend.linux.cpu_topology import pin
+from backend.linux.cpu_topology import pin_thread
 from backend.model_process.batch import group_of
 from backend.runtime_dir import runtime_dir
 from backend.tensors import Array
@@ -173,7 +173,7 @@ def on_first_lane(config: ModelConfig) -> Iterator[None]:
     allowed = os.sched_getaffinity(0)
     try:
         if cores := pinned_cores(config):
-            pin(cores[0])
+            pin_thread(cores[0])
         yield
     finally:
         os.sched_setaffinity(0, allowed)

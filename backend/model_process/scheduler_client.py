@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from backend.errors import ConfigError, IsochroneError, ServerError
 from backend.linux import hang_detector
 from backend.linux.hang_detector import HangDetector
-from backend.linux.raised_priority import go_ahead
+from backend.linux.raised_priority import raise_priority
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
     Decided,
@@ -106,7 +106,7 @@ class SchedulerLink:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        go_ahead()
+        raise_priority()
         while not self._closing.is_set():
             connection = self._socket
             assert connection is not None

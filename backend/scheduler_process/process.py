@@ -17,8 +17,8 @@ import msgspec
 
 from backend.device_process import only_listener
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import width
-from backend.linux.raised_priority import lead_session
+from backend.linux.cpu_topology import core_budget
+from backend.linux.raised_priority import raise_session_priority
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
@@ -71,7 +71,7 @@ class SchedulerProcess:
             self._tutor.predictor,
             self._tutor.bound,
             transfers=self._tutor.transfers,
-            cores=width() if point.device == "cpu" else None,
+            cores=core_budget() if point.device == "cpu" else None,
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if not lead_session():
+    if not raise_session_priority():
         _log.info(
             "decisions may wait for a time slice of what executes: this process may not go before it; "
             "give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from backend.engines.protocol import Executing
-from backend.linux.cpu_topology import cores, teams
+from backend.linux.cpu_topology import cores, cores_per_lane
 from backend.model_process.batch import Batch
 from backend.model_process.lane_threads import Lanes
-from tests.fakes.ranks import rank
+from tests.fakes.thread_priority import policy_and_niceness
 
 
 def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
@@ -50,7 +50,7 @@ def test_fewer_lanes_than_cores_share_them_out(
     lanes: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
-    assert teams(lanes) == expected
+    assert cores_per_lane(lanes) == expected
 
 
 def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
@@ -59,7 +59,7 @@ def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
 
     def work(batch: Batch, executing: Executing) -> None:
         with executing:
-            policies[batch.lane] = rank()
+            policies[batch.lane] = policy_and_niceness()
         done.release()
 
     lanes = Lanes(count, work, cores())

@@ -11,9 +11,9 @@ import pytest
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import AS_IT_IS, Alone, Executing
 from backend.linux.cpu_topology import cores
-from backend.linux.low_priority import Aside
+from backend.linux.low_priority import LowPriority
 from tests.fakes.graphs import write_mlp
-from tests.fakes.ranks import has_sys_nice, on_a_thread
+from tests.fakes.thread_priority import has_sys_nice, on_a_thread
 
 pytestmark = pytest.mark.skipif(len(cores()) < 2, reason="a team takes two cores")
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
@@ -70,7 +70,7 @@ def test_helpers_go_before_others_or_after_them_as_the_lanes_thread_does(tmp_pat
         return helpers(others)[second]
 
     def as_a_lane() -> list[tuple[int, int]]:
-        behind, front = Aside(behind=True), Aside(behind=False)
+        behind, front = LowPriority(preemptible=True), LowPriority(preemptible=False)
         return [ran(executing) for executing in (AS_IT_IS, behind, front, Alone(behind), AS_IT_IS)]
 
     usual, idle, aside = (os.SCHED_OTHER, 0), os.SCHED_IDLE, (os.SCHED_OTHER, 10)
