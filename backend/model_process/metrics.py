@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from backend.model_process.batch import Batch
+from backend.model_process.batch import Answered, Batch
+from backend.model_process.request import Pending
+from backend.scheduler.messages import Decided, Launch, Reject
 
 _TIMES_US = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6)
 _TRANSFERS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5)
@@ -107,8 +109,38 @@ class Metrics:
             histogram.counts[bisect_left(histogram.bounds, value)] += 1
             histogram.sum += value
 
-    def batch_ended(self, batch: Batch) -> None:
-        """A batch ran to its end."""
+    def request_served(self, request: Pending, now_ns: int) -> None:
+        """Record a request whose outputs were sent."""
+        met = request.deadline_ns is None or now_ns <= request.deadline_ns
+        self.count("isochrone_requests_total", "met" if met else "missed")
+        self.observe("isochrone_request_latency_us", (now_ns - request.arrival_ns) / 1e3)
+
+    def decided(self, decided: Decided) -> None:
+        """Record decisions of the scheduler, and how long they took."""
+        if decided.samples_lost:
+            self.count("isochrone_samples_lost_total", by=decided.samples_lost)
+        if any(isinstance(command, Launch | Reject) for command in decided.commands):
+            self.observe("isochrone_decision_us", decided.took_ns / 1e3)
+        for command in decided.commands:
+            if isinstance(command, Launch):
+                self.count("isochrone_decisions_total", command.decision)
+                if command.holds:
+                    self.count("isochrone_decisions_total", "hold", command.holds)
+            elif isinstance(command, Reject):
+                self.count("isochrone_decisions_total", "reject")
+
+    def batch_ended(self, batch: Batch, answers: Sequence[Answered]) -> None:
+        """Record a batch that was answered."""
+        if batch.launch is None:
+            self.count("isochrone_fail_open_total")
+        if batch.rerun:
+            self.count("isochrone_batches_rerun_total")
+        for request in batch.requests:
+            self.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
+        if not all(isinstance(answer, Exception) for answer in answers):
+            self._batch_ran(batch)
+
+    def _batch_ran(self, batch: Batch) -> None:
         execution_us = batch.exec_ns / 1e3
         self.observe("isochrone_execution_us", execution_us)
         for direction, transfer_ns in (("in", batch.transfer_in_ns), ("out", batch.transfer_out_ns)):

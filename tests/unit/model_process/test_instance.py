@@ -1,6 +1,6 @@
 """One call of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
 
-Triton, the dispatcher and the engine are made up here; tests/server/test_each_request.py has the real ones.
+Triton, the dispatcher and the engine are fakes here; tests/server/test_each_request.py has the real ones.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ X = TensorSpec("x", BY_CONFIG["TYPE_FP32"], (4,), optional=False)
 CONFIG = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(), None, (X,), (X,), {})
 STRICT = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(slo_ns=1, max_queue_size=2), None, (X,), (X,), {})
 
-IMPORT_TRITON = [
-    f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "sender", "responder", "instance")
-]
+IMPORT_TRITON = [f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "responder", "instance")]
 
 
 class Tensor:
@@ -191,7 +189,7 @@ def test_a_second_answer_to_a_request_is_dropped(make: Callable[..., Any]) -> No
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
     for _ in range(3):
-        instance._refuse(pending.sender, "no", "INTERNAL", "failed")
+        instance._responder.refuse(pending.sender, "no", "INTERNAL", "failed")
     instance.close()
     assert request.sender.said == [("no", "INTERNAL")]
     assert outcomes(instance._metrics) == {"failed": 1}
@@ -203,10 +201,7 @@ def test_an_answer_that_triton_does_not_take_has_failed(make: Callable[..., Any]
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
     request.sender.fault = RuntimeError("gone")
-    answer = importlib.import_module("backend.model_process.responder").Answer
-    instance._voice.say(
-        answer(pending.sender, [("y", np.zeros(4))], told=lambda now, sent: instance._told(pending, now, sent))
-    )
+    instance._responder.send(pending, [("y", np.zeros(4))])
     eventually(lambda: outcomes(instance._metrics) == {"failed": 1})
     assert request.sender.attempts == 1
 
