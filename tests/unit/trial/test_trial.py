@@ -17,7 +17,6 @@ from backend.config.engine_options import AS_USUAL
 from backend.engines.onnxruntime.session import read_specs
 from backend.trial import session as session_module
 from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close
-from backend.trial.launch import remember, remembered_name, try_file
 from backend.trial.messages import Fill, Question, Sample, Trial
 from backend.trial.process import Clock, try_model
 from backend.trial.question import question_of
@@ -263,39 +262,6 @@ def test_warm_up_names_shapes_and_data(tmp_path: Path) -> None:
     config = {"model_warmup": [{"name": "w", "batch_size": 1, "inputs": inputs}]}
     asked = question_of(config, file, read_specs(file), None)
     assert asked.samples == (Sample("w", {"x": (6, 3)}, {"x": str(tmp_path / "m" / "warmup" / "raw")}),)
-
-
-@pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Question:
-    monkeypatch.setenv("ISOCHRONE_RUNTIME_DIR", str(tmp_path / "run"))
-    file = tmp_path / "model.onnx"
-    file.write_bytes(mlp().SerializeToString())
-    return question(file)
-
-
-def test_a_trial_in_a_process_of_its_own_is_remembered(asked: Question, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert try_file(asked, batch=False).batches is None
-    found = try_file(asked, batch=True)  # what is remembered says nothing of batching
-    assert found.batches is True
-    monkeypatch.setattr("backend.trial.launch.run_module", None)
-    assert try_file(asked, batch=True) == try_file(asked, batch=False) == found
-
-
-def test_a_trial_that_fails_says_why(asked: Question) -> None:
-    Path(asked.file).write_bytes(b"no model")
-    found = try_file(asked, batch=True)
-    assert (found.as_batch, found.batches, found.lasting) == (None, None, False)
-    assert "INVALID_PROTOBUF" in found.why
-
-
-def test_what_may_come_out_otherwise_is_remembered_for_a_while(
-    asked: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "run" / "trials" / remembered_name(asked)
-    remember(path, asked, Trial(batch=True, why="no time", lasting=False))
-    assert try_file(asked, batch=True).why == "no time"
-    monkeypatch.setattr("backend.trial.launch._NOT_LASTING_S", -1.0)
-    assert try_file(asked, batch=True).batches is True
 
 
 # How far answers may be apart
