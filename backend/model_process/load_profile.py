@@ -23,8 +23,8 @@ from backend.linux.cpu_topology import pin_thread
 from backend.model_process.batch import group_of
 from backend.runtime_dir import runtime_dir
 from backend.tensors import Array
-from backend.trial.made_up import arrays
-from backend.trial.messages import MadeUp, Trial
+from backend.trial.messages import SyntheticInputs, Trial
+from backend.trial.synthetic_inputs import arrays
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.feature_source import FeatureSource, feature_source
@@ -33,7 +33,7 @@ from profiler.profile_file import NAME, Identity, ProfileFile, ProfileFileError,
 
 _log = logging.getLogger("isochrone")
 _GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
-"""Of a model that does not run on made-up inputs: corrected by what its first batches take."""
+"""Of a model that does not run on synthetic inputs: corrected by what its first batches take."""
 
 
 Inputs = Callable[[int | None], Mapping[str, Array]]
@@ -52,32 +52,34 @@ def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadPr
 
     Raises ConfigError where a GPU cannot be asked what it is.
     """
-    made_up = _made_up(config, trial)
+    synthetic = _synthetic_inputs(config, trial)
     stored = _stored_profile(config, engine)
     if stored is not None:
         shapes = stored.shapes or (
-            shapes_of(config, partial(arrays, config.inputs, made_up)) if made_up else _static_shapes(config)
+            shapes_of(config, partial(arrays, config.inputs, synthetic)) if synthetic else _static_shapes(config)
         )
         return LoadProfile(stored.profile(), None if shapes is None else group_of(shapes))
-    if made_up is None:
+    if synthetic is None:
         _log.warning(
             "isochrone: model '%s': %s; its first requests are its profile; model_warmup can name inputs that run",
             config.name,
             trial.why,
         )
         return LoadProfile(_GUESS, None)
-    return _brief_profile(config, engine, made_up)
+    return _brief_profile(config, engine, synthetic)
 
 
 def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
     """Inputs that the model runs on as it is served, None where none are known."""
-    made_up = _made_up(config, trial)
-    return None if made_up is None else partial(arrays, config.inputs, made_up)
+    synthetic = _synthetic_inputs(config, trial)
+    return None if synthetic is None else partial(arrays, config.inputs, synthetic)
 
 
-def _made_up(config: ModelConfig, trial: Trial) -> MadeUp | None:
-    made_up = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
-    return made_up if made_up is not None and all(s.optional or s.name in made_up for s in config.inputs) else None
+def _synthetic_inputs(config: ModelConfig, trial: Trial) -> SyntheticInputs | None:
+    synthetic = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
+    return (
+        synthetic if synthetic is not None and all(s.optional or s.name in synthetic for s in config.inputs) else None
+    )
 
 
 def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]:
@@ -86,9 +88,9 @@ def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]
     return {name: array.shape[lead:] for name, array in inputs(1 if lead else None).items()}
 
 
-def _are_usual(config: ModelConfig, made_up: MadeUp) -> bool:
+def _are_usual(config: ModelConfig, synthetic: SyntheticInputs) -> bool:
     """Whether the model file alone says what these inputs are."""
-    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in made_up.values())
+    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in synthetic.values())
 
 
 def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
@@ -134,9 +136,9 @@ def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
     return None
 
 
-def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> LoadProfile:
-    inputs = partial(arrays, config.inputs, made_up)
-    digest = hashlib.sha256(msgspec.json.encode(made_up)).hexdigest()[:16]
+def _brief_profile(config: ModelConfig, engine: Engine, synthetic: SyntheticInputs) -> LoadProfile:
+    inputs = partial(arrays, config.inputs, synthetic)
+    digest = hashlib.sha256(msgspec.json.encode(synthetic)).hexdigest()[:16]
     try:
         with on_first_lane(config):
             brief = brief_profile(
@@ -145,12 +147,12 @@ def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> Load
                 config.max_batch_size,
                 directory=runtime_dir(),
                 device=device_name(config.device_id),
-                engine=engine.identity if _are_usual(config, made_up) else f"{engine.identity}, inputs {digest}",
+                engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
                 features=partial(counted_features, config, runtime_dir()),
             )
     except EngineError as error:
         _log.warning(
-            "isochrone: model '%s' does not run on made-up inputs (%s), so its first requests are its profile",
+            "isochrone: model '%s' does not run on synthetic inputs (%s), so its first requests are its profile",
             config.name,
             error,
         )

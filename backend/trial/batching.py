@@ -14,13 +14,13 @@ import numpy as np
 
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.made_up import KINDS, Kind, arrays
-from backend.trial.messages import MadeUp
+from backend.trial.messages import SyntheticInputs
 from backend.trial.search import Run
+from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
-ALONE_TOLERANCE: Mapping[int, float] = {2: 1e-2, 4: 1e-3, 8: 1e-6}
+SOLO_TOLERANCE: Mapping[int, float] = {2: 1e-2, 4: 1e-3, 8: 1e-6}
 """By bytes of a float: how far a value in a batch may be from the one alone, as a share of the row's largest."""
-BESIDE_TOLERANCE: Mapping[int, float] = {2: 1e-3, 4: 1e-6, 8: 1e-12}
+CO_BATCHED_TOLERANCE: Mapping[int, float] = {2: 1e-3, 4: 1e-6, 8: 1e-12}
 """The same of a row beside other rows."""
 ODD_SHARE = 1e-3
 """Of a row's values that may be further off alone: one that is rounded, or the first of two equals, falls any way."""
@@ -54,14 +54,14 @@ class ShapeRefutedError(RefutedError):
 
 
 class UncheckedError(Exception):
-    """Made-up inputs tell nothing of this model; its text is a clause that says why."""
+    """Synthetic inputs tell nothing of this model; its text is a clause that says why."""
 
 
 def check_batching(
     run: Run,
     specs: Sequence[TensorSpec],
     outputs: Sequence[str],
-    made_up: MadeUp,
+    synthetic: SyntheticInputs,
     rows_max: int,
     *,
     seed: int = 0,
@@ -72,7 +72,7 @@ def check_batching(
     Raises RefutedError or UncheckedError.
     """
     kinds: Sequence[Kind] = ["wide"] * len(KINDS) if seed % 2 else KINDS
-    rows = [arrays(specs, made_up, 1, seed * len(KINDS) + i, kind) for i, kind in enumerate(kinds)]
+    rows = [arrays(specs, synthetic, 1, seed * len(KINDS) + i, kind) for i, kind in enumerate(kinds)]
     _check_variety(rows)
     alone = [_answers_alone(run, row, check_time) for row in rows]
     if seed == 0 and not _same(_answers_alone(run, rows[0], check_time), alone[0]):
@@ -89,7 +89,7 @@ def check_batching(
             middles.append([answer[1] for answer in answers])
     for beside_some, beside_others in pairwise(middles):
         for name, one, other in zip(outputs, beside_some, beside_others, strict=True):
-            if not close(one, other, BESIDE_TOLERANCE, 0.0):
+            if not close(one, other, CO_BATCHED_TOLERANCE, 0.0):
                 raise RefutedError(f"output '{name}' of a row depends on the rows beside it")
 
 
@@ -104,7 +104,7 @@ def _answers_alone(run: Run, row: _Row, check_time: Callable[[], None]) -> _Answ
     try:
         return run(row)
     except EngineError as error:
-        raise UncheckedError(f"not all made-up rows run ({error})") from None
+        raise UncheckedError(f"not all synthetic rows run ({error})") from None
 
 
 def _answers_of(run: Run, rows: Sequence[_Row]) -> _Answers:
@@ -128,12 +128,12 @@ def _compare(name: str, of_batch: Array, of_rows: Sequence[Array]) -> None:
             raise ShapeRefutedError(
                 f"output '{name}' has shape {list(row.shape)} for a row, {list(of_batch.shape)} for a batch of {count}"
             )
-        if not close(of_batch[i], row[0], ALONE_TOLERANCE, ODD_SHARE):
+        if not close(of_batch[i], row[0], SOLO_TOLERANCE, ODD_SHARE):
             raise RefutedError(f"output '{name}' of a row is not in a batch of {count} rows what it is alone")
 
 
 def _same(one: _Answers, other: _Answers) -> bool:
-    return all(a.shape == b.shape and close(a, b, BESIDE_TOLERANCE, 0.0) for a, b in zip(one, other, strict=True))
+    return all(a.shape == b.shape and close(a, b, CO_BATCHED_TOLERANCE, 0.0) for a, b in zip(one, other, strict=True))
 
 
 def close(one: Array, other: Array, tolerance: Mapping[int, float], odd_share: float) -> bool:

@@ -49,7 +49,7 @@ def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[st
 
 
 def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:
-    """What is known of the model on made-up inputs. batch: whether batching changes an answer is to be known, too.
+    """What is known of the model on synthetic inputs. batch: whether batching changes an answer is to be known, too.
 
     Raises ConfigError where the model file cannot be read.
     """

@@ -40,7 +40,7 @@ def try_file(question: Question, *, batch: bool) -> Trial:
     try:
         found = msgspec.json.decode(run_module("backend.trial.process", arguments, timeout_s=WALL_S), type=Trial)
     except ChildError as error:
-        found = Trial(batch=batch, why=f"what it does to made-up inputs could not be seen ({error})", lasting=False)
+        found = Trial(batch=batch, why=f"what it does to synthetic inputs could not be seen ({error})", lasting=False)
     except msgspec.DecodeError as error:
         found = Trial(batch=batch, why=f"its trial gave an answer that cannot be read ({error})", lasting=False)
     if path is not None:

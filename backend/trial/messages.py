@@ -25,7 +25,7 @@ class Fill(msgspec.Struct, frozen=True):
     zeros: bool = False
 
 
-MadeUp = dict[str, Fill]
+SyntheticInputs = dict[str, Fill]
 """Inputs that the model runs on, by name."""
 
 
@@ -64,8 +64,8 @@ class Trial(msgspec.Struct, frozen=True):
     for each of its rows. lasting: whether another attempt would find the same.
     """
 
-    as_batch: MadeUp | None = None
-    as_is: MadeUp | None = None
+    as_batch: SyntheticInputs | None = None
+    as_is: SyntheticInputs | None = None
     batch: bool = False
     batches: bool | None = None
     why: str = ""

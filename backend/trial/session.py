@@ -16,7 +16,7 @@ from backend.config.engine_options import EngineOptions, OnnxOptions
 from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.inside import Look, is_small, with_all_outputs
+from backend.trial.intermediate_tensors import Look, is_small, with_all_outputs
 from backend.trial.messages import Question
 from backend.trial.search import Run
 

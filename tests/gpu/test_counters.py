@@ -80,9 +80,9 @@ def remember_trial(version: Path) -> None:
     """As if the plan had been tried, which takes a process of its own, where the fake GPU is not."""
     plan = version / "model.plan"
     question = question_of(read_config(version.parent / "config.pbtxt"), plan, read_model_specs(plan, 0), 0)
-    made_up = {"x": Fill((1, WIDTH))}
+    synthetic = {"x": Fill((1, WIDTH))}
     path = runtime_dir() / "trials" / remembered_name(question)
-    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
+    remember(path, question, Trial(synthetic, synthetic, batch=True, batches=True))
 
 
 @pytest.fixture

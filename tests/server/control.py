@@ -61,11 +61,11 @@ def remember_trial(server: EmbeddedServer, model_folder: Path, rows_max: int) ->
     config = read_config(model_folder / "config.pbtxt")
     model = read_specs(file)
     question = question_of({**config, "max_batch_size": rows_max if rows_max > 1 else 0}, file, model, None)
-    made_up = {
+    synthetic = {
         spec.name: Fill(tuple(1 if d == -1 else d for d in spec.shape)) for spec in model.inputs if not spec.optional
     }
     path = server.runtime_dir / "trials" / remembered_name(question)
-    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
+    remember(path, question, Trial(synthetic, synthetic, batch=True, batches=True))
 
 
 def load(server: EmbeddedServer, models: Iterable[str]) -> dict[str, str]:

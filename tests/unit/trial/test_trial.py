@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from backend.config.engine_options import AS_USUAL
 from backend.engines.onnxruntime.session import read_specs
 from backend.trial import session as session_module
-from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close
+from backend.trial.batching import ODD_SHARE, SOLO_TOLERANCE, close
 from backend.trial.messages import Fill, Question, Sample, Trial
 from backend.trial.process import Clock, try_model
 from backend.trial.question import question_of
@@ -287,7 +287,7 @@ def test_warm_up_names_shapes_and_data(tmp_path: Path) -> None:
     ],
 )
 def test_how_far_answers_may_be_apart(one: Any, other: Any, same: bool) -> None:
-    assert close(one, other, ALONE_TOLERANCE, ODD_SHARE) is same
+    assert close(one, other, SOLO_TOLERANCE, ODD_SHARE) is same
 
 
 def test_fills_travel_as_they_are() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.batching import ALONE_TOLERANCE, BESIDE_TOLERANCE, ODD_SHARE, RefutedError, close, in_batch
-from backend.trial.made_up import KINDS, Kind, arrays
-from backend.trial.messages import MadeUp
+from backend.trial.batching import CO_BATCHED_TOLERANCE, ODD_SHARE, SOLO_TOLERANCE, RefutedError, close, in_batch
+from backend.trial.messages import SyntheticInputs
+from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
 FILE_BYTES_MAX = 128 << 20
 """Of files that are opened a second time for this: beyond it costs more than it tells."""
@@ -46,10 +46,12 @@ def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
     return model.SerializeToString(), [*known, *inner]
 
 
-def check_inside(look: Look, specs: Sequence[TensorSpec], made_up: MadeUp, seed: int = 0) -> None:
+def check_intermediate_tensors(
+    look: Look, specs: Sequence[TensorSpec], synthetic: SyntheticInputs, seed: int = 0
+) -> None:
     """Raises RefutedError; what does not run so tells nothing."""
     kinds: Sequence[Kind] = ["wide"] * 4 if seed % 2 else KINDS
-    row, *others = (arrays(specs, made_up, 1, seed * 4 + i, kind) for i, kind in enumerate(kinds))
+    row, *others = (arrays(specs, synthetic, 1, seed * 4 + i, kind) for i, kind in enumerate(kinds))
     try:
         alone = look(row)
         begin_s = time.process_time()
@@ -73,9 +75,9 @@ def _pairs(
         return
     changing = [axis for axis, (one, three) in enumerate(zip(alone.shape, shape, strict=True)) if one != three]
     if not changing and beside_others is not None:
-        yield beside_some, beside_others, BESIDE_TOLERANCE, 0.0
+        yield beside_some, beside_others, CO_BATCHED_TOLERANCE, 0.0
     elif len(changing) == 1 and (alone.shape[changing[0]], shape[changing[0]]) == (1, 3):
         middle = beside_some.take([1], changing[0])
         if beside_others is not None:
-            yield middle, beside_others.take([1], changing[0]), BESIDE_TOLERANCE, 0.0
-        yield middle, alone, ALONE_TOLERANCE, ODD_SHARE
+            yield middle, beside_others.take([1], changing[0]), CO_BATCHED_TOLERANCE, 0.0
+        yield middle, alone, SOLO_TOLERANCE, ODD_SHARE

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from backend.tensors import Array, TensorSpec
-from backend.trial.messages import Fill, MadeUp
+from backend.trial.messages import Fill, SyntheticInputs
 
 Kind = Literal["uniform", "wide", "sparse", "negative"]
 """How floats are distributed: 0..1, around 0 and up to some hundreds, mostly 0, −1..0."""
@@ -17,7 +17,11 @@ KINDS: tuple[Kind, ...] = ("uniform", "wide", "sparse", "negative")
 
 
 def arrays(
-    specs: Sequence[TensorSpec], made_up: MadeUp, rows: int | None = None, seed: int = 0, kind: Kind = "uniform"
+    specs: Sequence[TensorSpec],
+    synthetic: SyntheticInputs,
+    rows: int | None = None,
+    seed: int = 0,
+    kind: Kind = "uniform",
 ) -> dict[str, Array]:
     """One array per required input, in the model's whole shape; the same for the same arguments.
 
@@ -25,7 +29,9 @@ def arrays(
     zeros and so may run faster.
     """
     random = np.random.default_rng(seed)
-    return {spec.name: _array(spec, made_up[spec.name], rows, random, kind) for spec in specs if spec.name in made_up}
+    return {
+        spec.name: _array(spec, synthetic[spec.name], rows, random, kind) for spec in specs if spec.name in synthetic
+    }
 
 
 def _array(spec: TensorSpec, fill: Fill, rows: int | None, random: np.random.Generator, kind: Kind) -> Array:
