@@ -15,14 +15,14 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Datatype:
-    """One element type. config: in config.pbtxt; onnx: in ONNX Runtime; numpy: in memory."""
+    """Element type. config: name in config.pbtxt; onnx: in ONNX Runtime; numpy: in memory."""
 
     config: str
     onnx: str
     numpy: np.dtype[np.generic]
 
     def size_bytes(self, shape: Sequence[int]) -> int:
-        """Of a tensor without dynamic dimensions."""
+        """Size of a tensor without dynamic dimensions."""
         assert all(dimension >= 0 for dimension in shape), shape
         return math.prod(shape) * self.numpy.itemsize
 
@@ -53,7 +53,7 @@ BY_CONFIG = {d.config: d for d in DATATYPES}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
+    """Input or output as the model file declares it; −1 stands for a dynamic dimension.
 
     optional: an input that the model has a default for. ranked: False where the file leaves even the number of
     dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
@@ -70,7 +70,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpecs:
-    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
+    """Inputs and outputs of a model file. max_batch_size: the largest batch it takes, None: unlimited.
 
     unserved: outputs that no tensor of Triton can hold, with why and what to do.
     """

@@ -1,4 +1,4 @@
-"""The class that Triton's Python backend calls. Errors of a load become the sentence that Triton logs."""
+"""Entry point for Triton's Python backend. Errors of a load become the sentence that Triton logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("isochrone")
 
 
 class TritonPythonModel:
-    """One instance of one model. Triton makes one per instance, each in a process of its own."""
+    """Instance of a model. Triton makes one per instance, each in a process of its own."""
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
@@ -79,14 +79,14 @@ class TritonPythonModel:
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
-        raise_priority()  # Triton calls `execute` on this thread too: what arrived is known before more is executed
+        raise_priority()  # Triton calls `execute` on this thread too: requests are read before more batches execute
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue the requests; each is answered later through its response sender."""
         self._instance.execute(requests)
 
     def finalize(self) -> None:
-        """Triton has seen every answer: stop."""
+        """Stop: Triton has seen every answer."""
         if hasattr(self, "_instance"):
             self._instance.close()
 
@@ -97,7 +97,7 @@ def _refused(model: str, error: IsochroneError) -> Exception:
 
 
 def _version_directory_of_this_process() -> Path:
-    """Triton completes a configuration without saying of which files; the stub's own arguments name the version.
+    """Read the version directory from the stub's arguments: Triton completes a configuration without naming its files.
 
     The stub is started as `triton_python_backend_stub <repository>/<model>/<version>/model.py …`.
     """

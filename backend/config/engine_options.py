@@ -14,7 +14,7 @@ _SWITCH = {"0": False, "false": False, "1": True, "true": True}
 
 
 class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What config.pbtxt asks of ONNX Runtime's sessions. op_libraries: files with custom operators. graph_level: of its
+    """Options of ONNX Runtime's sessions in config.pbtxt. op_libraries: files of custom operators. graph_level: of its
     optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it takes memory on the CPU.
     """
 
@@ -25,7 +25,7 @@ class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def unusual(self) -> str:
-        """What timings depend on and is not as usual, for `Engine.identity`."""
+        """Options other than the default that timings depend on, for `Engine.identity`."""
         told = {
             f", graph level {self.graph_level}": self.graph_level != 0,
             ", no memory arena": not self.memory_arena,
@@ -38,9 +38,9 @@ AS_USUAL = OnnxOptions()
 
 
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
-    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
-    highest: on a GPU its kernels go before those of lower classes. onnx: for a model.onnx.
+    """Options that a model file is opened with. device_id: a GPU, None on CPU. lanes: opened at load; another is opened
+    when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
+    the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx.
     """
 
     device_id: int | None
@@ -51,7 +51,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def read_onnx_options(config: Mapping[str, Any], model_file: Path) -> OnnxOptions:
-    """Raises ConfigError on what cannot be read, or on a library that is not there."""
+    """Read the options. Raises ConfigError on values that cannot be read, or a library that does not exist."""
     named = (config.get("model_operations") or {}).get("op_library_filename") or ()
     parameters = config.get("parameters") or {}
     return OnnxOptions(
@@ -63,8 +63,8 @@ def read_onnx_options(config: Mapping[str, Any], model_file: Path) -> OnnxOption
 
 
 def _library(name: str, model_file: Path) -> str:
-    """Beside the model file, in the model's folder, or as Triton's own backend has it: from the server's working
-    directory, and where the name is no path, wherever the system's loader finds it.
+    """Find a library beside the model file, in the model's folder, or as Triton's own backend does: from the server's
+    working directory, and where the name is no path, wherever the system's loader finds it.
     """
     folders = (model_file.parent, model_file.parent.parent, Path.cwd())
     found = next((folder / name for folder in folders if (folder / name).is_file()), None)

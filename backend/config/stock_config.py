@@ -1,4 +1,4 @@
-"""What a config.pbtxt written for Triton's ONNX Runtime or TensorRT backend may carry, and what becomes of it here.
+"""Keys of a config.pbtxt written for Triton's ONNX Runtime or TensorRT backend, and their effect here.
 
 Each key is honoured, refused, or has no effect, which the log says: none is dropped in silence. docs/coming-from.md has
 the same table for people.
@@ -192,7 +192,7 @@ KEYS: Mapping[str, Key] = {
     ),
     "model_metrics": HONOURED,
 }
-"""By path. What lies below a key that is here goes with it."""
+"""Keys by path. A key's entry covers all below it."""
 
 
 def _parameter(says: str, asks: Asks = _stated) -> Key:
@@ -243,31 +243,31 @@ PARAMETERS: Mapping[str, Key] = {
     "FORCE_CPU_ONLY_INPUT_TENSORS": HONOURED,
     "TRITON_INFERENCE_REQUEST_TIMEOUT": HONOURED,
 }
-"""Of `parameters`, those that are not isochrone's own."""
+"""Entries of `parameters` that are not isochrone's own."""
 
 _UNKNOWN = _ignored("'{name}' in config.pbtxt is not known to this version of isochrone, and has no effect")
 
 
 def check_stock_config(config: Mapping[str, Any]) -> None:
-    """Refuse what would come between the queue and the scheduler, or cannot be kept. Raises ConfigError."""
+    """Refuse keys that would come between the queue and the scheduler, or cannot be honoured. Raises ConfigError."""
     for key, sentence in _found(config):
         if key.becomes == "refused":
             raise ConfigError(sentence)
 
 
 def without_effect(config: Mapping[str, Any]) -> list[str]:
-    """A sentence for each thing that is stated and comes to nothing."""
+    """Sentences for the keys that are set and have no effect."""
     return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.becomes != "refused"))
 
 
 def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
-    """Whether an instance is the one that speaks for the model's load; each of them is initialised."""
+    """True for the instance that logs for the model's load; each of them is initialised."""
     groups = config.get("instance_group") or [{}]
     return instance.startswith(f"{groups[0].get('name', '')}_0")
 
 
 def _found(config: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
-    """What is not honoured, each with its sentence."""
+    """Keys that are not honoured, each with its sentence."""
     for key, name, value in (*_walk(config, "", ""), *_parameters(config.get("parameters") or {})):
         if key.says and key.asks(value, config):
             yield key, key.says.format(name=name, value=_as_written(value))

@@ -86,7 +86,7 @@ class LowPriority(Executing):
                 self._restore()
 
     def bring(self, helpers: Helpers) -> None:
-        """See `Executing.bring`."""
+        """Lower the helpers too; see `Executing.bring`."""
         with self._changing:
             self.helpers = helpers
             self._update_helpers()
@@ -102,7 +102,7 @@ class LowPriority(Executing):
 
     @property
     def boosted(self) -> Boost:
-        """The boost that it executes with."""
+        """Boost that it executes with."""
         return self._boost
 
     @property

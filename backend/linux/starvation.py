@@ -7,7 +7,7 @@ from enum import IntEnum
 WINDOW_NS = 10_000_000
 """Least time over which a thread is judged: in less, threads that read requests and send answers may need its core."""
 SUSPENDED_NS = 1_000_000_000
-"""The same for a batch that is suspended for another model's; no message ends a suspension, this does."""
+"""Least time for a batch that is suspended for another model's; no message ends a suspension, this does."""
 _LATE = 3
 """A check that comes so many windows late was kept waiting too, as where the whole process is stopped."""
 _STARVES, _SUFFERS = 0.25, 0.6

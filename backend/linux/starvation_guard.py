@@ -82,7 +82,7 @@ class _Watched:
 
 
 class StarvationGuard:
-    """One per process. Its thread starts with the first lane's thread that it watches."""
+    """Guard of a process. Its thread starts with the first lane's thread that it watches."""
 
     def __init__(self) -> None:
         self._watched: tuple[_Watched, ...] = ()

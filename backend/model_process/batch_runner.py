@@ -26,7 +26,7 @@ _log = logging.getLogger("isochrone")
 
 
 class BatchRunner:
-    """One model's engine and the way back to its clients, for several lanes at once; see `dispatcher.Runner`."""
+    """Runs batches on a model's engine and answers them, for several lanes at once; see `dispatcher.Runner`."""
 
     def __init__(self, config: ModelConfig, engine: Engine, responder: Responder) -> None:
         self._config, self._engine, self._responder = config, engine, responder

@@ -65,7 +65,7 @@ class Runner(Protocol):
 
 
 class Dispatcher:
-    """Every waiting request is launched, rejected, cancelled or dropped exactly once."""
+    """Launches, rejects, cancels or drops every waiting request exactly once."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Dispatcher:
         self._own_batches = 0
         self._arrivals = 0
         self._lease: tuple[Lease, int] | None = None
-        """What lets the next request launch without asking, and how long deciding that took."""
+        """Lease that lets the next request launch without asking, and the time that deciding on it took."""
         self._take: Take | None = None
         """Tells the scheduler of a launch by lease; due before any other event."""
         self._client = SchedulerClient(device, lanes, join, self)
@@ -144,7 +144,7 @@ class Dispatcher:
         return Decided((launch,), took_ns)
 
     def waiting_since(self, before_ns: int, after: int, limit: int) -> list[Pending]:
-        """Up to `limit` requests that arrived before `before_ns` and still wait, of those numbered above `after`."""
+        """Waiting requests that arrived before `before_ns` and have an id above `after`; at most `limit`."""
         with self._lock:
             old = (r for r in self._waiting.values() if r.id > after and r.arrival_ns < before_ns)
             return list(islice(old, limit))
@@ -170,8 +170,7 @@ class Dispatcher:
     # Decisions of the scheduler, on its client's thread: see `scheduler_client.Listener`
 
     def decided(self, decided: Decided) -> None:
-        """Carry out commands."""
-        self._metrics.decided(decided)
+        """Carry out commands, then record them."""
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._launch(command)
@@ -186,6 +185,7 @@ class Dispatcher:
                     request = self._waiting.pop(command.request, None)
                 if request is not None:
                     self._runner.reject(request, command)
+        self._metrics.decided(decided)
 
     def _launch(self, launch: Launch) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""One model in its process: reads Triton's requests and hands them to the dispatcher.
+"""Reads Triton's requests of one model and hands them to its dispatcher.
 
 A request's way: execute → dispatcher → scheduler → lane → batch runner → engine → responder. Nobody calls back.
 """

@@ -33,11 +33,11 @@ from profiler.profile_file import NAME, Identity, ProfileFile, ProfileFileError,
 
 _log = logging.getLogger("isochrone")
 _GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
-"""Of a model that does not run on synthetic inputs: corrected by what its first batches take."""
+"""Profile of a model that does not run on synthetic inputs; its first batches correct it."""
 
 
 Inputs = Callable[[int | None], Mapping[str, Array]]
-"""A batch of so many rows in the model's whole shapes; None: of a model that does not batch."""
+"""Makes a batch of that many rows in the model's whole shapes; None: of a model that does not batch."""
 
 
 class LoadProfile(NamedTuple):
@@ -50,7 +50,7 @@ class LoadProfile(NamedTuple):
 def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
 
-    Raises ConfigError where a GPU cannot be asked what it is.
+    Raises ConfigError where a GPU cannot be identified.
     """
     synthetic = _synthetic_inputs(config, trial)
     stored = _stored_profile(config, engine)
@@ -83,26 +83,26 @@ def _synthetic_inputs(config: ModelConfig, trial: Trial) -> SyntheticInputs | No
 
 
 def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]:
-    """Of a request with these inputs, without its rows."""
+    """Shapes of a request with these inputs, without its rows."""
     lead = 1 if config.max_batch_size > 0 else 0
     return {name: array.shape[lead:] for name, array in inputs(1 if lead else None).items()}
 
 
 def _are_usual(config: ModelConfig, synthetic: SyntheticInputs) -> bool:
-    """Whether the model file alone says what these inputs are."""
+    """True where the model file alone determines these inputs."""
     return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in synthetic.values())
 
 
 def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
-    """The same where the model leaves none open."""
+    """Shapes of a request, None where the model leaves one open."""
     shapes = {spec.name: spec.shape for spec in config.inputs if not spec.optional}
     return None if any(-1 in shape for shape in shapes.values()) else shapes
 
 
 def identity_of(config: ModelConfig, engine: Engine) -> Identity:
-    """What a profile of this model with this engine holds for.
+    """Identity that a profile of this model with this engine is valid for.
 
-    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
+    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be identified.
     """
     return Identity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
 
@@ -110,14 +110,14 @@ def identity_of(config: ModelConfig, engine: Engine) -> Identity:
 def counted_features(
     config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
 ) -> FeatureSource:
-    """From the model's graph; see `feature_source`. Raises ConfigError where a GPU cannot be asked what it is."""
+    """Features from the model's graph; see `feature_source`. Raises ConfigError where a GPU cannot be identified."""
     file = config.model_file
     graph = (graph_of(file) if is_plan(file) else None) or file
     return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
 
 
 def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
-    """From the version directory; where it cannot be used, the log says why."""
+    """Profile of the version directory; None, with the reason in the log, where it cannot be used."""
     path = config.model_file.parent / NAME
     try:
         found = read_profile(path)

@@ -1,4 +1,4 @@
-"""What is counted per model, as plain numbers; `backend.model_process.exporter` carries them to Triton's /metrics.
+"""Counters and histograms of a model, as plain numbers; `exporter` carries them to Triton's /metrics.
 
 A call of Triton's metrics costs some 50 µs, so nothing here calls it: counts gather, and only what changed is sent.
 For the same reason a histogram is exported as its cumulative `_bucket`, `_sum` and `_count` series.
@@ -26,7 +26,7 @@ _DECISIONS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 5e3)
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
+    """Metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
 
     description: str
     label: str = ""
@@ -69,7 +69,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line of /metrics: its full name and the labels beside `model` and `version`."""
+    """Line of /metrics: its full name and the labels besides `model` and `version`."""
 
     name: str
     labels: tuple[tuple[str, str], ...] = ()
@@ -83,7 +83,7 @@ class _Histogram:
 
 
 class Metrics:
-    """The counts of one model's process. Methods may be called from any thread."""
+    """Counts of one model's process. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -158,11 +158,11 @@ class Metrics:
         self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= launch.bound_ns else "false")
 
     def values(self) -> Iterator[tuple[Series, float]]:
-        """Every series as /metrics shows it, histograms cumulative."""
+        """Series as /metrics shows them, histograms cumulative."""
         return chain.from_iterable(self.together())
 
     def together(self) -> list[list[tuple[Series, float]]]:
-        """The same; a histogram's series are in one list, for a part of them says something false."""
+        """Series in groups to export together: a part of a histogram's would be false."""
         with self._lock:
             counters = [[(series, value)] for series, value in self._counters.items()]
             return [*counters, *(list(_series(base, histogram)) for base, histogram in self._histograms.items())]

@@ -33,7 +33,7 @@ Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL", "CANCELLED"]
 
 
 class Sender:
-    """The way back to one client. answered: nothing can be sent any more.
+    """Triton's response sender of one request. answered: nothing can be sent any more.
 
     An attempt to send closes Triton's response sender, also one that fails, and a client without an answer waits for
     ever. So outputs get their shared memory before anything is sent.
@@ -162,7 +162,7 @@ class Responder:
             _log.exception("isochrone: model '%s': an answer could not be recorded", self._model)
 
     def _send(self, answer: _Outputs | _Refusal) -> bool:
-        """False where an error was sent instead; where Triton had taken the answer, Triton sent one itself."""
+        """Send the answer; False where an error was sent instead, by Triton itself where it had taken the answer."""
         sender = answer.sender
         try:
             if isinstance(answer, _Refusal):

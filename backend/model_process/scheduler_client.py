@@ -63,7 +63,7 @@ class Listener(Protocol):
 
 
 class SchedulerClient:
-    """One connection at a time, for the life of a model's process."""
+    """Holds one connection at a time, for the life of a model's process."""
 
     def __init__(self, device: str, lanes: int, join: Join, listener: Listener) -> None:
         self._device, self._wanted_lanes, self._join, self._listener = device, lanes, join, listener

@@ -14,7 +14,7 @@ from backend.tensors import Array
 _FOLDER = "/dev/shm"
 _PLENTY_TIMES, _PLENTY_BYTES = 16, 8 << 20
 _SMALL_BYTES = 1 << 20
-"""Up to this size the last measurement of free memory will do: far more is free than is used until the next one."""
+"""Size up to which the last measurement of free memory will do: it is far more than is used until the next one."""
 _NO_MODEL = "isochrone/nobody"
 """No model has such a name: a name is a folder's."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def warm_up_calls(config: Mapping[str, Any]) -> int:
-    """How many calls of `execute` come before an instance is ready. config: Triton's model configuration.
+    """Number of calls of `execute` before an instance is ready. config: Triton's model configuration.
 
     A call per sample and its `count`, one after the other, with as many requests of one row as its `batch_size`.
     """

@@ -1,8 +1,8 @@
-"""Whether batching changes a model's answers: batches of several rows beside the same rows one by one.
+"""Check that batching changes no answer of a model: batches of several rows against the same rows one by one.
 
-Two comparisons. A row in a batch and the same row alone may differ by rounding, as kernels depend on the batch size. A
-row and itself at the same place of a batch of the same size, with other rows beside it, may hardly differ at all: what
-differs is what those rows did to it.
+Two comparisons. A row in a batch and the same row solo may differ by rounding, as kernels depend on the batch size. A
+row and itself at the same place of a batch of the same size, with other rows in it, may hardly differ at all: any
+difference comes from those rows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from backend.trial.search import Run
 from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
 SOLO_TOLERANCE: Mapping[int, float] = {2: 1e-2, 4: 1e-3, 8: 1e-6}
-"""By bytes of a float: how far a value in a batch may be from the one alone, as a share of the row's largest."""
+"""Largest difference of a value in a batch from the one solo, as a share of the row's largest; by bytes of a float."""
 CO_BATCHED_TOLERANCE: Mapping[int, float] = {2: 1e-3, 4: 1e-6, 8: 1e-12}
-"""The same of a row beside other rows."""
+"""The same for a row between two batches that differ in its co-batched rows."""
 ODD_SHARE = 1e-3
-"""Of a row's values that may be further off alone: one that is rounded, or the first of two equals, falls any way."""
+"""Share of a row's values that may differ more: one that is rounded, or the first of two equals, falls either way."""
 _BATCHES = ((0, 1), (1, 0, 2), (3, 0, 2), (3, 1, 3, 0))
-"""Rows of each batch. Row 0 stands in the middle of the two of three, beside other rows."""
+"""Rows of each batch. Row 0 is the middle one of both batches of three, with other rows."""
 ROWS_MAX = 4
 _Row = Mapping[str, Array]
 _Answers = list[Array]
@@ -42,7 +42,7 @@ class RefutedError(Exception):
 
 
 class RandomAnswerError(RefutedError):
-    """The same request has other answers each time, so nothing can be compared."""
+    """Answers to one request differ from run to run, so nothing can be compared."""
 
     random = True
 
@@ -54,7 +54,7 @@ class ShapeRefutedError(RefutedError):
 
 
 class UncheckedError(Exception):
-    """Synthetic inputs tell nothing of this model; its text is a clause that says why."""
+    """Synthetic inputs cannot check this model; the text is a clause that says why."""
 
 
 def check_batching(
@@ -67,7 +67,7 @@ def check_batching(
     seed: int = 0,
     check_time: Callable[[], None] = lambda: None,
 ) -> None:
-    """One round over rows drawn by `seed`. outputs: names in the order of `run`'s answers.
+    """Check one round over rows drawn by `seed`. outputs: names in the order of `run`'s answers.
 
     Raises RefutedError or UncheckedError.
     """
@@ -115,7 +115,7 @@ def _answers_of(run: Run, rows: Sequence[_Row]) -> _Answers:
 
 
 def in_batch(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Rows as one batch."""
+    """Join rows to one batch."""
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -137,7 +137,7 @@ def _same(one: _Answers, other: _Answers) -> bool:
 
 
 def close(one: Array, other: Array, tolerance: Mapping[int, float], odd_share: float) -> bool:
-    """Whether all values, but for `odd_share` of them, are equal within the tolerance; infinities and NaN are equal."""
+    """True where all values but `odd_share` of them are equal within the tolerance; infinities and NaN are equal."""
     if one.shape != other.shape:
         return False
     if one.dtype.kind not in "fc":

@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[
 
 @dataclass(frozen=True)
 class Completed:
-    """What the model file declares. notes: sentences for the log, of what is served otherwise than one might think."""
+    """Declarations of the model file. notes: sentences for the log, on what is served otherwise than expected."""
 
     model: ModelSpecs
     notes: tuple[str, ...]
@@ -49,7 +49,7 @@ def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[st
 
 
 def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:
-    """What is known of the model on synthetic inputs. batch: whether batching changes an answer is to be known, too.
+    """Trial of the model on synthetic inputs. batch: also whether batching changes an answer.
 
     Raises ConfigError where the model file cannot be read.
     """
@@ -61,12 +61,12 @@ def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bo
 
 
 def _is_open(config: Mapping[str, Any], file: Path) -> bool:
-    """Whether config.pbtxt says nothing of `max_batch_size`, not even 0."""
+    """True where config.pbtxt does not set `max_batch_size`, not even to 0."""
     return int(config.get("max_batch_size", 0)) == 0 and not states_max_batch_size(file.parent.parent / "config.pbtxt")
 
 
 def states_max_batch_size(config_file: Path) -> bool:
-    """Whether the file has a `max_batch_size` of the model's own, whatever its value. False where it cannot be read.
+    """True where the file sets the model's own `max_batch_size`, whatever its value. False where it cannot be read.
 
     Tokens of protobuf's text format: comments, strings and nested messages are told apart.
     """

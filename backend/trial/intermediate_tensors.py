@@ -1,7 +1,8 @@
-"""Looks at every tensor between a model's inputs and outputs: whether one row's part of it depends on other rows.
+"""Check that no row's part of a tensor between a model's inputs and outputs depends on other rows.
 
-What rows do to each other may show in an answer for few inputs only, such as a running sum below a limit. Inside it
-shows for any. Tensors whose shape depends on the values, or that have no dimension for the rows alone, are passed over.
+An effect of rows on each other may show in an answer for few inputs only, such as a running sum below a limit. In
+intermediate tensors it shows for any. Tensors whose shape depends on the values, or that have no dimension for the rows
+alone, are skipped.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from backend.trial.messages import SyntheticInputs
 from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
 FILE_BYTES_MAX = 128 << 20
-"""Of files that are opened a second time for this: beyond it costs more than it tells."""
+"""Size of the files that are opened a second time for this: larger ones cost too much."""
 LIGHT_S = 0.1
-"""CPU time of a look at three rows up to which there is another, beside other rows."""
+"""CPU time of a run of three rows up to which there is another, with other rows."""
 Look = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Runs the model once; its tensors by name. Raises EngineError."""
 
 
 def is_small(file: Path) -> bool:
-    """Whether it is worth being opened a second time."""
+    """True where the file is worth being opened a second time."""
     return file.stat().st_size <= FILE_BYTES_MAX
 
 
 def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
-    """The model with every tensor of its main graph as an output, and their names.
+    """Model with every tensor of its main graph as an output, and their names.
 
     Raises what onnx raises, and ValueError where weights lie in files of their own, which may be large.
     """
@@ -49,7 +50,7 @@ def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
 def check_intermediate_tensors(
     look: Look, specs: Sequence[TensorSpec], synthetic: SyntheticInputs, seed: int = 0
 ) -> None:
-    """Raises RefutedError; what does not run so tells nothing."""
+    """Run three rows and compare. Raises RefutedError; a model that does not run so passes."""
     kinds: Sequence[Kind] = ["wide"] * 4 if seed % 2 else KINDS
     row, *others = (arrays(specs, synthetic, 1, seed * 4 + i, kind) for i, kind in enumerate(kinds))
     try:
@@ -69,7 +70,7 @@ def check_intermediate_tensors(
 def _pairs(
     alone: Array, beside_some: Array, beside_others: Array | None
 ) -> Iterator[tuple[Array, Array, Mapping[int, float], float]]:
-    """What must be equal of a tensor: the middle row's part of it, or all where its shape knows nothing of rows."""
+    """Parts of a tensor that must be equal: the middle row's, or all where its shape does not depend on the rows."""
     shape = beside_some.shape
     if alone.ndim != len(shape) or (beside_others is not None and beside_others.shape != shape):
         return

@@ -39,25 +39,25 @@ _MEMORY_MIN_BYTES = 2 << 30
 
 
 class Clock:
-    """What is left of the budget."""
+    """Budget of CPU time."""
 
     def __init__(self, budget_s: float = BUDGET_S) -> None:
         self._begin_s, self._budget_s = time.process_time(), budget_s
 
     def check(self) -> None:
-        """Raises ExpiredError."""
+        """Raise ExpiredError where the budget is spent."""
         if time.process_time() - self._begin_s > self._budget_s:
             raise ExpiredError
 
 
 def answer(question: Question, *, batch: bool) -> Trial:
-    """Raises IsochroneError where the file cannot be opened."""
+    """Open the file and try it. Raises IsochroneError where it cannot be opened."""
     with opened(question) as model:
         return try_model(question, model, Clock(), batch=batch)
 
 
 def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -> Trial:
-    """With the model open."""
+    """Try an open model."""
     search = Search(model.run, model.inputs, question.dims, question.samples, clock.check)
     as_batch: SyntheticInputs | None = None
     verdict = _Verdict(None)
@@ -68,7 +68,7 @@ def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -
             verdict = _verdict(question, model, search, clock, as_batch)
         as_is = None if verdict.batches else search.find(batch=False)
     except ExpiredError:
-        why = verdict.why or f"what it does to synthetic inputs could not be seen within {BUDGET_S:g} s"
+        why = verdict.why or f"it could not be tried within {BUDGET_S:g} s"
         return Trial(as_batch, None, batch, verdict.batches, why, verdict.splits, lasting=False)
     why = verdict.why
     if as_batch is None and as_is is None:
@@ -77,7 +77,7 @@ def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -
 
 
 class _Verdict(NamedTuple):
-    """See `Trial`."""
+    """Fields of `Trial` on batching."""
 
     batches: bool | None
     why: str = ""
@@ -87,7 +87,7 @@ class _Verdict(NamedTuple):
 def _verdict(
     question: Question, model: Opened, search: Search, clock: Clock, synthetic: SyntheticInputs | None
 ) -> _Verdict:
-    """Whether batching changes no answer, and why not."""
+    """Try whether batching changes no answer, and name the reason if it does."""
     if synthetic is None:
         return _Verdict(None, f"it does not run on synthetic inputs ({search.error})")
     rows_max = min(question.rows_max, ROWS_MAX)
@@ -122,7 +122,7 @@ def _rounds(model: Opened, synthetic: SyntheticInputs, rows_max: int, clock: Clo
 
 
 def _limit_resources() -> None:
-    signal.alarm(round(WALL_S) + 5)  # should whoever asked be gone
+    signal.alarm(round(WALL_S) + 5)  # should the parent be gone
     with suppress(OSError):
         os.nice(_NICENESS)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -134,7 +134,7 @@ def _limit_resources() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the trial as one line of JSON; what cannot be opened is one sentence in the last line of stderr."""
+    """Print the trial as one line of JSON; an error is one sentence in the last line of stderr."""
     _limit_resources()
     try:
         found = answer(msgspec.json.decode(arguments[0], type=Question), batch="batch" in arguments[1:])
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     print(msgspec.json.encode(found).decode(), flush=True)
-    os._exit(0)  # nothing is to be given back, which takes time where a model is large
+    os._exit(0)  # without freeing a large model, which takes time
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Finds inputs that a model runs on: lengths of its dynamic dimensions and values of its integers and strings.
 
-What config.pbtxt and its `model_warmup` say comes first, then lengths that models of such inputs usually take.
+Shapes of config.pbtxt and its `model_warmup` come first, then lengths that models of such inputs usually take.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _BATCH_NAMES = frozenset({"", "n", "b", "bs"})
 
 
 class ExpiredError(Exception):
-    """The time for the search is over."""
+    """Time for the search is over."""
 
 
 @dataclass
 class Search:
-    """One model's inputs. dims: see `Question`. check_time: raises ExpiredError where no time is left.
+    """Search for inputs of one model. dims: see `Question`. check_time: raises ExpiredError where no time is left.
 
-    error: why the last attempt failed.
+    error: the reason of the first failed attempt.
     """
 
     run: Run
@@ -55,7 +55,7 @@ class Search:
         return None if first is None else self._widened(first, required)
 
     def other_lengths(self, synthetic: SyntheticInputs, *, batch: bool) -> SyntheticInputs | None:
-        """The same with other lengths in its dynamic dimensions, None where it has none or nothing else runs."""
+        """Inputs with other lengths in dynamic dimensions, None where there are none or nothing else runs."""
         required = [spec for spec in self.specs if not spec.optional]
         fills = synthetic.values()
         for length in (*LENGTHS[2:7], *LENGTHS[:2]):
@@ -75,7 +75,7 @@ class Search:
                     yield {name: Fill(dims, low, high, words) for name, dims in shapes.items()}
 
     def _of_sample(self, sample: Sample, specs: Sequence[TensorSpec], batch: bool) -> Iterator[SyntheticInputs]:
-        """Random values in its shapes, then its own."""
+        """Propose random values in the sample's shapes, then its own values."""
         if not all(spec.name in sample.dims for spec in specs):
             return
         shapes = {spec.name: sample.dims[spec.name] for spec in specs}
@@ -114,7 +114,7 @@ class Search:
                 yield length * len(re.findall(r"\w+(?: ?\+ ?)?", name) or [""]) if "+" in name else length
 
     def _widened(self, synthetic: SyntheticInputs, specs: Sequence[TensorSpec]) -> SyntheticInputs:
-        """Each integer input in the widest range that runs, so that what tells rows apart is told."""
+        """Widen each integer input to the largest range that runs, so that rows differ as far as they can."""
         for spec in specs:
             fill = synthetic[spec.name]
             if spec.datatype.numpy.kind not in "iu" or fill.data:
@@ -139,7 +139,7 @@ class Search:
 
 
 def np_max(spec: TensorSpec) -> int:
-    """The largest integer of an integer input's type."""
+    """Largest integer of an integer input's type."""
     return int(2 ** (8 * spec.datatype.numpy.itemsize - (spec.datatype.numpy.kind == "i")) - 1)
 
 

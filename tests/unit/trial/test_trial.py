@@ -1,4 +1,4 @@
-"""What a trial finds out about a model file: inputs that it runs on, and whether batching changes its answers."""
+"""Trials of model files: inputs that they run on, and whether batching changes their answers."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_what_runs_with_one_value_only_cannot_be_checked(tmp_path: Path) -> None
 def test_without_time_nothing_is_known_for_good(tmp_path: Path) -> None:
     found = tried(tmp_path, mlp(), budget_s=-1.0)
     assert (found.batches, found.lasting) == (None, False)
-    assert "could not be seen within" in found.why
+    assert "could not be tried within" in found.why
 
 
 # Inputs that the model runs on
