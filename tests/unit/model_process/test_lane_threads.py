@@ -1,4 +1,4 @@
-"""Where a lane's thread may run: a core of its own while there are enough, else one by turns."""
+"""Cores and priorities of the lanes' threads: a core of its own for each lane, else one in rotation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.thread_priority import policy_and_niceness
 
 
 def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
-    """Of each lane's thread, as the batch that runs on it sees them."""
+    """CPU affinities of the lanes' threads, as seen by a batch on each."""
     found: dict[int, set[int]] = {}
     done = threading.Semaphore(0)
 
@@ -53,7 +53,7 @@ def test_fewer_lanes_than_cores_share_them_out(
     assert cores_per_lane(lanes) == expected
 
 
-def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
+def test_a_lanes_second_thread_preempts_the_first() -> None:
     count, policies = len(cores()), dict[int, tuple[int, int]]()
     done = threading.Semaphore(0)
 
@@ -68,14 +68,14 @@ def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
         lanes.submit(Batch(lane, lane, (), None, 0))
         assert done.acquire(timeout=10.0)
     lanes.close()
-    behind, front = policies[0], policies[count]
-    assert behind[0] == os.SCHED_IDLE
-    assert front == (os.SCHED_OTHER, 10)
+    preemptible, preempting = policies[0], policies[count]
+    assert preemptible[0] == os.SCHED_IDLE
+    assert preempting == (os.SCHED_OTHER, 10)
 
 
 def test_more_lanes_than_cores_are_spread_over_them() -> None:
     assert affinities(2 * len(cores()) + 1, cores()) == [{core} for core in [*cores(), *cores(), cores()[0]]]
 
 
-def test_lanes_that_are_no_cores_go_where_they_like() -> None:
+def test_lanes_without_cores_are_not_pinned() -> None:
     assert affinities(3, None) == [set(cores())] * 3
