@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.engines.gpu.runtime import Shape
-from backend.engines.protocol import TensorSpec
 from backend.engines.tensorrt.plan_facts import ProfileFacts
 from backend.errors import ConfigError
+from backend.tensors import TensorSpec
 
 _BOUNDS = re.compile(r"(?P<name>[^=]+)=(?P<low>[0-9x]+):(?P<optimum>[0-9x]+):(?P<high>[0-9x]+)")
 _DIMENSION_MAX = 1 << 31

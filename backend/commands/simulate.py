@@ -13,7 +13,6 @@ from rich.table import Table
 
 from backend.commands.progress_bar import console
 from backend.engines.loading import preemptible_lanes
-from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
@@ -23,6 +22,7 @@ from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.tensors import TensorSpec
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
 

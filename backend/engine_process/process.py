@@ -34,9 +34,9 @@ from backend.engine_process.wire.messages import (
     decode_request,
 )
 from backend.engines.loading import open_here
-from backend.engines.protocol import TensorSpec
 from backend.errors import IsochroneError, ServerError
 from backend.runtime_dir import MeetingPoint, meeting_point
+from backend.tensors import TensorSpec
 
 _LANES_MAX = 1024
 _log = logging.getLogger("isochrone.engines")

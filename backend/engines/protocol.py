@@ -10,17 +10,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from backend.config.datatypes import Datatype
-
-Array = NDArray[np.generic]
-
-
-Feeds = Mapping[str, Sequence[Array]]
-"""Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
-the whole, which spares a copy."""
+from backend.tensors import Array, Feeds, TensorSpec
 
 
 class Helpers(Protocol):
@@ -63,23 +54,6 @@ class Alone(Executing):
     def bring(self, helpers: Helpers) -> None:
         """See `Executing.bring`."""
         self._executing.bring(helpers)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
-
-    optional: an input that the model has a default for. ranked: False where the file leaves even the number of
-    dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
-    have one length, and a name of digits is a length that the file fixes although it is served as dynamic.
-    """
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    optional: bool = False
-    ranked: bool = True
-    dim_names: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backend.engines.protocol import Array, TensorSpec
+from backend.tensors import Array, TensorSpec
 from profiler.brief import batch_sizes
 
 READY_SIZES_MAX = 32

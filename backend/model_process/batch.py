@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from backend.engines.protocol import Array, Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish, Launch
+from backend.tensors import Array, Feeds
 
 Answered = list[tuple[str, Array]] | Exception
 """A request's outputs by name, or why there are none."""

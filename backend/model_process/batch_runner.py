@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from backend.config.model_config import ModelConfig
-from backend.engines.protocol import Array, Engine, Executing
+from backend.engines.protocol import Engine, Executing
 from backend.errors import EngineError, EngineLostError
 from backend.model_process import batch as batches
 from backend.model_process.batch import Answered, Batch, RowsError
 from backend.model_process.request import Pending
+from backend.tensors import Array
 
 _log = logging.getLogger("isochrone")
 

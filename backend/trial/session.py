@@ -13,8 +13,9 @@ import numpy as np
 import onnxruntime
 
 from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
-from backend.engines.protocol import Array, EngineOptions, OnnxOptions, TensorSpec
+from backend.engines.protocol import EngineOptions, OnnxOptions
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from backend.trial.inside import Look, is_small, with_all_outputs
 from backend.trial.messages import Question
 from backend.trial.search import Run

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from backend.engines.protocol import Array, Engine, Executing
+from backend.engines.protocol import Engine, Executing
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
 from backend.model_process.batch import Batch, feeds
@@ -21,6 +21,7 @@ from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, 
 from backend.scheduler.state import Running, Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
+from backend.tensors import Array
 from benchmarks.errors import BenchmarkError
 from predictor.features import Neighbour
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from onnx import helper
 
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.gpu.runtime import Shape, Stream
 from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import Array, Engine, TensorSpec
+from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_runtime import Profile
+from backend.tensors import BY_CONFIG, Array, TensorSpec
 from tests.fakes.fake_gpu import FakeDevice, FakePlan, tensor
 from tests.fakes.fake_session import FakeSession
 from tests.fakes.graphs import write_model

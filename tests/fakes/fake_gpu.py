@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.gpu.runtime import Address, Event, Graph, Memory, Shape, Stream
 from backend.engines.gpu.transfers import Placed
-from backend.engines.protocol import Array
 from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import EngineError
+from backend.tensors import BY_CONFIG, Array
 
 GARBAGE = 0xA5
 COPY_NS_PER_BYTE = 2

@@ -16,8 +16,9 @@ from typing import TextIO
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.protocol import Array, EngineOptions
+from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.tensors import Array
 from tests.fakes.double import double_plan
 from tests.fakes.driver import OK
 from tests.fakes.fake_gpu import RUN_NS, FakeDevice

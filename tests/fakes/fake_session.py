@@ -11,8 +11,8 @@ from backend.engines.gpu.runtime import Address, Shape, Stream
 from backend.engines.gpu.transfers import Placed, array_at, quietly
 from backend.engines.onnxruntime.bound_lane import OnnxBoundSession
 from backend.engines.onnxruntime.session import CPU
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from tests.fakes.fake_gpu import RUN_NS, FakeDevice
 
 

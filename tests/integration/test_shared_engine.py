@@ -27,10 +27,11 @@ from backend.engine_process.client import watch as shared_watch
 from backend.engine_process.client.engine import SharedEngine
 from backend.engine_process.wire.messages import Pong, decode_pong
 from backend.engines.loading import open_engine, open_here
-from backend.engines.protocol import Array, Engine
+from backend.engines.protocol import Engine
 from backend.errors import ConfigError, EngineError
 from backend.linux import hang_detector as standstill
 from backend.runtime_dir import meeting_point
+from backend.tensors import Array
 from tests.fakes.fake_model import eventually
 from tests.fakes.open_files import open_files
 from tests.server.harness import batchmates, graph, mlp, write_model

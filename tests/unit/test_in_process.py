@@ -11,11 +11,12 @@ import pytest
 from onnx import helper
 
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
-from backend.engines.protocol import AS_IT_IS, Array, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, Executing, Ran
 from backend.errors import EngineError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival, Traffic, poisson
 from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
+from backend.tensors import Array, Feeds, TensorSpec
 from benchmarks.gpu_check.in_process import InProcess, Served
 from predictor.samples import read_samples
 from predictor.workload import Load, ModelProfile

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.model_config import EngineConfig
 from backend.engine_process.client.connection import EngineLink
 from backend.engine_process.wire.channel import ProtocolError
 from backend.engine_process.wire.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
 from backend.errors import EngineLostError
+from backend.tensors import BY_CONFIG, Feeds, TensorSpec
 
 _TRIES = 2
 

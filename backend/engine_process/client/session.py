@@ -13,8 +13,9 @@ from backend.engine_process.client.watch import Watch
 from backend.engine_process.wire.channel import Channel, ProtocolError
 from backend.engine_process.wire.messages import AddLane, Failed, Opened, Run, decode_finished, decode_opened
 from backend.engine_process.wire.regions import Inbox, Outbox
-from backend.engines.protocol import Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.errors import EngineError
+from backend.tensors import Feeds
 
 
 class Lane:

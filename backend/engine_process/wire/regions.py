@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from backend.engine_process.wire.messages import Tensor
-from backend.engines.parts import join_into, joined_shape
-from backend.engines.protocol import Array, Feeds
+from backend.tensors import Array, Feeds, join_into, joined_shape
 
 _ALIGNED_BYTES = 64
 _MIN_BYTES = 1 << 16

@@ -9,8 +9,9 @@ from typing import Generic, Protocol, TypeVar
 
 from backend.engines.gpu.runtime import Device
 from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.errors import ConfigError, EngineError
+from backend.tensors import Feeds
 
 
 class LaneOnGpu(Protocol):

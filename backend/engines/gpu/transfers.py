@@ -13,11 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from backend.config.datatypes import Datatype
 from backend.engines.gpu.runtime import Address, Device, Event, Shape, Stream
-from backend.engines.parts import join_into
-from backend.engines.protocol import Array, Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.errors import EngineError
+from backend.tensors import Array, Datatype, Feeds, join_into
 
 T = TypeVar("T")
 

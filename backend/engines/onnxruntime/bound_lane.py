@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from backend.config.datatypes import BY_ONNX
 from backend.engines.gpu.runtime import Address, Stream
 from backend.engines.gpu.transfers import Placed
 from backend.engines.onnxruntime.session import CPU, first_line, input_specs, open_session, output_specs
-from backend.engines.protocol import AS_USUAL, Array, OnnxOptions
+from backend.engines.protocol import AS_USUAL, OnnxOptions
 from backend.errors import ConfigError, EngineError
+from backend.tensors import BY_ONNX, Array
 
 CUDA = "CUDAExecutionProvider"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from backend.engines.gpu.transfers import Placed
-from backend.engines.protocol import Array, TensorSpec
+from backend.tensors import Array, TensorSpec
 
 
 class BoundSession(Protocol):

@@ -10,9 +10,9 @@ import onnxruntime
 
 from backend.engines.onnxruntime.intra_op_threads import SPARING, Helpers, Together, open_for_team
 from backend.engines.onnxruntime.session import CPU, first_line, input_specs, open_session, output_specs
-from backend.engines.parts import joined
-from backend.engines.protocol import AS_IT_IS, AS_USUAL, Alone, Array, Executing, Feeds, OnnxOptions, Ran
+from backend.engines.protocol import AS_IT_IS, AS_USUAL, Alone, Executing, OnnxOptions, Ran
 from backend.errors import EngineError
+from backend.tensors import Array, Feeds, joined
 
 
 class OnnxEngine:

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from backend.engines.gpu.runtime import Device, Stream
 from backend.engines.gpu.transfers import Placed, Room, Timings, Transfers
 from backend.engines.onnxruntime.bound_session import BoundSession
-from backend.engines.parts import joined, joined_shape
-from backend.engines.protocol import Array, Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.errors import EngineError
+from backend.tensors import Array, Feeds, joined, joined_shape
 
 _log = logging.getLogger("isochrone")
 

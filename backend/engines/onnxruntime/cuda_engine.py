@@ -14,9 +14,10 @@ from backend.engines.gpu.runtime import Device, Stream
 from backend.engines.gpu.transfers import Timings
 from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.cpu_lane import OnnxLane
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
+from backend.tensors import Feeds
 
 
 class OnnxCudaEngine:

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import onnxruntime
 
-from backend.config.datatypes import BY_ONNX
-from backend.engines.protocol import AS_USUAL, ModelSpecs, OnnxOptions, TensorSpec
+from backend.engines.protocol import AS_USUAL, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
+from backend.tensors import BY_ONNX, TensorSpec
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
 _ERRORS_ONLY = 3

@@ -13,11 +13,11 @@ from functools import partial
 
 from backend.engines.gpu.runtime import Address, Device, Graph, Shape, Shapes, Stream
 from backend.engines.gpu.transfers import Placed, Timings, Transfers, quietly
-from backend.engines.parts import joined_shape
-from backend.engines.protocol import Feeds, Ran
+from backend.engines.protocol import Ran
 from backend.engines.tensorrt.plan_layout import choose_profile
 from backend.engines.tensorrt.plan_runtime import Context, Plan
 from backend.errors import EngineError
+from backend.tensors import Feeds, joined_shape
 
 _log = logging.getLogger("isochrone")
 

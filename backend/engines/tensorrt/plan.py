@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.config.datatypes import BY_CONFIG, Datatype
 from backend.engines.gpu.runtime import Address, Shape, Stream
 from backend.engines.tensorrt.importing import import_tensorrt, release_of
 from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError, EngineError
+from backend.tensors import BY_CONFIG, Datatype
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError
+from backend.tensors import BY_CONFIG
 from profiler.host import sha256_of
 
 SCHEMA = 1

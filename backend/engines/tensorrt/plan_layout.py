@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.engines.gpu.runtime import Shape, Shapes
-from backend.engines.protocol import TensorSpec
 from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError, EngineError
+from backend.tensors import TensorSpec
 
 
 def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backend.config.datatypes import Datatype
 from backend.engines.gpu.runtime import Address, Shape, Shapes, Stream
+from backend.tensors import Datatype
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from backend.engine_process.lanes import LOST, LaneThread, ModelLane
 from backend.engine_process.store import EngineStore
 from backend.engine_process.wire.channel import Channel
 from backend.engine_process.wire.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
+from backend.tensors import Feeds, TensorSpec
 from tests.fakes.fake_model import PATIENCE_S, eventually
 
 RUN = Run(None, (), ("y",))

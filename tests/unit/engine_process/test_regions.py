@@ -8,11 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from backend.config.datatypes import DATATYPES
 from backend.engine_process.wire.messages import Tensor
 from backend.engine_process.wire.regions import Inbox, Outbox
-from backend.engines.parts import joined
-from backend.engines.protocol import Array, Feeds
+from backend.tensors import DATATYPES, Array, Feeds, joined
 from tests.fakes.open_files import open_files
 
 TEXT = ["", "plain", "ä€😀", "nul\0inside", "x" * 70_000]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend.engines.parts import joined
-from backend.engines.protocol import Array, Ran
+from backend.engines.protocol import Ran
 from backend.model_process.batch import Batch, feeds, split, wanted
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish, Launch
+from backend.tensors import Array, joined
 
 Rows = NDArray[np.float32]
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.model_config import ModelConfig
 from backend.config.parameters import Parameters
-from backend.engines.protocol import AS_IT_IS, Array, Engine, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import AS_IT_IS, Engine, Executing, Ran
 from backend.errors import EngineError, EngineLostError
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.batch_runner import BatchRunner
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish
+from backend.tensors import BY_CONFIG, Array, Feeds, TensorSpec
 
 FLOAT = BY_CONFIG["TYPE_FP32"]
 SPECS = (TensorSpec("x", FLOAT, (1,)),), (TensorSpec("y", FLOAT, (1,)),)

@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.gpu.runtime import Address, Stream
 from backend.engines.gpu.transfers import Placed, array_at
 from backend.engines.onnxruntime.bound_lane import OnnxBoundSession, on_cuda
@@ -20,6 +19,7 @@ from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
 from backend.engines.onnxruntime.session import CPU
 from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
+from backend.tensors import BY_CONFIG
 from tests.fakes.graphs import ones, write_mlp, write_model
 
 Tensor = npt.NDArray[Any]

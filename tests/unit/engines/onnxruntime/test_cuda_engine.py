@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.gpu.runtime import Stream
 from backend.engines.gpu.transfers import Timings
 from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
-from backend.engines.protocol import Array, EngineOptions, TensorSpec
+from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
+from backend.tensors import BY_CONFIG, Array, TensorSpec
 from tests.fakes.double import run
 from tests.fakes.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice
 from tests.fakes.fake_session import FakeSession

@@ -15,10 +15,11 @@ import pytest
 
 from backend.engines.gpu.runtime import Shape
 from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import Array, EngineOptions
+from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
 from backend.errors import ConfigError, EngineError
+from backend.tensors import Array
 from tests.fakes.double import double_plan, run
 from tests.fakes.fake_gpu import COPY_NS_PER_BYTE, RUN_NS, FakeDevice, FakePlan, tensor
 
