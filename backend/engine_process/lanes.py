@@ -11,9 +11,9 @@ from backend.engine_process.store import Held
 from backend.engine_process.wire.channel import Channel, ProtocolError
 from backend.engine_process.wire.messages import Failed, Finished, Run, decode_run
 from backend.engine_process.wire.regions import Inbox, Outbox
-from backend.engines.protocol import AS_IT_IS, Executing
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.low_priority import Aside
 from backend.linux.starvation_guard import Guard
 
@@ -39,7 +39,7 @@ class ModelLane:
             self._inbox.map(region)
         return run
 
-    def answer(self, run: Run, executing: Executing) -> None:
+    def answer(self, run: Run, executing: ExecutionPriority) -> None:
         """Run it and say what came of it. Raises ConnectionError where nobody listens any more.
 
         Where the GPU is lost to this process, it ends: the next one has it again, and what runs here is run there anew.
@@ -85,7 +85,7 @@ class LaneThread:
         self._ready.register(descriptor, select.EPOLLIN)
 
     def _run(self) -> None:
-        executing: Executing = AS_IT_IS
+        executing: ExecutionPriority = ORDINARY_PRIORITY
         if self._on_cpu:
             executing = Aside(behind=False)
             _guard.watch(executing, lambda: -(-len(_lanes) // self._cores))
@@ -93,7 +93,7 @@ class LaneThread:
             for descriptor, _ in self._ready.poll():
                 self._serve(descriptor, executing)
 
-    def _serve(self, descriptor: int, executing: Executing) -> None:
+    def _serve(self, descriptor: int, executing: ExecutionPriority) -> None:
         model = self._models[descriptor]
         try:
             run = model.receive()

@@ -12,7 +12,7 @@ from backend.engines.onnxruntime.session import read_specs
 from backend.engines.placement import in_engine_process
 from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import may_pin, teams, width
+from backend.linux.cpu_topology import lane_cores, may_pin, width
 
 GPU_LANES = 2
 
@@ -54,7 +54,7 @@ def open_here(engine: str, file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file, teams(options.lanes), options.onnx, pinned=may_pin())
+        return OnnxEngine(file, lane_cores(options.lanes), options.onnx, pinned=may_pin())
     from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -96,7 +96,7 @@ def pinned_cores(config: EngineConfig) -> list[int] | None:
     """Where the threads of the lanes stay, None where lanes are not cores."""
     if config.device_id is not None or not may_pin():
         return None
-    return list(dict.fromkeys(team[0] for team in teams(lanes_of(config))))
+    return list(dict.fromkeys(cores[0] for cores in lane_cores(lanes_of(config))))
 
 
 def preemptible_lanes(config: EngineConfig) -> int:

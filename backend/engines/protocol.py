@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Array, Feeds, TensorSpec
-
-
-class Helpers(Protocol):
-    """Threads of an engine that execute a batch together with a lane's."""
-
-    @property
-    def threads(self) -> Sequence[int]:
-        """By the kernel's numbers."""
-
-    def follow(self, thread: int, cores: Collection[int] | None) -> None:
-        """Take that thread's rank, as far as the kernel lets them. cores: where they may go, None: each has its own."""
-
-
-class Executing(AbstractContextManager[None]):
-    """What a batch is executed in, and nothing else that a lane's thread does. This one changes nothing."""
-
-    def __exit__(self, *raised: object) -> bool | None:
-        """End it."""
-
-    def bring(self, helpers: Helpers) -> None:
-        """Within it: these execute with this thread."""
-        helpers.follow(threading.get_native_id(), None)
-
-
-AS_IT_IS = Executing()
-
-
-class Alone(Executing):
-    """Executing with the device to itself: nobody waits for Python's lock meanwhile, so an engine may hold it."""
-
-    def __init__(self, executing: Executing) -> None:
-        self._executing = executing
-
-    def __enter__(self) -> None:
-        self._executing.__enter__()
-
-    def __exit__(self, *raised: object) -> bool | None:
-        return self._executing.__exit__(*raised)
-
-    def bring(self, helpers: Helpers) -> None:
-        """See `Executing.bring`."""
-        self._executing.bring(helpers)
 
 
 @dataclass(frozen=True)
@@ -139,11 +96,19 @@ class Engine(Protocol):
     def lost(self) -> str | None:
         """Why this process can run nothing any more on the engine's device, None while it can."""
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
-        """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,
+        *,
+        exclusive: bool = False,
+    ) -> Ran:
+        """Run one batch on the calling thread. Raises EngineError where the model's run fails.
 
-        executing: where this thread executes it. As little as can be happens in there that holds Python's lock, unless
-        it is `Alone`.
+        outputs: names of those wanted. priority: entered for the execution, in which as little as possible holds
+        Python's lock. exclusive: nothing else of this process runs or waits, so that the execution may hold the lock.
         """
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ import pytest
 from onnx import helper
 
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
-from backend.engines.protocol import AS_IT_IS, Executing, Ran
+from backend.engines.protocol import Ran
 from backend.errors import EngineError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival, Traffic, poisson
 from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
-from backend.tensors import Array, Feeds, TensorSpec
+from backend.tensors import Array, TensorSpec
 from benchmarks.gpu_check.in_process import InProcess, Served
 from predictor.samples import read_samples
 from predictor.workload import Load, ModelProfile
@@ -86,7 +86,7 @@ class Broken:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(self, *_: object, **__: object) -> Ran:
         self.runs += 1
         if self.runs % 2 == 0:
             raise EngineError("the model's run failed: no")
@@ -120,7 +120,7 @@ class Waiting(Broken):
         super().__init__()
         self.go = threading.Event()
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(self, *_: object, **__: object) -> Ran:
         assert self.go.wait(30.0)
         return Ran([], 1)
 

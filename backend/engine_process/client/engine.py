@@ -12,8 +12,9 @@ from backend.config.model_config import EngineConfig
 from backend.engine_process.client.connection import EngineLink
 from backend.engine_process.wire.channel import ProtocolError
 from backend.engine_process.wire.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
+from backend.engines.protocol import EngineOptions, Ran
 from backend.errors import EngineLostError
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import BY_CONFIG, Feeds, TensorSpec
 
 _TRIES = 2
@@ -34,7 +35,15 @@ class SharedEngine:
         self.outputs = tuple(map(_spec, opened.outputs))
         self.identity = opened.identity
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,  # noqa: ARG002
+        *,
+        exclusive: bool = False,  # noqa: ARG002
+    ) -> Ran:
         """See `Engine.run`. This thread executes nothing."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None

@@ -14,9 +14,10 @@ from backend.engines.gpu.runtime import Device, Stream
 from backend.engines.gpu.transfers import Timings
 from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.cpu_lane import OnnxLane
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
+from backend.engines.protocol import EngineOptions, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Feeds
 
 
@@ -49,9 +50,17 @@ class OnnxCudaEngine:
         """See `Engine.lost`."""
         return self._device.lost
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,
+        *,
+        exclusive: bool = False,  # noqa: ARG002
+    ) -> Ran:
         """See `Engine.run`."""
-        with executing:
+        with priority:
             return self._lanes.run(lane, feeds, outputs)
 
     def timings(self, lane: int) -> Timings | None:

@@ -10,13 +10,14 @@ from backend.device import mps
 from backend.engines.gpu.lanes import GpuLanes
 from backend.engines.gpu.runtime import Device
 from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
+from backend.engines.protocol import EngineOptions, Ran
 from backend.engines.ready_batches import ready_batches
 from backend.engines.tensorrt.lane import Lane
 from backend.engines.tensorrt.plan_layout import admits, check_batches, largest_shapes, specs
 from backend.engines.tensorrt.plan_memory import Budget, check_budget
 from backend.engines.tensorrt.plan_runtime import Plan
 from backend.errors import ConfigError, EngineError
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Feeds
 
 
@@ -47,9 +48,17 @@ class TensorRtEngine:
         """See `Engine.lost`."""
         return self._device.lost
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,
+        *,
+        exclusive: bool = False,  # noqa: ARG002
+    ) -> Ran:
         """See `Engine.run`."""
-        with executing:
+        with priority:
             return self._lanes.run(lane, feeds, outputs)
 
     def timings(self, lane: int) -> Timings | None:

@@ -106,8 +106,8 @@ def test_operators_of_a_library(file: Path) -> None:
     asked = OnnxOptions(op_libraries=(LIBRARY,))
     specs = read_specs(write_upper(file), asked)
     assert [(spec.name, spec.shape) for spec in (*specs.inputs, *specs.outputs)] == [("x", (-1, 1)), ("y", (-1, 1))]
-    for team in (cores()[:1], cores()[:2]):
-        engine = OnnxEngine(file, [team], asked)
+    for lane in (cores()[:1], cores()[:2]):
+        engine = OnnxEngine(file, [lane], asked)
         ran = engine.run(0, {"x": [np.array([["ab"], ["c"]], object)]}, ["y"])
         assert ran.outputs[0].tolist() == [["AB"], ["C"]]
         engine.close()

@@ -18,9 +18,10 @@ from backend.engine_process.lanes import LOST, LaneThread, ModelLane
 from backend.engine_process.store import EngineStore
 from backend.engine_process.wire.channel import Channel
 from backend.engine_process.wire.messages import PROTOCOL, Failed, Finished, Open, Refused, Run, Tensor, decode_finished
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Ran
+from backend.engines.protocol import EngineOptions, Ran
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Feeds, TensorSpec
 from tests.fakes.fake_model import PATIENCE_S, eventually
 
@@ -39,9 +40,17 @@ class FakeEngine:
         self.work: Callable[[], object] = lambda: None
         self.closed = False
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,
+        *,
+        exclusive: bool = False,  # noqa: ARG002
+    ) -> Ran:
         assert (lane, feeds, tuple(outputs)) == (3, {}, ("y",))
-        with executing:
+        with priority:
             self.work()
         return Ran([np.ones(1, np.float32)], 7, 5, 3)
 
