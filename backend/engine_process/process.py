@@ -33,7 +33,7 @@ from backend.engine_process.wire.messages import (
     Spec,
     decode_request,
 )
-from backend.engines.loading import open_here
+from backend.engines.loading import load_engine
 from backend.errors import IsochroneError, ServerError
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.tensors import TensorSpec
@@ -152,7 +152,7 @@ def serve(point: MeetingPoint, linger_s: float | None) -> None:
     """Run the device's engines here; returns at once where another process does."""
     with only_listener(point) as listener:
         if listener is not None:
-            store = EngineStore(open_here, in_turn=point.device != "cpu")
+            store = EngineStore(load_engine, in_turn=point.device != "cpu")
             EngineProcess(point.device, listener, linger_s, store).run()
 
 

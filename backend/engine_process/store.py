@@ -15,8 +15,6 @@ from backend.engines.protocol import Engine, EngineOptions
 from profiler.profile_file import NAME as PROFILE
 
 _log = logging.getLogger("isochrone.engines")
-OpenEngine = Callable[[str, Path, EngineOptions], Engine]
-"""Of an engine's name, a model file and what it is for. Raises ConfigError."""
 _Key = tuple[object, ...]
 
 
@@ -49,12 +47,12 @@ class Held:
 class EngineStore:
     """Opens each model once, however many ask for it at a time.
 
-    in_turn: one model is opened or closed at a time. While a CUDA graph is captured, whatever waits for the whole GPU
-    fails, and what a library does as it loads is its own affair.
+    load: of a model file and its options; raises ConfigError. in_turn: one model is loaded or closed at a time. While a
+    CUDA graph is captured, whatever waits for the whole GPU fails, and what a library does as it loads is unknown.
     """
 
-    def __init__(self, open_engine: OpenEngine, *, in_turn: bool = False) -> None:
-        self._open = open_engine
+    def __init__(self, load: Callable[[Path, EngineOptions], Engine], *, in_turn: bool = False) -> None:
+        self._load = load
         self._turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
         self._lock = threading.Lock()
         self._entries: dict[_Key, _Entry] = {}
@@ -62,13 +60,13 @@ class EngineStore:
     def acquire(self, model: Open) -> Held:
         """The model's engine, loaded now where it is not yet. Raises what loading raises."""
         file = Path(model.file)
-        key = (file.parent.resolve() / file.name, model.engine, model.options, _files_beside(file))
+        key = (file.parent.resolve() / file.name, model.options, _files_beside(file))
         entry = self._join(key)
         try:
             with entry.loading:
                 if entry.engine is None:
                     with self._turn:
-                        entry.engine = self._open(model.engine, file, model.options)
+                        entry.engine = self._load(file, model.options)
                     memory.give_back()  # what only loading needed, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.loading import open_engine
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import Engine
+from backend.model_process.placement import open_engine
 from benchmarks.gpu_check.budget import Step
 from benchmarks.gpu_check.records import Agreement, Records
 from zoo.inputs import random_inputs

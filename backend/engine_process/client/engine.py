@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from backend.config.model_config import EngineConfig
 from backend.engine_process.client.connection import EngineLink
 from backend.engine_process.wire.channel import ProtocolError
 from backend.engine_process.wire.messages import PROTOCOL, Open, Spec
@@ -20,16 +20,14 @@ from backend.tensors import BY_CONFIG, Feeds, TensorSpec
 _TRIES = 2
 
 
-class SharedEngine:
+class EngineClient:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
     lost = None
     """The engine process ends where it is lost, and is started again."""
 
-    def __init__(self, config: EngineConfig, engine: str, options: EngineOptions) -> None:
-        file = str(config.model_file.absolute())
-        model = Open(PROTOCOL, engine, file, options)
-        self._link = EngineLink(config.device, model)
+    def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
+        self._link = EngineLink(device, Open(PROTOCOL, str(file.absolute()), options))
         opened = self._link.open()
         self.inputs = tuple(map(_spec, opened.inputs))
         self.outputs = tuple(map(_spec, opened.outputs))

@@ -10,7 +10,7 @@ import msgspec
 
 from backend.engines.protocol import EngineOptions
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""
 
 
@@ -40,11 +40,10 @@ class Spec(Message, frozen=True):
 class Open(Message, frozen=True, tag="open"):
     """Load a model, or share it where it is loaded already; the first message on a connection.
 
-    engine: "onnxruntime" or "tensorrt". file: absolute.
+    file: absolute.
     """
 
     protocol: int
-    engine: str
     file: str
     options: EngineOptions
 

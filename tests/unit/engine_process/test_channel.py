@@ -57,7 +57,7 @@ def content(descriptor: int | None) -> bytes:
 
 def test_messages_arrive_in_order_with_what_belongs_to_them(ends: Ends) -> None:
     ours, theirs, _ = ends
-    opening = Open(1, "onnxruntime", "/m/1/model.onnx", EngineOptions(None, 2, 8))
+    opening = Open(1, "/m/1/model.onnx", EngineOptions(None, 2, 8))
     ours.send(opening)
     ours.send(AddLane(3), memory(b"lane"))
     assert theirs.receive(decode_request) == (opening, None)

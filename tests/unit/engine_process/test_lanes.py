@@ -58,7 +58,7 @@ class FakeEngine:
         self.closed = True
 
 
-OPEN = Open(PROTOCOL, "made up", "/nowhere/model", EngineOptions(None, 2, 8))
+OPEN = Open(PROTOCOL, "/nowhere/model", EngineOptions(None, 2, 8))
 
 
 class Lane:

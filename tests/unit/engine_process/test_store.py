@@ -11,7 +11,7 @@ import pytest
 
 from backend.engine_process.store import EngineStore, Held
 from backend.engine_process.wire.messages import PROTOCOL, Open
-from backend.engines.loading import open_here
+from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine, EngineOptions
 from backend.errors import ConfigError
 from tests.server.harness import mlp, write_model
@@ -24,9 +24,9 @@ class Store(EngineStore):
         self.loaded: list[Path] = []
         super().__init__(self._counted)
 
-    def _counted(self, engine: str, file: Path, options: EngineOptions) -> Engine:
+    def _counted(self, file: Path, options: EngineOptions) -> Engine:
         self.loaded.append(file)
-        return open_here(engine, file, options)
+        return load_engine(file, options)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def model(file: Path) -> Open:
-    return Open(PROTOCOL, "onnxruntime", str(file), EngineOptions(None, 2, 8))
+    return Open(PROTOCOL, str(file), EngineOptions(None, 2, 8))
 
 
 def runs(held: Held) -> bool:
