@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.engines.gpu.runtime import Shape
+from backend.engines.gpu.device import Shape
 from backend.engines.tensorrt.plan_facts import ProfileFacts
 from backend.errors import ConfigError
 from backend.tensors import TensorSpec

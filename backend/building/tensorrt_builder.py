@@ -25,7 +25,7 @@ if "lean" in trt.__name__:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltPlan:
     """plan: as it goes to a file. timings: the cache for builds to come. reused: whether the given one was of use."""
 
     plan: bytes
@@ -35,7 +35,7 @@ class Built:
 
 def build(
     onnx: Path, profiles: Sequence[ProfileFacts], *, fp16: bool, workspace_bytes: int | None, timings: bytes
-) -> Built:
+) -> BuiltPlan:
     """Takes minutes. fp16: lower precision wherever that is faster. Raises ConfigError with TensorRT's reason."""
     if fp16 and RELEASE >= (11, 0):
         raise ConfigError(
@@ -56,7 +56,7 @@ def build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ConfigError(f"TensorRT {trt.__version__} cannot build a plan from '{onnx}': {LOG.reason()}")
-    return Built(_bytes(plan), _bytes(config.get_timing_cache().serialize()), reused)
+    return BuiltPlan(_bytes(plan), _bytes(config.get_timing_cache().serialize()), reused)
 
 
 def _parse(network: trt.INetworkDefinition, onnx: Path) -> None:

@@ -30,10 +30,10 @@ def throttled_of(device: str) -> Throttled:
         causes = gpu.slowed_by()
         return None if causes is None else bool(causes)
 
-    return Asked(ask)
+    return CachedAnswer(ask)
 
 
-class Asked:
+class CachedAnswer:
     """What a driver last answered; asked again once that is `ASK_EVERY_S` old. For one thread."""
 
     def __init__(self, ask: Throttled, clock: Callable[[], float] = time.monotonic) -> None:

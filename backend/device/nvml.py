@@ -25,7 +25,7 @@ SLOWED_BY = {
 
 
 @dataclass(frozen=True)
-class Identity:
+class GpuIdentity:
     """What a measured time holds for, and what does not change while the driver runs."""
 
     name: str
@@ -62,12 +62,12 @@ class Gpu:
             raise ConfigError(f"there is no GPU at '{pci_bus_id}': {error}") from None
         self._pci_bus_id = pci_bus_id
 
-    def identity(self) -> Identity:
+    def identity(self) -> GpuIdentity:
         """Raises ConfigError where the driver does not tell."""
         try:
             memory: pynvml.c_nvmlMemory_t = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
             name = pynvml.nvmlDeviceGetName(self._handle)
-            return Identity(name, memory.total, pynvml.nvmlSystemGetDriverVersion())
+            return GpuIdentity(name, memory.total, pynvml.nvmlSystemGetDriverVersion())
         except pynvml.NVMLError as error:
             raise ConfigError(f"the GPU at '{self._pci_bus_id}' does not tell what it is: {error}") from None
 

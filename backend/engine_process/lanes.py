@@ -7,10 +7,10 @@ import os
 import select
 import threading
 
-from backend.engine_process.store import Held
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Failed, Finished, Run, decode_run
-from backend.engine_process.wire.regions import Inbox, Outbox
+from backend.engine_process.store import EngineHandle
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import BatchFailed, BatchFinished, RunBatch, decode_run
+from backend.engine_process.wire.regions import RegionReader, RegionWriter
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
@@ -28,38 +28,38 @@ _lanes: list[int] = []
 class ModelLane:
     """One model on one lane: its connection, its engine, and the regions where its tensors lie."""
 
-    def __init__(self, lane: int, channel: Channel, held: Held) -> None:
+    def __init__(self, lane: int, channel: Channel, held: EngineHandle) -> None:
         self._lane, self.channel, self._held = lane, channel, held
-        self._inbox, self._outbox = Inbox(), Outbox()
+        self._inbox, self._outbox = RegionReader(), RegionWriter()
 
-    def receive(self) -> Run:
+    def receive(self) -> RunBatch:
         """The next batch. Raises ConnectionError or ProtocolError where there is none."""
         run, region = self.channel.receive(decode_run)
         if region is not None:
             self._inbox.map(region)
         return run
 
-    def answer(self, run: Run, executing: ExecutionPriority) -> None:
+    def answer(self, run: RunBatch, executing: ExecutionPriority) -> None:
         """Run it and say what came of it. Raises ConnectionError where nobody listens any more.
 
         Where the GPU is lost to this process, it ends: the next one has it again, and what runs here is run there anew.
         """
         region = None
-        reply: Finished | Failed
+        reply: BatchFinished | BatchFailed
         try:
             feeds = {name: [array] for name, array in self._inbox.arrays(run.inputs).items()}
             ran = self._held.engine.run(self._lane, feeds, run.outputs, executing)
             outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
             tensors, region = self._outbox.pack(outputs)
-            reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
+            reply = BatchFinished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
         except EngineError as error:
             if self._held.engine.lost:
                 _log.error("the engine process ends, and is started again: %s", error)
                 os._exit(LOST)
-            reply = Failed(str(error))
+            reply = BatchFailed(str(error))
         except Exception as error:  # as in the model's own process: its requests are answered and its lane goes on
             _log.exception("a batch could not be run")
-            reply = Failed(str(error) or repr(error))
+            reply = BatchFailed(str(error) or repr(error))
         self.channel.send(reply, region)
 
     def close(self) -> None:
@@ -101,8 +101,8 @@ class LaneThread:
                 executing.settle(run.core)
                 _guard.notice()
             model.answer(run, executing)
-        except (ConnectionError, ProtocolError) as error:
-            if isinstance(error, ProtocolError):
+        except (ConnectionError, ChannelError) as error:
+            if isinstance(error, ChannelError):
                 _log.error("a model's process is sent away: %s", error)
             self._ready.unregister(descriptor)
             del self._models[descriptor]

@@ -19,18 +19,18 @@ from typing import NoReturn
 
 from backend.device_process import only_listener
 from backend.engine_process.lanes import LaneThread, ModelLane
-from backend.engine_process.store import EngineStore, Held, file_stamp
+from backend.engine_process.store import EngineHandle, EngineStore, file_stamp
 from backend.engine_process.wire import memory
-from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.wire.channel import Channel, ChannelError
 from backend.engine_process.wire.messages import (
     PROTOCOL,
     AddLane,
-    Open,
-    Opened,
-    Ping,
-    Pong,
-    Refused,
-    Spec,
+    EnginePing,
+    EnginePong,
+    ModelOpened,
+    ModelRefused,
+    OpenModel,
+    WireSpec,
     decode_request,
 )
 from backend.engines.loading import load_engine
@@ -80,7 +80,7 @@ class EngineProcess:
     def _serve(self, channel: Channel) -> None:
         try:
             first, _ = channel.receive(decode_request)
-            if isinstance(first, Ping):
+            if isinstance(first, EnginePing):
                 _answer_pings(channel)
             held = self._open(channel, first)
             if held is None:
@@ -92,22 +92,22 @@ class EngineProcess:
                 held.release()
         except ConnectionError:
             pass
-        except ProtocolError as error:
+        except ChannelError as error:
             _log.error("a model's process is sent away: %s", error)
         finally:
             channel.close()
             self._count(-1)
 
-    def _open(self, channel: Channel, request: Open | AddLane) -> Held | None:
+    def _open(self, channel: Channel, request: OpenModel | AddLane) -> EngineHandle | None:
         """What the first message asks for; None where that is refused."""
         try:
             held, opened = self._load(request)
         except IsochroneError as error:
-            channel.send(Refused(str(error)))
+            channel.send(ModelRefused(str(error)))
             return None
         except Exception as error:
             _log.exception("a model could not be loaded")
-            channel.send(Refused(f"the engine process cannot load it: {error!r}"))
+            channel.send(ModelRefused(f"the engine process cannot load it: {error!r}"))
             return None
         try:
             channel.send(opened)
@@ -116,18 +116,18 @@ class EngineProcess:
             raise
         return held
 
-    def _load(self, request: Open | AddLane) -> tuple[Held, Opened]:
-        if not isinstance(request, Open) or request.protocol != PROTOCOL:
+    def _load(self, request: OpenModel | AddLane) -> tuple[EngineHandle, ModelOpened]:
+        if not isinstance(request, OpenModel) or request.protocol != PROTOCOL:
             raise ServerError(f"the engine process speaks protocol {PROTOCOL}, and does not understand {request}")
         stamp = file_stamp(Path(request.file))  # taken before loading: a file that changes meanwhile differs from it
         held = self._store.acquire(request)
         engine = held.engine
-        return held, Opened(engine.identity, stamp, _told(engine.inputs), _told(engine.outputs))
+        return held, ModelOpened(engine.identity, stamp, _told(engine.inputs), _told(engine.outputs))
 
-    def _add_lane(self, channel: Channel, held: Held) -> None:
+    def _add_lane(self, channel: Channel, held: EngineHandle) -> None:
         request, descriptor = channel.receive(decode_request)
         if not isinstance(request, AddLane) or descriptor is None or not 0 <= request.lane < _LANES_MAX:
-            raise ProtocolError(f"not a lane of a model that is open: {request!r}")
+            raise ChannelError(f"not a lane of a model that is open: {request!r}")
         with self._lock:
             thread = self._lanes.get(request.lane)
             if thread is None:
@@ -138,14 +138,14 @@ class EngineProcess:
 def _answer_pings(channel: Channel) -> NoReturn:
     """Until nobody asks any more, which raises ConnectionError."""
     while True:
-        channel.send(Pong())
+        channel.send(EnginePong())
         request, _ = channel.receive(decode_request)
-        if not isinstance(request, Ping):
-            raise ProtocolError(f"not a ping: {request!r}")
+        if not isinstance(request, EnginePing):
+            raise ChannelError(f"not a ping: {request!r}")
 
 
-def _told(specs: tuple[TensorSpec, ...]) -> tuple[Spec, ...]:
-    return tuple(Spec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
+def _told(specs: tuple[TensorSpec, ...]) -> tuple[WireSpec, ...]:
+    return tuple(WireSpec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
 
 
 def serve(point: MeetingPoint, linger_s: float | None) -> None:

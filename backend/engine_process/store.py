@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.engine_process.wire import memory
-from backend.engine_process.wire.messages import Open
+from backend.engine_process.wire.messages import OpenModel
 from backend.engines.protocol import Engine, EngineOptions
 from profiler.profile_file import NAME as PROFILE
 
@@ -19,7 +19,7 @@ _Key = tuple[object, ...]
 
 
 @dataclass
-class _Entry:
+class _StoredEngine:
     """users: who holds the engine or waits for it."""
 
     loading: threading.Lock = field(default_factory=threading.Lock)
@@ -27,17 +27,17 @@ class _Entry:
     users: int = 0
 
 
-class Held:
+class EngineHandle:
     """An engine that stays open until this is released; once, by whoever has it."""
 
     def __init__(self, engine: Engine, store: EngineStore, key: _Key) -> None:
         self.engine = engine
         self._store, self._key = store, key
 
-    def again(self) -> Held:
+    def again(self) -> EngineHandle:
         """For one more holder."""
         self._store._join(self._key)
-        return Held(self.engine, self._store, self._key)
+        return EngineHandle(self.engine, self._store, self._key)
 
     def release(self) -> None:
         """The last one closes the engine."""
@@ -55,9 +55,9 @@ class EngineStore:
         self._load = load
         self._turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
         self._lock = threading.Lock()
-        self._entries: dict[_Key, _Entry] = {}
+        self._entries: dict[_Key, _StoredEngine] = {}
 
-    def acquire(self, model: Open) -> Held:
+    def acquire(self, model: OpenModel) -> EngineHandle:
         """The model's engine, loaded now where it is not yet. Raises what loading raises."""
         file = Path(model.file)
         key = (file.parent.resolve() / file.name, model.options, _files_beside(file))
@@ -72,11 +72,11 @@ class EngineStore:
         except BaseException:
             self._leave(key)
             raise
-        return Held(entry.engine, self, key)
+        return EngineHandle(entry.engine, self, key)
 
-    def _join(self, key: _Key) -> _Entry:
+    def _join(self, key: _Key) -> _StoredEngine:
         with self._lock:
-            entry = self._entries.setdefault(key, _Entry())
+            entry = self._entries.setdefault(key, _StoredEngine())
             entry.users += 1
         return entry
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.onnxruntime.session import read_specs
-from backend.engines.protocol import AS_USUAL, Engine, EngineOptions, ModelSpecs, OnnxOptions
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, Engine, EngineOptions, ModelSpecs, OnnxOptions
 from backend.linux.cpu_topology import lane_cores, may_pin
 
 
@@ -17,7 +17,7 @@ def load_engine(file: Path, options: EngineOptions) -> Engine:
 
         return open_plan(file, options)
     if options.device_id is None:
-        return OnnxEngine(file, lane_cores(options.lanes), options.onnx, pinned=may_pin())
+        return OnnxCpuEngine(file, lane_cores(options.lanes), options.onnx, pinned=may_pin())
     from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu  # noqa: PLC0415 - nor one without a GPU
 
     return open_onnx_on_gpu(file, options)
@@ -33,18 +33,15 @@ def is_plan(file: Path) -> bool:
     return file.suffix == ".plan"
 
 
-def read_model_specs(file: Path, device_id: int | None, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
-    """Inputs and outputs of a model file, without preparing it to run where that is possible. Raises ConfigError.
-
-    asked: of ONNX Runtime, by the user.
-    """
+def read_model_specs(file: Path, device_id: int | None, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> ModelSpecs:
+    """Inputs and outputs of a model file, without preparing it to run where that is possible. Raises ConfigError."""
     if not is_plan(file):
-        return read_specs(file, asked)
+        return read_specs(file, onnx_options)
     from backend.engines.tensorrt.loading import read_plan_specs  # noqa: PLC0415 - as above
 
     return read_plan_specs(file, device_id)
 
 
-def specs_of(file: Path, engine: Engine, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
+def specs_of(file: Path, engine: Engine, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> ModelSpecs:
     """Inputs and outputs that an open model's file declares, however its engine has changed the graph since."""
-    return ModelSpecs(engine.inputs, engine.outputs) if is_plan(file) else read_specs(file, asked)
+    return ModelSpecs(engine.inputs, engine.outputs) if is_plan(file) else read_specs(file, onnx_options)

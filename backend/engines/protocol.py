@@ -47,7 +47,7 @@ class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return "".join(what for what, so in told.items() if so)
 
 
-AS_USUAL = OnnxOptions()
+DEFAULT_ONNX_OPTIONS = OnnxOptions()
 
 
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -60,11 +60,11 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lanes: int
     max_batch_size: int
     priority: int = 1
-    onnx: OnnxOptions = AS_USUAL
+    onnx: OnnxOptions = DEFAULT_ONNX_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class BatchResult:
     """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it.
 
     transfer_in_ns, transfer_out_ns: from when the inputs set out for the device until they were there, before the run,
@@ -104,7 +104,7 @@ class Engine(Protocol):
         priority: ExecutionPriority = ORDINARY_PRIORITY,
         *,
         exclusive: bool = False,
-    ) -> Ran:
+    ) -> BatchResult:
         """Run one batch on the calling thread. Raises EngineError where the model's run fails.
 
         outputs: names of those wanted. priority: entered for the execution, in which as little as possible holds

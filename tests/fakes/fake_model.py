@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from backend.engines.protocol import Ran
+from backend.engines.protocol import BatchResult
 from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch, feeds
 from backend.model_process.dispatcher import Dispatcher, Handlers
@@ -56,7 +56,7 @@ class FakeModel:
         self.rejects: dict[int, Reject] = {}
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
-        self.took = Ran([], 1_000_000)
+        self.took = BatchResult([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
         handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
         self.dispatcher = Dispatcher(device, lanes or 2, event, handlers, None)

@@ -25,7 +25,7 @@ from backend.config.parameters import Parameters
 from backend.device_process import LINGER_S
 from backend.engine_process.client import watch as shared_watch
 from backend.engine_process.client.engine import EngineClient
-from backend.engine_process.wire.messages import Pong, decode_pong
+from backend.engine_process.wire.messages import EnginePong, decode_pong
 from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError, EngineError
@@ -244,9 +244,9 @@ def test_a_model_that_comes_to_an_engine_process_that_hangs_is_loaded(
 
 @pytest.mark.usefixtures("impatient")
 def test_an_engine_process_that_has_nothing_to_do_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[Pong] = []
+    answers: list[EnginePong] = []
 
-    def counted(packet: bytes) -> Pong:
+    def counted(packet: bytes) -> EnginePong:
         answers.append(decode_pong(packet))
         return answers[-1]
 

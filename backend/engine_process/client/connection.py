@@ -7,10 +7,10 @@ import threading
 from contextlib import ExitStack, suppress
 
 from backend.device_process import LINGER_S, Start, connect_or_start
-from backend.engine_process.client.session import Session
-from backend.engine_process.client.watch import Watch
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Open, Opened, Refused, decode_opened
+from backend.engine_process.client.session import ModelSession
+from backend.engine_process.client.watch import HangWatch
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import ModelOpened, ModelRefused, OpenModel, decode_opened
 from backend.errors import ConfigError, EngineLostError, IsochroneError, ServerError
 from backend.runtime_dir import meeting_point
 
@@ -23,27 +23,27 @@ _AGAIN_S = 0.5
 _log = logging.getLogger("isochrone")
 
 
-class EngineLink:
+class EngineConnection:
     """Keeps the model open in an engine process as long as the model is loaded."""
 
-    def __init__(self, device: str, model: Open) -> None:
+    def __init__(self, device: str, model: OpenModel) -> None:
         self._device, self._model = device, model
         self._changed = threading.Condition()
-        self._opened: Opened | None = None
-        self._session: Session | None = None
+        self._opened: ModelOpened | None = None
+        self._session: ModelSession | None = None
         self._failure: IsochroneError | None = None
         """Why the model cannot be opened again."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="isochrone-engine-link", daemon=True)
 
-    def open(self) -> Opened:
+    def open(self) -> ModelOpened:
         """For the first time. Raises ConfigError where the model cannot be loaded, ServerError where nobody answers."""
         self._session = self._open()
         self._opened = self._session.opened
         self._thread.start()
         return self._opened
 
-    def session(self) -> Session:
+    def session(self) -> ModelSession:
         """The one to use now. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
         with self._changed:
             self._changed.wait_for(
@@ -57,7 +57,7 @@ class EngineLink:
             why = self._failure or f"it is not back after {BACK_WITHIN_S:g} s"
         raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
 
-    def lost(self, session: Session) -> None:
+    def lost(self, session: ModelSession) -> None:
         """A lane of that session found the engine process gone."""
         with self._changed:
             if self._session is session:
@@ -81,7 +81,7 @@ class EngineLink:
             session.close()
             session = self._reopen()
 
-    def _reopen(self) -> Session | None:
+    def _reopen(self) -> ModelSession | None:
         """None: the model is closed."""
         if not self._closing.is_set():
             _log.warning("isochrone: the engine process of device '%s' is gone; it is started again", self._device)
@@ -102,7 +102,7 @@ class EngineLink:
                 return session
         return None
 
-    def _open(self) -> Session:
+    def _open(self) -> ModelSession:
         point = meeting_point(self._device, "engine process")
         options = ("--device", self._device, "--linger-s", str(LINGER_S))
         start = Start("backend.engine_process.process", options, own_session=False)
@@ -111,30 +111,30 @@ class EngineLink:
                 channel = Channel(connect_or_start(point, start, CONNECT_S))
                 undone.callback(channel.close)
                 # Second, so that it watches no other process than the one that the model is opened in.
-                watch = Watch(connect_or_start(point, start, CONNECT_S))
+                watch = HangWatch(connect_or_start(point, start, CONNECT_S))
                 undone.callback(watch.close)
                 with suppress(ConnectionError):
-                    session = Session(channel, watch, self._ask(channel))
+                    session = ModelSession(channel, watch, self._ask(channel))
                     undone.pop_all()
                     return session
         raise ServerError(
             f"the engine process ended each time it was to load '{self._model.file}'; its log is '{point.log}'"
         )
 
-    def _ask(self, channel: Channel) -> Opened:
-        reply: Opened | Refused
+    def _ask(self, channel: Channel) -> ModelOpened:
+        reply: ModelOpened | ModelRefused
         channel.send(self._model)
         try:
             reply, _ = channel.receive(decode_opened)
-        except ProtocolError as error:
+        except ChannelError as error:
             raise ServerError(f"the engine process of device '{self._device}' is not understood: {error}") from error
-        if isinstance(reply, Refused):
+        if isinstance(reply, ModelRefused):
             raise ConfigError(reply.reason)
         if self._opened is not None and _model_of(reply) != _model_of(self._opened):
             raise ConfigError(f"'{self._model.file}' is not what it was when it was loaded; load the model again")
         return reply
 
 
-def _model_of(opened: Opened) -> tuple[object, ...]:
+def _model_of(opened: ModelOpened) -> tuple[object, ...]:
     """Not how it runs, which may differ, as where a CUDA graph cannot be had this time."""
     return opened.file_stamp, opened.inputs, opened.outputs

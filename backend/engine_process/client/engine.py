@@ -9,10 +9,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.engine_process.client.connection import EngineLink
-from backend.engine_process.wire.channel import ProtocolError
-from backend.engine_process.wire.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import EngineOptions, Ran
+from backend.engine_process.client.connection import EngineConnection
+from backend.engine_process.wire.channel import ChannelError
+from backend.engine_process.wire.messages import PROTOCOL, OpenModel, WireSpec
+from backend.engines.protocol import BatchResult, EngineOptions
 from backend.errors import EngineLostError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import BY_CONFIG, Feeds, TensorSpec
@@ -27,7 +27,7 @@ class EngineClient:
     """The engine process ends where it is lost, and is started again."""
 
     def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
-        self._link = EngineLink(device, Open(PROTOCOL, str(file.absolute()), options))
+        self._link = EngineConnection(device, OpenModel(PROTOCOL, str(file.absolute()), options))
         opened = self._link.open()
         self.inputs = tuple(map(_spec, opened.inputs))
         self.outputs = tuple(map(_spec, opened.outputs))
@@ -41,7 +41,7 @@ class EngineClient:
         priority: ExecutionPriority = ORDINARY_PRIORITY,  # noqa: ARG002
         *,
         exclusive: bool = False,  # noqa: ARG002
-    ) -> Ran:
+    ) -> BatchResult:
         """See `Engine.run`. This thread executes nothing."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None
@@ -49,7 +49,7 @@ class EngineClient:
             session = self._link.session()
             try:
                 return session.lane(lane).run(core, feeds, outputs)
-            except (ConnectionError, ProtocolError):
+            except (ConnectionError, ChannelError):
                 self._link.lost(session)
         raise EngineLostError(
             "the model's run failed: the engine process died, and died again when the batch was run anew"
@@ -60,5 +60,5 @@ class EngineClient:
         self._link.close()
 
 
-def _spec(told: Spec) -> TensorSpec:
+def _spec(told: WireSpec) -> TensorSpec:
     return TensorSpec(told.name, BY_CONFIG[told.datatype], told.shape, told.optional)

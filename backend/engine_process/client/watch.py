@@ -10,15 +10,15 @@ import socket
 import threading
 from contextlib import suppress
 
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Ping, decode_pong
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import EnginePing, decode_pong
 from backend.linux import hang_detector as standstill
 from backend.linux.hang_detector import Standstill
 
 PING_EVERY_S = 1.0
 
 
-class Watch:
+class HangWatch:
     """Of one life of the engine process. Owns the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -36,13 +36,13 @@ class Watch:
         self._channel.close()
 
     def _run(self) -> None:
-        with suppress(ConnectionError, ProtocolError):
+        with suppress(ConnectionError, ChannelError):
             while self._lives() and not self._closing.wait(PING_EVERY_S):
                 pass
 
     def _lives(self) -> bool:
         """False where it was ended here. Raises ConnectionError where it is gone, or this is closed."""
-        self._channel.send(Ping())
+        self._channel.send(EnginePing())
         while not self._channel.wait(standstill.WAIT_S):
             if self._standstill.waited(self._connection):
                 return False

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from backend.engine_process.wire.messages import Message, encode
+from backend.engine_process.wire.messages import EngineMessage, encode
 
 _PACKET_BYTES_MAX = 1 << 16
 """Longer messages, such as those about a model of a thousand inputs, travel as a file in memory."""
@@ -21,7 +21,7 @@ _LONG = b"\xc1"
 T = TypeVar("T")
 
 
-class ProtocolError(Exception):
+class ChannelError(Exception):
     """The other side sent what cannot be."""
 
 
@@ -36,7 +36,7 @@ class Channel:
         """Of the socket; −1 once it is closed."""
         return self._socket.fileno()
 
-    def send(self, message: Message, descriptor: int | None = None) -> None:
+    def send(self, message: EngineMessage, descriptor: int | None = None) -> None:
         """Takes the descriptor over, whatever happens. Raises ConnectionError where nobody can be reached."""
         descriptors = [] if descriptor is None else [descriptor]
         try:
@@ -70,10 +70,10 @@ class Channel:
             _close(descriptors)
             if not packet:
                 raise ConnectionResetError("the other end is closed") from error
-            raise ProtocolError(str(error)) from error
+            raise ChannelError(str(error)) from error
         if len(descriptors) > 1:
             _close(descriptors)
-            raise ProtocolError(f"{len(descriptors)} descriptors came with one message")
+            raise ChannelError(f"{len(descriptors)} descriptors came with one message")
         return message, descriptors[0] if descriptors else None
 
     def wait(self, timeout_s: float) -> bool:

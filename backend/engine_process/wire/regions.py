@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backend.engine_process.wire.messages import Tensor
+from backend.engine_process.wire.messages import TensorPlace
 from backend.tensors import Array, Feeds, join_into, joined_shape
 
 _ALIGNED_BYTES = 64
@@ -24,20 +24,20 @@ _encode_text = msgspec.msgpack.Encoder().encode
 _decode_text = msgspec.msgpack.Decoder(list[Any]).decode
 
 
-class Outbox:
+class RegionWriter:
     """A region to write to. It grows where it must and is used again by each `pack`: what lay there is overwritten."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
-    def pack(self, feeds: Feeds) -> tuple[tuple[Tensor, ...], int | None]:
+    def pack(self, feeds: Feeds) -> tuple[tuple[TensorPlace, ...], int | None]:
         """Each tensor's parts joined; where they lie, and the descriptor of a new region, which is the caller's."""
         texts = {name: _text(parts) for name, parts in feeds.items() if parts[0].dtype.hasobject}
         tensors, size = [], 0
         for name, parts in feeds.items():
             dtype, shape = parts[0].dtype, joined_shape(parts)
             nbytes = len(texts[name]) if name in texts else math.prod(shape) * dtype.itemsize
-            tensors.append(Tensor(name, dtype.str, shape, size, nbytes))
+            tensors.append(TensorPlace(name, dtype.str, shape, size, nbytes))
             size += -(-nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
         descriptor = self._grow(size)
         try:
@@ -63,14 +63,14 @@ class Outbox:
             raise
         return descriptor
 
-    def _write(self, tensor: Tensor, parts: Sequence[Array], text: bytes | None) -> None:
+    def _write(self, tensor: TensorPlace, parts: Sequence[Array], text: bytes | None) -> None:
         if text is not None:
             _place(self._memory, tensor, np.uint8, (tensor.nbytes,))[...] = np.frombuffer(text, np.uint8)
             return
         join_into(_place(self._memory, tensor, tensor.dtype, tensor.shape), parts)
 
 
-class Inbox:
+class RegionReader:
     """What the other side's outbox holds, until it packs again."""
 
     def __init__(self) -> None:
@@ -84,14 +84,14 @@ class Inbox:
         finally:
             os.close(descriptor)
 
-    def arrays(self, tensors: Sequence[Tensor]) -> dict[str, Array]:
+    def arrays(self, tensors: Sequence[TensorPlace]) -> dict[str, Array]:
         """Not copied, except for text. Raises ValueError where a tensor does not lie in the region."""
         try:
             return {tensor.name: self._array(tensor) for tensor in tensors}
         except (TypeError, ValueError, msgspec.MsgspecError) as error:
             raise ValueError(f"a tensor's place in shared memory cannot be: {error}") from error
 
-    def _array(self, tensor: Tensor) -> Array:
+    def _array(self, tensor: TensorPlace) -> Array:
         if tensor.dtype != "|O":
             return _place(self._memory, tensor, tensor.dtype, tensor.shape)
         items = _decode_text(_place(self._memory, tensor, np.uint8, (tensor.nbytes,)).tobytes())
@@ -100,7 +100,7 @@ class Inbox:
         return array.reshape(tensor.shape)
 
 
-def _place(memory: mmap.mmap | None, tensor: Tensor, dtype: DTypeLike, shape: tuple[int, ...]) -> Array:
+def _place(memory: mmap.mmap | None, tensor: TensorPlace, dtype: DTypeLike, shape: tuple[int, ...]) -> Array:
     if memory is None:
         raise ValueError("there is no region")
     return np.ndarray(shape, dtype, memory, tensor.offset)

@@ -9,7 +9,7 @@ from backend.device.cuda import check_gpu, describe, text  # first: it says so i
 # isort: split
 from cuda.bindings import runtime
 
-from backend.engines.gpu.runtime import Address, Event, Graph, Memory, Stream
+from backend.engines.gpu.device import Address, CudaGraph, Event, GpuMemory, Stream
 from backend.errors import EngineError
 
 _NS_PER_MS = 1e6
@@ -58,9 +58,9 @@ class CudaDevice:
         )
         return f"{major}.{minor}"
 
-    def memory(self) -> Memory:
+    def memory(self) -> GpuMemory:
         free_bytes, total_bytes = self._call("asking for free memory", runtime.cudaMemGetInfo())
-        return Memory(int(free_bytes), int(total_bytes))
+        return GpuMemory(int(free_bytes), int(total_bytes))
 
     def allocate(self, size_bytes: int) -> Address:
         return Address(int(self._call(f"allocating {size_bytes} bytes", runtime.cudaMalloc(size_bytes))))
@@ -125,17 +125,17 @@ class CudaDevice:
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("beginning a CUDA graph", runtime.cudaStreamBeginCapture(stream, mode))
 
-    def end_capture(self, stream: Stream) -> Graph:
+    def end_capture(self, stream: Stream) -> CudaGraph:
         kept = self._call("ending a CUDA graph", runtime.cudaStreamEndCapture(stream))
         try:
-            return Graph(int(self._call("preparing a CUDA graph", runtime.cudaGraphInstantiate(kept, 0))))
+            return CudaGraph(int(self._call("preparing a CUDA graph", runtime.cudaGraphInstantiate(kept, 0))))
         finally:
             self._call("ending a CUDA graph", runtime.cudaGraphDestroy(kept))
 
-    def launch(self, graph: Graph, stream: Stream) -> None:
+    def launch(self, graph: CudaGraph, stream: Stream) -> None:
         self._call("launching a CUDA graph", runtime.cudaGraphLaunch(graph, stream))
 
-    def destroy_graph(self, graph: Graph) -> None:
+    def destroy_graph(self, graph: CudaGraph) -> None:
         self._call("ending a CUDA graph", runtime.cudaGraphExecDestroy(graph))
 
     def _call(self, doing: str, result: tuple[Any, ...]) -> Any:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
 
 from backend.engines.onnxruntime.intra_op_threads import NO_SPINNING, open_pinned_session
 from backend.engines.onnxruntime.session import CPU, first_line, input_specs, open_session, output_specs
-from backend.engines.protocol import AS_USUAL, OnnxOptions, Ran
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, BatchResult, OnnxOptions
 from backend.errors import EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority, IntraOpThreads
 from backend.tensors import Array, Feeds, joined
 
 
-class OnnxEngine:
+class OnnxCpuEngine:
     """A `model.onnx` in this process. `run` may be called from several threads at once."""
 
     lost = None
@@ -25,12 +26,11 @@ class OnnxEngine:
         self,
         path: Path,
         lane_cores: Sequence[Sequence[int]] = ((0,),),
-        asked: OnnxOptions = AS_USUAL,
+        onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS,
         *,
         pinned: bool = True,
     ) -> None:
-        """lane_cores: the cores of each lane, as many for each. asked: by the user. pinned: intra-op threads stay on
-        their lane's cores.
+        """lane_cores: the cores of each lane, as many for each. pinned: intra-op threads stay on their lane's cores.
 
         Raises ConfigError.
         """
@@ -38,16 +38,15 @@ class OnnxEngine:
         threads = len(lane_cores[0])
         self._sessions: list[tuple[onnxruntime.InferenceSession, IntraOpThreads | None]]
         if threads == 1:
-            self._sessions = [(open_session(path, asked=asked), None)]
+            self._sessions = [(open_session(path, onnx_options=onnx_options), None)]
         elif pinned:
-            self._sessions = [open_pinned_session(path, cores, asked) for cores in lane_cores]
+            self._sessions = [open_pinned_session(path, cores, onnx_options) for cores in lane_cores]
         else:
-            self._sessions = [
-                (open_session(path, threads=threads, entries=NO_SPINNING, asked=asked), None) for _ in lane_cores
-            ]
+            unpinned = partial(open_session, path, threads=threads, entries=NO_SPINNING, onnx_options=onnx_options)
+            self._sessions = [(unpinned(), None) for _ in lane_cores]
         self.inputs, self.outputs = input_specs(self._sessions[0][0], path), output_specs(self._sessions[0][0], path)
         per_batch = "1 thread" if threads == 1 else f"{threads} threads"
-        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{asked.unusual}"
+        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{onnx_options.unusual}"
         self._has_text = any(spec.datatype.numpy.hasobject for spec in (*self.inputs, *self.outputs))
 
     def run(
@@ -58,7 +57,7 @@ class OnnxEngine:
         priority: ExecutionPriority = ORDINARY_PRIORITY,
         *,
         exclusive: bool = False,
-    ) -> Ran:
+    ) -> BatchResult:
         """See `Engine.run`."""
         assert self._sessions, "run after close"
         session, threads = self._sessions[lane % len(self._sessions)]
@@ -81,7 +80,7 @@ def _run_bound(
     outputs: list[str],
     priority: ExecutionPriority,
     threads: IntraOpThreads | None,
-) -> Ran:
+) -> BatchResult:
     """Convert arrays to the library's own before the execution, and its own to arrays after it."""
     binding = session.io_binding()
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
@@ -95,7 +94,7 @@ def _run_bound(
         started_ns = time.perf_counter_ns()
         session.run_with_iobinding(binding)
         exec_ns = time.perf_counter_ns() - started_ns
-    return Ran(binding.copy_outputs_to_cpu(), exec_ns)
+    return BatchResult(binding.copy_outputs_to_cpu(), exec_ns)
 
 
 def _run_unbound(
@@ -104,7 +103,7 @@ def _run_unbound(
     outputs: list[str],
     priority: ExecutionPriority,
     threads: IntraOpThreads | None,
-) -> Ran:
+) -> BatchResult:
     """Let the library convert arrays within the call. It takes the least Python, which is slow after a batch has
     emptied the caches.
 
@@ -115,4 +114,4 @@ def _run_unbound(
             priority.include(threads)
         started_ns = time.perf_counter_ns()
         results = session.run(outputs, inputs)
-        return Ran(results, time.perf_counter_ns() - started_ns)
+        return BatchResult(results, time.perf_counter_ns() - started_ns)

@@ -16,7 +16,7 @@ from pathlib import Path
 import onnxruntime
 
 from backend.engines.onnxruntime.session import open_session
-from backend.engines.protocol import AS_USUAL, OnnxOptions
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, OnnxOptions
 from backend.linux.execution_priority import IntraOpThreads
 
 _OPENING = threading.Lock()
@@ -28,7 +28,7 @@ NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
 def open_pinned_session(
-    path: Path, cores: Sequence[int], asked: OnnxOptions = AS_USUAL
+    path: Path, cores: Sequence[int], onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS
 ) -> tuple[onnxruntime.InferenceSession, IntraOpThreads]:
     """Open a session with an intra-op thread on each core but the first, which is the lane's own thread's.
 
@@ -40,7 +40,7 @@ def open_pinned_session(
     }
     with _OPENING:
         before = _threads()
-        session = open_session(path, threads=len(cores), entries=entries, asked=asked)
+        session = open_session(path, threads=len(cores), entries=entries, onnx_options=onnx_options)
         return session, IntraOpThreads(_pinned(before, cores[1:]))
 
 

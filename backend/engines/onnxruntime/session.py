@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import onnxruntime
 
-from backend.engines.protocol import AS_USUAL, ModelSpecs, OnnxOptions
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
 from backend.tensors import BY_ONNX, TensorSpec
 
@@ -28,12 +28,12 @@ _LEVELS = {
 _NOT_OF_ONNX_RUNTIME = re.compile(r"Fatal error: (\S+?)\(-?\d+\) is not a registered function/op")
 
 
-def read_specs(path: Path, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
+def read_specs(path: Path, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> ModelSpecs:
     """What a model file declares, without preparing it to run: the one reading of a file, whatever optimising it finds.
 
     Raises ConfigError.
     """
-    session = open_session(path, optimize=False, asked=asked)
+    session = open_session(path, optimize=False, onnx_options=onnx_options)
     inputs = _ranked(input_specs(session, path), path)
     unserved = {node.name: why for node in session.get_outputs() if (why := _why_unserved(node)) is not None}
     outputs = [_spec(node, path) for node in session.get_outputs() if node.name not in unserved]
@@ -62,10 +62,10 @@ def open_session(
     threads: int = 1,
     entries: Mapping[str, str] = _NO_ENTRIES,
     content: bytes | None = None,
-    asked: OnnxOptions = AS_USUAL,
+    onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS,
 ) -> onnxruntime.InferenceSession:
     """providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's configuration.
-    asked: by the user.
+    onnx_options: by the user.
 
     content: a model in the place of the file's.
     Raises ConfigError.
@@ -80,9 +80,9 @@ def open_session(
     options.log_severity_level = _ERRORS_ONLY
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    options.graph_optimization_level = _LEVELS[asked.graph_level if optimize else 2]
-    options.enable_cpu_mem_arena, options.enable_mem_pattern = asked.memory_arena, asked.memory_pattern
-    for library in asked.op_libraries:
+    options.graph_optimization_level = _LEVELS[onnx_options.graph_level if optimize else 2]
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = onnx_options.memory_arena, onnx_options.memory_pattern
+    for library in onnx_options.op_libraries:
         _register(options, library)
     try:
         # Its own fallback would hide why a provider cannot be had, and serve on another.
@@ -94,7 +94,7 @@ def open_session(
         if unknown := _NOT_OF_ONNX_RUNTIME.search(why):
             raise ConfigError(
                 f"'{path}' has the operator {unknown[1]}, which is not one of ONNX Runtime "
-                f"{onnxruntime.__version__}{_nor(asked.op_libraries)}; name the library that has it in "
+                f"{onnxruntime.__version__}{_nor(onnx_options.op_libraries)}; name the library that has it in "
                 'config.pbtxt: model_operations { op_library_filename: "FILE" }'
             ) from error
         raise ConfigError(f"ONNX Runtime cannot load '{path}': {why}") from error

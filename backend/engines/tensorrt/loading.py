@@ -14,8 +14,8 @@ from backend.engines.protocol import EngineOptions, ModelSpecs
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
 from backend.engines.tensorrt.plan_layout import largest_batch, specs
-from backend.engines.tensorrt.plan_memory import Budget, check_budget
-from backend.engines.tensorrt.plan_runtime import Plan, PlanTensor, Profile
+from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
+from backend.engines.tensorrt.plan_runtime import LoadedPlan, OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
         plan.close()
 
 
-def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> ModelSpecs:
+def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile]) -> ModelSpecs:
     return ModelSpecs(specs(tensors, inputs=True), specs(tensors, inputs=False), largest_batch(tensors, profiles))
 
 
@@ -60,10 +60,10 @@ def _device(index: int | None) -> CudaDevice:
     return CudaDevice(index or 0)
 
 
-def _load(file: Path, device: CudaDevice) -> Plan:
+def _load(file: Path, device: CudaDevice) -> LoadedPlan:
     from backend.engines.tensorrt.plan import VERSION, TensorRtPlan  # noqa: PLC0415 - imports TensorRT
 
     if facts := read_facts(file):
         check_facts(facts, file, tensorrt=VERSION, gpu=device.name())
-    check_budget(Budget(file.stat().st_size, 0, 0), file, device.index, device.memory())
+    check_budget(MemoryBudget(file.stat().st_size, 0, 0), file, device.index, device.memory())
     return TensorRtPlan(file)

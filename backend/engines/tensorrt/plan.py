@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.engines.gpu.runtime import Address, Shape, Stream
+from backend.engines.gpu.device import Address, Shape, Stream
 from backend.engines.tensorrt.importing import import_tensorrt, release_of
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError, EngineError
 from backend.tensors import BY_CONFIG, Datatype
 
@@ -36,7 +36,7 @@ if RELEASE >= (10, 0):
     _DATATYPES[trt.DataType.INT64] = "TYPE_INT64"
 
 
-class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorRT is not installed
+class TensorRtLog(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorRT is not installed
     """Keeps the first error of each thread until it is taken: TensorRT's calls say only that they failed."""
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorR
         return self.take() or "TensorRT does not say why"
 
 
-LOG = Log()
+LOG = TensorRtLog()
 """TensorRT wants one logger per process."""
 
 
-def started(begin: Callable[[Log], T]) -> T:
+def started(begin: Callable[[TensorRtLog], T]) -> T:
     """What TensorRT begins with: its runtime, its builder. Raises ConfigError where it cannot use the GPU."""
     LOG.take()
     begun = begin(LOG)
@@ -178,9 +178,9 @@ def _datatype(engine: trt.ICudaEngine, name: str, kind: str, file: Path) -> Data
     return BY_CONFIG[_DATATYPES[datatype]]
 
 
-def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> Profile:
+def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> OptimizationProfile:
     bounds = {t.name: engine.get_tensor_profile_shape(t.name, index) for t in tensors if t.is_input}
-    return Profile(
+    return OptimizationProfile(
         {name: shape_of(smallest) for name, (smallest, _, _) in bounds.items()},
         {name: shape_of(largest) for name, (_, _, largest) in bounds.items()},
     )

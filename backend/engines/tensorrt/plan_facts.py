@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
 from backend.tensors import BY_CONFIG
 from profiler.host import sha256_of
@@ -47,8 +47,8 @@ class PlanFacts(msgspec.Struct, frozen=True):
     def plan_tensors(self) -> tuple[PlanTensor, ...]:
         return tuple(PlanTensor(t.name, BY_CONFIG[t.datatype], t.shape, t.is_input) for t in self.tensors)
 
-    def plan_profiles(self) -> tuple[Profile, ...]:
-        return tuple(Profile(p.smallest, p.largest) for p in self.profiles)
+    def plan_profiles(self) -> tuple[OptimizationProfile, ...]:
+        return tuple(OptimizationProfile(p.smallest, p.largest) for p in self.profiles)
 
 
 def facts_path(plan: Path) -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.engines.gpu.runtime import Memory
+from backend.engines.gpu.device import GpuMemory
 from backend.errors import ConfigError
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Budget:
+class MemoryBudget:
     """weights_bytes: still to be loaded, 0 once they are there. lane_bytes: activations and tensors of one lane."""
 
     weights_bytes: int
@@ -23,7 +23,7 @@ class Budget:
     def needed_bytes(self) -> int:
         return self.weights_bytes + self.lane_bytes * self.lanes
 
-    def sentence(self, file: Path, gpu: int, memory: Memory) -> str:
+    def sentence(self, file: Path, gpu: int, memory: GpuMemory) -> str:
         """What is needed, of what, and what is free."""
         parts = [f"{_mib(self.weights_bytes)} of weights"] if self.weights_bytes else []
         if self.lane_bytes:
@@ -35,7 +35,7 @@ class Budget:
         )
 
 
-def check_budget(budget: Budget, file: Path, gpu: int, memory: Memory) -> None:
+def check_budget(budget: MemoryBudget, file: Path, gpu: int, memory: GpuMemory) -> None:
     """Refuse a plan that would run out of memory later. Raises ConfigError."""
     if budget.needed_bytes > memory.free_bytes:
         raise ConfigError(budget.sentence(file, gpu, memory))

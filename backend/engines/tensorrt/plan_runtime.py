@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backend.engines.gpu.runtime import Address, Shape, Shapes, Stream
+from backend.engines.gpu.device import Address, Shape, Shapes, Stream
 from backend.tensors import Datatype
 
 
@@ -24,14 +24,14 @@ class PlanTensor:
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimizationProfile:
     """An optimisation profile: for each input the shapes it takes, dimension by dimension."""
 
     smallest: Shapes
     largest: Shapes
 
 
-class Context(Protocol):
+class PlanContext(Protocol):
     """A plan under one profile; never used by two threads at a time."""
 
     def set_memory(self, address: Address) -> None:
@@ -48,7 +48,7 @@ class Context(Protocol):
         """Run with the shapes and addresses that are set, in the stream's order. Raises EngineError."""
 
 
-class Plan(Protocol):
+class LoadedPlan(Protocol):
     """A plan whose weights are on the device."""
 
     @property
@@ -60,7 +60,7 @@ class Plan(Protocol):
         """In the plan's order."""
 
     @property
-    def profiles(self) -> Sequence[Profile]:
+    def profiles(self) -> Sequence[OptimizationProfile]:
         """At least one."""
 
     @property
@@ -75,10 +75,10 @@ class Plan(Protocol):
     def shares_profiles(self) -> bool:
         """Whether several contexts may be under one profile. In TensorRT below 10 there is one of each."""
 
-    def again(self) -> Plan:
+    def again(self) -> LoadedPlan:
         """The plan loaded once more. Raises ConfigError."""
 
-    def context(self, profile: int, stream: Stream) -> Context:
+    def context(self, profile: int, stream: Stream) -> PlanContext:
         """A context under a profile, ready once the stream is drained. Raises EngineError."""
 
     def close(self) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engine_process.store import EngineStore, Held
-from backend.engine_process.wire.messages import PROTOCOL, Open
+from backend.engine_process.store import EngineHandle, EngineStore
+from backend.engine_process.wire.messages import PROTOCOL, OpenModel
 from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine, EngineOptions
 from backend.errors import ConfigError
@@ -39,11 +39,11 @@ def file(tmp_path: Path) -> Path:
     return write_model(tmp_path, "m", mlp(width=4), "") / "1" / "model.onnx"
 
 
-def model(file: Path) -> Open:
-    return Open(PROTOCOL, str(file), EngineOptions(None, 2, 8))
+def model(file: Path) -> OpenModel:
+    return OpenModel(PROTOCOL, str(file), EngineOptions(None, 2, 8))
 
 
-def runs(held: Held) -> bool:
+def runs(held: EngineHandle) -> bool:
     """Whether its engine is open still."""
     try:
         held.engine.run(0, {"x": [np.ones((1, 4), np.float32)]}, ["y"])

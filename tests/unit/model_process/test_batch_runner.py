@@ -10,7 +10,7 @@ import pytest
 
 from backend.config.model_config import ModelConfig
 from backend.config.parameters import Parameters
-from backend.engines.protocol import Engine, Ran
+from backend.engines.protocol import BatchResult, Engine
 from backend.errors import EngineError, EngineLostError
 from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Answered, Batch
@@ -37,7 +37,7 @@ class FakeEngine:
         self.runs: list[list[float]] = []
         self.exclusive: list[bool] = []
 
-    def run(self, _lane: int, feeds: Feeds, *_: object, exclusive: bool = False) -> Ran:
+    def run(self, _lane: int, feeds: Feeds, *_: object, exclusive: bool = False) -> BatchResult:
         self.exclusive.append(exclusive)
         x: Any = np.concatenate(list(feeds["x"]))
         self.runs.append(x.ravel().tolist())
@@ -48,7 +48,7 @@ class FakeEngine:
         if POISON in x:
             raise EngineLostError("the engine is gone")
         y: Array = np.concatenate([x, x]) if self.doubles and len(feeds["x"]) > 1 else x
-        return Ran([y], 10)
+        return BatchResult([y], 10)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.linux.cpu_topology import cores
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.low_priority import Aside
@@ -37,7 +37,7 @@ def intra_op_threads(others: set[int]) -> dict[int, tuple[int, int]]:
 def test_each_lane_has_intra_op_threads_and_answers_as_one_core_would(tmp_path: Path) -> None:
     first, second = cores()[:2]
     path, others = write_mlp(tmp_path), threads()
-    narrow, wide = OnnxEngine(path), OnnxEngine(path, [[first, second], [second, first]])
+    narrow, wide = OnnxCpuEngine(path), OnnxCpuEngine(path, [[first, second], [second, first]])
     assert narrow.identity.endswith("1 thread per batch")
     assert wide.identity.endswith("2 threads per batch")
     assert intra_op_threads(others).keys() == {first, second}
@@ -51,7 +51,7 @@ def test_each_lane_has_intra_op_threads_and_answers_as_one_core_would(tmp_path: 
 
 def test_intra_op_threads_are_not_pinned_where_lanes_may_not_be(tmp_path: Path) -> None:
     path, others = write_mlp(tmp_path), threads()
-    engine = OnnxEngine(path, [cores()[:2]], pinned=False)
+    engine = OnnxCpuEngine(path, [cores()[:2]], pinned=False)
     assert engine.identity.endswith("2 threads per batch")
     assert len(threads() - others) == 1
     assert not intra_op_threads(others)
@@ -63,7 +63,7 @@ def test_intra_op_threads_are_not_pinned_where_lanes_may_not_be(tmp_path: Path) 
 def test_intra_op_threads_have_the_priority_of_the_lanes_thread(tmp_path: Path) -> None:
     first, second = cores()[:2]
     others = threads()
-    engine = OnnxEngine(write_mlp(tmp_path), [[first, second]])
+    engine = OnnxCpuEngine(write_mlp(tmp_path), [[first, second]])
 
     def ran(priority: ExecutionPriority, *, exclusive: bool = False) -> tuple[int, int]:
         engine.run(0, {"x": [X]}, ["y"], priority, exclusive=exclusive)

@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from backend.engines.gpu.runtime import Address, Stream
-from backend.engines.gpu.transfers import Placed, array_at
-from backend.engines.onnxruntime.bound_lane import OnnxBoundSession, on_cuda
-from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
+from backend.engines.gpu.device import Address, Stream
+from backend.engines.gpu.lane_streams import DeviceTensor, array_at
+from backend.engines.onnxruntime.bound_session import OnnxBoundSession
+from backend.engines.onnxruntime.cuda_loading import open_cuda_session, open_onnx_on_gpu
 from backend.engines.onnxruntime.session import CPU
 from backend.engines.protocol import EngineOptions
 from backend.errors import ConfigError, EngineError
@@ -32,9 +32,9 @@ def bound(tmp_path: Path) -> Iterator[OnnxBoundSession]:
     session.close()
 
 
-def placed(name: str, array: Tensor) -> Placed:
+def placed(name: str, array: Tensor) -> DeviceTensor:
     datatype = next(d for d in BY_CONFIG.values() if d.numpy == array.dtype)
-    return Placed(name, datatype, array.shape, Address(array.ctypes.data))
+    return DeviceTensor(name, datatype, array.shape, Address(array.ctypes.data))
 
 
 def results(session: OnnxBoundSession, outputs: Sequence[str]) -> list[Tensor]:
@@ -137,7 +137,7 @@ def test_a_cuda_provider_that_does_not_load(tmp_path: Path) -> None:
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(ConfigError, match=r"^KIND_GPU on GPU 0 needs CUDA and cuDNN as ONNX Runtime \S+ was built for"),
     ):
-        on_cuda(write_mlp(tmp_path), 0, Stream(1))
+        open_cuda_session(write_mlp(tmp_path), 0, Stream(1))
 
 
 def test_a_cuda_device_can_be_named() -> None:
