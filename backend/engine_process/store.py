@@ -1,4 +1,4 @@
-"""The engines that are open in this process: equal models share one, which is closed when the last of them is gone."""
+"""Engines that are open in this process: equal models share one, which is closed when the last of them is gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backend.engine_process.wire import memory
+from backend.engine_process import heap
 from backend.engine_process.wire.messages import OpenModel
 from backend.engines.protocol import Engine, EngineOptions
 from profiler.profile_file import NAME as PROFILE
@@ -20,7 +20,7 @@ _Key = tuple[object, ...]
 
 @dataclass
 class _StoredEngine:
-    """users: who holds the engine or waits for it."""
+    """users: handles of the engine, and threads that wait for it."""
 
     loading: threading.Lock = field(default_factory=threading.Lock)
     engine: Engine | None = None
@@ -28,19 +28,19 @@ class _StoredEngine:
 
 
 class EngineHandle:
-    """An engine that stays open until this is released; once, by whoever has it."""
+    """Keeps an engine open until it is released, once."""
 
     def __init__(self, engine: Engine, store: EngineStore, key: _Key) -> None:
         self.engine = engine
         self._store, self._key = store, key
 
     def again(self) -> EngineHandle:
-        """For one more holder."""
+        """One more handle of the engine."""
         self._store._join(self._key)
         return EngineHandle(self.engine, self._store, self._key)
 
     def release(self) -> None:
-        """The last one closes the engine."""
+        """Give the handle up; the last one closes the engine."""
         self._store._leave(self._key)
 
 
@@ -58,7 +58,7 @@ class EngineStore:
         self._entries: dict[_Key, _StoredEngine] = {}
 
     def acquire(self, model: OpenModel) -> EngineHandle:
-        """The model's engine, loaded now where it is not yet. Raises what loading raises."""
+        """Handle of the model's engine, which is loaded where it is not yet. Raises what loading raises."""
         file = Path(model.file)
         key = (file.parent.resolve() / file.name, model.options, _files_beside(file))
         entry = self._join(key)
@@ -67,7 +67,7 @@ class EngineStore:
                 if entry.engine is None:
                     with self._turn:
                         entry.engine = self._load(file, model.options)
-                    memory.give_back()  # what only loading needed, such as the file's content
+                    heap.trim()  # memory for loading only, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:
             self._leave(key)
@@ -90,12 +90,12 @@ class EngineStore:
         if entry.engine is not None:
             with self._turn:
                 entry.engine.close()
-            memory.give_back()
+            heap.trim()
             _log.info("closed '%s'", key[0])
 
 
 def file_stamp(file: Path) -> str:
-    """Tells one state of a file from another."""
+    """Fingerprint of a file's state."""
     try:
         status = file.stat()
     except OSError:
@@ -104,7 +104,7 @@ def file_stamp(file: Path) -> str:
 
 
 def _files_beside(file: Path) -> tuple[object, ...]:
-    """State of everything in the model's version directory: weights may lie in files of their own there."""
+    """Fingerprints of all files in the model's version directory: weights may be in files of their own."""
     try:
         entries = sorted(file.parent.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""Keeps a model open in its device's engine process: a thread waits for the loss of that process and opens it anew."""
+"""Keeps a model open in its device's engine process: a thread waits for that process to die, then opens it again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from backend.runtime_dir import meeting_point
 
 CONNECT_S = 15.0
 BACK_WITHIN_S = 60.0
-"""So long a batch waits for a lost engine process to be back with its model."""
+"""Time that a batch waits for a lost engine process to be back with its model."""
 _OPEN_TRIES = 3
-"""A process without connections may end just as it is met, and another model may take it down while ours is loaded."""
+"""A process without connections may end just then, and another model may crash it while ours is loaded."""
 _AGAIN_S = 0.5
 _log = logging.getLogger("isochrone")
 
@@ -32,19 +32,19 @@ class EngineConnection:
         self._opened: ModelOpened | None = None
         self._session: ModelSession | None = None
         self._failure: IsochroneError | None = None
-        """Why the model cannot be opened again."""
+        """Reason why the model cannot be opened again."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="isochrone-engine-link", daemon=True)
 
     def open(self) -> ModelOpened:
-        """For the first time. Raises ConfigError where the model cannot be loaded, ServerError where nobody answers."""
+        """Open the model. Raises ConfigError where it cannot be loaded, ServerError where no engine process answers."""
         self._session = self._open()
         self._opened = self._session.opened
         self._thread.start()
         return self._opened
 
     def session(self) -> ModelSession:
-        """The one to use now. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
+        """Present session. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._session is not None or self._failure is not None or self._closing.is_set(),
@@ -58,14 +58,14 @@ class EngineConnection:
         raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
 
     def lost(self, session: ModelSession) -> None:
-        """A lane of that session found the engine process gone."""
+        """Report that the engine process of a session is gone."""
         with self._changed:
             if self._session is session:
                 self._session = None
         session.hang_up()
 
     def close(self) -> None:
-        """The engine process gives the model back as the connections close."""
+        """Close the connections, by which the engine process releases the model."""
         self._closing.set()
         with self._changed:
             if self._session is not None:
@@ -76,13 +76,13 @@ class EngineConnection:
     def _keep(self) -> None:
         session = self._session
         while session is not None:
-            session.wait_for_its_end()
+            session.wait_for_end()
             self.lost(session)
             session.close()
             session = self._reopen()
 
     def _reopen(self) -> ModelSession | None:
-        """None: the model is closed."""
+        """Open the model again, however long that takes; None where it is closed meanwhile."""
         if not self._closing.is_set():
             _log.warning("isochrone: the engine process of device '%s' is gone; it is started again", self._device)
         while not self._closing.is_set():
@@ -136,5 +136,5 @@ class EngineConnection:
 
 
 def _model_of(opened: ModelOpened) -> tuple[object, ...]:
-    """Not how it runs, which may differ, as where a CUDA graph cannot be had this time."""
+    """Identity of the model without how it runs, which may differ: a CUDA graph may not be available this time."""
     return opened.file_stamp, opened.inputs, opened.outputs

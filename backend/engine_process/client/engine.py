@@ -1,6 +1,6 @@
-"""A model whose engine lives in its device's engine process: batches go there through shared memory.
+"""Engine in the device's engine process, as a client of it: batches go there through shared memory.
 
-Where that process dies, it is started again, the model is loaded there again, and what it ran is run once more.
+Where that process dies, it is started again, the model is loaded there again, and its batches run once more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class EngineClient:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
     lost = None
-    """The engine process ends where it is lost, and is started again."""
+    """An engine process that has lost its GPU ends and is started again."""
 
     def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
         self._link = EngineConnection(device, OpenModel(PROTOCOL, str(file.absolute()), options))
@@ -42,7 +42,7 @@ class EngineClient:
         *,
         exclusive: bool = False,  # noqa: ARG002
     ) -> BatchResult:
-        """See `Engine.run`. This thread executes nothing."""
+        """See `Engine.run`. The calling thread only waits."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None
         for _ in range(_TRIES):

@@ -1,7 +1,7 @@
-"""Sees to it that an engine process that stands still is ended, so that it is noticed and replaced like one that died.
+"""Kills an engine process that hangs, so that it is replaced like one that died.
 
-A thread of that process, which runs no batches, answers pings on a connection of its own. It may be kept from it for
-long by what does not give Python's lock away, such as TensorRT reading a plan.
+A thread of that process, which runs no batches, answers pings on a connection of its own. It may answer late where a
+call holds Python's lock, as TensorRT's reading of a plan does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PING_EVERY_S = 1.0
 
 
 class HangWatch:
-    """Of one life of the engine process. Owns the connection."""
+    """Thread that watches one engine process. Owns the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._channel = connection, Channel(connection)
@@ -29,7 +29,7 @@ class HangWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """End the thread."""
         self._closing.set()
         self._channel.hang_up()
         self._thread.join(timeout=5.0)
@@ -41,7 +41,7 @@ class HangWatch:
                 pass
 
     def _lives(self) -> bool:
-        """False where it was ended here. Raises ConnectionError where it is gone, or this is closed."""
+        """Ping the process; False where it hung and was killed. Raises ConnectionError where that is closed."""
         self._channel.send(EnginePing())
         while not self._channel.wait(standstill.WAIT_S):
             if self._standstill.waited(self._connection):

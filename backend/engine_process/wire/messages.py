@@ -1,7 +1,6 @@
-"""What a model's process and its device's engine process say to each other: frozen and typed; tensors lie elsewhere.
+"""Messages between a model's process and its device's engine process, frozen and typed; tensors are in `regions`.
 
-A model has one connection of its own, on which it is opened, one per lane, and one for signs of life. Closing the first
-releases the model.
+A model has one connection on which it is opened, one per lane, and one for pings. Closing the first releases the model.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import msgspec
 from backend.engines.protocol import EngineOptions
 
 PROTOCOL = 4
-"""Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""
+"""Version of these messages; an engine process of another one refuses to open models."""
 
 
 class EngineMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -19,7 +18,7 @@ class EngineMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TensorPlace(EngineMessage, frozen=True):
-    """An array in the sender's region. dtype: as numpy spells it, `|O` for text. offset, nbytes: where it lies."""
+    """Place of an array in the sender's region, in bytes. dtype: as numpy spells it, `|O` for text."""
 
     name: str
     dtype: str
@@ -38,7 +37,7 @@ class WireSpec(EngineMessage, frozen=True):
 
 
 class OpenModel(EngineMessage, frozen=True, tag="open"):
-    """Load a model, or share it where it is loaded already; the first message on a connection.
+    """Request to load a model, or to share it where it is loaded already; the first message on a connection.
 
     file: absolute.
     """
@@ -49,19 +48,19 @@ class OpenModel(EngineMessage, frozen=True, tag="open"):
 
 
 class AddLane(EngineMessage, frozen=True, tag="add-lane"):
-    """Comes with a descriptor: the other end of a connection for this lane's batches."""
+    """Request to serve a lane; comes with the descriptor of the other end of a connection for its batches."""
 
     lane: int
 
 
 class EnginePing(EngineMessage, frozen=True, tag="ping"):
-    """Are you there? The first message on a connection that carries nothing else."""
+    """Request for a sign of life; its connection carries nothing else."""
 
 
 class RunBatch(EngineMessage, frozen=True, tag="run"):
-    """Run a batch; comes with the descriptor of the region where the inputs lie, if that is a new one.
+    """Request to run a batch; comes with the descriptor of the region of the inputs, if that is a new one.
 
-    core: run it there, as the calling thread would; None: anywhere.
+    core: where to run it, None: anywhere.
     """
 
     core: int | None
@@ -89,7 +88,7 @@ class ModelRefused(EngineMessage, frozen=True, tag="refused"):
 
 
 class BatchFinished(EngineMessage, frozen=True, tag="finished"):
-    """Answer to `RunBatch`; comes with the descriptor of the region where the outputs lie, if that is a new one.
+    """Answer to `RunBatch`; comes with the descriptor of the region of the outputs, if that is a new one.
 
     The times are those of `Ran`.
     """

@@ -1,6 +1,6 @@
-"""Tensors in memory that two processes map: written by the one, read by the other.
+"""Tensors in shared memory: one process writes, the other reads.
 
-A region is a memfd: it has no name, so that nothing is left of it once both have ended, however they end.
+A region is a memfd, which has no name, so that nothing is left of it once both processes have ended, however they end.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _decode_text = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 class RegionWriter:
-    """A region to write to. It grows where it must and is used again by each `pack`: what lay there is overwritten."""
+    """A region to write to. It grows where it must; each `pack` overwrites it."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def pack(self, feeds: Feeds) -> tuple[tuple[TensorPlace, ...], int | None]:
-        """Each tensor's parts joined; where they lie, and the descriptor of a new region, which is the caller's."""
+        """Write each tensor's parts joined. Returns their places, and the descriptor of a new region, the caller's."""
         texts = {name: _text(parts) for name, parts in feeds.items() if parts[0].dtype.hasobject}
         tensors, size = [], 0
         for name, parts in feeds.items():
@@ -44,14 +44,14 @@ class RegionWriter:
             for tensor in tensors:
                 self._write(tensor, feeds[tensor.name], texts.get(tensor.name))
         except BaseException:
-            if descriptor is not None:  # nobody will be told of this region
+            if descriptor is not None:  # the reader will not learn of this region
                 os.close(descriptor)
                 self._memory = None
             raise
         return tuple(tensors), descriptor
 
     def _grow(self, size: int) -> int | None:
-        """The descriptor of a new region, where the old one is too small."""
+        """Descriptor of a new region where the old one is too small."""
         if self._memory is not None and len(self._memory) >= size:
             return None
         descriptor = os.memfd_create("isochrone-tensors")
@@ -71,13 +71,13 @@ class RegionWriter:
 
 
 class RegionReader:
-    """What the other side's outbox holds, until it packs again."""
+    """View of the region that the other process writes, valid until it packs again."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def map(self, descriptor: int) -> None:
-        """Look into this region from now on. Takes the descriptor."""
+        """Map a new region. Takes over the descriptor."""
         self._memory = None
         try:
             self._memory = mmap.mmap(descriptor, 0)
@@ -85,7 +85,7 @@ class RegionReader:
             os.close(descriptor)
 
     def arrays(self, tensors: Sequence[TensorPlace]) -> dict[str, Array]:
-        """Not copied, except for text. Raises ValueError where a tensor does not lie in the region."""
+        """Arrays at these places; only text is copied. Raises ValueError where a tensor is not within the region."""
         try:
             return {tensor.name: self._array(tensor) for tensor in tensors}
         except (TypeError, ValueError, msgspec.MsgspecError) as error:

@@ -17,18 +17,18 @@ TEXT = ["", "plain", "ä€😀", "nul\0inside", "x" * 70_000]
 
 
 class RegionPair:
-    """An outbox and the inbox at its other end."""
+    """A writer and the reader at its other end."""
 
     def __init__(self) -> None:
-        self.outbox, self.inbox = RegionWriter(), RegionReader()
+        self.writer, self.reader = RegionWriter(), RegionReader()
         self.regions = 0
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
-        tensors, descriptor = self.outbox.pack(feeds)
+        tensors, descriptor = self.writer.pack(feeds)
         if descriptor is not None:
-            self.inbox.map(descriptor)
+            self.reader.map(descriptor)
             self.regions += 1
-        return self.inbox.arrays(tensors)
+        return self.reader.arrays(tensors)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_several_tensors_lie_apart_and_aligned(carry: RegionPair) -> None:
         "b": some(np.dtype(np.float64), (5, 2)),
         "bytes": np.array([b"", b"\xff\xfe"], np.object_),
     }
-    tensors, _ = carry.outbox.pack({name: [array] for name, array in arrays.items()})
+    tensors, _ = carry.writer.pack({name: [array] for name, array in arrays.items()})
     assert all(tensor.offset % 64 == 0 for tensor in tensors)
     ends = [tensor.offset + tensor.nbytes for tensor in tensors]
     assert all(end <= tensor.offset for end, tensor in zip(ends, tensors[1:], strict=False))
@@ -102,7 +102,7 @@ def test_what_cannot_be_packed_costs_nothing(carry: RegionPair) -> None:
     ragged = [np.zeros((1, 100_000), np.int8), np.zeros((1, 3), np.int8)]
     before = open_files(os.getpid())
     with pytest.raises(ValueError, match="dimension"):
-        carry.outbox.pack({"x": ragged})
+        carry.writer.pack({"x": ragged})
     assert open_files(os.getpid()) == before
     np.testing.assert_array_equal(carry({"x": [np.arange(9)]})["x"], np.arange(9))
 
@@ -121,9 +121,9 @@ def test_what_cannot_be_packed_costs_nothing(carry: RegionPair) -> None:
 def test_a_place_that_cannot_be(carry: RegionPair, tensor: TensorPlace) -> None:
     carry({"x": [np.zeros(4, np.float32)]})
     with pytest.raises(ValueError, match="place in shared memory"):
-        carry.inbox.arrays([tensor])
+        carry.reader.arrays([tensor])
 
 
-def test_an_inbox_without_a_region() -> None:
+def test_a_reader_without_a_region() -> None:
     with pytest.raises(ValueError, match="there is no region"):
         RegionReader().arrays([TensorPlace("x", "<f4", (4,), 0, 16)])
