@@ -1,4 +1,4 @@
-"""What the backend asks of an engine, wherever it runs: in this process or in another one."""
+"""Interface of an engine, in this process or as a client of the engine process, and the options to open one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from backend.tensors import Array, Feeds, TensorSpec
 
 @dataclass(frozen=True)
 class ModelSpecs:
-    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
+    """Inputs and outputs of a model file. max_batch_size: the largest batch it takes, None: unlimited.
 
-    unserved: outputs that no tensor of Triton can hold, with why and what to do.
+    unserved: outputs that no tensor of Triton can hold, each with the reason and what to do.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -27,8 +27,8 @@ class ModelSpecs:
 
 
 class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What config.pbtxt asks of ONNX Runtime's sessions. op_libraries: files with custom operators. graph_level: of its
-    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it takes memory on the CPU.
+    """Options of ONNX Runtime's sessions in config.pbtxt. op_libraries: files of custom operators. graph_level: of its
+    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it allocates memory on the CPU.
     """
 
     op_libraries: tuple[str, ...] = ()
@@ -37,23 +37,23 @@ class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     memory_pattern: bool = True
 
     @property
-    def unusual(self) -> str:
-        """What timings depend on and is not as usual, for `Engine.identity`."""
-        told = {
+    def deviations(self) -> str:
+        """Options other than the default that timings depend on, for `Engine.identity`."""
+        deviations = {
             f", graph level {self.graph_level}": self.graph_level != 0,
             ", no memory arena": not self.memory_arena,
             ", no memory pattern": not self.memory_pattern,
         }
-        return "".join(what for what, so in told.items() if so)
+        return "".join(text for text, applies in deviations.items() if applies)
 
 
 DEFAULT_ONNX_OPTIONS = OnnxOptions()
 
 
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
-    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
-    highest: on a GPU its kernels go before those of lower classes. onnx: for a model.onnx.
+    """Options that a model file is opened with. device_id: a GPU, None on CPU. lanes: opened at load; another is opened
+    when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
+    the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx.
     """
 
     device_id: int | None
@@ -65,10 +65,10 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it.
+    """outputs: in the order asked for, owned by the caller. exec_ns: of the model's run without transfers.
 
-    transfer_in_ns, transfer_out_ns: from when the inputs set out for the device until they were there, before the run,
-    and the outputs' way back after it; 0 where tensors stay where they are, or that cannot be told from the run.
+    transfer_in_ns, transfer_out_ns: of the inputs to the device, before the run, and of the outputs back, after it; 0
+    where nothing is transferred, or the transfer cannot be told from the run.
     """
 
     outputs: list[Array]
@@ -78,7 +78,7 @@ class BatchResult:
 
 
 class Engine(Protocol):
-    """A loaded model that may run several batches at once, one per lane."""
+    """A loaded model, which may run several batches at once, one per lane."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -90,11 +90,11 @@ class Engine(Protocol):
 
     @property
     def identity(self) -> str:
-        """Engine, version and whatever else its timings depend on."""
+        """Engine, version and all else that its timings depend on."""
 
     @property
     def lost(self) -> str | None:
-        """Why this process can run nothing any more on the engine's device, None while it can."""
+        """Reason why this process can run nothing any more on the engine's device, None while it can."""
 
     def run(
         self,
@@ -112,4 +112,4 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what the model holds; no run is under way."""
+        """Free what the model holds; no run is under way."""

@@ -1,4 +1,4 @@
-"""A GPU by CUDA's runtime: one call each, every result checked. Importing this module is what needs `cuda-bindings`."""
+"""A GPU by CUDA's runtime API: one call each, every result checked. Importing this module needs `cuda-bindings`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LOST = (
     _E.cudaErrorMpsClientTerminated,
     _E.cudaErrorTensorMemoryLeak,
 )
-"""Of these CUDA's documentation says that the process must be ended to use CUDA again."""
+"""Errors after which, by CUDA's documentation, the process must be ended to use CUDA again."""
 
 
 class CudaDevice:
-    """See `gpu_runtime.Device`. whose: what needs it. Raises ConfigError where there is no such GPU."""
+    """See `GpuDevice`. whose: what needs the GPU, for error messages. Raises ConfigError where there is no such GPU."""
 
     def __init__(self, index: int, whose: str = "a plan") -> None:
         check_gpu(index, whose)
@@ -45,12 +45,12 @@ class CudaDevice:
         self._call("taking the device", runtime.cudaSetDevice(self.index))
 
     def name(self) -> str:
-        """As NVIDIA sells it."""
+        """Product name."""
         properties: runtime.cudaDeviceProp = self._call("asking its name", runtime.cudaGetDeviceProperties(self.index))
         return text(properties.name)
 
     def compute_capability(self) -> str:
-        """Such as 9.0."""
+        """Compute capability, such as "9.0"."""
         kind = runtime.cudaDeviceAttr
         major, minor = (
             self._call("asking its capability", runtime.cudaDeviceGetAttribute(attribute, self.index))
@@ -139,7 +139,7 @@ class CudaDevice:
         self._call("ending a CUDA graph", runtime.cudaGraphExecDestroy(graph))
 
     def _call(self, doing: str, result: tuple[Any, ...]) -> Any:
-        """The values of a call, without its status; one as it is, several as a tuple. Raises EngineError."""
+        """Values of a call without its status; a single one as it is, several as a tuple. Raises EngineError."""
         status, *values = result
         if status != _E.cudaSuccess:
             raise self._error(doing, status)

@@ -46,7 +46,7 @@ class OnnxCpuEngine:
             self._sessions = [(unpinned(), None) for _ in lane_cores]
         self.inputs, self.outputs = input_specs(self._sessions[0][0], path), output_specs(self._sessions[0][0], path)
         per_batch = "1 thread" if threads == 1 else f"{threads} threads"
-        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{onnx_options.unusual}"
+        self.identity = f"onnxruntime {onnxruntime.__version__} {CPU}, {per_batch} per batch{onnx_options.deviations}"
         self._has_text = any(spec.datatype.numpy.hasobject for spec in (*self.inputs, *self.outputs))
 
     def run(

@@ -37,7 +37,7 @@ class OnnxCudaEngine(GpuEngine[OnnxCudaLane]):
         super().__init__(device, self._open_lane, options.lanes)
         session = self._lanes[0].session
         self.inputs, self.outputs = session.inputs, session.outputs
-        runtime = f"onnxruntime {version} CUDAExecutionProvider{options.onnx.unusual}"
+        runtime = f"onnxruntime {version} CUDAExecutionProvider{options.onnx.deviations}"
         self.identity = ", ".join(filter(None, (runtime, mps.stated_share())))
 
     def _open_lane(self, _index: int) -> OnnxCudaLane:

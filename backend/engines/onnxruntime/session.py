@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions: how a model file is opened, and what it takes and gives."""
+"""ONNX Runtime's sessions: opens a model file, and reads its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NOT_OF_ONNX_RUNTIME = re.compile(r"Fatal error: (\S+?)\(-?\d+\) is not a regist
 
 
 def read_specs(path: Path, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> ModelSpecs:
-    """What a model file declares, without preparing it to run: the one reading of a file, whatever optimising it finds.
+    """Inputs and outputs that a model file declares, read without optimising it, which may change them.
 
     Raises ConfigError.
     """
@@ -44,13 +44,13 @@ def read_specs(path: Path, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> 
 
 
 def input_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
-    """Required inputs, then those with a default."""
+    """Inputs: the required ones, then those with a default."""
     required = [_spec(node, path) for node in session.get_inputs()]
     return (*required, *(_spec(node, path, optional=True) for node in session.get_overridable_initializers()))
 
 
 def output_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
-    """All outputs that can be served."""
+    """Outputs that can be served."""
     return tuple(_spec(node, path) for node in session.get_outputs() if _why_unserved(node) is None)
 
 
@@ -64,10 +64,9 @@ def open_session(
     content: bytes | None = None,
     onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS,
 ) -> onnxruntime.InferenceSession:
-    """providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's configuration.
-    onnx_options: by the user.
+    """Open a session. providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's
+    session configuration. content: a model in place of the file's.
 
-    content: a model in the place of the file's.
     Raises ConfigError.
     """
     if not path.is_file():
@@ -85,7 +84,7 @@ def open_session(
     for library in onnx_options.op_libraries:
         _register(options, library)
     try:
-        # Its own fallback would hide why a provider cannot be had, and serve on another.
+        # Its own fallback would hide why a provider is not available, and serve on another.
         return onnxruntime.InferenceSession(
             str(path) if content is None else content, options, providers=list(providers), enable_fallback=0
         )
@@ -123,7 +122,7 @@ def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> T
 
 
 def _why_unserved(node: onnxruntime.NodeArg) -> str | None:
-    """Why no tensor of Triton can hold it, None where one can."""
+    """Reason why no tensor of Triton can hold it, None where one can."""
     if node.type in BY_ONNX:
         return None
     if node.type.startswith(("seq(map(", "map(")):
@@ -136,7 +135,7 @@ def _why_unserved(node: onnxruntime.NodeArg) -> str | None:
 
 
 def _ranked(specs: Sequence[TensorSpec], path: Path) -> tuple[TensorSpec, ...]:
-    """The tensors, those of unknown rank marked: ONNX Runtime shows them as it shows scalars."""
+    """Specs with those of unknown rank marked, which ONNX Runtime shows like scalars."""
     if all(spec.shape for spec in specs):
         return tuple(specs)
     import onnx  # noqa: PLC0415 - a process that serves keeps no more of it than it must
@@ -148,5 +147,5 @@ def _ranked(specs: Sequence[TensorSpec], path: Path) -> tuple[TensorSpec, ...]:
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says of an error, without its backtrace."""
+    """ONNX Runtime's message of an error without its backtrace."""
     return str(error).strip().split("\n", 1)[0]

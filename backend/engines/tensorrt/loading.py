@@ -1,6 +1,6 @@
 """Opens a `model.plan` with the real TensorRT and CUDA, neither of which is imported before.
 
-A process that only reads what a plan takes does without both, where `isochrone build` left its facts beside the plan.
+Reading a plan's inputs and outputs needs neither where `isochrone build` left its facts beside the plan.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def open_plan(file: Path, options: EngineOptions) -> TensorRtEngine:
 
 
 def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
-    """From the facts beside the plan, else from the plan itself, which is loaded for it. Raises ConfigError."""
+    """Inputs and outputs by the facts beside the plan, else by the plan itself, loaded for it. Raises ConfigError."""
     check_file(file)
     if facts := read_facts(file):
         return _specs(facts.plan_tensors(), facts.plan_profiles())
@@ -53,7 +53,7 @@ def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile
 
 
 def _device(index: int | None) -> CudaDevice:
-    """What is missing is told in the order in which it would be installed. None: any GPU will do."""
+    """Open a GPU, None: any. Errors name what is missing in the order in which it would be installed."""
     from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
     from backend.engines.tensorrt import plan  # noqa: F401, PLC0415 - imports TensorRT
 

@@ -1,4 +1,4 @@
-"""Shapes of a plan: which profile takes a batch, how large tensors get. Arithmetic only."""
+"""Shapes of a plan: the profile for a batch, the largest tensors. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from backend.tensors import TensorSpec
 
 
 def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, ...]:
-    """The inputs or the outputs, in the plan's order."""
+    """Specs of the inputs or the outputs, in the plan's order."""
     return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors if t.is_input == inputs)
 
 
 def admits(profile: OptimizationProfile, shapes: Shapes) -> bool:
-    """Whether every input's shape lies between the profile's smallest and largest."""
+    """True where every input's shape lies between the profile's smallest and largest."""
     return all(
         len(shape) == len(profile.largest[name])
         and all(
@@ -30,9 +30,9 @@ def admits(profile: OptimizationProfile, shapes: Shapes) -> bool:
 
 
 def choose_profile(profiles: Sequence[OptimizationProfile], shapes: Shapes) -> int:
-    """The profile with the least room to spare: its kernels were chosen for the nearest shapes. The first of equals.
+    """Index of the tightest profile that takes these shapes: its kernels were chosen for the nearest. First of equals.
 
-    Raises EngineError where none takes these shapes.
+    Raises EngineError where none does.
     """
     fitting = [index for index, profile in enumerate(profiles) if admits(profile, shapes)]
     if not fitting:
@@ -41,14 +41,14 @@ def choose_profile(profiles: Sequence[OptimizationProfile], shapes: Shapes) -> i
 
 
 def largest_shapes(profile: OptimizationProfile, max_batch_size: int) -> dict[str, Shape]:
-    """The largest shape of each input that can come. max_batch_size: 0 where the model does not batch."""
+    """Largest shape of each input in serving. max_batch_size: 0 where the model does not batch."""
     if max_batch_size == 0:
         return dict(profile.largest)
     return {name: (min(shape[0], max_batch_size), *shape[1:]) for name, shape in profile.largest.items()}
 
 
 def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile]) -> int:
-    """The largest batch that a profile takes, 0 where the first dimensions are not all dynamic."""
+    """Largest batch that a profile takes, 0 where the first dimensions are not all dynamic."""
     inputs = [tensor for tensor in tensors if tensor.is_input]
     if not inputs or not all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors):
         return 0
@@ -82,7 +82,7 @@ def _batches(profiles: Sequence[OptimizationProfile], inputs: Sequence[str]) -> 
 
 
 def _no_profile(profiles: Sequence[OptimizationProfile], shapes: Shapes) -> str:
-    """Names the first input that no profile takes, else all of them: each fits some profile, but no one takes all."""
+    """Error that names the first input that no profile takes, else all: each fits some profile, but none takes all."""
     for name, shape in shapes.items():
         if not any(admits(profile, {name: shape}) for profile in profiles):
             allowed = "; ".join(f"{_text(p.smallest[name])} to {_text(p.largest[name])}" for p in profiles)

@@ -1,4 +1,4 @@
-"""How much device memory a plan takes, and the refusal where that is more than there is. Arithmetic only."""
+"""Device memory that a plan needs, and the refusal where there is less. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """weights_bytes: still to be loaded, 0 once they are there. lane_bytes: activations and tensors of one lane."""
+    """Memory that a plan needs. weights_bytes: yet to be loaded. lane_bytes: activations and tensors of one lane."""
 
     weights_bytes: int
     lane_bytes: int
@@ -24,7 +24,7 @@ class MemoryBudget:
         return self.weights_bytes + self.lane_bytes * self.lanes
 
     def sentence(self, file: Path, gpu: int, memory: GpuMemory) -> str:
-        """What is needed, of what, and what is free."""
+        """Sentence that states what is needed, for what, and what is free."""
         parts = [f"{_mib(self.weights_bytes)} of weights"] if self.weights_bytes else []
         if self.lane_bytes:
             parts.append(f"{self.lanes} × {_mib(self.lane_bytes)} for its lanes")

@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_nothing_is_asked_by_default(file: Path) -> None:
     assert read_onnx_options({}, file) == OnnxOptions()
-    assert OnnxOptions().unusual == ""
+    assert OnnxOptions().deviations == ""
 
 
 def test_a_library_is_beside_the_model_in_its_folder_or_from_the_working_directory(
@@ -85,7 +85,7 @@ def test_memory_and_optimisations(file: Path) -> None:
     assert read_options == OnnxOptions(memory_arena=False, memory_pattern=False)
     leveled = read_onnx_options({"optimization": {"graph": {"level": 2}}}, file)
     assert leveled == OnnxOptions(graph_level=2)
-    assert leveled.unusual == ", graph level 2"
+    assert leveled.deviations == ", graph level 2"
 
 
 @pytest.mark.parametrize(
