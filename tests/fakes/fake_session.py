@@ -9,7 +9,7 @@ import numpy as np
 
 from backend.engines.gpu.device import Address, Shape, Stream
 from backend.engines.gpu.lane_streams import DeviceTensor, array_at, quietly
-from backend.engines.onnxruntime.bound_session import OnnxBoundSession
+from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.session import CPU
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
@@ -33,8 +33,8 @@ class _DeviceOutputs:
             quietly(self._device.free, self._addresses.pop())
 
 
-class FakeSession:
-    """See `BoundSession`. compute: the outputs, from the inputs. refuses: name of a call → what it raises, once."""
+class FakeSession(BoundSession):
+    """A made-up session. compute: the outputs, from the inputs. refuses: name of a call → what it raises, once."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class FakeSession:
             raise error
 
 
-class HostSession(OnnxBoundSession):
+class HostSession(BoundSession):
     """The real session on the CPU. It runs when it is called, not later: what the stream holds happens before."""
 
     def __init__(self, path: Path, device: FakeDevice, stream: Stream) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -15,39 +14,15 @@ from backend.engines.gpu.lane_streams import DeviceTensor
 from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
 from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, OnnxOptions
 from backend.errors import EngineError
-from backend.tensors import BY_ONNX, Array, TensorSpec
+from backend.tensors import BY_ONNX, Array
 
 
-class BoundSession(Protocol):
-    """A loaded model that runs on one stream, on tensors where they lie; used by one thread at a time."""
+class BoundSession:
+    """A loaded model that runs on one stream, on tensors where they lie; used by one thread at a time.
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
-
-    @property
-    def on_device(self) -> frozenset[str]:
-        """Inputs that the model reads from device memory, and not from the host's."""
-
-    def bind(self, places: Sequence[DeviceTensor], host: Mapping[str, Array]) -> None:
-        """Bind all inputs of the next run: those on the device, whose data may come until then, and in host memory.
-
-        Raises EngineError.
-        """
-
-    def run(self, outputs: Sequence[str]) -> list[DeviceTensor]:
-        """Enqueue a run; return where the outputs will lie until the next `bind`. Raises EngineError."""
-
-    def close(self) -> None:
-        """Free the model; no run is under way."""
-
-
-class OnnxBoundSession:
-    """See `BoundSession`. memory: "cuda", or "cpu" for a session without a GPU. Raises ConfigError."""
+    memory: "cuda", or "cpu" for a session without a GPU. on_device: inputs that the model reads from device memory, and
+    not from the host's. Raises ConfigError.
+    """
 
     def __init__(
         self,
@@ -71,7 +46,10 @@ class OnnxBoundSession:
         self._binding: onnxruntime.IOBinding | None = session.io_binding()
 
     def bind(self, places: Sequence[DeviceTensor], host: Mapping[str, Array]) -> None:
-        """See `BoundSession.bind`."""
+        """Bind all inputs of the next run: those on the device, whose data may come until then, and in host memory.
+
+        Raises EngineError.
+        """
         assert self._binding is not None, "bind after close"
         binding, memory = self._binding, (self._memory, self._device_id)
         binding.clear_binding_inputs()
@@ -85,7 +63,7 @@ class OnnxBoundSession:
                 binding.bind_ortvalue_input(name, value)
 
     def run(self, outputs: Sequence[str]) -> list[DeviceTensor]:
-        """See `BoundSession.run`."""
+        """Enqueue a run; return where the outputs will lie until the next `bind`. Raises EngineError."""
         assert self._session is not None and self._binding is not None, "run after close"
         binding = self._binding
         with _as_engine_error():
@@ -98,7 +76,7 @@ class OnnxBoundSession:
         ]
 
     def close(self) -> None:
-        """See `BoundSession.close`."""
+        """Free the model; no run is under way."""
         self._binding = None
         self._session = None
 

@@ -61,10 +61,18 @@ class OnnxCpuEngine:
         """See `Engine.run`."""
         assert self._sessions, "run after close"
         session, threads = self._sessions[lane % len(self._sessions)]
-        inputs = {name: joined(parts) for name, parts in feeds.items()}
-        run = _run_unbound if self._has_text or exclusive else _run_bound
+        inputs, names = {name: joined(parts) for name, parts in feeds.items()}, list(outputs)
         try:
-            return run(session, inputs, list(outputs), priority, threads)
+            # Without a binding the library converts arrays within the run: that takes the least Python, which is slow
+            # after a batch has emptied the caches. Text cannot be bound, and as an output would end the process.
+            binding = None if self._has_text or exclusive else _bind(session, inputs, names)
+            with priority:
+                if threads is not None:
+                    priority.include(threads)
+                started_ns = time.perf_counter_ns()
+                results = session.run(names, inputs) if binding is None else session.run_with_iobinding(binding)
+                exec_ns = time.perf_counter_ns() - started_ns
+            return BatchResult(results if binding is None else binding.copy_outputs_to_cpu(), exec_ns)
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own below Exception.
             raise EngineError(f"the model's run failed: {first_line(error)}") from error
@@ -74,44 +82,14 @@ class OnnxCpuEngine:
         self._sessions.clear()
 
 
-def _run_bound(
-    session: onnxruntime.InferenceSession,
-    inputs: Mapping[str, Array],
-    outputs: list[str],
-    priority: ExecutionPriority,
-    threads: IntraOpThreads | None,
-) -> BatchResult:
-    """Convert arrays to the library's own before the execution, and its own to arrays after it."""
+def _bind(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], outputs: Sequence[str]
+) -> onnxruntime.IOBinding:
+    """Convert arrays to the library's own before the run. `inputs` stays alive until that ends: nothing is copied."""
     binding = session.io_binding()
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
     for name, value in values.items():  # `bind_cpu_input` does not know the inputs that have a default
         binding.bind_ortvalue_input(name, value)
     for name in outputs:
         binding.bind_output(name)
-    with priority:
-        if threads is not None:
-            priority.include(threads)
-        started_ns = time.perf_counter_ns()
-        session.run_with_iobinding(binding)
-        exec_ns = time.perf_counter_ns() - started_ns
-    return BatchResult(binding.copy_outputs_to_cpu(), exec_ns)
-
-
-def _run_unbound(
-    session: onnxruntime.InferenceSession,
-    inputs: Mapping[str, Array],
-    outputs: list[str],
-    priority: ExecutionPriority,
-    threads: IntraOpThreads | None,
-) -> BatchResult:
-    """Let the library convert arrays within the call. It takes the least Python, which is slow after a batch has
-    emptied the caches.
-
-    Text cannot be bound, and as an output would end the process.
-    """
-    with priority:
-        if threads is not None:
-            priority.include(threads)
-        started_ns = time.perf_counter_ns()
-        results = session.run(outputs, inputs)
-        return BatchResult(results, time.perf_counter_ns() - started_ns)
+    return binding

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from backend.engines.gpu.device import Stream
-from backend.engines.onnxruntime.bound_session import OnnxBoundSession
+from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from backend.engines.onnxruntime.session import CPU
 from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, EngineOptions, OnnxOptions
@@ -39,7 +39,7 @@ def open_onnx_on_gpu(file: Path, options: EngineOptions) -> OnnxCudaEngine:
 
 def open_cuda_session(
     path: Path, device_id: int, stream: Stream, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS
-) -> OnnxBoundSession:
+) -> BoundSession:
     """Open a session that runs on this stream of a GPU. Raises ConfigError."""
     options = {
         "device_id": device_id,
@@ -47,7 +47,7 @@ def open_cuda_session(
         "arena_extend_strategy": "kSameAsRequested",  # by powers of two, many sessions would hold twice what they need
         "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive one is done anew by each lane and for each batch size
     }
-    session = OnnxBoundSession(path, [(_CUDA, options), CPU], "cuda", device_id, onnx_options)
+    session = BoundSession(path, [(_CUDA, options), CPU], "cuda", device_id, onnx_options)
     if session.provider != _CUDA:
         session.close()
         raise ConfigError(
