@@ -1,21 +1,24 @@
-"""Tensors as Triton and the engines describe them: element types, shapes, and what a model file takes and gives."""
+"""Tensors as all processes of the backend handle them: element types, declarations, the parts of a batch's input."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
+Feeds = Mapping[str, Sequence[Array]]
+"""Each input's parts, one per request, to be joined along the first dimension: an engine joins them straight into the
+memory where it needs the whole, which spares a copy."""
+
 
 @dataclass(frozen=True)
 class Datatype:
-    """Element type. config: name in config.pbtxt; onnx: in ONNX Runtime; numpy: in memory."""
+    """An element type that Triton and ONNX Runtime both know. config: name in config.pbtxt; onnx: in ONNX Runtime."""
 
     config: str
     onnx: str
@@ -53,7 +56,7 @@ BY_CONFIG = {d.config: d for d in DATATYPES}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Input or output as the model file declares it; −1 stands for a dynamic dimension.
+    """An input or output as the model file declares it; −1 stands for a dynamic dimension.
 
     optional: an input that the model has a default for. ranked: False where the file leaves even the number of
     dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
@@ -68,14 +71,20 @@ class TensorSpec:
     dim_names: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True)
-class ModelSpecs:
-    """Inputs and outputs of a model file. max_batch_size: the largest batch it takes, None: unlimited.
+def joined(parts: Sequence[Array]) -> Array:
+    """One array of an input's parts; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    unserved: outputs that no tensor of Triton can hold, with why and what to do.
-    """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int | None = None
-    unserved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+def joined_shape(parts: Sequence[Array]) -> tuple[int, ...]:
+    """Shape of `joined`."""
+    first = parts[0].shape
+    return first if len(parts) == 1 else (sum(part.shape[0] for part in parts), *first[1:])
+
+
+def join_into(place: Array, parts: Sequence[Array]) -> None:
+    """Write `joined` to `place`, which has its dtype and shape: each part is copied once."""
+    if len(parts) == 1:
+        np.copyto(place, parts[0])
+    else:
+        np.concatenate(parts, out=place)

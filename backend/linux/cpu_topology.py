@@ -28,7 +28,7 @@ def may_pin() -> bool:
     return core_budget() == len(cores())
 
 
-def cores_per_lane(lanes: int) -> list[list[int]]:
+def lane_cores(lanes: int) -> list[list[int]]:
     """Cores of each lane: an equal number and none of another lane's; one each, in rotation, for more lanes than cores.
 
     Where lanes may not be pinned, only the number of cores of each means anything.

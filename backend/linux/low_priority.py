@@ -18,7 +18,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 
-from backend.engines.protocol import Executing, Helpers
+from backend.linux.execution_priority import ExecutionPriority, IntraOpThreads
 from backend.linux.starvation import Boost
 
 _log = logging.getLogger("isochrone")
@@ -31,7 +31,7 @@ there, so the time doubles with each try in vain. A thread that should be raised
 longest time at once: another thread runs its batch then."""
 
 
-class LowPriority(Executing):
+class LowPriority(ExecutionPriority):
     """Lowers the CPU priority of the thread that made it while entered.
 
     preemptible: lowered to SCHED_IDLE, so that it runs only while nothing else wants its core, not even another
@@ -47,7 +47,7 @@ class LowPriority(Executing):
 
     def __init__(self, *, preemptible: bool, core: int | None = None) -> None:
         self.thread = threading.get_native_id()
-        self.helpers: Helpers | None = None
+        self.intra_op_threads: IntraOpThreads | None = None
         self._changing = threading.Lock()
         self._everywhere = os.sched_getaffinity(0)
         self._core, self._pinned = core, False
@@ -85,11 +85,11 @@ class LowPriority(Executing):
             if self._boost < Boost.RAISE and self.can_restore:
                 self._restore()
 
-    def bring(self, helpers: Helpers) -> None:
-        """Lower the helpers too; see `Executing.bring`."""
+    def include(self, threads: IntraOpThreads) -> None:
+        """Lower these threads too; see `ExecutionPriority.include`."""
         with self._changing:
-            self.helpers = helpers
-            self._update_helpers()
+            self.intra_op_threads = threads
+            self._match_intra_op_threads()
 
     def move_to(self, core: int | None) -> None:
         """Pin the thread to another core, None: to none. Between two batches."""
@@ -127,7 +127,7 @@ class LowPriority(Executing):
             if raises and self.can_restore:
                 self._restore()
             self._unpin()
-            self._update_helpers()
+            self._match_intra_op_threads()
             return True
 
     def suspend(self) -> None:
@@ -141,11 +141,12 @@ class LowPriority(Executing):
                 self._lower_if_restorable()
             self._boost = Boost.NONE
             self._pin()
-            self._update_helpers()
+            self._match_intra_op_threads()
 
-    def _update_helpers(self) -> None:
-        if self.helpers is not None:
-            self.helpers.follow(self.thread, None if self._pinned or self._core is None else self._everywhere)
+    def _match_intra_op_threads(self) -> None:
+        if self.intra_op_threads is not None:
+            cores = None if self._pinned or self._core is None else self._everywhere
+            self.intra_op_threads.match(self.thread, cores)
 
     def _lower_if_restorable(self) -> None:
         if self.can_restore:

@@ -50,7 +50,7 @@ class _Watched:
         if began_ns != self._began_ns:
             self._began_ns, self._since = began_ns, {priority.thread: (began_ns, priority.cpu_ns)}
         due_ns = []
-        for thread in (priority.thread, *(priority.helpers.threads if priority.helpers else ())):
+        for thread in (priority.thread, *(priority.intra_op_threads.ids if priority.intra_op_threads else ())):
             try:
                 now_ns, cpu_ns = time.monotonic_ns(), cpu_ns_of(thread)
             except OSError:  # it ended meanwhile

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backend.config.model_config import ModelConfig
-from backend.engines.protocol import Engine, Executing
+from backend.engines.protocol import Engine
 from backend.errors import EngineError, EngineLostError
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process import batch as batches
 from backend.model_process.batch import Answered, Batch, RowsError
 from backend.model_process.request import Pending
@@ -33,7 +34,7 @@ class BatchRunner:
         self._shapes = {spec.name: spec.shape for spec in config.outputs}
         self.separate = False
 
-    def run(self, batch: Batch, executing: Executing) -> list[Answered]:
+    def run(self, batch: Batch, executing: ExecutionPriority) -> list[Answered]:
         """Outputs or an error for each of the batch's requests, in their order. No request's error is raised."""
         requests = batch.requests
         if self.separate and len(requests) > 1:
@@ -59,7 +60,7 @@ class BatchRunner:
     def _sentence(self, what: object) -> str:
         return f"model '{self._config.name}': {what}"
 
-    def _parts(self, batch: Batch, requests: Sequence[Pending], executing: Executing) -> list[Answered]:
+    def _parts(self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority) -> list[Answered]:
         """Run as one batch, else in halves: at most twice as many runs as there are requests."""
         try:
             return list(self._together(batch, requests, executing))
@@ -73,16 +74,16 @@ class BatchRunner:
         half = len(requests) // 2
         return [answer for part in (requests[:half], requests[half:]) for answer in self._parts(batch, part, executing)]
 
-    def _one_by_one(self, batch: Batch, requests: Sequence[Pending], executing: Executing) -> list[Answered]:
+    def _one_by_one(self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority) -> list[Answered]:
         batch.rerun = True
         return [answer for request in requests for answer in self._parts(batch, (request,), executing)]
 
     def _together(
-        self, batch: Batch, requests: Sequence[Pending], executing: Executing
+        self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority
     ) -> list[list[tuple[str, Array]]]:
         names = batches.wanted(requests)
         given = batches.feeds(requests)
-        ran = self._engine.run(batch.lane, given, names, executing)
+        ran = self._engine.run(batch.lane, given, names, executing, exclusive=batch.leased)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from backend.engines.protocol import Alone, Executing
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.lane_threads import Lanes
 from backend.model_process.metrics import Metrics
@@ -54,7 +54,7 @@ class Runner(Protocol):
 
     separate: bool
 
-    def run(self, batch: Batch, executing: Executing) -> list[Answered]:
+    def run(self, batch: Batch, executing: ExecutionPriority) -> list[Answered]:
         """Execute a batch, in the context that is for this, setting its times; an answer per request."""
 
     def answer(self, batch: Batch, answers: Sequence[Answered]) -> None:
@@ -285,10 +285,10 @@ class Dispatcher:
 
     # On a lane's thread
 
-    def _run(self, batch: Batch, executing: Executing) -> None:
+    def _run(self, batch: Batch, executing: ExecutionPriority) -> None:
         answers: list[Answered]
         try:
-            answers = self._runner.run(batch, Alone(executing) if batch.leased else executing)
+            answers = self._runner.run(batch, executing)
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             answers = [error] * len(batch.requests)
         if self._runner.separate and self._join.max_batch_size > 1:

@@ -15,12 +15,12 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
-from backend.engines.protocol import AS_IT_IS, Executing
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.low_priority import LowPriority
 from backend.linux.starvation_guard import StarvationGuard
 from backend.model_process.batch import Batch
 
-Work = Callable[[Batch, Executing], None]
+Work = Callable[[Batch, ExecutionPriority], None]
 
 
 class Lanes:
@@ -33,9 +33,9 @@ class Lanes:
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
         self._count, self._runs_again = count, runs_again
         self._guard = StarvationGuard()
-        prepare: list[Callable[[_Worker], Executing]]
+        prepare: list[Callable[[_Worker], ExecutionPriority]]
         if pinned_to is None:
-            prepare = [lambda _: AS_IT_IS] * count
+            prepare = [lambda _: ORDINARY_PRIORITY] * count
         else:
             shared = count > len(pinned_to)
             self._threads_per_core = -(-count // len(pinned_to))
@@ -46,7 +46,7 @@ class Lanes:
             ]
         self._workers = [_Worker(f"isochrone-lane-{i}", how, work, self._guard) for i, how in enumerate(prepare)]
         self._spares = {
-            worker: _Worker(f"isochrone-spare-{i}", lambda _: AS_IT_IS, work, self._guard)
+            worker: _Worker(f"isochrone-spare-{i}", lambda _: ORDINARY_PRIORITY, work, self._guard)
             for i, worker in enumerate(self._workers)
             if isinstance(worker.executing, LowPriority) and not worker.executing.can_restore
         }
@@ -76,7 +76,7 @@ class Lanes:
             worker.thread.join(timeout=30.0)
         self._guard.close()
 
-    def _pinned(self, worker: _Worker, *, core: int, preemptible: bool) -> Executing:
+    def _pinned(self, worker: _Worker, *, core: int, preemptible: bool) -> ExecutionPriority:
         low = LowPriority(preemptible=preemptible, core=core)
         run_again = partial(self._run_again, worker)
         self._guard.watch(low, lambda: self._threads_per_core, run_again, lambda: worker.is_busy)
@@ -90,12 +90,14 @@ class Lanes:
 class _Worker:
     """A thread that runs batches one after the other. executing: its execution context, which it makes itself."""
 
-    def __init__(self, name: str, prepare: Callable[[_Worker], Executing], work: Work, guard: StarvationGuard) -> None:
+    def __init__(
+        self, name: str, prepare: Callable[[_Worker], ExecutionPriority], work: Work, guard: StarvationGuard
+    ) -> None:
         self._queue = SimpleQueue[Batch | None]()
         self._unfinished = deque[Batch]()
         self._prepare, self._work, self._guard = prepare, work, guard
         self._handed_over = False
-        ready = SimpleQueue[Executing]()
+        ready = SimpleQueue[ExecutionPriority]()
         self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
         self.thread.start()
         self.executing = ready.get()
@@ -129,7 +131,7 @@ class _Worker:
         if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, LowPriority):
             self.executing.suspend()
 
-    def _run(self, ready: SimpleQueue[Executing]) -> None:
+    def _run(self, ready: SimpleQueue[ExecutionPriority]) -> None:
         executing = self._prepare(self)
         ready.put(executing)
         while (batch := self._queue.get()) is not None:

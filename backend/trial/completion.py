@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.config.engine_options import read_onnx_options
 from backend.config.model_config import ANY_ROWS, complete, first_gpu, may_batch
+from backend.config.onnx_options import read_onnx_options
 from backend.engines.loading import read_model_specs
+from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
-from backend.tensors import ModelSpecs
 from backend.trial.launch import try_file
 from backend.trial.messages import Trial
 from backend.trial.question import question_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from backend.config.engine_options import OnnxOptions
+from backend.engines.protocol import OnnxOptions
 
 SCHEMA = 1
 """Incremented when a trial would find something else for the same question."""

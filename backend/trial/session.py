@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from backend.config.engine_options import EngineOptions, OnnxOptions
 from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
+from backend.engines.protocol import EngineOptions, OnnxOptions
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
 from backend.trial.intermediate_tensors import Look, is_small, with_all_outputs
@@ -44,7 +44,7 @@ def opened(question: Question) -> Iterator[Opened]:
     """
     if question.engine == "onnxruntime":
         file = Path(question.file)
-        session = open_session(file, asked=question.onnx)
+        session = open_session(file, onnx_options=question.onnx)
         outputs = [spec.name for spec in output_specs(session, file)]
         with _Limit() as limit:
             look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)), limit)
@@ -69,7 +69,7 @@ def opened(question: Question) -> Iterator[Opened]:
 
 def _with_all_outputs(file: Path, asked: OnnxOptions) -> tuple[onnxruntime.InferenceSession, list[str]]:
     content, names = with_all_outputs(file)
-    return open_session(file, optimize=False, content=content, asked=asked), names
+    return open_session(file, optimize=False, content=content, onnx_options=asked), names
 
 
 def _look(

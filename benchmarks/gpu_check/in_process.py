@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from backend.engines.protocol import Engine, Executing
+from backend.engines.protocol import Engine
+from backend.linux.execution_priority import ExecutionPriority
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
 from backend.model_process.batch import Batch, feeds
@@ -168,13 +169,13 @@ class InProcess:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch, executing: Executing) -> None:
+    def _work(self, batch: Batch, executing: ExecutionPriority) -> None:
         assert batch.launch is not None
         error = ""
         try:
             given = feeds(batch.requests)
             engine = self._served[batch.launch.source].engine
-            ran = engine.run(batch.lane, given, batch.requests[0].wanted, executing)
+            ran = engine.run(batch.lane, given, batch.requests[0].wanted, executing, exclusive=batch.leased)
             batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)

@@ -13,11 +13,11 @@ from backend.config.model_config import ModelConfig, complete, read_engine_confi
 from backend.device.facts import open_gpu
 from backend.device.mps import mps_runs
 from backend.engines.loading import read_model_specs
+from backend.engines.protocol import ModelSpecs
 from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
-from backend.tensors import ModelSpecs
 from backend.trial.completion import tried
 from benchmarks.repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name, package_version

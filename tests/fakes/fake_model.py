@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from backend.engines.protocol import Alone, Executing, Ran
+from backend.engines.protocol import BatchResult
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch, feeds
 from backend.model_process.dispatcher import Dispatcher
 from backend.model_process.metrics import Metrics
@@ -52,15 +53,13 @@ class FakeModel:
         self.gate.set()
         self.changed = threading.Condition()
         self.started: list[Batch] = []
-        self.alone: list[Batch] = []
-        """Batches that were executed with the device to themselves."""
         self.at_once = self.at_once_most = 0
         self.done: dict[int, Batch] = {}
         self.results: dict[int, Answered] = {}
         self.rejects: dict[int, Reject] = {}
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
-        self.took = Ran([], 1_000_000)
+        self.took = BatchResult([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
         self.dispatcher = Dispatcher(device, lanes or 2, event, self, Metrics(), None)
 
@@ -76,7 +75,6 @@ class FakeModel:
         self.gate.set()
         left = self.dispatcher.close()
         assert set(self.ends.values()) <= {1}
-        assert self.alone == [batch for batch in self.started if batch.leased]
         return left
 
     def submit(self, *requests: Pending) -> list[Pending]:
@@ -103,11 +101,10 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def run(self, batch: Batch, executing: Executing) -> list[Answered]:
+    def run(self, batch: Batch, _executing: ExecutionPriority) -> list[Answered]:
         """See `Runner`."""
         with self.changed:
             self.started.append(batch)
-            self.alone += [batch] if isinstance(executing, Alone) else []
             self.at_once += 1
             self.at_once_most = max(self.at_once_most, self.at_once)
             self.changed.notify_all()

@@ -13,10 +13,11 @@ import pytest
 
 from backend.commands.profile import ProfileOptions, profile
 from backend.config.model_config import ModelConfig
-from backend.engines.loading import open_engine, read_model_specs
+from backend.engines.loading import read_model_specs
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.model_process.placement import open_engine
 from backend.profiling.repository import read_config
 from backend.runtime_dir import VARIABLE, runtime_dir
 from backend.trial.launch import remember, remembered_name
@@ -80,9 +81,9 @@ def remember_trial(version: Path) -> None:
     """As if the plan had been tried, which takes a process of its own, where the fake GPU is not."""
     plan = version / "model.plan"
     question = question_of(read_config(version.parent / "config.pbtxt"), plan, read_model_specs(plan, 0), 0)
-    synthetic = {"x": Fill((1, WIDTH))}
+    made_up = {"x": Fill((1, WIDTH))}
     path = runtime_dir() / "trials" / remembered_name(question)
-    remember(path, question, Trial(synthetic, synthetic, batch=True, batches=True))
+    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from backend.engines.protocol import Executing
 from backend.linux.cpu_topology import cores
+from backend.linux.execution_priority import ExecutionPriority
 from backend.linux.low_priority import LowPriority
 from backend.linux.starvation_guard import StarvationGuard
 from backend.model_process.batch import Batch
@@ -72,7 +72,7 @@ def test_a_batch_that_cannot_be_raised_is_run_by_another_thread_too(
     limit_priorities(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
     content, ended = bytes(50_000_000), SimpleQueue[tuple[Batch, int]]()
 
-    def work(batch: Batch, executing: Executing) -> None:
+    def work(batch: Batch, executing: ExecutionPriority) -> None:
         time.sleep(begins_after_s)
         with executing:
             hashlib.sha256(content).digest()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.config.engine_options import AS_USUAL
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS
 from backend.trial.launch import remember, remembered_name, try_file
 from backend.trial.messages import Question, Trial
 from tests.server.harness import mlp
@@ -17,7 +17,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Question:
     monkeypatch.setenv("ISOCHRONE_RUNTIME_DIR", str(tmp_path / "run"))
     file = tmp_path / "model.onnx"
     file.write_bytes(mlp().SerializeToString())
-    return Question("", str(file), "onnxruntime", "", None, AS_USUAL, {}, (), 8)
+    return Question("", str(file), "onnxruntime", "", None, DEFAULT_ONNX_OPTIONS, {}, (), 8)
 
 
 def test_a_trial_in_a_process_of_its_own_is_remembered(asked: Question, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 UNIT_TESTS = sorted(Path(__file__).parent.rglob("test_*.py"))
 UPSTREAM = {
     "backend/model_process": ("backend.scheduler_process.process", "backend.commands", "backend.server"),
-    "backend/linux": ("backend.model_process", "backend.engine_process", "backend.config", "backend.device"),
-    "backend/config": ("backend.model_process", "backend.engine_process", "backend.engines", "backend.trial"),
+    "backend/linux": ("backend.model_process", "backend.engine_process", "backend.engines", "backend.config"),
+    "backend/engines": ("backend.model_process", "backend.engine_process", "backend.config"),
+    "backend/config": ("backend.model_process", "backend.engine_process", "backend.trial"),
     "backend/trial": ("backend.model_process",),
     "backend/scheduler": ("backend.model_process", "backend.scheduler_process", "backend.linux"),
 }

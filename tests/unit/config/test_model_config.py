@@ -16,8 +16,9 @@ from backend.config.model_config import (
     read_engine_config,
     read_model_config,
 )
+from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
-from backend.tensors import BY_CONFIG, ModelSpecs, TensorSpec
+from backend.tensors import BY_CONFIG, TensorSpec
 
 Config = dict[str, Any]
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from backend.config.engine_options import AS_USUAL
 from backend.engines.onnxruntime.session import read_specs
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS
 from backend.trial import session as session_module
 from backend.trial.batching import ODD_SHARE, SOLO_TOLERANCE, close
 from backend.trial.messages import Fill, Question, Sample, Trial
@@ -28,7 +28,7 @@ node = helper.make_node
 
 
 def question(file: Path, **more: Any) -> Question:
-    asked = Question("", str(file), "onnxruntime", "", None, AS_USUAL, {}, (), 8)
+    asked = Question("", str(file), "onnxruntime", "", None, DEFAULT_ONNX_OPTIONS, {}, (), 8)
     return msgspec.structs.replace(asked, **more)
 
 
