@@ -16,6 +16,7 @@ from backend.config.model_config import (
     model_file,
     read_engine_config,
     read_model_config,
+    warm_up_calls,
 )
 from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
@@ -25,7 +26,6 @@ from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
 from backend.model_process.placement import open_engine
 from backend.model_process.tensor_check import check_tensors_come_through
-from backend.model_process.warm_up import warm_up_calls
 from backend.trial.completion import complete_config, tried
 
 _log = logging.getLogger("isochrone")

@@ -85,6 +85,16 @@ def first_gpu(config: Mapping[str, Any]) -> int | None:
     return None
 
 
+def warm_up_calls(config: Mapping[str, Any]) -> int:
+    """Number of calls of `execute` before an instance is ready. config: Triton's model configuration.
+
+    Triton sends the requests of `model_warmup` first, and marks them in no way: a call per sample and its `count`, one
+    after the other, with as many requests of one row as its `batch_size`.
+    """
+    samples = [sample for sample in config.get("model_warmup", ()) if int(sample.get("batch_size", 0)) > 0]
+    return sum(max(1, int(sample.get("count", 0))) for sample in samples)
+
+
 def complete(
     config: dict[str, Any],
     inputs: Sequence[TensorSpec],

@@ -12,33 +12,35 @@ from typing import Any, Literal
 
 from backend.errors import ConfigError
 
-Asks = Callable[[Any, Mapping[str, Any]], bool]
+Applies = Callable[[Any, Mapping[str, Any]], bool]
 
 
-def _stated(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - one of several
+def _is_set(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - one of several
     return bool(value)
 
 
 @dataclass(frozen=True)
 class Key:
-    """becomes: what the key comes to. says: the sentence where it is not honoured, with the {name} of what it belongs
-    to and its {value}. asks: whether a value asks for it, given the configuration; Triton fills in what was left out.
+    """Treatment of a key of config.pbtxt.
+
+    sentence: logged or raised where it is not honoured, with the {name} of its owner and its {value}. applies: whether
+    a value sets the key, given the configuration; Triton fills in what was left out.
     """
 
-    becomes: Literal["honoured", "no effect", "refused"]
-    says: str = ""
-    asks: Asks = _stated
+    effect: Literal["honoured", "no effect", "refused"]
+    sentence: str = ""
+    applies: Applies = _is_set
 
 
-def _ignored(says: str, asks: Asks = _stated) -> Key:
-    return Key("no effect", says, asks)
+def _ignored(sentence: str, applies: Applies = _is_set) -> Key:
+    return Key("no effect", sentence, applies)
 
 
-def _refused(says: str, asks: Asks = _stated) -> Key:
-    return Key("refused", says, asks)
+def _refused(sentence: str, applies: Applies = _is_set) -> Key:
+    return Key("refused", sentence, applies)
 
 
-def _is_not(*usual: object) -> Asks:
+def _is_not(*usual: object) -> Applies:
     return lambda value, _: value not in usual
 
 
@@ -195,8 +197,8 @@ KEYS: Mapping[str, Key] = {
 """Keys by path. A key's entry covers all below it."""
 
 
-def _parameter(says: str, asks: Asks = _stated) -> Key:
-    return _ignored(f"parameter '{{name}}' has no effect: {says}", asks)
+def _parameter(sentence: str, applies: Applies = _is_set) -> Key:
+    return _ignored(f"parameter '{{name}}' has no effect: {sentence}", applies)
 
 
 _OF_A_LANE = "a batch has as many threads as its lane has cores; use the parameter 'device_lanes' instead"
@@ -251,13 +253,13 @@ _UNKNOWN = _ignored("'{name}' in config.pbtxt is not known to this version of is
 def check_stock_config(config: Mapping[str, Any]) -> None:
     """Refuse keys that would come between the queue and the scheduler, or cannot be honoured. Raises ConfigError."""
     for key, sentence in _found(config):
-        if key.becomes == "refused":
+        if key.effect == "refused":
             raise ConfigError(sentence)
 
 
 def without_effect(config: Mapping[str, Any]) -> list[str]:
     """Sentences for the keys that are set and have no effect."""
-    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.becomes != "refused"))
+    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.effect != "refused"))
 
 
 def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
@@ -269,8 +271,8 @@ def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
 def _found(config: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     """Keys that are not honoured, each with its sentence."""
     for key, name, value in (*_walk(config, "", ""), *_parameters(config.get("parameters") or {})):
-        if key.says and key.asks(value, config):
-            yield key, key.says.format(name=name, value=_as_written(value))
+        if key.sentence and key.applies(value, config):
+            yield key, key.sentence.format(name=name, value=_as_written(value))
 
 
 def _walk(node: Mapping[str, Any], above: str, owner: str) -> Iterator[tuple[Key, str, Any]]:

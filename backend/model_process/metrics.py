@@ -48,7 +48,7 @@ METRICS = {
         buckets=_TRANSFERS_US,
     ),
     "isochrone_batches_total": Metric("Batches that were run"),
-    "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
+    "isochrone_preempted_total": Metric("Batches that were suspended for a while, for one with less time"),
     "isochrone_batches_rerun_total": Metric("Batches that ran again in parts, as they failed or had other rows"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
     "isochrone_slowdown_ratio": Metric(

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def policy_and_niceness() -> tuple[int, int]:
-    """The calling thread's scheduling policy and niceness."""
+    """Scheduling policy and niceness of the calling thread."""
     return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 

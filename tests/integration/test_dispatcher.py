@@ -81,7 +81,7 @@ def test_a_batch_that_cannot_be_answered_leaves_its_lane_free(
 
 
 def test_a_batch_that_is_run_by_two_threads_is_answered_once(model: FakeModel) -> None:
-    """As where a foreign process starves the one."""
+    """Case of a foreign process that starves the one."""
     (request,) = model.fill(1)
     (batch,) = model.started
     other = threading.Thread(target=model.dispatcher._run, args=(replace(batch), ORDINARY_PRIORITY))
@@ -283,7 +283,7 @@ def test_devices_have_a_scheduler_each(model: FakeModel) -> None:
 
 
 def run_together(model: FakeModel, count: int) -> set[int]:
-    """How many requests are in the batches of so many that wait together."""
+    """Sizes of the batches of that many requests that wait together."""
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(count)])
     model.gate.set()

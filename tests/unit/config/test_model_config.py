@@ -1,4 +1,4 @@
-"""What config.pbtxt leaves out is filled in from the model, what contradicts the model is refused with a sentence."""
+"""Keys missing in config.pbtxt are filled in from the model, contradictions are refused with a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What config.pbtxt asks of ONNX Runtime: where a library of operators is found, and what a session makes of it all."""
+"""ONNX Runtime's options in config.pbtxt: where a library of operators is found, and their effect on a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every key that config.pbtxt may carry has a row; what is stated and not honoured is told in a sentence."""
+"""Keys of config.pbtxt: each has a row in the table, and one that is set and not honoured a sentence."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ BARE: Config = {
     "parameters": {},
     "model_warmup": [],
 }
-"""What tritonserver 2.51 makes of a bare config.pbtxt by the time that a model is loaded."""
+"""Configuration that tritonserver 2.51 makes of a bare config.pbtxt by the time that a model is loaded."""
 
 
 def fields(message: Any, above: str = "") -> Iterator[str]:
@@ -114,7 +114,7 @@ def test_a_bare_configuration_asks_for_nothing() -> None:
 
 @pytest.mark.parametrize("key", [*KEYS.values(), *PARAMETERS.values()])
 def test_what_is_not_honoured_has_a_sentence(key: Any) -> None:
-    assert key.says or key.becomes == "honoured"
+    assert key.sentence or key.effect == "honoured"
 
 
 @pytest.mark.parametrize(
@@ -238,5 +238,5 @@ def test_the_page_says_of_each_key_what_becomes_of_it_and_has_no_other() -> None
     rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| (honoured|no effect|refused) \|", PAGE, re.MULTILINE)
     documented = {key: becomes for keys, becomes in rows for key in re.findall(r"`([^`]+)`", keys)}
     table = {**KEYS, **PARAMETERS}
-    assert documented == {name: key.becomes for name, key in table.items()}
+    assert documented == {name: key.effect for name, key in table.items()}
     assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(rows)

@@ -1,4 +1,4 @@
-"""The boost of a thread that executes a batch, by the CPU time that it had."""
+"""Boosts of a thread that executes a batch, by the CPU time that it had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The starvation guard's thread starts with the first thread that it watches, and ends when it is closed."""
+"""The guard's thread starts with the first thread that it watches, and ends when the guard is closed."""
 
 from __future__ import annotations
 

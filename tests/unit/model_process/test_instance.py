@@ -1,4 +1,4 @@
-"""One call of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
+"""Calls of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
 
 Triton, the dispatcher and the engine are fakes here; tests/server/test_each_request.py has the real ones.
 """
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.model_config import ModelConfig
+from backend.config.model_config import ModelConfig, warm_up_calls
 from backend.config.parameters import Parameters
 from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
-from backend.model_process.warm_up import warm_up_calls
 from backend.tensors import BY_CONFIG, TensorSpec
 from backend.trial.messages import Trial
 from tests.fakes.fake_model import eventually
@@ -174,7 +173,7 @@ def test_one_of_eight_that_cannot_be_read(fault: Exception, expected: Any, make:
 
 
 def test_a_queue_that_raises(make: Callable[..., Any]) -> None:
-    """What it had taken already is taken back; what runs all the same has had its answer."""
+    """Requests that it had queued are cancelled; those that run all the same have had their answer."""
     instance, requests = make(), [TritonRequest() for _ in range(3)]
     instance._dispatcher.fault = OSError("no socket")
     instance.execute(requests)
@@ -196,7 +195,7 @@ def test_a_second_answer_to_a_request_is_dropped(make: Callable[..., Any]) -> No
 
 
 def test_an_answer_that_triton_does_not_take_has_failed(make: Callable[..., Any]) -> None:
-    """Where it took the answer it tells the client itself."""
+    """Triton answers the client itself where it had taken the answer."""
     instance, request = make(), TritonRequest()
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
