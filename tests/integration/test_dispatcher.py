@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("runtime_dir")
 # A request's way
 
 
-def test_a_request_runs_as_the_scheduler_says(model: FakeModel) -> None:
+def test_a_request_runs_as_the_scheduler_decides(model: FakeModel) -> None:
     (request,) = model.submit(pending(5_000.0))
     (batch,) = model.wait_for(request)
     assert batch.launch is not None
@@ -170,16 +170,16 @@ def test_a_certain_miss_is_rejected_where_the_model_asks_for_it() -> None:
         assert len(model.dispatcher) == 0
 
 
-def test_the_oldest_waiting_requests_are_told(model: FakeModel) -> None:
+def test_waiting_since_gives_the_oldest_requests(model: FakeModel) -> None:
     model.fill()
     requests = model.submit(*[pending() for _ in range(5)])
-    told = model.dispatcher.waiting_since(requests[3].arrival_ns, 0, 10)
-    assert told == [r for r in requests if r.arrival_ns < requests[3].arrival_ns]
+    oldest = model.dispatcher.waiting_since(requests[3].arrival_ns, 0, 10)
+    assert oldest == [r for r in requests if r.arrival_ns < requests[3].arrival_ns]
     assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, 0, 2) == requests[:2]
     assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, requests[1].id, 2) == requests[2:4]
 
 
-def test_closing_returns_what_waits(model: FakeModel) -> None:
+def test_closing_returns_waiting_requests(model: FakeModel) -> None:
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(20)])
     ending = threading.Thread(target=end_batches_while_lanes_close, args=(model,))
@@ -252,7 +252,7 @@ def test_the_next_scheduler_has_the_lanes_of_the_last_whoever_starts_it() -> Non
             assert takes.dispatcher._client.lanes == 4
 
 
-def test_a_model_whose_lanes_are_not_there_any_more_says_so_and_goes_on(
+def test_a_model_whose_lanes_are_gone_logs_so_and_goes_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who never met the last scheduler started this one."""
@@ -269,7 +269,7 @@ def with_three_lanes(device: str, _: int, timeout_s: float) -> socket.socket:
     return connect_or_spawn(device, 3, timeout_s)
 
 
-def test_a_model_without_a_wish_takes_the_lanes_there_are(model: FakeModel) -> None:
+def test_a_model_without_device_lanes_takes_the_lanes_of_the_device(model: FakeModel) -> None:
     with FakeModel("other", lanes=None) as other:
         assert other.dispatcher._client.lanes == model.dispatcher._client.lanes == 2
 
@@ -301,7 +301,7 @@ def test_a_limit_to_its_batches_holds_with_each_later_scheduler_too(model: FakeM
     assert run_together(model, 8) == {1}
 
 
-def test_a_limit_while_there_is_no_scheduler_is_told_to_the_next(model: FakeModel) -> None:
+def test_a_limit_while_there_is_no_scheduler_is_sent_to_the_next(model: FakeModel) -> None:
     signal_scheduler(signal.SIGKILL)
     eventually(lambda: not model.dispatcher._connected)
     model.dispatcher._limit_batches(1)
@@ -334,7 +334,7 @@ def test_a_killed_scheduler_loses_no_request_and_is_replaced(model: FakeModel) -
     assert decided_by_a_scheduler(model)
 
 
-def test_the_next_scheduler_adopts_what_runs_and_decides_on_what_waits(model: FakeModel) -> None:
+def test_the_next_scheduler_adopts_running_batches_and_decides_on_waiting_requests(model: FakeModel) -> None:
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(12)])
     signal_scheduler(signal.SIGKILL)
@@ -377,7 +377,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
+def test_no_request_is_lost_with_a_hung_scheduler() -> None:
     with FakeModel("a") as a, FakeModel("b") as b:
         signal_scheduler(signal.SIGSTOP)
         requests = [(m, m.submit(*[pending() for _ in range(40)])) for m in (a, b)]
@@ -391,7 +391,7 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_scheduler_that_hangs_is_ended_and_replaced(
+def test_a_scheduler_that_hangs_is_killed_and_replaced(
     model: FakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("backend.linux.hang_detector.WAIT_S", 0.2)
@@ -418,7 +418,7 @@ def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_where_the_machine_stood_still_the_scheduler_has_its_turn(model: FakeModel) -> None:
+def test_a_scheduler_is_not_lost_where_the_machine_was_suspended(model: FakeModel) -> None:
     """A wait that took as long as many says nothing about the scheduler, which could not run either."""
     connection = model.dispatcher._client._socket
     assert connection is not None

@@ -68,7 +68,7 @@ def old(quota: int, folder: str = "") -> dict[str, str]:
         ("0::/", [v2(mount="/my\\040groups")], {"my groups/cpu.max": "300000 100000"}, 3.0),
     ],
 )
-def test_the_least_of_what_the_groups_allow(
+def test_the_quota_is_the_least_of_all_groups(
     tmp_path: Path, cgroup: str, mounts: list[str], files: dict[str, str], expected: float | None
 ) -> None:
     assert cpu_quota(tree(tmp_path, cgroup, mounts, files)) == expected

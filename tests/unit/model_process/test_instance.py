@@ -46,7 +46,7 @@ class TritonSender:
     """Closed by the first attempt, as the real one. fault: what that raises."""
 
     def __init__(self) -> None:
-        self.said: list[Any] = []
+        self.sent: list[Any] = []
         self.attempts = 0
         self.fault: Exception | None = None
 
@@ -56,7 +56,7 @@ class TritonSender:
         assert self.attempts == 1, "a second response for one request"
         if self.fault:
             raise self.fault
-        self.said.append(response.error or response.tensors)
+        self.sent.append(response.error or response.tensors)
 
 
 class TritonRequest:
@@ -166,8 +166,8 @@ def test_one_of_eight_that_cannot_be_read(fault: Exception, expected: Any, make:
     instance, bad = make(), TritonRequest("bad", fault)
     good = [TritonRequest() for _ in range(7)]
     instance.execute([*good[:3], bad, *good[3:]])
-    eventually(lambda: bad.sender.said)
-    assert bad.sender.said == [expected]
+    eventually(lambda: bad.sender.sent)
+    assert bad.sender.sent == [expected]
     assert len(instance._dispatcher.waiting) == 7
     assert outcomes(instance._metrics) == {"failed": 1}
 
@@ -179,7 +179,7 @@ def test_a_queue_that_raises(make: Callable[..., Any]) -> None:
     instance.execute(requests)
     eventually(lambda: outcomes(instance._metrics) == {"failed": 3})
     expected = ("model 'm': the request could not be queued: OSError('no socket')", "INTERNAL")
-    assert [request.sender.said for request in requests] == [[expected]] * 3
+    assert [request.sender.sent for request in requests] == [[expected]] * 3
     assert instance._dispatcher.waiting == []
 
 
@@ -190,7 +190,7 @@ def test_a_second_answer_to_a_request_is_dropped(make: Callable[..., Any]) -> No
     for _ in range(3):
         instance._responder.refuse(pending.sender, "no", "INTERNAL", "failed")
     instance.close()
-    assert request.sender.said == [("no", "INTERNAL")]
+    assert request.sender.sent == [("no", "INTERNAL")]
     assert outcomes(instance._metrics) == {"failed": 1}
 
 

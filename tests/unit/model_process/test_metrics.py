@@ -32,7 +32,7 @@ _CONTRACT = {
 
 
 LAUNCH = Launch(1, 1, 0, (), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
-"""Of batches without requests, which are whole then."""
+"""Launch of batches without requests, which are whole then."""
 
 
 def shown(metrics: Metrics) -> dict[str, float]:
@@ -140,7 +140,7 @@ def test_a_batch_that_cancellations_made_smaller_tells_nothing_of_its_prediction
         assert values[f"isochrone_{name}"] == 0
 
 
-def test_a_batch_that_stood_still_tells_nothing_of_its_prediction() -> None:
+def test_a_batch_that_was_suspended_tells_nothing_of_its_prediction() -> None:
     metrics = Metrics()
     batch = Batch(1, 0, [], LAUNCH, 0)
     batch.exec_ns, batch.preempted = 40_000_000, True
