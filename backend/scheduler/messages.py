@@ -13,6 +13,8 @@ from predictor.workload import ModelProfile
 
 PROTOCOL = 5
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
+MAX_MESSAGE_BYTES = 1 << 17
+"""Of one packet in either direction; senders split what could grow beyond it."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):

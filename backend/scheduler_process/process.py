@@ -18,11 +18,12 @@ import msgspec
 
 from backend.device_process import only_listener
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import width
-from backend.linux.raised_priority import lead_session
+from backend.linux.cpu_topology import core_budget
+from backend.linux.raised_priority import raise_session_priority
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Command,
     Decided,
     Finish,
@@ -43,8 +44,6 @@ from backend.scheduler_process.sample_log import SampleLog, sample_log_of_enviro
 from backend.scheduler_process.scheduler_factory import SchedulerFactory, scheduler_factory
 from predictor.features import CoRunner
 
-MAX_MESSAGE_BYTES = 1 << 17
-"""Limit of one packet in either direction; senders split what could grow beyond it."""
 _SEND_BUFFER_BYTES = 1 << 21
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
@@ -227,7 +226,7 @@ class SchedulerProcess:
 
 def cores_of(device: str) -> int | None:
     """The number of cores that a device's lanes are spread over; None: its lanes are no cores."""
-    return width() if device == "cpu" else None
+    return core_budget() if device == "cpu" else None
 
 
 def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
@@ -259,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if not lead_session():
+    if not raise_session_priority():
         _log.info(
             "decisions may wait for a time slice of what executes: this process may not go before it; "
             "give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"

@@ -73,7 +73,7 @@ class Served:
 
 
 @dataclass
-class Ran:
+class BatchResult:
     """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
     execution; moved: the same of each transfer, in or out.
     """
@@ -95,7 +95,7 @@ def simulate(
     scheduler: Scheduler,
     device: VirtualDevice,
     overhead_ns: int = 0,
-) -> Ran:
+) -> BatchResult:
     """The whole plan, and until the last answer; `scheduler` and `device` are new ones.
 
     overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
@@ -116,7 +116,7 @@ class _Run:
         device: VirtualDevice,
         overhead_ns: int,
     ) -> None:
-        self.ran = Ran([])
+        self.ran = BatchResult([])
         self._scheduler, self._device = scheduler, device
         self._overhead_ns = overhead_ns
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}

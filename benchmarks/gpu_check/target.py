@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.config.completion import tried
 from backend.config.model_config import ModelConfig, complete, read_engine_config, read_model_config
 from backend.device.facts import open_gpu
 from backend.device.mps import mps_runs
@@ -19,6 +18,7 @@ from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
+from backend.trial.completion import tried
 from benchmarks.repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name, package_version
 

@@ -19,10 +19,10 @@ import backend.model_process.load_profile as load_module
 import backend.profiling.campaign as campaign_module
 from backend.commands.main import app
 from backend.commands.profile import ProfileOptions, profile, read_batch_sizes
-from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
 from backend.model_process.batch import group_of
 from backend.model_process.load_profile import profile_at_load
+from backend.model_process.placement import open_engine
 from backend.profiling import one_batch
 from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE
@@ -202,5 +202,5 @@ def test_a_profile_is_of_the_shape_that_it_was_measured_with(repository: Path) -
     config, trial = served_model(find_versions(repository, ["a"])[0][0])
     with closing(open_engine(config)) as engine:
         assert profile_at_load(config, engine, trial).group == group_of({"x": (4,)})
-        unknown = profile_at_load(config, engine, Trial(why="it does not run on made-up inputs (no reason)"))
+        unknown = profile_at_load(config, engine, Trial(why="it does not run on synthetic inputs (no reason)"))
     assert unknown == (load_module._GUESS, None)

@@ -12,7 +12,7 @@ from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.load.outcomes import summarise
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.simulation.simulator import BatchResult, SimulatedModel, simulate
 from benchmarks.contention import Workload, generate
 from benchmarks.policies.__main__ import main
 from benchmarks.policies.starvation import CASES
@@ -33,7 +33,7 @@ def models(max_batch_size: int = 8) -> list[SimulatedModel]:
     ]
 
 
-def run(name: str, plan: tuple[Arrival, ...] | list[Arrival], lanes: int = 2, most: int = 8) -> Ran:
+def run(name: str, plan: tuple[Arrival, ...] | list[Arrival], lanes: int = 2, most: int = 8) -> BatchResult:
     rival = RIVALS[name]
     scheduler = rival.scheduler(lanes, TRUTH, SAMPLES)
     return simulate(rival.models(models(most)), rival.plan(plan), scheduler, VirtualDevice(TRUTH, 0))

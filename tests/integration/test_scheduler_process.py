@@ -12,6 +12,7 @@ import pytest
 
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Adopt,
     AdoptedBatch,
     Arrive,
@@ -25,7 +26,7 @@ from backend.scheduler.messages import (
     decode_reply,
     encode,
 )
-from backend.scheduler_process.process import MAX_MESSAGE_BYTES, serve
+from backend.scheduler_process.process import serve
 from backend.scheduler_process.start import connect_or_spawn
 from tests.fakes.builders import join, profile
 from tests.fakes.fake_model import (

@@ -18,7 +18,7 @@ from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel
+from backend.simulation.simulator import BatchResult, SimulatedModel
 from backend.simulation.simulator import simulate as run_simulation
 from benchmarks.contention import Workload, generate
 from predictor.features import ZERO_SUMS, exposure
@@ -39,7 +39,7 @@ def simulate(
     *,
     seed: int = 0,
     overhead_ns: int = 0,
-) -> Ran:
+) -> BatchResult:
     return run_simulation(models, plan, Scheduler(lanes), VirtualDevice(truth, seed), overhead_ns)
 
 
@@ -47,7 +47,7 @@ def at(*seconds: float, model: str = "m", slo_ms: float = NO_SLO) -> list[Arriva
     return [Arrival(s, model, slo_ms) for s in seconds]
 
 
-def answered(ran: Ran) -> list[float]:
+def answered(ran: BatchResult) -> list[float]:
     """Seconds."""
     return [r.answered_s for r in ran.requests if r.answered_s is not None]
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import pairs
 from benchmarks.errors import BenchmarkError
 from benchmarks.pairs import Plan, compare
-from benchmarks.perf_analyzer import Measured, measure
+from benchmarks.perf_analyzer import Measured
 
 
 class Client:
@@ -64,9 +64,3 @@ def test_rows_before_an_error_are_kept(
         run(Plan(("ours", "stock"), (2.0,), (1, 8), 1, 1.0), tmp_path / "raw.json")
     assert list(json.loads((tmp_path / "raw.json").read_text())) == ["2 ms, 1"]
     assert "2 ms, 1" in capsys.readouterr().out
-
-
-def test_nobody_there_is_said_in_a_sentence() -> None:
-    said = r"^perf_analyzer on model 'one' at concurrency 4 failed: [^\n]*Connection refused[^\n]*$"
-    with pytest.raises(BenchmarkError, match=said):
-        measure("127.0.0.1:9", "one", 4, 0.3)

@@ -1,4 +1,4 @@
-"""Where a lane's thread may run: a core of its own while there are enough, else one by turns."""
+"""Cores and priorities of the lanes' threads: a core of its own for each lane, else one in rotation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 
 import pytest
 
-from backend.engines.protocol import Executing
-from backend.linux.cpu_topology import cores, teams
+from backend.linux.cpu_topology import cores, lane_cores
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Batch
 from backend.model_process.lane_threads import Lanes
 from backend.scheduler.messages import BatchTimes, Launch
-from tests.fakes.ranks import rank
+from tests.fakes.thread_priority import policy_and_niceness
 
 
 def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
-    """Of each lane's thread, as the batch that runs on it sees them."""
+    """CPU affinities of the lanes' threads, as seen by a batch on each."""
     found: dict[int, set[int]] = {}
     done = threading.Semaphore(0)
 
-    def work(batch: Batch, _executing: Executing) -> None:
+    def work(batch: Batch, _executing: ExecutionPriority) -> None:
         found[batch.lane] = os.sched_getaffinity(0)
         done.release()
 
@@ -51,16 +51,16 @@ def test_fewer_lanes_than_cores_share_them_out(
     lanes: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
-    assert teams(lanes) == expected
+    assert lane_cores(lanes) == expected
 
 
-def test_a_preempting_batch_runs_at_a_higher_rank_than_the_other_on_its_core() -> None:
+def test_a_preempting_batch_runs_at_a_higher_priority_than_the_other_on_its_core() -> None:
     count, policies = len(cores()), dict[bool, tuple[int, int]]()
     done = threading.Semaphore(0)
 
-    def work(batch: Batch, executing: Executing) -> None:
+    def work(batch: Batch, executing: ExecutionPriority) -> None:
         with executing:
-            policies[batch.preempts] = rank()
+            policies[batch.preempts] = policy_and_niceness()
         done.release()
 
     lanes = Lanes(count, work, cores())
@@ -79,5 +79,5 @@ def test_more_lanes_than_cores_are_spread_over_them() -> None:
     assert affinities(2 * len(cores()) + 1, cores()) == [{core} for core in [*cores(), *cores(), cores()[0]]]
 
 
-def test_lanes_that_are_no_cores_go_where_they_like() -> None:
+def test_lanes_without_cores_are_not_pinned() -> None:
     assert affinities(3, None) == [set(cores())] * 3

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
 from backend.scheduler.messages import Command, Finish, Lease, Recall, Return, Take
 from tests.fakes.builders import MS, Device, join, only_launch, profile
-from tests.fakes.fake_model import FakeModel, eventually, pending, signal_scheduler
 
 
 def leased_device() -> tuple[Device, Lease]:
@@ -97,53 +94,3 @@ def test_on_a_single_lane_every_launch_is_asked_for() -> None:
         launch = only_launch(device.ask(1))
         device.now_ms += 10.0
         assert device.finish(launch, 10.0) == []
-
-
-# A model's process, on a real scheduler
-
-
-def until_leased(model: FakeModel) -> None:
-    """One request after another, until one of them was launched without asking."""
-
-    def leased() -> bool:
-        (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
-        return batch.leased
-
-    eventually(leased)
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_single_requests_are_launched_without_asking_until_another_model_comes() -> None:
-    with FakeModel("a") as model:
-        until_leased(model)
-        with FakeModel("b") as other:
-            running = other.fill(lanes=1)
-            eventually(lambda: model.dispatcher._lease is None)
-            (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
-            assert not batch.leased
-            other.gate.set()
-            other.wait_for(*running)
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_request_that_the_lease_is_not_for_is_asked_for() -> None:
-    with FakeModel() as model:
-        until_leased(model)
-        (late,) = model.wait_for(*model.submit(pending(-1.0)))
-        assert not late.leased
-        until_leased(model)
-        (other_shape,) = model.wait_for(*model.submit(pending(group=7)))
-        assert not other_shape.leased
-        until_leased(model)
-        assert not any(batch.leased for batch in model.wait_for(*model.submit(pending(rows=2), pending())))
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_lease_dies_with_its_scheduler() -> None:
-    with FakeModel() as model:
-        until_leased(model)
-        signal_scheduler(signal.SIGKILL)
-        eventually(lambda: model.dispatcher._lease is None)
-        model.wait_for(*model.submit(pending(5_000.0)))
-        eventually(lambda: model.dispatcher._connected)
-        until_leased(model)

@@ -6,23 +6,21 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from backend.commands.trace import run_trace
-from backend.engines.protocol import Ran
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler_process import background_writer, sample_log
-from backend.scheduler_process.sample_log import VARIABLE, SampleLog
+from backend.scheduler_process.sample_log import SampleLog
 from predictor.features import CoRunner, Own
-from predictor.samples import Sample, encode_sample, read_samples, sample_of
+from predictor.samples import encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
-from tests.fakes.fake_model import FakeModel, eventually, pending
+from tests.fakes.fake_model import eventually
 
 SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [CoRunner("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
 
@@ -145,34 +143,7 @@ def test_a_preempting_batch_is_sampled_on_a_lane_of_its_own_number() -> None:
     assert lanes == [1, 0], "one number above those of the lanes, and none of a batch that was suspended"
 
 
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "samples.jsonl"
-    monkeypatch.setenv(VARIABLE, str(path))
-    with FakeModel("a") as model:
-        model.took = Ran([np.zeros(250, np.float32)], MS, 3_000, 2_000)
-        for _ in range(10):
-            model.wait_for(*model.submit(pending(5_000.0)))
-
-        def written() -> tuple[Sample, ...]:
-            return read_samples(path).samples if path.exists() and path.stat().st_size else ()
-
-        eventually(lambda: len(written()) == 10)
-        assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {
-            (3_000, 2_000, 0, 1_000)
-        }
-        assert written()[0].predicted_out_ns == 0
-        assert written()[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
-        model.took = Ran([], MS)
-        for _ in range(10):
-            model.wait_for(*model.submit(pending(5_000.0)))
-        eventually(lambda: len(written()) == 20)
-        still = written()[10:]
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in still} == {(0, 0, 0, 0)}
-
-
-def test_samples_become_a_timeline(tmp_path: Path) -> None:
+def test_batches_become_a_timeline(tmp_path: Path) -> None:
     """Perfetto wants microseconds; a process per device, a thread per lane."""
     neighbour = CoRunner("n", 1, load(1.0), 0.0, 0.5)
     samples = [

@@ -1,4 +1,4 @@
-"""Arrays for inputs that nobody sent: what a model is tried and profiled with."""
+"""Arrays for a model's inputs, to try and profile it with."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Literal
 
 import numpy as np
 
-from backend.engines.protocol import Array, TensorSpec
-from backend.trial.messages import Fill, MadeUp
+from backend.tensors import Array, TensorSpec
+from backend.trial.messages import Fill, SyntheticInputs
 
 Kind = Literal["uniform", "wide", "sparse", "negative"]
-"""How floats are distributed: 0..1, around 0 and up to some hundreds, mostly 0, −1..0."""
+"""Distribution of floats: 0..1, around 0 and up to some hundreds, mostly 0, −1..0."""
 KINDS: tuple[Kind, ...] = ("uniform", "wide", "sparse", "negative")
 
 
 def arrays(
-    specs: Sequence[TensorSpec], made_up: MadeUp, rows: int | None = None, seed: int = 0, kind: Kind = "uniform"
+    specs: Sequence[TensorSpec],
+    synthetic: SyntheticInputs,
+    rows: int | None = None,
+    seed: int = 0,
+    kind: Kind = "uniform",
 ) -> dict[str, Array]:
-    """One array per required input, in the model's whole shape; the same for the same arguments.
+    """Make an array per required input, in the model's whole shape; the same for the same arguments.
 
     rows: of the first dimension; None leaves the shape as it is. Floats are never all 0, as a GPU draws less power on
     zeros and so may run faster.
     """
     random = np.random.default_rng(seed)
-    return {spec.name: _array(spec, made_up[spec.name], rows, random, kind) for spec in specs if spec.name in made_up}
+    return {
+        spec.name: _array(spec, synthetic[spec.name], rows, random, kind) for spec in specs if spec.name in synthetic
+    }
 
 
 def _array(spec: TensorSpec, fill: Fill, rows: int | None, random: np.random.Generator, kind: Kind) -> Array:
@@ -54,14 +60,14 @@ def _floats(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> 
 
 
 def _from_file(spec: TensorSpec, fill: Fill, shape: tuple[int, ...]) -> Array:
-    """Raw values as Triton reads them for warm-up; repeated or cut to the shape. Raises OSError or ValueError."""
+    """Read raw values as Triton does for warm-up; repeated or cut to the shape. Raises OSError or ValueError."""
     content = Path(fill.data).read_bytes()
     values = _strings(content) if spec.datatype.numpy.hasobject else np.frombuffer(content, spec.datatype.numpy)
     return np.resize(values, shape)
 
 
 def _strings(content: bytes) -> Array:
-    """Each with its length before it, in four bytes."""
+    """Decode strings, each with its length before it, in four bytes."""
     found, at = [], 0
     while at + 4 <= len(content):
         end = at + 4 + int.from_bytes(content[at : at + 4], "little")

@@ -1,7 +1,8 @@
-"""Looks at every tensor between a model's inputs and outputs: whether one row's part of it depends on other rows.
+"""Check that no row's part of a tensor between a model's inputs and outputs depends on other rows.
 
-What rows do to each other may show in an answer for few inputs only, such as a running sum below a limit. Inside it
-shows for any. Tensors whose shape depends on the values, or that have no dimension for the rows alone, are passed over.
+An effect of rows on each other may show in an answer for few inputs only, such as a running sum below a limit. In
+intermediate tensors it shows for any. Tensors whose shape depends on the values, or that have no dimension for the rows
+alone, are skipped.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
-from backend.trial.batching import ALONE_TOLERANCE, BESIDE_TOLERANCE, ODD_SHARE, RefutedError, close, in_batch
-from backend.trial.made_up import KINDS, Kind, arrays
-from backend.trial.messages import MadeUp
+from backend.tensors import Array, TensorSpec
+from backend.trial.batching import CO_BATCHED_TOLERANCE, ODD_SHARE, SOLO_TOLERANCE, RefutedError, close, in_batch
+from backend.trial.messages import SyntheticInputs
+from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
 FILE_BYTES_MAX = 128 << 20
-"""Of files that are opened a second time for this: beyond it costs more than it tells."""
+"""Size of the files that are opened a second time for this: larger ones cost too much."""
 LIGHT_S = 0.1
-"""CPU time of a look at three rows up to which there is another, beside other rows."""
+"""CPU time of a run of three rows up to which there is another, with other rows."""
 Look = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Runs the model once; its tensors by name. Raises EngineError."""
 
 
 def is_small(file: Path) -> bool:
-    """Whether it is worth being opened a second time."""
+    """True where the file is worth being opened a second time."""
     return file.stat().st_size <= FILE_BYTES_MAX
 
 
 def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
-    """The model with every tensor of its main graph as an output, and their names.
+    """Model with every tensor of its main graph as an output, and their names.
 
     Raises what onnx raises, and ValueError where weights lie in files of their own, which may be large.
     """
@@ -46,10 +47,12 @@ def with_all_outputs(file: Path) -> tuple[bytes, list[str]]:
     return model.SerializeToString(), [*known, *inner]
 
 
-def check_inside(look: Look, specs: Sequence[TensorSpec], made_up: MadeUp, seed: int = 0) -> None:
-    """Raises RefutedError; what does not run so tells nothing."""
+def check_intermediate_tensors(
+    look: Look, specs: Sequence[TensorSpec], synthetic: SyntheticInputs, seed: int = 0
+) -> None:
+    """Run three rows and compare. Raises RefutedError; a model that does not run so passes."""
     kinds: Sequence[Kind] = ["wide"] * 4 if seed % 2 else KINDS
-    row, *others = (arrays(specs, made_up, 1, seed * 4 + i, kind) for i, kind in enumerate(kinds))
+    row, *others = (arrays(specs, synthetic, 1, seed * 4 + i, kind) for i, kind in enumerate(kinds))
     try:
         alone = look(row)
         begin_s = time.process_time()
@@ -67,15 +70,15 @@ def check_inside(look: Look, specs: Sequence[TensorSpec], made_up: MadeUp, seed:
 def _pairs(
     alone: Array, beside_some: Array, beside_others: Array | None
 ) -> Iterator[tuple[Array, Array, Mapping[int, float], float]]:
-    """What must be equal of a tensor: the middle row's part of it, or all where its shape knows nothing of rows."""
+    """Parts of a tensor that must be equal: the middle row's, or all where its shape does not depend on the rows."""
     shape = beside_some.shape
     if alone.ndim != len(shape) or (beside_others is not None and beside_others.shape != shape):
         return
     changing = [axis for axis, (one, three) in enumerate(zip(alone.shape, shape, strict=True)) if one != three]
     if not changing and beside_others is not None:
-        yield beside_some, beside_others, BESIDE_TOLERANCE, 0.0
+        yield beside_some, beside_others, CO_BATCHED_TOLERANCE, 0.0
     elif len(changing) == 1 and (alone.shape[changing[0]], shape[changing[0]]) == (1, 3):
         middle = beside_some.take([1], changing[0])
         if beside_others is not None:
-            yield middle, beside_others.take([1], changing[0]), BESIDE_TOLERANCE, 0.0
-        yield middle, alone, ALONE_TOLERANCE, ODD_SHARE
+            yield middle, beside_others.take([1], changing[0]), CO_BATCHED_TOLERANCE, 0.0
+        yield middle, alone, SOLO_TOLERANCE, ODD_SHARE

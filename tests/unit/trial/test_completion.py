@@ -1,4 +1,4 @@
-"""Whether a config.pbtxt states `max_batch_size`, which Triton's own reading of it does not tell."""
+"""Detection of `max_batch_size` in a config.pbtxt, which Triton's own reading of it does not show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.config.stated import states_max_batch_size
+from backend.trial.completion import states_max_batch_size
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from backend.config.stated import states_max_batch_size
         "instance_group < kind: KIND_CPU >; max_batch_size: 0",
     ],
 )
-def test_it_is_stated(text: str, tmp_path: Path) -> None:
+def test_max_batch_size_is_set(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text(text)
     assert states_max_batch_size(tmp_path / "config.pbtxt")
 
@@ -37,12 +37,12 @@ def test_it_is_stated(text: str, tmp_path: Path) -> None:
         "xmax_batch_size: 3",
     ],
 )
-def test_it_is_not_stated(text: str, tmp_path: Path) -> None:
+def test_max_batch_size_is_not_set(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text(text)
     assert not states_max_batch_size(tmp_path / "config.pbtxt")
 
 
-def test_a_file_that_cannot_be_read_states_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_sets_nothing(tmp_path: Path) -> None:
     assert not states_max_batch_size(tmp_path / "config.pbtxt")
     (tmp_path / "config.pbtxt").write_bytes(b"\xff max_batch_size: 0")
     assert not states_max_batch_size(tmp_path / "config.pbtxt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 from backend.config.model_config import ANY_ROWS, complete, first_gpu, may_batch
 from backend.config.onnx_options import read_onnx_options
-from backend.config.stated import states_max_batch_size
 from backend.engines.loading import read_model_specs
 from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
@@ -17,10 +17,12 @@ from backend.trial.launch import try_file
 from backend.trial.messages import Trial
 from backend.trial.question import question_of
 
+_TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[\]]|[\w.+-]+|\S""")
+
 
 @dataclass(frozen=True)
 class Completed:
-    """What the model file declares. notes: sentences for the log, of what is served otherwise than one might think."""
+    """Declarations of the model file. notes: sentences for the log, on what is served otherwise than expected."""
 
     model: ModelSpecs
     notes: tuple[str, ...]
@@ -47,7 +49,7 @@ def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[st
 
 
 def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:
-    """What is known of the model on made-up inputs. batch: whether batching changes an answer is to be known, too.
+    """Trial of the model on synthetic inputs. batch: also whether batching changes an answer.
 
     Raises ConfigError where the model file cannot be read.
     """
@@ -59,5 +61,25 @@ def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bo
 
 
 def _is_open(config: Mapping[str, Any], file: Path) -> bool:
-    """Whether config.pbtxt says nothing of `max_batch_size`, not even 0."""
+    """True where config.pbtxt does not set `max_batch_size`, not even to 0."""
     return int(config.get("max_batch_size", 0)) == 0 and not states_max_batch_size(file.parent.parent / "config.pbtxt")
+
+
+def states_max_batch_size(config_file: Path) -> bool:
+    """True where the file sets the model's own `max_batch_size`, whatever its value. False where it cannot be read.
+
+    Tokens of protobuf's text format: comments, strings and nested messages are told apart.
+    """
+    try:
+        text = config_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    depth = 0
+    for token in _TOKEN.findall(text):
+        if token in "{<[":
+            depth += 1
+        elif token in "}>]":
+            depth -= 1
+        elif depth == 0 and token == "max_batch_size":
+            return True
+    return False

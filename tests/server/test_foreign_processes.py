@@ -1,4 +1,4 @@
-"""Busy processes in the server's own container hold lanes' cores: what runs on the lanes does not stand still."""
+"""Lanes whose cores foreign processes in the server's own container keep busy do not starve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.strangers import ask_for_strangers, write_strangers
 from tests.server.control import EXPLICIT, load, remember_profile, request
 from tests.server.harness import batchmates, write_model
 
-pytestmark = [pytest.mark.alone, pytest.mark.skipif(len(cores()) < 2, reason="there is nowhere to go")]
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(len(cores()) < 2, reason="there is no other core")]
 
 TAKES_MS = 20.0
 ALL_CORES = 'parameters { key: "device_lanes" value { string_value: "1" } }\n'
@@ -53,7 +53,7 @@ def p50_ms(client: Any, model: str, count: int = 15) -> float:
 
 
 def slowed(client: Any, model: str, on_cores: list[int]) -> float:
-    """How many times as long a request takes beside these strangers."""
+    """Slowdown of a request beside foreign processes on these cores."""
     undisturbed_ms = p50_ms(client, model)
     ask_for_strangers(client, on_cores)
     try:
@@ -62,13 +62,13 @@ def slowed(client: Any, model: str, on_cores: list[int]) -> float:
         ask_for_strangers(client, [])
 
 
-def test_a_lane_does_not_stand_still_for_strangers(tmp_path: Path) -> None:
+def test_a_lane_does_not_starve_beside_foreign_processes(tmp_path: Path) -> None:
     with serving(tmp_path, "", SHARED) as (_, client):
         for model in ("model_0", "model_1"):
             assert slowed(client, model, cores()[:1]) < 3.0
             assert slowed(client, model, [-1] * len(cores())) < 5.0
 
 
-def test_nor_does_one_of_all_cores(tmp_path: Path) -> None:
+def test_a_lane_of_all_cores_does_not_starve_beside_foreign_processes(tmp_path: Path) -> None:
     with serving(tmp_path, ALL_CORES) as (_, client):
         assert slowed(client, "model_0", cores()[-1:]) < 5.0
