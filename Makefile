@@ -52,7 +52,7 @@ test: lint $(MODELS)
 	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/unit benchmarks/tests/unit --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

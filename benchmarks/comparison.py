@@ -21,13 +21,13 @@ from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Traffic, poisson
 from backend.load.generator import LoadInterrupted, run_load
 from backend.load.outcomes import Outcome, first_error
+from backend.load.server_metrics import Counts, parse
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.calibrate import capacity_per_s, solo_latency_ms
-from benchmarks.errors import BenchmarkError
-from benchmarks.payloads import payload
-from benchmarks.prometheus import Counts, parse
-from benchmarks.repository import link_models, short_temporary_folder, write_configs
+from benchmarks.harness.calibration import capacity_per_s, solo_latency_ms
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.model_repository import link_models, short_temporary_folder, write_configs
+from benchmarks.harness.payloads import payload
 
 Mode = Literal["off", "on"]
 MODES: tuple[Mode, Mode] = ("off", "on")
@@ -41,7 +41,7 @@ _SETTLED_S, _SETTLE_MAX_S = 0.7, 6.0  # the counts of a quiet model reach /metri
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """What to compare. classes: model → priority class. load: fraction of the measured capacity. seconds: per mode."""
 
     source: Path
@@ -76,7 +76,7 @@ class Comparison:
     """
 
     def __init__(
-        self, plan: Plan, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
+        self, plan: DemoPlan, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
     ) -> None:
         self.plan = plan
         self.calibration: Calibration | None = None

@@ -14,13 +14,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from backend.commands.progress_bar import Stages, console
+from backend.commands.progress_bar import StageBar, console
 from backend.errors import IsochroneError
 from backend.linux.cpu_topology import cores
 from backend.load.outcomes import first_error
-from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, Plan
-from benchmarks.ending import INTERRUPTED, USAGE_ERROR, interrupt_on_term
-from benchmarks.report import as_data, details, table, verdict
+from benchmarks.comparison import SLO_FACTOR, WARM_UP_S, Comparison, DemoPlan
+from benchmarks.demo_report import as_data, details, table, verdict
+from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from profiler.host import cpu_name, package_version
 
 CLASSES = {"resnet50": 1, "yolov8n": 2, "vgg19": 1, "vit_b16": 2}
@@ -41,14 +41,14 @@ def demo(
     """The same Poisson load with interference_aware off and on, through tritonclient, on a stock tritonserver."""
     interrupt_on_term()
     out = console()
-    plan = Plan(repository, CLASSES, seconds, load, seed)
+    plan = DemoPlan(repository, CLASSES, seconds, load, seed)
     code = 0
     out.print(
         f"{len(CLASSES)} models share this machine's {len(cores())} cores at {load:.0%} of its capacity; the same "
         "arrivals meet interference_aware off, then on",
         highlight=False,
     )
-    with Stages(out, _STARTS_AND_MEASURING_S + 3 * WARM_UP_S + 2 * seconds) as stages:
+    with StageBar(out, _STARTS_AND_MEASURING_S + 3 * WARM_UP_S + 2 * seconds) as stages:
         comparison = Comparison(plan, stages.begin, stages.advance)
         try:
             comparison.run()

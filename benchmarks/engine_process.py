@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.ending import told
-from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
+from benchmarks.harness.command import one_sentence_errors
+from benchmarks.harness.model_pairs import MAX_BATCH_SIZE, PairsPlan, compare
 
 
 def main(
@@ -19,8 +19,8 @@ def main(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency and throughput of engines in an engine process and in their model's own, on CPU."""
-    plan = Plan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
-    with told("bench-engine-process", kept="what was measured is above"):
+    plan = PairsPlan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
+    with one_sentence_errors("bench-engine-process", kept="what was measured is above"):
         compare(plan, _configure, json_out)
 
 

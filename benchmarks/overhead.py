@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from backend.linux.cpu_topology import cores
-from benchmarks.ending import told
-from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
-from benchmarks.stock import write_stock
+from benchmarks.harness.blocking_backend import write_stock
+from benchmarks.harness.command import one_sentence_errors
+from benchmarks.harness.model_pairs import MAX_BATCH_SIZE, PairsPlan, compare
 
 _OURS, _LEAST, _STOCK = "ours", "least", "stock"
 
@@ -25,9 +25,11 @@ def main(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency at concurrency 1 and throughput at 8 and 32 for a 2 ms and a 15 ms model."""
-    with told("bench-overhead", kept="what was measured is above"):
+    with one_sentence_errors("bench-overhead", kept="what was measured is above"):
         compare(
-            Plan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds), _configure, json_out
+            PairsPlan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds),
+            _configure,
+            json_out,
         )
 
 

@@ -15,12 +15,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contention import Workload, generate
-from benchmarks.yardstick import yardstick
+from benchmarks.harness.machine_speed import machine_speed
 from predictor.features import contribution, exposure
 from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
 from predictor.samples import neighbours_of, own_of
+from tests.fakes.contended_samples import Contention, generate
 
 
 def _timed(repeats: int, calls: list[Callable[[], object]]) -> tuple[float, float, float]:
@@ -39,9 +39,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the batches.")] = 0,
 ) -> None:
     """Print microseconds. Ours learns in blocks, so its mean says more than its p50."""
-    before = yardstick()
+    before = machine_speed()
     batches = []
-    for sample in generate(Workload("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
+    for sample in generate(Contention("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
         beside = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
         own = own_of(sample)
         batches.append((own, exposure(own, neighbours_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
@@ -64,7 +64,7 @@ def main(
             table.add_row(" fast form", *(f"{us:.1f}" for us in fast), "", "", "", "")
     console = Console()
     console.print(table)
-    console.print(f"16 neighbours; {before} before, {yardstick()} after", highlight=False)
+    console.print(f"16 neighbours; {before} before, {machine_speed()} after", highlight=False)
 
 
 if __name__ == "__main__":

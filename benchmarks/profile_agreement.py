@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from backend.commands.progress_bar import console
-from benchmarks.profiles import profile_models
-from benchmarks.repository import link_models, write_configs
+from benchmarks.harness.model_repository import link_models, write_configs
+from benchmarks.harness.profiles import profile_models
 from profiler.profile_file import NAME, Entry, read_profile
 
 AGREE = 0.10

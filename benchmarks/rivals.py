@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import expm1
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,42 +19,18 @@ from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.state import Source
 from backend.simulation.contention import Linear, Truth
+from backend.simulation.fixed_predictors import NO_WEIGHTS, Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
-from predictor.learners.learner import Forecaster, State
+from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.samples import Sample, lesson_of, read_samples
 from predictor.slowdown_function import Response
 from predictor.transfers import Transfers
 
-_NO_NEIGHBOURS = (0.0,) * 10
 _AVERAGE_WEIGHT = 0.1
-
-
-class Unaware:
-    """No interference: every batch takes its profiled latency."""
-
-    name: ClassVar[str] = "none"
-
-    def __init__(self) -> None:
-        self.revision = 0
-
-    def response(self, own: Own) -> Response:
-        return Response(own.load, 1.0, _NO_NEIGHBOURS, logarithmic=False)
-
-    def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
-        return 1.0
-
-    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        pass
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: State) -> None:
-        pass
 
 
 class MovingAverage(Unaware):
@@ -69,7 +44,7 @@ class MovingAverage(Unaware):
 
     def response(self, own: Own) -> Response:
         mean = self._means.get((own.model, own.batch_size), 1.0)
-        return Response(own.load, mean, _NO_NEIGHBOURS, logarithmic=False)
+        return Response(own.load, mean, NO_WEIGHTS, logarithmic=False)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return self._means.get((own.model, own.batch_size), 1.0)
@@ -79,22 +54,6 @@ class MovingAverage(Unaware):
         mean = self._means.get(key, slowdown)
         self._means[key] = mean + _AVERAGE_WEIGHT * (slowdown - mean)
         self.revision += 1
-
-
-class Oracle(Unaware):
-    """Knows the simulated device."""
-
-    name: ClassVar[str] = "oracle"
-
-    def __init__(self, truth: Truth) -> None:
-        super().__init__()
-        self._truth = truth
-
-    def response(self, own: Own) -> Response:
-        return self._truth.response(own)
-
-    def predict_one(self, own: Own, seen: Exposure) -> float:
-        return self._truth.response(own).slowdown(seen.sums, expm1(seen.sharing))
 
 
 class EarliestDeadline(Policy):
@@ -289,7 +248,7 @@ def scheduler_by_name(
     transfers: Transfers,  # noqa: ARG001
     cores: int | None,
 ) -> Scheduler:
-    """For ISOCHRONE_SCHEDULER: the rival that the environment names, taught by the samples that it names."""
+    """Makes the rival that the environment names, for ISOCHRONE_SCHEDULER, taught by the samples that it names."""
     path = os.environ.get(SAMPLES_VARIABLE)
     samples = read_samples(Path(path)).samples if path else ()
     return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer, cores)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 WIDTH_MIN = 118
-_Self = TypeVar("_Self", bound="Told")
+_Self = TypeVar("_Self", bound="ProgressBar")
 
 
 def console(width: int = WIDTH_MIN) -> Console:
@@ -19,7 +19,7 @@ def console(width: int = WIDTH_MIN) -> Console:
     return found if found.is_terminal else Console(width=width)
 
 
-class Told:
+class ProgressBar:
     """Work under way, while entered: `progress` draws it on a terminal; elsewhere a line says what and when."""
 
     def __init__(self, out: Console, progress: Progress, total: float) -> None:
@@ -41,7 +41,7 @@ class Told:
             self._out.print(f"{time.monotonic() - self._began_s:4.0f} s  {what}", highlight=False)
 
 
-class Stages(Told):
+class StageBar(ProgressBar):
     """A bar over about `seconds`, moved on by stages of a given length. Draws twice a second: cores are scarce."""
 
     def __init__(self, out: Console, seconds: float) -> None:

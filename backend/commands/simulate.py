@@ -22,7 +22,7 @@ from backend.profiling.repository import find_versions, served_model
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
 
@@ -52,7 +52,7 @@ class SimulateOptions:
     bandwidth_out: float | None = None
 
 
-class Point(msgspec.Struct, frozen=True):
+class SimulatedPoint(msgspec.Struct, frozen=True):
     """One load on one number of lanes. lanes_busy: share of the lanes' time."""
 
     load: float
@@ -151,9 +151,9 @@ def _truth(samples: Path | None) -> Truth:
         raise ConfigError(str(error)) from None
 
 
-def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
+def _point(load: float, lanes: int, ran: SimulationResult, seconds: float) -> SimulatedPoint:
     outcomes = ran.outcomes()
-    return Point(
+    return SimulatedPoint(
         load,
         lanes,
         summarise(outcomes, seconds),
@@ -164,14 +164,14 @@ def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
     )
 
 
-def _write(path: Path, points: Sequence[Point]) -> None:
+def _write(path: Path, points: Sequence[SimulatedPoint]) -> None:
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode({"points": points})) + b"\n")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _show(workload: Workload, options: SimulateOptions, points: Sequence[Point]) -> None:
+def _show(workload: Workload, options: SimulateOptions, points: Sequence[SimulatedPoint]) -> None:
     out = console(_WIDTH)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     classes = sorted({c for point in points for c in point.classes}, key=int)

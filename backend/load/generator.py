@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from backend.errors import ServerError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
-from backend.load.aside import Interruption, aside
+from backend.load.interruption import Interruption, interruptible
 from backend.load.outcomes import Outcome, Status
 
 TIMEOUT_S = 10.0
@@ -58,7 +58,7 @@ def run_load(
     ServerError where no server answers.
     """
     run = _Run(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
-    return aside(partial(run.against, url))
+    return interruptible(partial(run.against, url))
 
 
 class _Run:

@@ -13,8 +13,8 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from backend.errors import ConfigError, ServerError
-from backend.load.aside import Interruption, aside
 from backend.load.generator import TIMEOUT_S, Payloads
+from backend.load.interruption import Interruption, interruptible
 
 _WARM_UP_CALLS, _CALLS = 3, 15
 _CALLS_S = 3.0
@@ -40,7 +40,7 @@ def solo_ms(url: str, payloads: Payloads) -> dict[str, float]:
                 model: _solo_ms(client, model, inputs) for model, inputs in payloads.items() if not interruption.asked
             }
 
-    return aside(measure)
+    return interruptible(measure)
 
 
 def is_live(url: str) -> bool:

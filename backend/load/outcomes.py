@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLoad:
     """One load on one server once. seconds: of the plan that the outcomes stand for."""
 
     target: str

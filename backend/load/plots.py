@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backend.load.outcomes import Measured
-from backend.load.report import Point, cell
+from backend.load.figures import MeasuredPoint, cell
+from backend.load.outcomes import MeasuredLoad
 
 mpl.use("Agg")
 STYLE = {
@@ -32,14 +32,16 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def draw(found: Sequence[Point], measured: Sequence[Measured], targets: Sequence[str], folder: Path) -> list[Path]:
+def draw(
+    found: Sequence[MeasuredPoint], measured: Sequence[MeasuredLoad], targets: Sequence[str], folder: Path
+) -> list[Path]:
     """The files it wrote."""
     with mpl.rc_context(STYLE):
         figures = {"deadlines": _over_load(found, targets), "latencies": _latencies(measured, targets)}
         return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
-def _over_load(found: Sequence[Point], targets: Sequence[str]) -> Figure:
+def _over_load(found: Sequence[MeasuredPoint], targets: Sequence[str]) -> Figure:
     figure = Figure(figsize=(8.6, 3.2))
     met, late = figure.subplots(1, 2)
     loads = sorted({p.load for p in found})
@@ -58,7 +60,7 @@ def _over_load(found: Sequence[Point], targets: Sequence[str]) -> Figure:
     return figure
 
 
-def _latencies(measured: Sequence[Measured], targets: Sequence[str]) -> Figure:
+def _latencies(measured: Sequence[MeasuredLoad], targets: Sequence[str]) -> Figure:
     """Of all that was sent: what was rejected or failed keeps a curve below 100 %."""
     figure = Figure(figsize=(5.6, 3.2))
     axes: Axes = figure.subplots()

@@ -12,7 +12,7 @@ from backend.errors import ConfigError
 from backend.load.arrivals import NO_DEADLINE_MS, PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model. slo_ms: from arrival to answer; none: no deadline. priority_class: 1 is the highest."""
 
     model: str
@@ -24,7 +24,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """arrivals: of `PROCESSES`, or "trace" with `trace`, a path relative to the file. Loads scale all rates."""
 
-    models: tuple[Asked, ...]
+    models: tuple[ModelLoad, ...]
     seconds: float = 60.0
     arrivals: str = "poisson"
     trace: str | None = None
@@ -92,7 +92,7 @@ def _wrong_in_all(workload: Workload) -> str | None:
     return None if twice is None else f"model '{twice}' is named twice"
 
 
-def _wrong_in_one(asked: Asked) -> str | None:
+def _wrong_in_one(asked: ModelLoad) -> str | None:
     if not (isfinite(asked.rate_per_s) and asked.rate_per_s > 0.0):
         return f"model '{asked.model}': rate_per_s must be above 0, got {asked.rate_per_s:g}"
     if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from backend.commands.progress_bar import Told
+from backend.commands.progress_bar import ProgressBar
 from backend.profiling.job import Job
 from profiler.profile_file import Entry
 
 SCHEMA = 1
 
 
-class Bar(Told):
+class Bar(ProgressBar):
     """A bar on a terminal, plain lines elsewhere. It draws when told to, never from a thread beside the timing."""
 
     def __init__(self, out: Console) -> None:

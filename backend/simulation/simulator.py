@@ -57,7 +57,7 @@ class SimulatedModel:
 
 
 @dataclass(slots=True)
-class Served:
+class SimulatedRequest:
     """One request. answered_s: from the start of the load; None where it was rejected."""
 
     arrival: Arrival
@@ -73,12 +73,12 @@ class Served:
 
 
 @dataclass
-class Ran:
+class SimulationResult:
     """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
     execution; moved: the same of each transfer, in or out.
     """
 
-    requests: list[Served]
+    requests: list[SimulatedRequest]
     seconds: float = 0.0
     busy_s: float = 0.0
     batches: int = 0
@@ -95,7 +95,7 @@ def simulate(
     scheduler: Scheduler,
     device: VirtualDevice,
     overhead_ns: int = 0,
-) -> Ran:
+) -> SimulationResult:
     """The whole plan, and until the last answer; `scheduler` and `device` are new ones.
 
     overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
@@ -116,7 +116,7 @@ class _Run:
         device: VirtualDevice,
         overhead_ns: int,
     ) -> None:
-        self.ran = Ran([])
+        self.ran = SimulationResult([])
         self._scheduler, self._device = scheduler, device
         self._overhead_ns = overhead_ns
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
@@ -131,7 +131,7 @@ class _Run:
     def arrive(self, arrival: Arrival) -> None:
         source, _ = self._models[arrival.model]
         number, now_ns = len(self.ran.requests), round(arrival.at_s * 1e9)
-        self.ran.requests.append(Served(arrival))
+        self.ran.requests.append(SimulatedRequest(arrival))
         due_ns = None if arrival.slo_ms >= NO_DEADLINE_MS else now_ns + round(arrival.slo_ms * 1e6)
         request = Request(number, 1, now_ns, due_ns, arrival.priority)
         self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)

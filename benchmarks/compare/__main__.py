@@ -9,15 +9,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from backend.commands.progress_bar import Stages, console
+from backend.commands.progress_bar import StageBar, console
 from backend.load.plots import draw
 from backend.simulation.contention import learned
+from benchmarks.compare.bench_report import Found, report
 from benchmarks.compare.collect import Collector, remaining_s
 from benchmarks.compare.plan import FULL, QUICK
-from benchmarks.compare.records import Records
-from benchmarks.compare.report import Found, report
+from benchmarks.compare.records import ComparisonRecords
 from benchmarks.compare.servers import REFUSED
-from benchmarks.ending import interrupt_on_term, told
+from benchmarks.harness.command import interrupt_on_term, one_sentence_errors
 
 _NEEDS_SAMPLES = "ours, gpulets"
 
@@ -45,12 +45,12 @@ def compare(
     if recorded is None and _NEEDS_SAMPLES in plan.servers:
         screen.print(f"no '{samples}', so '{_NEEDS_SAMPLES}' is left out; `make study` records it", highlight=False)
         plan = msgspec.structs.replace(plan, servers=tuple(s for s in plan.servers if s != _NEEDS_SAMPLES))
-    with told("bench"):
-        records = Records(plan, folder)
+    with one_sentence_errors("bench"):
+        records = ComparisonRecords(plan, folder)
         records.begin()
         seconds = remaining_s(records)
         screen.print(f"about {seconds / 60:.0f} minutes; interrupted, it goes on where it was")
-        with Stages(screen, seconds) as stages:
+        with StageBar(screen, seconds) as stages:
             Collector(records, repository, recorded, stages.begin, stages.advance).run()
         _write(records, out)
     screen.print(f"{out / 'bench.md'} is written", highlight=False)
@@ -62,7 +62,7 @@ def _known(arrivals: list[str]) -> tuple[str, ...]:
     return tuple(arrivals)
 
 
-def _write(records: Records, out: Path) -> None:
+def _write(records: ComparisonRecords, out: Path) -> None:
     plan, recorded = records.plan, records.recorded()
     plots = {}
     for arrivals in plan.arrivals:

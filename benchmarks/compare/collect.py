@@ -14,24 +14,23 @@ import psutil  # type: ignore[import-untyped]
 
 from backend.linux.cpu_topology import cores
 from backend.load.arrivals import read_trace
-from backend.load.bench import Bench, Schedule
 from backend.load.generator import Payloads
-from backend.load.outcomes import Measured
-from backend.load.workload import Asked as AskedModel
-from backend.load.workload import Workload
+from backend.load.interleaved_load import Bench, Schedule
+from backend.load.outcomes import MeasuredLoad
+from backend.load.server_metrics import Counts, parse
+from backend.load.workload import ModelLoad, Workload
 from backend.server.embedded import EmbeddedServer
-from benchmarks.calibrate import capacity_per_s
-from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE, Plan
-from benchmarks.compare.records import Recorded, Records, Round, Turn
-from benchmarks.compare.servers import RECORDING, Asked, running
-from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
-from benchmarks.ending import outlive_servers
-from benchmarks.errors import BenchmarkError
-from benchmarks.payloads import payload
-from benchmarks.profiles import p95_ms, profile_models
-from benchmarks.prometheus import Counts, parse
-from benchmarks.repository import link_models, write_configs
-from benchmarks.steal import StealWatch, least_disturbed
+from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE, ComparisonPlan
+from benchmarks.compare.records import ComparisonRecords, Round, ServerTurn, TurnRecord
+from benchmarks.compare.servers import RECORDING, ServerSetup, running
+from benchmarks.compare.time_breakdown import METRICS_LAG_S, TimeBreakdown, spent
+from benchmarks.harness.calibration import capacity_per_s
+from benchmarks.harness.command import outlive_servers
+from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.model_repository import link_models, write_configs
+from benchmarks.harness.payloads import payload
+from benchmarks.harness.profiles import p95_ms, profile_models
 
 _START_S, _WARM_UP_S, _BETWEEN_S, _PROFILE_ENTRY_S = 6.0, 3.0, 0.5, 1.5
 _WITHIN_S = 3_540.0
@@ -42,10 +41,10 @@ _IN_FLIGHT_PER_LANE = 6
 class Taken(NamedTuple):
     """One attempt at a load."""
 
-    measured: Measured
+    measured: MeasuredLoad
     lost: float
     scheduler_cpu_share: float | None
-    spent: Spent | None
+    spent: TimeBreakdown | None
 
 
 class Collector:
@@ -56,7 +55,7 @@ class Collector:
 
     def __init__(
         self,
-        records: Records,
+        records: ComparisonRecords,
         source: Path,
         samples: Path | None,
         on_stage: Callable[[str, float], None],
@@ -85,10 +84,10 @@ class Collector:
                 outlive_servers(partial(self._measure_capacity, turn.round), self._on_stage)
             outlive_servers(partial(self._take, turn), self._on_stage)
 
-    def _asks(self) -> Asked:
+    def _asks(self) -> ServerSetup:
         alone_ms = {model: p95_ms(file) for model, file in self._records.profiles().items()}
         models = self._plan.models
-        return Asked(
+        return ServerSetup(
             self._records.repositories(),
             {model: CLASSES[i // len(SLO_FACTORS) % len(CLASSES)] for i, model in enumerate(models)},
             {model: SLO_FACTORS[i % len(SLO_FACTORS)] * alone_ms[model] for i, model in enumerate(models)},
@@ -109,7 +108,7 @@ class Collector:
             raise BenchmarkError("the server answered no request while its capacity was measured")
         self._capacities[of] = found
 
-    def _take(self, turn: Turn) -> None:
+    def _take(self, turn: ServerTurn) -> None:
         workload = workload_of(turn, self._plan, self._asked, self._capacities[turn.round])
         trace = None if workload.trace is None else read_trace(Path(workload.trace))
         schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
@@ -129,7 +128,7 @@ class Collector:
                 kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, attempts))
         self._records.keep(
             turn,
-            Recorded(
+            TurnRecord(
                 [taken.measured for taken in kept],
                 [taken.lost for taken in kept],
                 self._capacities[turn.round],
@@ -138,10 +137,10 @@ class Collector:
             ),
         )
 
-    def _take_load(self, bench: Bench, turn: Turn, server: EmbeddedServer, load: float) -> Taken:
+    def _take_load(self, bench: Bench, turn: ServerTurn, server: EmbeddedServer, load: float) -> Taken:
         before = _counts(server) if turn.server == RECORDING else None
         scheduler = _scheduler(server)
-        with StealWatch() as watch:
+        with CpuStealWatch() as watch:
             began_s, began_cpu_s = time.monotonic(), _cpu_s(scheduler)
             bench.measure(turn.server, server.grpc_url, load, turn.repeat)
             share = (_cpu_s(scheduler) - began_cpu_s) / (time.monotonic() - began_s)
@@ -151,14 +150,14 @@ class Collector:
         return Taken(measured, watch.found.lost, None if scheduler is None else share, costs)
 
 
-def workload_of(turn: Turn, plan: Plan, asked: Asked, capacity_per_s: float) -> Workload:
+def workload_of(turn: ServerTurn, plan: ComparisonPlan, asked: ServerSetup, capacity_per_s: float) -> Workload:
     """At load 1; each model's requests are the same whoever serves them."""
     rate = capacity_per_s / len(plan.models)
-    models = tuple(AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in plan.models)
+    models = tuple(ModelLoad(model, rate, asked.slo_ms[model], asked.classes[model]) for model in plan.models)
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 
-def remaining_s(records: Records) -> float:
+def remaining_s(records: ComparisonRecords) -> float:
     """About how many seconds what is missing takes where no load is disturbed."""
     plan, missing = records.plan, records.missing()
     turn_s = _START_S + _WARM_UP_S + len(plan.loads) * (plan.seconds + _BETWEEN_S)
@@ -167,7 +166,7 @@ def remaining_s(records: Records) -> float:
     return profiles_s + capacity_s * len({turn.round for turn in missing}) + turn_s * len(missing)
 
 
-def _profiling_s(records: Records) -> float:
+def _profiling_s(records: ComparisonRecords) -> float:
     plan = records.plan
     return (
         len(records.repositories())

@@ -20,7 +20,7 @@ CLOSE = ("edf", "naive", "ours, gpulets", "ours, RLS", OURS)
 TRACE = "benchmarks/traces/azure_code_2023.csv"
 
 
-class Plan(msgspec.Struct, frozen=True):
+class ComparisonPlan(msgspec.Struct, frozen=True):
     """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed;
     close_repeats: of those that are `CLOSE`.
 
@@ -49,8 +49,8 @@ class Plan(msgspec.Struct, frozen=True):
         return max(self.repeats, self.close_repeats)
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = ComparisonPlan()
+QUICK = ComparisonPlan(
     models=("resnet50", "yolov8n"),
     servers=("stock, rate limiter", "naive", OURS, RECORDING),
     loads=(0.7, 1.1),

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import msgspec
 
 from backend.linux.cpu_topology import cores
-from backend.load.outcomes import Measured
-from benchmarks.compare.plan import Plan
+from backend.load.outcomes import MeasuredLoad
+from benchmarks.compare.plan import ComparisonPlan
 from benchmarks.compare.servers import lanes_of
-from benchmarks.compare.spent import Spent
-from benchmarks.profiles import read_profiles, unprofiled
-from benchmarks.stamp import take_up
+from benchmarks.compare.time_breakdown import TimeBreakdown
+from benchmarks.harness.profiles import read_profiles, unprofiled
+from benchmarks.harness.run_manifest import take_up
 from predictor.samples import Sample, read_samples
 from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
@@ -30,7 +30,7 @@ class Round(NamedTuple):
     arrivals: str
 
 
-class Turn(NamedTuple):
+class ServerTurn(NamedTuple):
     """One server, all loads, once."""
 
     repeat: int
@@ -42,17 +42,17 @@ class Turn(NamedTuple):
         return Round(self.repeat, self.arrivals)
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class TurnRecord(msgspec.Struct, frozen=True):
     """What came of a turn. capacity_per_s: load 1 of its round.
 
     Per load, lost: `Steal.lost`; scheduler_cpu_shares: of one core, where there is one; spent: of `RECORDING`.
     """
 
-    measured: list[Measured]
+    measured: list[MeasuredLoad]
     lost: list[float]
     capacity_per_s: float
     scheduler_cpu_shares: list[float] = []
-    spent: list[Spent] = []
+    spent: list[TimeBreakdown] = []
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -67,10 +67,10 @@ def models_on(lanes: int, most: int) -> str:
     return MODELS if lanes == most else f"{MODELS}-{lanes}-lane"
 
 
-class Records:
+class ComparisonRecords:
     """Of `plan`, in `folder`."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: ComparisonPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         self.machine = Machine(cpu_name(), len(cores()))
 
@@ -97,35 +97,35 @@ class Records:
     def profiles(self) -> dict[str, ProfileFile]:
         return read_profiles(self.models, self.plan.models)
 
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[ServerTurn]:
         """In the order in which they are taken: every server before the next repeat, each time another one first."""
         plan = self.plan
         return [
-            Turn(repeat, arrivals, taking[(i + repeat) % len(taking)])
+            ServerTurn(repeat, arrivals, taking[(i + repeat) % len(taking)])
             for repeat in range(plan.most_repeats)
             for arrivals in plan.arrivals
             for taking in [plan.taking(repeat)]
             for i in range(len(taking))
         ]
 
-    def missing(self) -> list[Turn]:
+    def missing(self) -> list[ServerTurn]:
         """Those that were never taken."""
         return [turn for turn in self.turns() if not self._path(turn).is_file()]
 
-    def keep(self, turn: Turn, recorded: Recorded) -> None:
+    def keep(self, turn: ServerTurn, recorded: TurnRecord) -> None:
         path = self._path(turn)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(msgspec.json.encode(recorded))
 
-    def recorded(self) -> dict[Turn, Recorded]:
+    def recorded(self) -> dict[ServerTurn, TurnRecord]:
         """Every turn that is there."""
         return {
-            turn: msgspec.json.decode(self._path(turn).read_bytes(), type=Recorded)
+            turn: msgspec.json.decode(self._path(turn).read_bytes(), type=TurnRecord)
             for turn in self.turns()
             if self._path(turn).is_file()
         }
 
-    def samples_path(self, turn: Turn) -> Path:
+    def samples_path(self, turn: ServerTurn) -> Path:
         """Where our server records the batches of a turn."""
         return self._path(turn).with_suffix(".jsonl")
 
@@ -136,6 +136,6 @@ class Records:
         ]
         return tuple(sorted(found, key=lambda s: s.start_ns))
 
-    def _path(self, turn: Turn) -> Path:
+    def _path(self, turn: ServerTurn) -> Path:
         server = turn.server.replace(", ", "-").replace(" ", "-")
         return self.folder / "turns" / f"{turn.arrivals}-{server}-{turn.repeat}.json"

@@ -11,9 +11,9 @@ from pathlib import Path
 from backend.scheduler_process import sample_log
 from backend.scheduler_process import scheduler_factory as variant
 from backend.server.embedded import EmbeddedServer
-from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
+from benchmarks.harness.blocking_backend import write_stock
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
-from benchmarks.stock import write_stock
 from profiler.profile_file import NAME
 
 OURS = "isochrone"
@@ -26,7 +26,7 @@ READY_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class ServerSetup:
     """What a server is set up for. sources: by the number of lanes, a repository of the models and their profiles on
     such a device; the rest: per model.
     """
@@ -88,7 +88,7 @@ SERVERS: dict[str, Stock | Ours] = {
 
 
 @contextmanager
-def running(name: str, asked: Asked, record: Path | None = None) -> Iterator[EmbeddedServer]:
+def running(name: str, asked: ServerSetup, record: Path | None = None) -> Iterator[EmbeddedServer]:
     """A server of its own, with a scheduler that has learned nothing; nothing of it is left after.
 
     record: a new file for the batches that the scheduler hears of.
@@ -118,7 +118,7 @@ def lanes_of(name: str, lanes: int) -> int:
     return lanes if rival is None else rival.lanes or lanes
 
 
-def _write_ours(repository: Path, kind: Ours, asked: Asked, lanes: int) -> None:
+def _write_ours(repository: Path, kind: Ours, asked: ServerSetup, lanes: int) -> None:
     source = asked.sources[lanes]
     for model in link_models(source, repository, asked.classes):
         profile = source / model / "1" / NAME
@@ -127,7 +127,7 @@ def _write_ours(repository: Path, kind: Ours, asked: Asked, lanes: int) -> None:
     write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
 
 
-def _write_stock(repository: Path, kind: Stock, asked: Asked) -> None:
+def _write_stock(repository: Path, kind: Stock, asked: ServerSetup) -> None:
     for model in link_models(asked.sources[asked.lanes], repository, asked.classes):
         batching, limiter = "dynamic_batching {}", ""
         if kind.timeouts:

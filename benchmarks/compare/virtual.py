@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from backend.load.arrivals import Arrival
-from backend.load.outcomes import Measured, summarise
+from backend.load.outcomes import MeasuredLoad, summarise
 from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.spent import Spent
-from benchmarks.repository import MAX_BATCH_SIZE
+from benchmarks.compare.time_breakdown import TimeBreakdown
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.rivals import RIVALS
 from profiler.profile_file import ProfileFile
 
@@ -20,7 +20,7 @@ _HALVINGS = 40
 
 
 def kept_in_virtual_time(
-    repeats: Iterable[tuple[Measured, Spent]],
+    repeats: Iterable[tuple[MeasuredLoad, TimeBreakdown]],
     profiles: Mapping[str, ProfileFile],
     lanes: int,
     truth: Truth,

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands.progress_bar import Stages, console
-from benchmarks.ending import interrupt_on_term, told
-from benchmarks.errors import BenchmarkError
+from backend.commands.progress_bar import StageBar, console
 from benchmarks.gpu_check import agreement, build, profiles, through_server
-from benchmarks.gpu_check.budget import Budget, Step, TimeIsOver
 from benchmarks.gpu_check.colocate import Colocation
+from benchmarks.gpu_check.gpu_report import report
 from benchmarks.gpu_check.plan import FULL, QUICK
-from benchmarks.gpu_check.records import Records
-from benchmarks.gpu_check.report import report
+from benchmarks.gpu_check.records import CheckRecords
 from benchmarks.gpu_check.target import the_cpu, the_gpu
+from benchmarks.harness.command import interrupt_on_term, one_sentence_errors
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.steps import Budget, Step, TimeIsOver
 
 if TYPE_CHECKING:
     from benchmarks.study.results import Results
@@ -46,13 +46,13 @@ def gpu_check(
     """
     interrupt_on_term()
     folder = folder or Path("results/gpu-check") / device
-    with told("gpu-check"):
+    with one_sentence_errors("gpu-check"):
         wanted = _known("--part", part or PARTS, PARTS)
         _known("--device", [device], ("gpu", "cpu"))
         if again:
             shutil.rmtree(folder, ignore_errors=True)
         target = the_gpu() if device == "gpu" else the_cpu()
-        records = Records(QUICK if quick else FULL, target, folder, repository)
+        records = CheckRecords(QUICK if quick else FULL, target, folder, repository)
         records.begin()
         try:
             run(records, wanted, Budget(60.0 * minutes), out or _report_path(device, folder))
@@ -64,10 +64,10 @@ def gpu_check(
         raise typer.Exit(OFF)
 
 
-def run(records: Records, wanted: Iterable[str], budget: Budget, out: Path) -> None:
+def run(records: CheckRecords, wanted: Iterable[str], budget: Budget, out: Path) -> None:
     """Raises TimeIsOver, or another IsochroneError; what is recorded by then is kept."""
     screen = console()
-    with Stages(screen, budget.left_s) as stages:
+    with StageBar(screen, budget.left_s) as stages:
 
         def do(steps: Iterable[Step]) -> None:
             for step in steps:
@@ -100,12 +100,12 @@ def run(records: Records, wanted: Iterable[str], budget: Budget, out: Path) -> N
     screen.print(f"{out} is written" if "report" in wanted else "done", highlight=False)
 
 
-def _write(records: Records, stages: Stages, out: Path) -> None:
+def _write(records: CheckRecords, stages: StageBar, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report(records, _study(records, stages)), encoding="utf-8")
 
 
-def _study(records: Records, stages: Stages) -> Results | str:
+def _study(records: CheckRecords, stages: StageBar) -> Results | str:
     """Or why there is none."""
     if not records.study_is_complete():
         return "some of its four logs are missing, or no engine took their models"
@@ -116,7 +116,7 @@ def _study(records: Records, stages: Stages) -> Results | str:
     return results(records.study, stages.begin)
 
 
-def _report_s(records: Records) -> float:
+def _report_s(records: CheckRecords) -> float:
     batches = sum(run.requests for run in records.study_runs()) if records.study_is_complete() else 0
     return _REPORT_S + _BATCH_S * batches
 

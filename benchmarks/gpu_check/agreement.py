@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from backend.engines.loading import open_engine
 from backend.engines.onnxruntime.cpu_engine import OnnxEngine
 from backend.engines.protocol import Engine
-from benchmarks.gpu_check.budget import Step
-from benchmarks.gpu_check.records import Agreement, Records
+from benchmarks.gpu_check.records import Agreement, CheckRecords
+from benchmarks.harness.steps import Step
 from zoo.inputs import random_inputs
 
 BOUND = 1e-3
@@ -22,7 +22,7 @@ BOUND = 1e-3
 _STEP_S = 20.0
 
 
-def steps(records: Records) -> Iterator[Step]:
+def steps(records: CheckRecords) -> Iterator[Step]:
     """One per model whose outputs were not compared yet."""
     for model, engine in records.usable().items():
         if model not in records.agreements():
@@ -51,7 +51,7 @@ def compare(engine: Engine, reference: Engine, inputs: Mapping[str, NDArray[Any]
     return {name: relative_error(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
 
 
-def _check(records: Records, model: str, kind: str) -> None:
+def _check(records: CheckRecords, model: str, kind: str) -> None:
     plan, file = records.plan, records.models / model / "1" / "model.onnx"
     with ExitStack() as opened:
         engine = open_engine(records.target.config(records.models, model, kind))

@@ -12,18 +12,18 @@ from backend.device.clocks import throttled_of
 from backend.engines.loading import open_here
 from backend.engines.protocol import Engine
 from backend.load.arrivals import Traffic, poisson
-from backend.load.outcomes import Measured, Outcome, first_error
+from backend.load.outcomes import MeasuredLoad, Outcome, first_error
 from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
-from benchmarks.errors import BenchmarkError
-from benchmarks.gpu_check.budget import Step
-from benchmarks.gpu_check.in_process import InProcess, Served
+from benchmarks.gpu_check.in_process import InProcess, ServedEngine
 from benchmarks.gpu_check.loads import seconds_of, traffic
-from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, Records, Turn
-from benchmarks.repository import MAX_BATCH_SIZE
-from benchmarks.steal import StealWatch
+from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, CheckRecords, OrderTurn
+from benchmarks.harness.cpu_steal import CpuStealWatch
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE
+from benchmarks.harness.steps import Step
 from benchmarks.study.plan import Log
-from benchmarks.study.records import Run
+from benchmarks.study.records import LogRun
 from zoo.inputs import random_inputs
 
 _OPEN_S, _AROUND_S = 10.0, 0.5
@@ -32,7 +32,7 @@ _OPEN_S, _AROUND_S = 10.0, 0.5
 class Colocation:
     """Opens the engines when the first step needs them, with as many lanes as any step has. A context manager."""
 
-    def __init__(self, records: Records, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, records: CheckRecords, on_progress: Callable[[float], None]) -> None:
         self._records, self._plan, self._on_progress = records, records.plan, on_progress
         self._opened = ExitStack()
         self._engines: dict[str, Engine] = {}
@@ -71,7 +71,7 @@ class Colocation:
         device = self._device(lanes, aware=False)
         try:
             self._warm_up(device, log.traffic(log.loads[0], solo_s, 1))
-            with StealWatch() as watch, _recording(recording, self._records) as samples:
+            with CpuStealWatch() as watch, _recording(recording, self._records) as samples:
                 for i, load in enumerate(log.loads):
                     asked = log.traffic(load, solo_s, 1)
                     rates.append({t.model: round(t.rate_per_s, 2) for t in asked})
@@ -81,7 +81,7 @@ class Colocation:
                     failed += sum(o.status == "failed" for o in outcomes)
         finally:
             device.close()
-        study.keep_log(lanes, log, Run(rates, requests, failed, watch.found), recording.read_bytes())
+        study.keep_log(lanes, log, LogRun(rates, requests, failed, watch.found), recording.read_bytes())
 
     # The comparison
 
@@ -98,11 +98,11 @@ class Colocation:
                     rates.append(sum(t.rate_per_s for t in asked))
                     seconds = seconds_of(rates[-1], plan.seconds, plan.requests)
                     outcomes = self._load(device, asked, seconds, plan.seed + i, samples)
-                    measured.append(Measured(f"{lanes} lanes, {target}", load, 0, seconds, outcomes))
+                    measured.append(MeasuredLoad(f"{lanes} lanes, {target}", load, 0, seconds, outcomes))
         finally:
             device.close()
         clocks.append(records.target.clocks())
-        records.keep_turn(Turn(IN_PROCESS, lanes, target, rates, clocks, measured))
+        records.keep_turn(OrderTurn(IN_PROCESS, lanes, target, rates, clocks, measured))
 
     # Both
 
@@ -110,7 +110,7 @@ class Colocation:
         self._open()
         records = self._records
         served = [
-            Served(
+            ServedEngine(
                 SimulatedModel(model, file.profile(), MAX_BATCH_SIZE, aware, rejects=aware),
                 self._engines[model],
                 dict(random_inputs(records.models / model / "1" / "model.onnx", 1, self._plan.seed)),
@@ -143,7 +143,7 @@ class Colocation:
 
 
 @contextmanager
-def _recording(path: Path, records: Records) -> Iterator[SampleLog]:
+def _recording(path: Path, records: CheckRecords) -> Iterator[SampleLog]:
     """To a new file, in which all samples are afterwards. Raises BenchmarkError where some are not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, 
 from backend.scheduler.state import Running, Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
-from benchmarks.errors import BenchmarkError
+from benchmarks.harness.errors import BenchmarkError
 from predictor.features import Neighbour
 
 _PATIENCE_S = 60.0
@@ -30,7 +30,7 @@ _PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedEngine:
     """model: as the scheduler is told of it. inputs: one request's, of one row each."""
 
     model: SimulatedModel
@@ -70,7 +70,9 @@ class InProcess:
     device: its name in samples. pinned_to: the lanes' cores, None where lanes are not cores.
     """
 
-    def __init__(self, served: Sequence[Served], lanes: int, device: str, pinned_to: Sequence[int] | None) -> None:
+    def __init__(
+        self, served: Sequence[ServedEngine], lanes: int, device: str, pinned_to: Sequence[int] | None
+    ) -> None:
         self._device = device
         self._served = dict(enumerate(served, 1))
         self._sources = {s.model.name: source for source, s in self._served.items()}

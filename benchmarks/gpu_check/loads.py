@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from backend.load.arrivals import Traffic
 from benchmarks.compare.plan import CLASSES, SLO_FACTORS
 from benchmarks.gpu_check.plan import SLO_MIN_MS
-from benchmarks.profiles import p95_ms
+from benchmarks.harness.profiles import p95_ms
 from profiler.profile_file import ProfileFile
 
 

@@ -6,16 +6,15 @@ from collections.abc import Collection
 
 import msgspec
 
-from benchmarks.repository import MAX_BATCH_SIZE
-from benchmarks.study.plan import OTHERS, TRAINED, Log
-from benchmarks.study.plan import Plan as StudyPlan
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE
+from benchmarks.study.plan import OTHERS, TRAINED, Log, StudyPlan
 from benchmarks.study.plan import logs as study_logs
 
 SLO_MIN_MS = 10.0
 """Shorter ones would be kept or missed by what Python needs for a request, not by the device."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class CheckPlan(msgspec.Struct, frozen=True):
     """scale: of the zoo's models. built_sizes: an optimisation profile each. checked_sizes: whose outputs are compared.
     batch_sizes: profiled. lanes, loads: of the comparison, every one with every other; a load of 1 is what one lane
     could answer alone with the best batch size. seconds: of each of its loads, with at most `requests` requests.
@@ -50,8 +49,8 @@ def _of(log: Log, models: Collection[str]) -> Log:
     return msgspec.structs.replace(log, weights={m: weight for m, weight in log.weights.items() if m in models})
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = CheckPlan()
+QUICK = CheckPlan(
     scale="small",
     batch_sizes=(1, MAX_BATCH_SIZE),
     profile_seconds=0.2,

@@ -7,14 +7,13 @@ from typing import TypeVar
 
 import msgspec
 
-from backend.load.outcomes import Measured
-from benchmarks.gpu_check.plan import Plan
+from backend.load.outcomes import MeasuredLoad
+from benchmarks.gpu_check.plan import CheckPlan
 from benchmarks.gpu_check.target import Target
-from benchmarks.profiles import read_profiles
-from benchmarks.stamp import take_up
+from benchmarks.harness.profiles import read_profiles
+from benchmarks.harness.run_manifest import take_up
 from benchmarks.study.plan import TEST_SETS, TRAINING
-from benchmarks.study.records import Records as StudyRecords
-from benchmarks.study.records import Run
+from benchmarks.study.records import LogRun, StudyRecords
 from profiler.profile_file import ProfileFile
 from profiler.store import write_json
 
@@ -44,7 +43,7 @@ class Agreement(msgspec.Struct, frozen=True):
         return max(found) if len(found) == len(self.errors) > 0 else None
 
 
-class Turn(msgspec.Struct, frozen=True):
+class OrderTurn(msgspec.Struct, frozen=True):
     """All loads once, under one order of launches. target: `IN_ORDER` or `AWARE`. clocks: before and after."""
 
     where: str
@@ -52,13 +51,13 @@ class Turn(msgspec.Struct, frozen=True):
     target: str
     rates_per_s: list[float]
     clocks: list[str]
-    measured: list[Measured]
+    measured: list[MeasuredLoad]
 
 
-class Records:
+class CheckRecords:
     """Of `plan` on `target`, in `folder`. source: a repository of the models; None: the zoo's."""
 
-    def __init__(self, plan: Plan, target: Target, folder: Path, source: Path | None) -> None:
+    def __init__(self, plan: CheckPlan, target: Target, folder: Path, source: Path | None) -> None:
         self.plan, self.target, self.folder, self.source = plan, target, folder, source
 
     def begin(self) -> None:
@@ -84,7 +83,7 @@ class Records:
         whole = names == {TRAINING, *TEST_SETS}
         return whole and not any(study.missing_logs(lanes) for lanes in study.plan.lanes)
 
-    def study_runs(self) -> list[Run]:
+    def study_runs(self) -> list[LogRun]:
         """Of the logs that are there."""
         study = self.study
         logs = [(lanes, log) for lanes in study.plan.lanes for log in study.plan.logs]
@@ -111,10 +110,10 @@ class Records:
     def profiles(self) -> dict[str, ProfileFile]:
         return read_profiles(self.models, tuple(self.usable()))
 
-    def turn(self, where: str, lanes: int, target: str) -> Turn | None:
-        return self._read(_turn(where, lanes, target), Turn)
+    def turn(self, where: str, lanes: int, target: str) -> OrderTurn | None:
+        return self._read(_turn(where, lanes, target), OrderTurn)
 
-    def keep_turn(self, turn: Turn) -> None:
+    def keep_turn(self, turn: OrderTurn) -> None:
         """What makes it complete."""
         self._write(_turn(turn.where, turn.lanes, turn.target), turn)
 

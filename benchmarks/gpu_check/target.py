@@ -19,7 +19,7 @@ from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
-from benchmarks.repository import MAX_BATCH_SIZE
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name, package_version
 
 _VERSIONS = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")

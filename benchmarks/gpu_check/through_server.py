@@ -13,16 +13,16 @@ from pathlib import Path
 from backend.engines.tensorrt.plan_facts import facts_path
 from backend.errors import ServerError
 from backend.load.arrivals import Traffic, poisson
-from backend.load.outcomes import Measured, Outcome, first_error
+from backend.load.outcomes import MeasuredLoad, Outcome, first_error
 from backend.scheduler_process import sample_log
 from backend.server.embedded import EmbeddedServer
 from backend.server.locate import locate
-from benchmarks.ending import outlive_servers
-from benchmarks.errors import BenchmarkError
-from benchmarks.gpu_check.budget import Step
 from benchmarks.gpu_check.loads import seconds_of, traffic
-from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, Records, Turn
-from benchmarks.repository import short_temporary_folder, write_configs
+from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords, OrderTurn
+from benchmarks.harness.command import outlive_servers
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.model_repository import short_temporary_folder, write_configs
+from benchmarks.harness.steps import Step
 from profiler.profile_file import NAME
 
 RATE_MAX_PER_S = 500.0
@@ -42,7 +42,7 @@ def missing() -> str | None:
 
 
 def steps(
-    records: Records, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
+    records: CheckRecords, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
 ) -> Iterator[Step]:
     """One per turn that is missing."""
     plan = records.plan
@@ -53,9 +53,9 @@ def steps(
             yield Step(f"{target}, through tritonserver", seconds, partial(outlive_servers, take, on_stage))
 
 
-def _take(records: Records, target: str, on_progress: Callable[[float], None]) -> None:
+def _take(records: CheckRecords, target: str, on_progress: Callable[[float], None]) -> None:
     from backend.load.generator import run_load  # noqa: PLC0415 - needs tritonclient, an extra
-    from benchmarks.payloads import payload  # noqa: PLC0415 - likewise
+    from benchmarks.harness.payloads import payload  # noqa: PLC0415 - likewise
 
     plan, profiles, clocks = records.plan, records.profiles(), [records.target.clocks()]
     payloads = {m: payload(records.models / m / "1" / "model.onnx", plan.seed) for m in profiles}
@@ -74,9 +74,9 @@ def _take(records: Records, target: str, on_progress: Callable[[float], None]) -
             rates.append(sum(t.rate_per_s for t in asked))
             seconds = seconds_of(rates[-1], plan.seconds, plan.requests)
             outcomes = load(asked, seconds, plan.seed + i)
-            measured.append(Measured(f"tritonserver, {target}", factor, 0, seconds, outcomes))
+            measured.append(MeasuredLoad(f"tritonserver, {target}", factor, 0, seconds, outcomes))
     clocks.append(records.target.clocks())
-    records.keep_turn(Turn(SERVER, plan.server_lanes, target, rates, clocks, measured))
+    records.keep_turn(OrderTurn(SERVER, plan.server_lanes, target, rates, clocks, measured))
 
 
 def _bounded(asked: tuple[Traffic, ...]) -> tuple[Traffic, ...]:
@@ -85,7 +85,7 @@ def _bounded(asked: tuple[Traffic, ...]) -> tuple[Traffic, ...]:
 
 
 @contextmanager
-def _server(records: Records, target: str) -> Iterator[EmbeddedServer]:
+def _server(records: CheckRecords, target: str) -> Iterator[EmbeddedServer]:
     folder, samples = short_temporary_folder(), records.turn_samples(SERVER, records.plan.server_lanes, target)
     samples.parent.mkdir(parents=True, exist_ok=True)
     samples.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def _server(records: Records, target: str) -> Iterator[EmbeddedServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link(records: Records, repository: Path) -> None:
+def _link(records: CheckRecords, repository: Path) -> None:
     """Only the file that the model's engine takes, so that it is the one that is served."""
     for model, engine in records.usable().items():
         file = records.target.config(records.models, model, engine).model_file

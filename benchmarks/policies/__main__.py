@@ -10,8 +10,8 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 from backend.commands.progress_bar import console
-from benchmarks.errors import BenchmarkError
-from benchmarks.policies.report import report
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.policies.policies_report import report
 from benchmarks.policies.runs import LOADS, read_device, run
 from benchmarks.policies.starvation import starve
 from benchmarks.rivals import RIVALS

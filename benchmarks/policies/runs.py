@@ -19,8 +19,8 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.compare.records import MACHINE, MODELS, Machine, models_on
 from benchmarks.compare.servers import OURS
-from benchmarks.errors import BenchmarkError
-from benchmarks.profiles import p95_ms, read_profiles
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.profiles import p95_ms, read_profiles
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFile
@@ -32,7 +32,7 @@ LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
 """1: every lane is busy with batches of one, alone."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class RivalFigures(msgspec.Struct, frozen=True):
     """One rival at one load, over all seeds."""
 
     rival: str
@@ -42,7 +42,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Device:
+class RecordedDevice:
     """What was recorded of it, and what follows."""
 
     name: str
@@ -70,7 +70,7 @@ class Device:
         return poisson(traffic, seconds, seed)
 
 
-def read_device(folder: Path, lanes: int) -> Device:
+def read_device(folder: Path, lanes: int) -> RecordedDevice:
     """Raises BenchmarkError where neither `make study` nor `make bench` has recorded it with so many lanes."""
     name, files = f"test-set-3-{lanes}-lanes", [folder / "logs" / f"test-set-3-{lanes}-lanes.jsonl"]
     if not files[0].is_file() and _lanes_of_bench(folder) == lanes:
@@ -82,7 +82,7 @@ def read_device(folder: Path, lanes: int) -> Device:
     profiles, whole = _profiles(folder / MODELS), _profiles(folder / models_on(1, lanes))
     if not profiles or not samples:
         raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
-    return Device(name, samples, profiles, learned(samples), lanes, whole or None)
+    return RecordedDevice(name, samples, profiles, learned(samples), lanes, whole or None)
 
 
 def _profiles(models: Path) -> dict[str, ProfileFile]:
@@ -95,7 +95,9 @@ def _lanes_of_bench(folder: Path) -> int | None:
     return msgspec.json.decode(machine.read_bytes(), type=Machine).cores if machine.is_file() else None
 
 
-def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:
+def run(
+    name: str, device: RecordedDevice, load: float, plans: Sequence[Sequence[Arrival]], seconds: float
+) -> RivalFigures:
     """plans: one per seed, each of so many seconds."""
     rival = RIVALS[name]
     models, outcomes = rival.models(device.models(rejects=True, one_lane=rival.lanes == 1)), list[Outcome]()
@@ -108,4 +110,4 @@ def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival
             found if rival.classes else [replace(o, priority=a.priority) for a, o in zip(plan, found, strict=True)]
         )
     whole = seconds * len(plans)
-    return Row(name, load, summarise(outcomes, whole), by_class(outcomes, whole))
+    return RivalFigures(name, load, summarise(outcomes, whole), by_class(outcomes, whole))

@@ -9,8 +9,8 @@ from backend.load.outcomes import percentile
 from backend.scheduler.core import Scheduler
 from backend.scheduler.policy import LATE_SHARE_MAX, Policy
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Served, simulate
-from benchmarks.policies.runs import Device
+from backend.simulation.simulator import SimulatedRequest, simulate
+from benchmarks.policies.runs import RecordedDevice
 
 LOAD, LOW = 1.5, 2
 WITHIN = 20.0
@@ -50,7 +50,7 @@ class Starved:
     worst: float
 
 
-def starve(device: Device, seconds: float) -> list[Starved]:
+def starve(device: RecordedDevice, seconds: float) -> list[Starved]:
     """Load 1.5 for so long in virtual time."""
     plan = device.plan(LOAD, seconds, seed=0)
     solo_s = {model: file.profile().at(1).solo_ns / 1e9 for model, file in device.profiles.items()}
@@ -73,5 +73,5 @@ def starve(device: Device, seconds: float) -> list[Starved]:
     return found
 
 
-def _kept(requests: list[Served]) -> float:
+def _kept(requests: list[SimulatedRequest]) -> float:
     return sum(r.outcome.met for r in requests) / len(requests)

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from backend.commands.progress_bar import Stages, console
-from benchmarks.ending import interrupt_on_term, told
+from backend.commands.progress_bar import StageBar, console
+from benchmarks.harness.command import interrupt_on_term, one_sentence_errors
 from benchmarks.study.collect import Collector, missing_s
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw
-from benchmarks.study.records import Records
-from benchmarks.study.report import report
+from benchmarks.study.records import StudyRecords
 from benchmarks.study.results import results
+from benchmarks.study.study_report import report
 
 _COMPUTING_S = 90.0
 
@@ -32,12 +32,12 @@ def study(
     screen = console()
     if again:
         shutil.rmtree(folder, ignore_errors=True)
-    with told("study"):
-        records = Records(plan(quick=quick), repository, folder)
+    with one_sentence_errors("study"):
+        records = StudyRecords(plan(quick=quick), repository, folder)
         records.begin()
         seconds = missing_s(records)
         screen.print(f"about {seconds / 60 + _COMPUTING_S / 60:.0f} minutes; interrupted, it goes on where it was")
-        with Stages(screen, seconds + _COMPUTING_S) as stages:
+        with StageBar(screen, seconds + _COMPUTING_S) as stages:
             Collector(records, stages.begin, stages.advance).run()
             found = results(records, stages.begin)
             stages.begin("drawing", 5.0)

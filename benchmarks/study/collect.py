@@ -15,18 +15,18 @@ from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Arrival, Traffic, poisson
 from backend.load.generator import Payloads, run_load
 from backend.load.outcomes import Outcome, first_error, summarise
+from backend.load.server_metrics import parse
 from backend.scheduler_process.sample_log import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.ending import outlive_servers
-from benchmarks.errors import BenchmarkError
-from benchmarks.payloads import payload
-from benchmarks.profiles import profile_models
-from benchmarks.prometheus import parse
-from benchmarks.repository import link_models, short_temporary_folder, write_configs
-from benchmarks.steal import StealWatch, least_disturbed
-from benchmarks.study.plan import COPIED, STEAL_MAX, Log
-from benchmarks.study.records import TASK_LANES, Records, Run, Tasks
+from benchmarks.harness.command import outlive_servers
+from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.model_repository import link_models, short_temporary_folder, write_configs
+from benchmarks.harness.payloads import payload
+from benchmarks.harness.profiles import profile_models
+from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, Log
+from benchmarks.study.records import TASK_LANES, LogRun, StudyRecords, Tasks
 from profiler.profile_file import NAME, ProfileFile
 
 _START_S, _PROFILE_ENTRY_S, _REST_S = 9.0, 1.5, 1.5
@@ -38,7 +38,7 @@ _STUB_LOST = "is not healthy"
 class Taken(NamedTuple):
     """One attempt at a log, and its samples as they were recorded."""
 
-    run: Run
+    run: LogRun
     samples: bytes
 
 
@@ -49,7 +49,7 @@ class Collector:
     """
 
     def __init__(
-        self, records: Records, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
+        self, records: StudyRecords, on_stage: Callable[[str, float], None], on_progress: Callable[[float], None]
     ) -> None:
         self._records, self._plan = records, records.plan
         self._on_stage, self._on_progress = on_stage, on_progress
@@ -80,7 +80,7 @@ class Collector:
         with self._server(self._records.models, lanes) as (server, samples):
             for log in logs:
                 take = partial(self._take, server, lanes, log, solo_s, payloads, samples)
-                best = least_disturbed(take, lambda taken: taken.run.steal.share, STEAL_MAX, self._plan.attempts)
+                best = least_disturbed(take, lambda taken: taken.run.steal.share, CPU_STEAL_MAX, self._plan.attempts)
                 self._records.keep_log(lanes, log, best.run, best.samples)
 
     def _take(
@@ -93,7 +93,7 @@ class Collector:
         samples: Path,
     ) -> Taken:
         self._warm_up(server, payloads, log.traffic(0.4, solo_s, self._cores), samples)
-        with StealWatch() as watch:
+        with CpuStealWatch() as watch:
             run = self._record(server, lanes, log, solo_s, payloads, watch)
         _settle(samples)
         return Taken(run, samples.read_bytes())
@@ -105,8 +105,8 @@ class Collector:
         log: Log,
         solo_s: Mapping[str, float],
         payloads: Payloads,
-        watch: StealWatch,
-    ) -> Run:
+        watch: CpuStealWatch,
+    ) -> LogRun:
         rates, requests, failed = [], 0, 0
         for i, load in enumerate(log.loads):
             traffic = log.traffic(load, solo_s, self._cores)
@@ -118,7 +118,7 @@ class Collector:
             if summary.failed == len(outcomes):
                 raise BenchmarkError(f"every request failed; the first was told: {first_error(outcomes)}")
             requests, failed = requests + summary.requests, failed + summary.failed
-        return Run(rates, requests, failed, watch.found)
+        return LogRun(rates, requests, failed, watch.found)
 
     def _warm_up(
         self, server: EmbeddedServer, payloads: Payloads, traffic: Sequence[Traffic], samples: Path | None = None
@@ -176,7 +176,7 @@ class Collector:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def missing_s(records: Records) -> float:
+def missing_s(records: StudyRecords) -> float:
     """About how many seconds the missing part takes."""
     plan = records.plan
     logs = [log for lanes in plan.lanes for log in records.missing_logs(lanes)]
@@ -187,7 +187,7 @@ def missing_s(records: Records) -> float:
     return profiling_s(records) + loads_s + tasks_s + servers * (_START_S + plan.warm_up_seconds)
 
 
-def profiling_s(records: Records) -> float:
+def profiling_s(records: StudyRecords) -> float:
     """About how many seconds the missing profiles take."""
     return records.unprofiled() * max(_PROFILE_ENTRY_S, records.plan.profile_seconds)
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.steal import Steal
+from benchmarks.harness.cpu_steal import CpuSteal
 from benchmarks.study.ceiling import ceiling
 from benchmarks.study.noise import Floor, Noise, gamma_test, noise_floor
 from benchmarks.study.plan import COMPARED
@@ -52,7 +52,7 @@ def _p95(file: ProfileFile) -> ModelProfile:
     return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
 
 
-def undisturbed(samples: Sequence[Sample], steal: Steal) -> list[Sample]:
+def undisturbed(samples: Sequence[Sample], steal: CpuSteal) -> list[Sample]:
     """Those during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
     left = [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
     return left if len(left) >= FEWEST else list(samples)

@@ -19,7 +19,7 @@ _SHIFTED = (0.3, 1.0, 3.0)
 COPIED = "resnet50"
 """The model of the paper's figure 3."""
 TRAINING, TEST_SETS = "training set", ("test set 1", "test set 2", "test set 3")
-STEAL_MAX = 0.1
+CPU_STEAL_MAX = 0.1
 """Share of the CPU that the host may take during a log before it is recorded once more."""
 _SLO_MS = 10_000.0
 
@@ -43,7 +43,7 @@ class Log(msgspec.Struct, frozen=True):
         return tuple(Traffic(model, rate * weight, _SLO_MS) for model, weight in self.weights.items())
 
 
-class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+class StudyPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """lanes: each log is recorded with each. tasks: numbers of copies of `COPIED` that share the load.
 
     attempts: at a log that the host disturbs.
@@ -67,13 +67,13 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(dict.fromkeys(model for log in self.logs for model in log.weights))
 
 
-def plan(*, quick: bool) -> Plan:
+def plan(*, quick: bool) -> StudyPlan:
     """The study in full, or in a form that only shows that all of it works."""
     if quick:
         few = logs((0.7,), 1.0, TRAINED[::2], OTHERS[:1])
-        return Plan((2, 4), few, (1, 8), 0.2, (1, 2), 0.7, 1.0, 1, warm_up_seconds=0.5)
+        return StudyPlan((2, 4), few, (1, 8), 0.2, (1, 2), 0.7, 1.0, 1, warm_up_seconds=0.5)
     whole = logs((0.3, 0.5, 0.7, 0.9, 1.1), 24.0)
-    return Plan((2, 4), whole, tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2)
+    return StudyPlan((2, 4), whole, tuple(range(1, 9)), 2.0, (1, 2, 3, 4, 5, 6), 0.8, 12.0, 2)
 
 
 def logs(

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 
 from backend.linux.cpu_topology import cores
-from benchmarks.errors import BenchmarkError
-from benchmarks.profiles import read_profiles, unprofiled
-from benchmarks.stamp import take_up
-from benchmarks.steal import Steal
-from benchmarks.study.plan import Log, Plan
+from benchmarks.harness.cpu_steal import CpuSteal
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.profiles import read_profiles, unprofiled
+from benchmarks.harness.run_manifest import take_up
+from benchmarks.study.plan import Log, StudyPlan
 from profiler.host import cpu_name, sha256_of
 from profiler.profile_file import ProfileFile
 
@@ -19,13 +19,13 @@ TASK_LANES = (1, 2)
 """Figure 3: sequential, concurrent."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class LogRun(msgspec.Struct, frozen=True):
     """Beside a log's samples: what was asked for, what came of it, and when the host took CPU away."""
 
     rates_per_s: list[dict[str, float]]
     requests: int
     failed: int
-    steal: Steal
+    steal: CpuSteal
 
 
 class Tasks(msgspec.Struct, frozen=True):
@@ -42,16 +42,16 @@ class Tasks(msgspec.Struct, frozen=True):
 class _Stamp(msgspec.Struct, frozen=True):
     """What records are good for: the same plan, machine and models."""
 
-    plan: Plan
+    plan: StudyPlan
     cpu: str
     cores: int
     models: dict[str, str]
 
 
-class Records:
+class StudyRecords:
     """Of `plan`, on the models in `source`, in `folder`."""
 
-    def __init__(self, plan: Plan, source: Path, folder: Path) -> None:
+    def __init__(self, plan: StudyPlan, source: Path, folder: Path) -> None:
         self.plan, self.source, self._folder = plan, source, folder
 
     def begin(self) -> None:
@@ -75,10 +75,10 @@ class Records:
         """The log itself."""
         return self._folder / "logs" / f"{log.name.replace(' ', '-')}-{lanes}-lanes.jsonl"
 
-    def run(self, lanes: int, log: Log) -> Run:
-        return msgspec.json.decode(self._run_path(lanes, log).read_bytes(), type=Run)
+    def run(self, lanes: int, log: Log) -> LogRun:
+        return msgspec.json.decode(self._run_path(lanes, log).read_bytes(), type=LogRun)
 
-    def keep_log(self, lanes: int, log: Log, run: Run, samples: bytes) -> None:
+    def keep_log(self, lanes: int, log: Log, run: LogRun, samples: bytes) -> None:
         """What was asked for comes last: it makes the log complete."""
         path = self.samples(lanes, log)
         path.parent.mkdir(exist_ok=True)

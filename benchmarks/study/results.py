@@ -17,8 +17,8 @@ from benchmarks.study.numbers import (
     training_errors,
     undisturbed,
 )
-from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, Plan
-from benchmarks.study.records import Records, Run, Tasks
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, StudyPlan
+from benchmarks.study.records import LogRun, StudyRecords, Tasks
 from predictor.evaluate import Score
 from predictor.samples import read_samples
 from profiler.profile_file import ProfileFile
@@ -33,7 +33,7 @@ class OfLanes:
 
     recorded: dict[str, int]
     batches: dict[str, int]
-    runs: dict[str, Run]
+    runs: dict[str, LogRun]
     interference: Vector
     features: dict[str, Spread]
     training: tuple[float, float]
@@ -45,13 +45,13 @@ class OfLanes:
 class Results:
     """lanes: by number of lanes."""
 
-    plan: Plan
+    plan: StudyPlan
     profiles: dict[str, ProfileFile]
     tasks: list[Tasks]
     lanes: dict[int, OfLanes]
 
 
-def results(records: Records, on_stage: Callable[[str, float], None]) -> Results:
+def results(records: StudyRecords, on_stage: Callable[[str, float], None]) -> Results:
     """Takes some seconds per thousand batches."""
     plan, profiles, found = records.plan, records.profiles(), {}
     for lanes in plan.lanes:

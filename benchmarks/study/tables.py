@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import markdown
+from benchmarks.harness import markdown
 from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING
 from predictor.evaluate import Score
 from profiler.profile_file import ProfileFile

@@ -13,8 +13,8 @@ from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Command, Event, Finish
 from backend.simulation.contention import Linear
 from backend.simulation.device import Bandwidth, VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from benchmarks.rivals import Unaware
+from backend.simulation.fixed_predictors import Unaware
+from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from tests.fakes.builders import profile
 
 MB = 1_000_000
@@ -28,7 +28,7 @@ NO_SLO = 1e12
 
 def run(
     models: Sequence[SimulatedModel], plan: Sequence[Arrival], links: Bandwidth | None = LINKS
-) -> tuple[Ran, Scheduler]:
+) -> tuple[SimulationResult, Scheduler]:
     """Of executions the scheduler knows that they do not slow each other down."""
     scheduler = Scheduler(3, None, Unaware())
     ran = simulate(models, plan, scheduler, VirtualDevice(Linear(), 0, links))
@@ -40,7 +40,7 @@ def asked(*at_ms: tuple[str, float]) -> list[Arrival]:
     return [Arrival(at / 1e3, model, NO_SLO) for model, at in at_ms]
 
 
-def took_ms(ran: Ran) -> list[float]:
+def took_ms(ran: SimulationResult) -> list[float]:
     """From each request's arrival to its answer."""
     return [1e3 * (r.answered_s - r.arrival.at_s) for r in ran.requests if r.answered_s is not None]
 
@@ -76,13 +76,13 @@ def test_of_two_that_overlap_the_later_is_forecast_as_it_comes() -> None:
     assert b_out_expected == pytest.approx(b_out, rel=0.05)
 
 
-def sorted_moves(ran: Ran, last: int) -> list[tuple[int, int]]:
+def sorted_moves(ran: SimulationResult, last: int) -> list[tuple[int, int]]:
     """(forecast, measured) of the last batches: of a's inputs and outputs, then of b's, which end a little earlier."""
     (*_, b_in, b_out, a_in, a_out) = ran.moved[-2 * last :]
     return [a_in, a_out, b_in, b_out]
 
 
-def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[Ran, Scheduler]:
+def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[SimulationResult, Scheduler]:
     """Three models that move some MB each, on links that are in use for most of the time."""
     models = [
         SimulatedModel("a", profile(10.0, 0.5, 0.2, 0.4), bytes_in=600_000, bytes_out=4_000),

@@ -18,14 +18,13 @@ from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel
+from backend.simulation.simulator import SimulatedModel, SimulationResult
 from backend.simulation.simulator import simulate as run_simulation
-from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY, exposure
 from predictor.samples import encode_sample, neighbours_of, own_of
 from profiler.profile_file import write_profile
-from tests.fakes.builders import profile
-from tests.integration.test_study import profile as profile_file
+from tests.fakes.builders import profile, profile_file
+from tests.fakes.contended_samples import Contention, generate
 
 PLAIN = SimulatedModel("m", profile(10.0, 0.5, 0.2, 0.4), max_batch_size=1)
 NO_SLO = 1e12
@@ -39,7 +38,7 @@ def simulate(
     *,
     seed: int = 0,
     overhead_ns: int = 0,
-) -> Ran:
+) -> SimulationResult:
     return run_simulation(models, plan, Scheduler(lanes), VirtualDevice(truth, seed), overhead_ns)
 
 
@@ -47,7 +46,7 @@ def at(*seconds: float, model: str = "m", slo_ms: float = NO_SLO) -> list[Arriva
     return [Arrival(s, model, slo_ms) for s in seconds]
 
 
-def answered(ran: Ran) -> list[float]:
+def answered(ran: SimulationResult) -> list[float]:
     """Seconds."""
     return [r.answered_s for r in ran.requests if r.answered_s is not None]
 
@@ -119,7 +118,7 @@ def test_one_more_lane_keeps_more_deadlines() -> None:
 
 
 def test_contention_is_learned_from_samples() -> None:
-    samples = generate(Workload("additive", lanes=3, count=1_500))
+    samples = generate(Contention("additive", lanes=3, count=1_500))
     truth = learned(samples)
     errors = []
     for sample in samples[-200:]:
@@ -131,7 +130,7 @@ def test_contention_is_learned_from_samples() -> None:
 
 def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
     """Also where the device was twice as slow when the last of them were, which is what a learner knows best."""
-    samples = generate(Workload("additive", lanes=3, count=1_500))
+    samples = generate(Contention("additive", lanes=3, count=1_500))
     samples[1_300:] = [msgspec.structs.replace(s, exec_ns=2 * s.exec_ns) for s in samples[1_300:]]
     truth = learned(samples)
     expected_ns = 0.0
@@ -277,7 +276,7 @@ def test_samples_tell_the_interference(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = tmp_path / "samples.jsonl"
-    samples.write_bytes(b"".join(map(encode_sample, generate(Workload("additive", lanes=3, count=300)))))
+    samples.write_bytes(b"".join(map(encode_sample, generate(Contention("additive", lanes=3, count=300)))))
     where = f"--model-repository={repository}"
     assert run(monkeypatch, workload(tmp_path), where, f"--samples={samples}") == 0
     assert "samples.jsonl" in capsys.readouterr().out.replace("\n", "")

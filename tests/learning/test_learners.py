@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.contention import Workload, generate
 from predictor.features import NOBODY, Exposure, Neighbour, Own, contribution, exposure, exposure_of_sums
 from predictor.learners import LEARNERS, Learner
 from predictor.learners.isochrone import Isochrone
@@ -19,6 +18,7 @@ from predictor.learners.regression import Regression
 from predictor.learners.stacked_rls import Bank
 from predictor.samples import neighbours_of, own_of
 from predictor.workload import Load
+from tests.fakes.contended_samples import Contention, generate
 
 Batch = tuple[Own, Exposure, float]
 MS = 1_000_000
@@ -26,7 +26,7 @@ MS = 1_000_000
 
 def batches(count: int, law: str = "mixed", noise: float = 0.05) -> list[Batch]:
     found = []
-    for sample in generate(Workload(law, lanes=4, count=count, models=6, noise=noise)):
+    for sample in generate(Contention(law, lanes=4, count=count, models=6, noise=noise)):
         own = own_of(sample)
         found.append((own, exposure(own, neighbours_of(sample)), sample.slowdown))
     return found

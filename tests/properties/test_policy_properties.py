@@ -25,8 +25,8 @@ from backend.scheduler.state import Source
 from backend.scheduler.timeline import HORIZON
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
+from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
 from predictor.features import NOBODY, Sums, contribution
 from tests.fakes.builders import profile

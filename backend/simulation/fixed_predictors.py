@@ -1,0 +1,54 @@
+"""Predictors that learn nothing: one without interference, and one that knows the simulated device."""
+
+from __future__ import annotations
+
+from math import expm1
+from typing import ClassVar
+
+from backend.simulation.contention import Truth
+from predictor.features import Exposure, Own
+from predictor.learners.learner import State
+from predictor.slowdown_function import Response
+
+NO_WEIGHTS = (0.0,) * 10
+"""Of a response: nothing that a batch runs beside slows it."""
+
+
+class Unaware:
+    """No interference: every batch takes its profiled latency."""
+
+    name: ClassVar[str] = "none"
+
+    def __init__(self) -> None:
+        self.revision = 0
+
+    def response(self, own: Own) -> Response:
+        return Response(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
+        return 1.0
+
+    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
+        pass
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None:
+        pass
+
+
+class Oracle(Unaware):
+    """Knows the simulated device."""
+
+    name: ClassVar[str] = "oracle"
+
+    def __init__(self, truth: Truth) -> None:
+        super().__init__()
+        self._truth = truth
+
+    def response(self, own: Own) -> Response:
+        return self._truth.response(own)
+
+    def predict_one(self, own: Own, seen: Exposure) -> float:
+        return self._truth.response(own).slowdown(seen.sums, expm1(seen.sharing))

@@ -1,0 +1,122 @@
+"""What busy processes in the server's own container cost, beside a blocking Python backend with the same model.
+
+One request at a time; those processes are started and ended here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tritonclient.grpc as triton_grpc
+import typer
+from rich.table import Table
+
+from backend.commands.progress_bar import console
+from backend.linux.cpu_topology import cores
+from backend.server.embedded import EmbeddedServer
+from benchmarks.harness.blocking_backend import write_stock
+from benchmarks.harness.command import one_sentence_errors
+from benchmarks.harness.model_pairs import MAX_BATCH_SIZE
+from benchmarks.harness.sized_model import depth_for, sized_model
+from profiler.host import cpu_name
+from tests.fakes.foreign_processes import run_foreign_processes, write_foreign_process_model
+
+_OURS, _STOCK = "ours", "stock"
+_WIDTH = 384
+_SETTLES_S = 0.5
+_READY_TIMEOUT_S = 120.0
+
+Taken = dict[str, dict[str, list[float]]]
+"""Milliseconds of each request, by what is beside it and by kind."""
+
+
+def main(
+    solo_ms: Annotated[float, typer.Option(help="what the model takes alone")] = 8.0,
+    repeats: Annotated[int, typer.Option(help="measurements of each")] = 5,
+    seconds: Annotated[float, typer.Option(help="length of one")] = 3.0,
+    lanes: Annotated[int, typer.Option(help="device_lanes, 0: auto")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
+) -> None:
+    """Compare the latency of one request at a time beside no such process, one on a core, and one for each core."""
+    beside: dict[str, list[int]] = {
+        "nothing": [],
+        "one on the first core": cores()[:1],
+        f"{len(cores())} on any": [-1] * len(cores()),
+    }
+    taken: Taken = {name: {_OURS: [], _STOCK: []} for name in beside}
+    with (
+        one_sentence_errors("foreign-processes", kept="nothing was measured to its end"),
+        _server(solo_ms, lanes) as server,
+        closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client,
+    ):
+        for i in range(repeats):
+            for name, on_cores in beside.items():
+                for kind in (_OURS, _STOCK)[:: 1 if i % 2 == 0 else -1]:
+                    with _foreign_processes(client, on_cores):
+                        taken[name][kind] += _measure(client, kind, seconds)
+    if json_out is not None:
+        json_out.write_text(json.dumps(taken))
+    _show(taken, f"{cpu_name()}, {len(cores())} cores; {solo_ms:g} ms alone; {repeats} times {seconds:g} s of each")
+
+
+@contextmanager
+def _server(solo_ms: float, lanes: int) -> Iterator[EmbeddedServer]:
+    content = sized_model(depth_for(solo_ms)).SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder, "models")
+        for kind in (_OURS, _STOCK):
+            (repository / kind / "1").mkdir(parents=True)
+            (repository / kind / "1" / "model.onnx").write_bytes(content)
+        write_stock(repository / _STOCK, MAX_BATCH_SIZE, len(cores()))
+        fixed = f'parameters {{ key: "device_lanes" value {{ string_value: "{lanes}" }} }}\n' if lanes else ""
+        (repository / _OURS / "config.pbtxt").write_text(
+            f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n{fixed}'
+        )
+        write_foreign_process_model(repository)
+        with EmbeddedServer(repository, ready_timeout_s=_READY_TIMEOUT_S) as server:
+            yield server
+
+
+@contextmanager
+def _foreign_processes(client: Any, on_cores: Sequence[int]) -> Iterator[None]:
+    run_foreign_processes(client, on_cores)
+    try:
+        time.sleep(_SETTLES_S)
+        yield
+    finally:
+        run_foreign_processes(client, [])
+
+
+def _measure(client: Any, model: str, seconds: float) -> list[float]:
+    x = triton_grpc.InferInput("x", [1, _WIDTH], "FP32")
+    x.set_data_from_numpy(np.ones((1, _WIDTH), np.float32))
+    taken, until_s = [], time.perf_counter() + seconds
+    while (began_s := time.perf_counter()) < until_s:
+        client.infer(model, [x])
+        taken.append((time.perf_counter() - began_s) * 1e3)
+    return taken
+
+
+def _show(taken: Taken, conditions: str) -> None:
+    out = console()
+    table = Table("beside", "p50 ours ms", "p50 stock ms", "max ours ms", "max stock ms", "ratios")
+    for name, kinds in taken.items():
+        p50 = {kind: statistics.median(ms) for kind, ms in kinds.items()}
+        most = {kind: max(ms) for kind, ms in kinds.items()}
+        ratios = f"{p50[_OURS] / p50[_STOCK]:.2f}, {most[_OURS] / most[_STOCK]:.2f}"
+        figures = (p50[_OURS], p50[_STOCK], most[_OURS], most[_STOCK])
+        table.add_row(name, *(f"{ms:.1f}" for ms in figures), ratios)
+    out.print(table)
+    out.print(conditions)
+
+
+if __name__ == "__main__":
+    typer.run(main)
