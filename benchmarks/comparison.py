@@ -21,7 +21,7 @@ from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Traffic, poisson
 from backend.load.generator import LoadInterrupted, run_load
 from backend.load.outcomes import Outcome, first_error
-from backend.load.server_metrics import Counts, parse
+from backend.load.server_metrics import MetricCounts, parse
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.calibration import capacity_per_s, solo_latency_ms
@@ -82,7 +82,7 @@ class Comparison:
         self.calibration: Calibration | None = None
         self.traffic: tuple[Traffic, ...] = ()
         self.segments: list[Segment] = []
-        self.counts: dict[Mode, Counts] = {mode: Counts({}) for mode in MODES}
+        self.counts: dict[Mode, MetricCounts] = {mode: MetricCounts({}) for mode in MODES}
         self._on_stage, self._on_progress = on_stage, on_progress
 
     def run(self) -> None:
@@ -168,7 +168,7 @@ class Comparison:
             raise BenchmarkError(f"every request failed; the first was told: {first_error(outcomes)}")
 
 
-def _settled_counts(server: EmbeddedServer) -> Counts:
+def _settled_counts(server: EmbeddedServer) -> MetricCounts:
     """Once they stand still."""
     end_s = time.monotonic() + _SETTLE_MAX_S
     before = parse(server.metrics())

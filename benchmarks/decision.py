@@ -23,7 +23,7 @@ from rich.table import Table
 from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
-from benchmarks.harness.machine_speed import machine_speed
+from benchmarks.harness.machine import machine_speed
 from benchmarks.harness.synthetic_models import synthetic_profile
 from predictor.workload import ModelProfile
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backend.load.outcomes import Outcome, Summary, lateness_ms, summarise
-from backend.load.server_metrics import Counts
+from backend.load.server_metrics import MetricCounts
 from benchmarks.comparison import MODES, SLO_FACTOR, Comparison, Mode, Segment
 
 _COUNTS = ("requests", "met", "missed", "rejected", "failed")
@@ -83,7 +83,7 @@ def details(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _decisions(counts: Counts) -> str:
+def _decisions(counts: MetricCounts) -> str:
     kinds = ("launch", "hold", "split", "reject")
     decided = ", ".join(f"{kind} {counts.total('isochrone_decisions_total', decision=kind):.0f}" for kind in kinds)
     held = counts.total("isochrone_bound_held_total", held="true")
@@ -97,7 +97,7 @@ def _decisions(counts: Counts) -> str:
     )
 
 
-def _times(counts: Counts, outcomes: Sequence[Outcome]) -> str:
+def _times(counts: MetricCounts, outcomes: Sequence[Outcome]) -> str:
     answered = [o.latency_ms for o in outcomes if o.status == "ok"]
     at_client_ms = sum(answered) / len(answered) if answered else math.nan
     return (

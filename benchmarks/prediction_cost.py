@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.machine_speed import machine_speed
+from benchmarks.harness.machine import machine_speed
 from predictor.features import contribution, exposure
 from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone

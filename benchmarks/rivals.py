@@ -208,7 +208,7 @@ def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
 
 
 RIVALS: dict[str, Rival] = {
-    "stock": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
+    "in order": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
     "one at a time": Rival(
         "Clockwork's way: no two batches at once, each on all cores; early rejection",
         lambda *_: Unaware(),
@@ -217,22 +217,22 @@ RIVALS: dict[str, Rival] = {
     ),
     "edf": Rival("earliest deadline first, profiled latencies", lambda *_: Unaware(), EarliestDeadline),
     "naive": Rival("class, then slack; a moving average per batch size", lambda *_: MovingAverage(), LeastSlack),
-    "ours, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
-    "ours, gpulets": Rival("our policy, the linear model fitted once", _static),
-    "ours, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
+    "isochrone, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
+    "isochrone, gpulets": Rival("our policy, the linear model fitted once", _static),
+    "isochrone, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
     "strait": Rival("two levels, the low one only while no high one waits; RLS", lambda *_: Rls(), TwoLevels),
-    "ours": Rival("this scheduler"),
+    "isochrone": Rival("this scheduler"),
     "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
     "class 1 alone": Rival(
         "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
     ),
-    "class 2 refused": Rival("ours, but class 2 is refused as it comes", kind=FirstClassOnly),
-    "no hold": Rival("ours without holding", policy=NoHold),
-    "no split": Rival("ours without splitting", policy=NoSplit),
-    "no preemption": Rival("ours without going before others", policy=NoPreemption),
-    "no batches": Rival("ours one by one", policy=OneByOne),
-    "mean, not bound": Rival("ours by the mean", bound=Mean),
-    "no classes": Rival("ours blind to classes", classes=False),
+    "isochrone, class 2 refused": Rival("ours, but class 2 is refused as it comes", kind=FirstClassOnly),
+    "isochrone, no hold": Rival("ours without holding", policy=NoHold),
+    "isochrone, no split": Rival("ours without splitting", policy=NoSplit),
+    "isochrone, no preemption": Rival("ours without going before others", policy=NoPreemption),
+    "isochrone, no batches": Rival("ours one by one", policy=OneByOne),
+    "isochrone, mean for bound": Rival("ours by the mean", bound=Mean),
+    "isochrone, no classes": Rival("ours blind to classes", classes=False),
 }
 
 

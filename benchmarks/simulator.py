@@ -14,7 +14,7 @@ from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.harness.machine_speed import machine_speed
+from benchmarks.harness.machine import machine_speed
 from benchmarks.harness.synthetic_models import synthetic_profile
 
 _TRUTH = Linear((0.15, 0.05, 0.15))

@@ -57,6 +57,10 @@ class StageBar(ProgressBar):
         super().__init__(out, drawn, seconds)
         self._before_s = self._length_s = 0.0
 
+    def expect(self, seconds: float) -> None:
+        """Stretches the bar over about so many seconds."""
+        self._progress.update(self._task, total=seconds)
+
     def begin(self, what: str, seconds: float) -> None:
         """The stage before is over; this one takes about `seconds`."""
         self._before_s += self._length_s

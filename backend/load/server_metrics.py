@@ -16,15 +16,15 @@ _Key = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Counts:
+class MetricCounts:
     """The series of one moment, or what was added between two."""
 
     values: dict[_Key, float]
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: MetricCounts) -> MetricCounts:
         return self._with(other, add)
 
-    def __sub__(self, other: Counts) -> Counts:
+    def __sub__(self, other: MetricCounts) -> MetricCounts:
         return self._with(other, sub)
 
     def total(self, name: str, **labels: str) -> float:
@@ -61,14 +61,14 @@ class Counts:
                 cumulative[float(dict(labels)["le"])] += value
         return dict(cumulative)
 
-    def _with(self, other: Counts, combine: Callable[[float, float], float]) -> Counts:
+    def _with(self, other: MetricCounts, combine: Callable[[float, float], float]) -> MetricCounts:
         keys = self.values.keys() | other.values.keys()
-        return Counts({key: combine(self.values.get(key, 0.0), other.values.get(key, 0.0)) for key in keys})
+        return MetricCounts({key: combine(self.values.get(key, 0.0), other.values.get(key, 0.0)) for key in keys})
 
 
-def parse(text: str) -> Counts:
+def parse(text: str) -> MetricCounts:
     """Lines that are not this backend's are passed over."""
-    return Counts(
+    return MetricCounts(
         {
             (match[1], frozenset((m[1], m[2]) for m in _LABEL.finditer(match[2] or ""))): float(match[3])
             for match in _LINE.finditer(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from operator import attrgetter
@@ -12,18 +11,20 @@ from statistics import median
 from backend.load.figures import Cell, MeasuredPoint, cell, points
 from backend.simulation.contention import Truth
 from benchmarks.compare.paired_comparison import Count, PairedComparison, met, met_of, missed
-from benchmarks.compare.plan import CLOSE, LOST_MAX, SLO_FACTORS, ComparisonPlan
-from benchmarks.compare.records import Machine, ServerTurn, TurnRecord
+from benchmarks.compare.plan import CLOSE, LOST_MAX, ComparisonPlan
+from benchmarks.compare.records import ServerTurn, TurnRecord
 from benchmarks.compare.servers import OURS, RECORDING, REFUSED, SERVERS, Ours, Stock
 from benchmarks.compare.virtual import kept_in_virtual_time
 from benchmarks.harness import markdown
+from benchmarks.harness.kept import HIGH, LOW, kept
+from benchmarks.harness.loads import SLO_FACTORS
+from benchmarks.harness.machine import versions
 from benchmarks.harness.profiles import p95_ms
-from profiler.host import package_version
+from benchmarks.harness.records import RunManifest
 from profiler.profile_file import ProfileFile
 
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
-HIGH, LOW = "1", "2"
 _NO_RIVALS = (OURS, RECORDING, REFUSED)
 _AHEAD = (
     "How many more deadlines ours kept than other schedulers on this backend, in points: mean over the repeats that "
@@ -44,7 +45,9 @@ class Found:
         taken = [{turn.repeat for turn in turns if turn.server == s} for s in self.servers]
         shared = set.intersection(*taken) if taken else set()
         self.measured = [m for turn, r in turns.items() for m in r.measured if turn.repeat in shared]
-        self.looked_into = [(m, s) for r in turns.values() for m in r.measured for s in r.spent if s.load == m.load]
+        self.looked_into = [
+            (m, s) for r in turns.values() for m in r.measured for s in r.breakdowns if s.load == m.load
+        ]
         """Of `RECORDING`."""
         self.points: list[MeasuredPoint] = points(self.measured)
         self.every: list[MeasuredPoint] = points([m for r in turns.values() for m in r.measured])
@@ -63,7 +66,7 @@ class Found:
 
 def report(
     plan: ComparisonPlan,
-    machine: Machine,
+    manifest: RunManifest,
     profiles: Mapping[str, ProfileFile],
     recorded: Mapping[ServerTurn, TurnRecord],
     truth: Truth | None,
@@ -74,15 +77,14 @@ def report(
 
     truth: the device as our server's batches tell of it.
     """
-    parts = [_head(), _conditions(plan, machine, profiles, recorded)]
+    parts = [_head(), _conditions(plan, manifest, profiles, recorded)]
     for arrivals in plan.arrivals:
         found = Found(plan, arrivals, recorded)
         if found.points:
-            parts += [_tables(found), "\n\n".join(_image(path, folder) for path in plots[arrivals]), _goals(found)]
-            parts += [_time_spent(found)]
-            parts += [] if truth is None else [_simulated(found, profiles, machine.cores, truth)]
-    parts.append(_scheduler(plan, recorded))
-    return "\n\n".join(parts) + "\n"
+            parts += [_tables(found), *(markdown.image(path, folder) for path in plots[arrivals]), _goals(found)]
+            parts += [_time_breakdown(found)]
+            parts += [] if truth is None else [_simulated(found, profiles, manifest.cores, truth)]
+    return markdown.document([*parts, _scheduler(plan, recorded)])
 
 
 def _head() -> str:
@@ -98,16 +100,15 @@ def _head() -> str:
 
 def _conditions(
     plan: ComparisonPlan,
-    machine: Machine,
+    manifest: RunManifest,
     profiles: Mapping[str, ProfileFile],
     recorded: Mapping[ServerTurn, TurnRecord],
 ) -> str:
     lost = [100 * share for r in recorded.values() for share in r.lost]
     capacities = [r.capacity_per_s for r in recorded.values()]
     alone = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
-    versions = ", ".join(f"{name} {package_version(name)}" for name in ("isochrone", "onnxruntime", "tritonclient"))
     return (
-        f"**Conditions.** {machine.cpu}, {machine.cores} cores shared with the load generator, {machine.cores} lanes. "
+        f"**Conditions.** {manifest.device}, {manifest.cores} cores shared with the load generator, as many lanes. "
         f"{len(plan.models)} models at equal rates; load 1 is the closed-loop capacity, measured anew for each repeat "
         f"({min(capacities):.0f} to {max(capacities):.0f} requests/s). Deadlines of "
         f"{', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over the models; two classes by threes. "
@@ -117,8 +118,8 @@ def _conditions(
         "anew with nothing learned, in another order each time. p95 alone in ms: "
         f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
-        f"at most {max(lost):.0f} %). Python "
-        f"{platform.python_version()}, tritonserver 2.51.0, {versions}; seed {plan.seed}."
+        f"at most {max(lost):.0f} %). tritonserver 2.51.0, {versions('isochrone', 'onnxruntime', 'tritonclient')}; "
+        f"seed {plan.seed}."
     )
 
 
@@ -127,7 +128,7 @@ def _tables(found: Found) -> str:
     met = _table(
         found,
         "deadlines kept, % (class 1 / class 2)",
-        lambda c: f"{_percent(c.met())} ({_percent(c.class_met(HIGH))} / {_percent(c.class_met(LOW))})",
+        kept,
     )
     goodput = _table(found, "goodput, requests/s", lambda c: _spread(c, lambda p: p.all.goodput_per_s))
     late = _table(found, "p99 of the answered, ms", lambda c: f"{c.median(lambda p: p.all.p99_ms):.0f}")
@@ -194,10 +195,6 @@ def _high_missed(c: Cell) -> str:
     return f"{100 * (1 - c.total(met_of(HIGH)) / c.total(lambda p: p.classes[HIGH].requests)):.1f}"
 
 
-def _percent(share: float) -> str:
-    return "–" if isnan(share) else f"{100 * share:.0f}"
-
-
 def _ahead(found: Found, server: str) -> Iterator[str]:
     for load in found.loads:
         if pair := found.beside(server, load):
@@ -205,7 +202,7 @@ def _ahead(found: Found, server: str) -> Iterator[str]:
             yield f"{points_more:+.1f}{'' if isnan(error) else f' ± {error:.1f}'} at load {load:g}"
 
 
-def _time_spent(found: Found) -> str:
+def _time_breakdown(found: Found) -> str:
     """Ours: from the planned instant to the answer, piece by piece."""
     rows = []
     for load in found.loads:
@@ -231,7 +228,7 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
         if repeats:
             real = cell(found.every, RECORDING, load).met()
             virtual, oracle = (
-                kept_in_virtual_time(repeats, profiles, lanes, truth, rival) for rival in ("ours", "oracle")
+                kept_in_virtual_time(repeats, profiles, lanes, truth, rival) for rival in (OURS, "oracle")
             )
             shown = (f"{100 * real:.1f}", f"{100 * virtual:.1f}", f"{100 * (virtual - real):+.1f}")
             rows.append([f"{load:g}", *shown, f"{100 * oracle:.1f}"])
@@ -266,7 +263,3 @@ def _scheduler(plan: ComparisonPlan, recorded: Mapping[ServerTurn, TurnRecord]) 
 
 def _name(server: str) -> str:
     return f"**{server}**" if server == OURS else server
-
-
-def _image(path: Path, folder: Path) -> str:
-    return f"![{path.stem}]({path.relative_to(folder).as_posix()})"

@@ -1,4 +1,4 @@
-"""Where our server's requests spent their time during one load, and how busy its lanes were: from its own /metrics."""
+"""Time that our server's requests spent where during one load, and how busy its lanes were: from its own /metrics."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from statistics import fmean
 import msgspec
 
 from backend.load.outcomes import Outcome
-from backend.load.server_metrics import Counts
-
-METRICS_LAG_S = 1.5
-"""How far /metrics may be behind, with some room."""
+from backend.load.server_metrics import MetricCounts
 
 
 class TimeBreakdown(msgspec.Struct, frozen=True):
@@ -32,7 +29,9 @@ class TimeBreakdown(msgspec.Struct, frozen=True):
         return self.outside_ms + self.queue_ms + self.execution_ms + self.around_ms
 
 
-def spent(load: float, outcomes: Iterable[Outcome], counts: Counts, lane_s: float) -> TimeBreakdown | None:
+def time_breakdown(
+    load: float, outcomes: Iterable[Outcome], counts: MetricCounts, lane_s: float
+) -> TimeBreakdown | None:
     """counts: what was added during the load; lane_s: time of all lanes. None where nothing was answered."""
     answered = [o.latency_ms for o in outcomes if o.status == "ok"]
     if not answered or not counts.total("isochrone_request_latency_us_count"):

@@ -24,7 +24,7 @@ def kept_in_virtual_time(
     profiles: Mapping[str, ProfileFile],
     lanes: int,
     truth: Truth,
-    rival: str = "ours",
+    rival: str = "isochrone",
 ) -> float:
     """Median over the repeats of one load of the share of deadlines kept. rival: of `RIVALS`.
 
@@ -39,11 +39,11 @@ def kept_in_virtual_time(
         ]
     )
     kept = []
-    for m, spent in repeats:
+    for m, costs in repeats:
         sent = sorted(m.outcomes, key=lambda o: o.intended_s)
-        arrived_s = passed([o.intended_s for o in sent], spent.outside_ms / 1e3)
+        arrived_s = passed([o.intended_s for o in sent], costs.outside_ms / 1e3)
         plan = [Arrival(at_s, o.model, o.slo_ms, o.priority) for at_s, o in zip(arrived_s, sent, strict=True)]
-        around_ns = round(max(0.0, spent.around_ms) * 1e6)
+        around_ns = round(max(0.0, costs.around_ms) * 1e6)
         ran = simulate(
             models, under.plan(plan), under.scheduler(lanes, truth, ()), VirtualDevice(truth, m.repeat), around_ns
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +16,8 @@ from benchmarks.gpu_check.gpu_report import report
 from benchmarks.gpu_check.plan import FULL, QUICK
 from benchmarks.gpu_check.records import CheckRecords
 from benchmarks.gpu_check.target import the_cpu, the_gpu
-from benchmarks.harness.command import interrupt_on_term, one_sentence_errors
-from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.steps import Budget, Step, TimeIsOver
+from benchmarks.harness.command import interrupt_on_term, known, one_sentence_errors
+from benchmarks.harness.steps import Budget, Step, TimeIsOver, perform
 
 if TYPE_CHECKING:
     from benchmarks.study.results import Results
@@ -38,7 +36,9 @@ def gpu_check(
     again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
     repository: Annotated[Path | None, typer.Option(help="Of models of the same names, in place of the zoo's.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Of the records; default: results/gpu-check/DEVICE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The report; default: docs/gpu.md; on the CPU in FOLDER.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The report; default: docs/reports/gpu.md; on CPU in FOLDER.")
+    ] = None,
 ) -> None:
     """Build, check, profile and co-locate the six models on a GPU, and write a report.
 
@@ -47,13 +47,11 @@ def gpu_check(
     interrupt_on_term()
     folder = folder or Path("results/gpu-check") / device
     with one_sentence_errors("gpu-check"):
-        wanted = _known("--part", part or PARTS, PARTS)
-        _known("--device", [device], ("gpu", "cpu"))
-        if again:
-            shutil.rmtree(folder, ignore_errors=True)
+        wanted = known("--part", part or PARTS, PARTS)
+        known("--device", [device], ("gpu", "cpu"))
         target = the_gpu() if device == "gpu" else the_cpu()
         records = CheckRecords(QUICK if quick else FULL, target, folder, repository)
-        records.begin()
+        records.begin(again=again)
         try:
             run(records, wanted, Budget(60.0 * minutes), out or _report_path(device, folder))
         except TimeIsOver as over:
@@ -67,14 +65,11 @@ def gpu_check(
 def run(records: CheckRecords, wanted: Iterable[str], budget: Budget, out: Path) -> None:
     """Raises TimeIsOver, or another IsochroneError; what is recorded by then is kept."""
     screen = console()
-    with StageBar(screen, budget.left_s) as stages:
 
-        def do(steps: Iterable[Step]) -> None:
-            for step in steps:
-                budget.check(step)
-                stages.begin(step.name, step.seconds)
-                step.run()
+    def say(sentence: str) -> None:
+        screen.print(sentence, highlight=False)
 
+    with StageBar(screen, budget.left_s) as bar:
         for part in PARTS:
             if part not in wanted:
                 continue
@@ -82,30 +77,31 @@ def run(records: CheckRecords, wanted: Iterable[str], budget: Budget, out: Path)
                 build.need_models(records)
             match part:
                 case "build":
-                    do(build.steps(records, budget))
+                    perform(build.steps(records, budget), bar, budget)
                 case "check":
-                    do(agreement.steps(records))
+                    perform(agreement.steps(records), bar, budget)
                 case "profile":
-                    do(profiles.steps(records, lambda sentence: screen.print(sentence, highlight=False)))
+                    perform(profiles.steps(records, say), bar, budget)
                 case "colocate":
                     profiles.need_all(records)
-                    with Colocation(records, stages.advance) as colocation:
-                        do(colocation.steps())
+                    with Colocation(records, bar) as colocation:
+                        perform(colocation.steps(), bar, budget)
                     if (why := through_server.missing()) is None:
-                        do(through_server.steps(records, stages.begin, stages.advance))
+                        perform(through_server.steps(records, bar), bar, budget)
                     else:
                         records.keep_server_skipped(why)
                 case "report":
-                    do([Step("the report", _report_s(records), lambda: _write(records, stages, out))])
-    screen.print(f"{out} is written" if "report" in wanted else "done", highlight=False)
+                    step = Step("the report", _report_s(records), lambda: _write(records, bar, out))
+                    perform([step], bar, budget)
+    say(f"{out} is written" if "report" in wanted else "done")
 
 
-def _write(records: CheckRecords, stages: StageBar, out: Path) -> None:
+def _write(records: CheckRecords, bar: StageBar, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(report(records, _study(records, stages)), encoding="utf-8")
+    out.write_text(report(records, _study(records, bar)), encoding="utf-8")
 
 
-def _study(records: CheckRecords, stages: StageBar) -> Results | str:
+def _study(records: CheckRecords, bar: StageBar) -> Results | str:
     """Or why there is none."""
     if not records.study_is_complete():
         return "some of its four logs are missing, or no engine took their models"
@@ -113,7 +109,7 @@ def _study(records: CheckRecords, stages: StageBar) -> Results | str:
         from benchmarks.study.results import results  # noqa: PLC0415 - needs scikit-learn, an extra
     except ModuleNotFoundError as error:
         return f"the module {error.name} is missing, pip install 'isochrone[bench]'"
-    return results(records.study, stages.begin)
+    return results(records.study, bar.begin)
 
 
 def _report_s(records: CheckRecords) -> float:
@@ -122,13 +118,7 @@ def _report_s(records: CheckRecords) -> float:
 
 
 def _report_path(device: str, folder: Path) -> Path:
-    return Path("docs/gpu.md") if device == "gpu" else folder / "report.md"
-
-
-def _known(option: str, given: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
-    if unknown := [name for name in given if name not in allowed]:
-        raise BenchmarkError(f"{option} must be of {', '.join(allowed)}, got '{unknown[0]}'")
-    return list(given)
+    return Path("docs/reports/gpu.md") if device == "gpu" else folder / "report.md"
 
 
 if __name__ == "__main__":

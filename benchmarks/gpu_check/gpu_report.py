@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backend.load.figures import Cell, cell, points
-from benchmarks.compare.plan import SLO_FACTORS
 from benchmarks.gpu_check.agreement import BOUND, agrees
 from benchmarks.gpu_check.plan import SLO_MIN_MS, CheckPlan
-from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, SERVER, CheckRecords, OrderTurn
+from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, SERVER, CheckRecords
 from benchmarks.gpu_check.through_server import RATE_MAX_PER_S
-from benchmarks.harness.markdown import table
+from benchmarks.harness import markdown
+from benchmarks.harness.kept import kept, number
+from benchmarks.harness.loads import SLO_FACTORS
 from benchmarks.study import tables
 from predictor.samples import Sample, read_samples
 
@@ -39,7 +39,7 @@ def report(records: CheckRecords, study: Results | str) -> str:
         _predictions(records),
         _study(records, study),
     )
-    return "\n\n".join(parts) + "\n"
+    return markdown.document(parts)
 
 
 def _head(records: CheckRecords) -> str:
@@ -56,7 +56,7 @@ def _head(records: CheckRecords) -> str:
 def _conditions(records: CheckRecords) -> str:
     facts = "; ".join(f"{name} {text}" for name, text in records.target.facts.items())
     models = f"the zoo's at {records.plan.scale} scale" if records.source is None else f"of '{records.source}'"
-    clocks = dict.fromkeys(text for turn in _turns(records, IN_PROCESS) for text in turn.clocks)
+    clocks = dict.fromkeys(text for turn in records.turns(IN_PROCESS) for text in turn.clocks)
     seen = "; ".join(clocks) or "no load was run yet"
     return (
         f"**Conditions.** {records.target.name}; {facts}. Models: {models}. Clocks before and after each load: {seen}. "
@@ -130,7 +130,7 @@ def _comparison(records: CheckRecords) -> str:
         f"batch size. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over the models, "
         f"{SLO_MIN_MS:g} ms at least; two classes by threes. {_length(records.plan)}"
     )
-    late = [p.sent_late_ms for turn in _turns(records, IN_PROCESS) for p in points(turn.measured)]
+    late = [p.sent_late_ms for turn in records.turns(IN_PROCESS) for p in points(turn.measured)]
     if late and max(late) > _LATE_MS:
         what += f" At worst 1 % of a load's requests came {max(late):.0f} ms late or more, which is in their latencies."
     return _section("Together: stock's order and ours", "colocate", rows, _HEADER, what)
@@ -150,34 +150,24 @@ _HEADER = [
 
 
 def _rows(records: CheckRecords, where: str, lanes: int) -> list[list[str]]:
-    turns = [records.turn(where, lanes, target) for target in (IN_ORDER, AWARE)]
+    turns = [records.turn(where, lanes, order) for order in (IN_ORDER, AWARE)]
     known = next((turn for turn in turns if turn is not None), None)
     if known is None:
         return []
     rows = []
     for load, rate in zip(records.plan.loads, known.rates_per_s, strict=True):
-        cells = [None if turn is None else cell(points(turn.measured), turn.measured[0].target, load) for turn in turns]
+        cells = [None if turn is None else cell(points(turn.measured), turn.order, load) for turn in turns]
         rows.append(
             [
                 str(lanes),
                 f"{load:g}",
                 f"{rate:.0f}",
-                *(_shown(found, _kept) for found in cells),
-                *(_shown(found, lambda c: _number(c.median(lambda p: p.all.goodput_per_s), 0)) for found in cells),
-                *(_shown(found, lambda c: _number(c.median(lambda p: p.all.p99_ms), 1)) for found in cells),
+                *(_shown(found, kept) for found in cells),
+                *(_shown(found, lambda c: number(c.median(lambda p: p.all.goodput_per_s), 0)) for found in cells),
+                *(_shown(found, lambda c: number(c.median(lambda p: p.all.p99_ms), 1)) for found in cells),
             ]
         )
     return rows
-
-
-def _kept(c: Cell) -> str:
-    of_all, of_high, of_low = (_number(100 * share, 0) for share in (c.met(), c.class_met("1"), c.class_met("2")))
-    return f"{of_all} ({of_high} / {of_low})"
-
-
-def _number(value: float, digits: int) -> str:
-    """A dash where there is none, such as a latency where nothing was answered."""
-    return "–" if isnan(value) else f"{value:.{digits}f}"
 
 
 def _shown(found: Cell | None, text: Callable[[Cell], str]) -> str:
@@ -198,9 +188,9 @@ def _server(records: CheckRecords) -> str:
 
 def _predictions(records: CheckRecords) -> str:
     rows = []
-    for turn in _turns(records, IN_PROCESS):
-        path = records.turn_samples(turn.where, turn.lanes, turn.target)
-        if turn.target != AWARE or not path.is_file():
+    for turn in records.turns(IN_PROCESS):
+        path = records.turn_samples(turn.where, turn.lanes, turn.order)
+        if turn.order != AWARE or not path.is_file():
             continue
         samples = read_samples(path).samples
         slowdowns = np.percentile([s.slowdown for s in samples], (50, 95))
@@ -255,15 +245,10 @@ def _length(plan: CheckPlan) -> str:
     return f"{plan.seconds:g} s or {plan.requests:,} requests per load, whichever is less."
 
 
-def _turns(records: CheckRecords, where: str) -> list[OrderTurn]:
-    found = (records.turn(where, lanes, target) for lanes in records.plan.lanes for target in (IN_ORDER, AWARE))
-    return [turn for turn in found if turn is not None]
-
-
 def _section(title: str, part: str, rows: Sequence[Sequence[str]], header: Iterable[str], what: str) -> str:
     if not rows:
         return _not_done(title, part)
-    return f"## {title}\n\n{table(list(header), rows)}\n\n{what}"
+    return f"## {title}\n\n{markdown.table(list(header), rows)}\n\n{what}"
 
 
 def _not_done(title: str, part: str) -> str:

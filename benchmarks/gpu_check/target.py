@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
+from benchmarks.harness.machine import version_facts
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE
-from profiler.host import cpu_name, package_version
+from profiler.host import cpu_name
 
-_VERSIONS = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")
+_PACKAGES = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")
 _FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
 _UNKNOWN = "not told"
 
@@ -90,7 +90,7 @@ class Target:
 
 def the_cpu() -> Target:
     """For seeing that everything runs, not for figures."""
-    facts = {"cores": str(len(cores())), **_versions()}
+    facts = {"cores": str(len(cores())), **version_facts(*_PACKAGES)}
     return Target(None, cpu_name(), ("onnxruntime",), facts)
 
 
@@ -109,7 +109,7 @@ def the_gpu() -> Target:
         "MPS": "runs" if mps_runs() else "does not run",
         "TF32": "off (NVIDIA_TF32_OVERRIDE=0)" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "as by default",
         "host": f"{cpu_name()}, {len(cores())} cores",
-        **_versions(),
+        **version_facts(*_PACKAGES),
         "TensorRT": _tensorrt(),
     }
     return Target(0, device.name(), ("tensorrt", "onnxruntime"), facts)
@@ -121,11 +121,6 @@ def _driver() -> str:
             return gpu.identity().driver
     except ConfigError as error:
         return str(error)
-
-
-def _versions() -> dict[str, str]:
-    found = {name: package_version(name) for name in _VERSIONS}
-    return {"Python": platform.python_version()} | {name: text for name, text in found.items() if text != "none"}
 
 
 def _tensorrt() -> str:

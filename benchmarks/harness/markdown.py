@@ -1,9 +1,20 @@
-"""A table in Markdown."""
+"""Tables, images and parts of a report in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def image(path: Path, folder: Path) -> str:
+    """Links a plot from a report in `folder`."""
+    return f"![{path.stem}]({path.relative_to(folder).as_posix()})"
+
+
+def document(parts: Iterable[str]) -> str:
+    """Joins a report's parts, without those that are empty."""
+    return "\n\n".join(filter(None, parts)) + "\n"

@@ -59,8 +59,8 @@ def results(records: StudyRecords, on_stage: Callable[[str, float], None]) -> Re
         whole = {
             log.name: relative_to_p95(read_samples(records.samples(lanes, log)).samples, profiles) for log in plan.logs
         }
-        runs = {log.name: records.run(lanes, log) for log in plan.logs}
-        logs = {name: undisturbed(samples, runs[name].steal) for name, samples in whole.items()}
+        runs = {log.name: run for log in plan.logs if (run := records.run(lanes, log)) is not None}
+        logs = {name: undisturbed(samples, runs[name].cpu_steal) for name, samples in whole.items()}
         every = [s for samples in logs.values() for s in samples]
         found[lanes] = OfLanes(
             {name: len(samples) for name, samples in whole.items()},

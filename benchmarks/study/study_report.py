@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from backend.linux.cpu_topology import cores
 from benchmarks.harness import markdown
+from benchmarks.harness.machine import versions
 from benchmarks.study import tables
 from benchmarks.study.numbers import FEWEST, TRAIN_SHARE
 from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, TEST_SETS, TRAINING
 from benchmarks.study.results import Results
-from profiler.host import cpu_name, package_version
+from profiler.host import cpu_name
 
 _PAPER_TABLE = {
     TRAINING: (0.0355, 0.0355, 0.0355),
@@ -27,7 +27,7 @@ _IN_WORDS = {3: "three", 6: "six"}
 
 def report(results: Results, plots: Mapping[str, Path], folder: Path) -> str:
     """`folder`: where the report will lie; plots are linked relative to it."""
-    image = {name: f"![{name}]({path.relative_to(folder).as_posix()})" for name, path in plots.items()}
+    image = {name: markdown.image(path, folder) for name, path in plots.items()}
     parts = (
         _head(results),
         _conditions(results),
@@ -39,7 +39,7 @@ def report(results: Results, plots: Mapping[str, Path], folder: Path) -> str:
         _bars(results),
         _differences(results),
     )
-    return "\n\n".join(parts) + "\n"
+    return markdown.document(parts)
 
 
 def _head(results: Results) -> str:
@@ -55,9 +55,6 @@ def _head(results: Results) -> str:
 
 def _conditions(results: Results) -> str:
     plan = results.plan
-    versions = ", ".join(
-        f"{name} {package_version(name)}" for name in ("isochrone", "nvidia-pytriton", "onnxruntime", "numpy")
-    )
     rows = []
     for lanes, found in results.lanes.items():
         for log in plan.logs:
@@ -74,13 +71,14 @@ def _conditions(results: Results) -> str:
                     f"{found.recorded[log.name]:,}",
                     f"{found.batches[log.name]:,}",
                     str(run.failed),
-                    f"{run.steal.share:.1%}",
+                    f"{run.cpu_steal.share:.1%}",
                 )
             )
     return (
         "## Conditions\n\n"
-        f"{cpu_name()}, {len(cores())} cores that server, lanes, scheduler and load generator share; Python "
-        f"{platform.python_version()}, {versions}. A lane is a thread on a core of its own; with more lanes than cores "
+        f"{cpu_name()}, {len(cores())} cores that server, lanes, scheduler and load generator share; "
+        f"{versions('isochrone', 'nvidia-pytriton', 'onnxruntime', 'numpy')}. "
+        "A lane is a thread on a core of its own; with more lanes than cores "
         "they take turns. Batches launch in order of arrival as soon as a lane is free, up to 8 requests each, so that "
         "nothing of our scheduler shapes the logs. Poisson arrivals per model; a load of 1 asks for as much work as "
         "would keep every core busy with batches of one at their profiled latency; "
@@ -208,7 +206,7 @@ def _bars(results: Results) -> str:
 
 
 def _differences(results: Results) -> str:
-    steal = max(run.steal.share for found in results.lanes.values() for run in found.runs.values())
+    steal = max(run.cpu_steal.share for found in results.lanes.values() for run in found.runs.values())
     losses = [
         f"{found.tested[TEST_SETS[1]].scores['offline'].mse / found.training[0]:.1f} times with {lanes} lanes"
         for lanes, found in results.lanes.items()

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from backend.commands.progress_bar import StageBar
 from backend.load import figures
 from backend.load.outcomes import MeasuredLoad, Outcome, Status
 from backend.load.server_metrics import parse
@@ -14,14 +16,15 @@ from backend.scheduler_process import scheduler_factory
 from backend.simulation.contention import Linear
 from benchmarks.compare.bench_report import Found
 from benchmarks.compare.bench_report import report as comparison_report
-from benchmarks.compare.collect import remaining_s
+from benchmarks.compare.collect import Collector
 from benchmarks.compare.paired_comparison import PairedComparison, met, met_of, missed
 from benchmarks.compare.plan import FULL, QUICK
-from benchmarks.compare.records import ComparisonRecords, Machine, ServerTurn, TurnRecord
+from benchmarks.compare.records import ComparisonRecords, ServerTurn, TurnRecord
 from benchmarks.compare.servers import OURS, REFUSED, SERVERS
-from benchmarks.compare.time_breakdown import TimeBreakdown, spent
+from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.compare.virtual import kept_in_virtual_time, passed
 from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.records import RunManifest
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
@@ -50,13 +53,13 @@ isochrone_execution_us_sum{model="m1"} 18000
 isochrone_execution_us_count{model="m1"} 1
 """
     outcomes = [outcome(40.0, 1), outcome(40.0, 1), outcome(5.0, 1, "rejected")]
-    found = spent(0.5, outcomes, parse(text), lane_s=0.1)
+    found = time_breakdown(0.5, outcomes, parse(text), lane_s=0.1)
     assert found is not None
     parts = (found.outside_ms, found.queue_ms, found.execution_ms, found.around_ms)
     assert parts == pytest.approx((10.0, 10.0, 18.0, 2.0))
     assert (found.latency_ms, found.lanes_busy) == pytest.approx((40.0, 0.18))
-    assert spent(0.5, outcomes[2:], parse(text), lane_s=0.1) is None
-    assert spent(0.5, outcomes, parse(""), lane_s=0.1) is None
+    assert time_breakdown(0.5, outcomes[2:], parse(text), lane_s=0.1) is None
+    assert time_breakdown(0.5, outcomes, parse(""), lane_s=0.1) is None
 
 
 def test_the_same_requests_in_virtual_time() -> None:
@@ -73,7 +76,8 @@ def test_the_same_requests_in_virtual_time() -> None:
     crowded = [MeasuredLoad(OURS, 0.5, 0, 1.0, [replace(o, slo_ms=45.0) for o in sent])]
     slow, free = Linear(residuals=(2.5,)), TimeBreakdown(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)
     fifo, aware = (
-        kept_in_virtual_time([(m, free) for m in crowded], profiles, 1, slow, rival) for rival in ("stock", "ours")
+        kept_in_virtual_time([(m, free) for m in crowded], profiles, 1, slow, rival)
+        for rival in ("in order", "isochrone")
     )
     assert fifo < aware
 
@@ -93,26 +97,29 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
     for i, turn in enumerate(records.turns()):
         found = [measured(turn.server, load, turn.repeat, 4 - i) for load in QUICK.loads]
         records.keep(
-            turn, TurnRecord(found, [0.02] * len(found), 90.0 + i, [0.05, 0.07] if turn.server == OURS else [])
+            turn.file, TurnRecord(found, [0.02] * len(found), 90.0 + i, [0.05, 0.07] if turn.server == OURS else [])
         )
     again = ComparisonRecords(QUICK, tmp_path / "records")
     again.begin()
     assert not again.missing()
     recorded = again.recorded()
-    text = comparison_report(QUICK, Machine("cpu", 2), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path)
+    text = comparison_report(
+        QUICK, RunManifest(None, "cpu", 2), {}, recorded, None, {"poisson": [tmp_path / "p.png"]}, tmp_path
+    )
     assert "| **isochrone** | 40 (40 / 40) | 40 (40 / 40) |" in text
     assert "| 0.7 | 3.00 | – | 0.50 (stock, rate limiter) | 0.67 | 60.0 | – | 0.50 |" in text
     assert "![p](p.png)" in text
     assert "the closed-loop capacity, measured anew for each repeat (90 to 93 requests/s)" in text
     assert "5.0 % at load 0.7 (at most 5.0), 7.0 % at load 1.1 (at most 7.0)" in text
     other = ComparisonRecords(QUICK.__class__(repeats=9), tmp_path / "records")
-    with pytest.raises(BenchmarkError, match="holds records of another plan or machine"):
+    with pytest.raises(BenchmarkError, match="holds records of another plan, device, version or set of models"):
         other.begin()
 
 
 def test_the_whole_comparison_fits_into_an_hour(tmp_path: Path) -> None:
-    assert remaining_s(ComparisonRecords(FULL, tmp_path)) < 3_600
-    assert remaining_s(ComparisonRecords(QUICK, tmp_path)) < 300
+    for plan, seconds_max in ((FULL, 3_600), (QUICK, 300)):
+        collector = Collector(ComparisonRecords(plan, tmp_path), tmp_path, None, StageBar(Console(), 0.0))
+        assert sum(step.seconds for step in collector.steps()) < seconds_max
 
 
 def test_two_servers_are_compared_on_the_same_requests() -> None:
@@ -149,7 +156,7 @@ def test_what_class_1_misses_where_the_other_is_refused_stands_beside_what_it_mi
         ServerTurn(0, "poisson", server): TurnRecord([measured(server, 0.5, 0, count)], [0.0], 100.0)
         for server, count in kept.items()
     }
-    text = comparison_report(plan, Machine("cpu", 2), {}, recorded, None, {"poisson": []}, Path())
+    text = comparison_report(plan, RunManifest(None, "cpu", 2), {}, recorded, None, {"poisson": []}, Path())
     assert "| 0.5 | 0.75 | 2.00 | 2.00 (stock, 1 instance) | – | 60.0 | 20.0 | 2.00 |" in text
     assert f"*{REFUSED}*: +" not in text
 
@@ -171,7 +178,7 @@ def test_servers_that_are_close_take_more_turns(tmp_path: Path) -> None:
 def test_a_turn_lost_in_the_middle_is_missing(tmp_path: Path) -> None:
     records = ComparisonRecords(QUICK, tmp_path)
     first, second, *_ = records.turns()
-    records.keep(second, TurnRecord([], [], 100.0))
+    records.keep(second.file, TurnRecord([], [], 100.0))
     assert records.missing()[0] == first == ServerTurn(0, "poisson", QUICK.servers[0])
     assert second not in records.missing()
 

@@ -21,7 +21,7 @@ from backend.load.outcomes import MeasuredLoad, Outcome
 from benchmarks.gpu_check import build
 from benchmarks.gpu_check.agreement import agrees, compare, relative_error
 from benchmarks.gpu_check.gpu_report import report
-from benchmarks.gpu_check.loads import seconds_of, traffic
+from benchmarks.gpu_check.order_turns import seconds_of, traffic_at
 from benchmarks.gpu_check.plan import QUICK, SLO_MIN_MS
 from benchmarks.gpu_check.records import AWARE, IN_PROCESS, Agreement, Built, CheckRecords, OrderTurn
 from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
@@ -124,7 +124,7 @@ def profile(p50_ms: float, p95_ms: float, at_8_ms: float) -> ProfileFile:
 
 def test_a_load_of_one_fills_one_lane_with_the_best_batches() -> None:
     profiles = {"a": profile(10, 20, 40), "b": profile(1, 2, 16), "c": profile(4, 4, 8), "d": profile(1, 2, 8)}
-    asked = traffic(profiles, 1.0)
+    asked = traffic_at(profiles, 1.0)
     per_row_s = {"a": 5e-3, "b": 1e-3, "c": 1e-3, "d": 1e-3}
     assert sum(t.rate_per_s * per_row_s[t.model] for t in asked) == pytest.approx(1.0)
     assert len({t.rate_per_s for t in asked}) == 1
@@ -222,7 +222,7 @@ def test_another_plan_or_device_does_not_mix_with_the_records(tmp_path: Path) ->
 def test_where_nothing_was_answered_there_is_no_latency(tmp_path: Path) -> None:
     found = records(tmp_path)
     refused = [Outcome("a", 0.0, 0.0, 0.0, 10.0, 1, "rejected")]
-    measured = [MeasuredLoad("2 lanes, isochrone", load, 0, 1.0, refused) for load in found.plan.loads]
+    measured = [MeasuredLoad(AWARE, load, 0, 1.0, refused) for load in found.plan.loads]
     found.keep_turn(OrderTurn(IN_PROCESS, 2, AWARE, [1.0], ["fast", "slow"], measured))
     text = report(found, "the test records none")
     assert "| 2 | 0.7 | 1 | – | 0 (0 / –) | – | 0 | – | – |" in text

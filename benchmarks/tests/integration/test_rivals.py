@@ -70,8 +70,8 @@ def test_class_1_alone_is_sent_nothing_else() -> None:
 
 def test_where_class_2_is_refused_class_1_fares_as_if_it_were_not_there() -> None:
     plan = busy(1.5, 3.0)
-    beside = {r.arrival: r for r in run("class 2 refused", plan).requests}
-    alone = run("ours", [a for a in plan if a.priority == 1]).requests
+    beside = {r.arrival: r for r in run("isochrone, class 2 refused", plan).requests}
+    alone = run("isochrone", [a for a in plan if a.priority == 1]).requests
     assert all(beside[a].answered_s is None for a in plan if a.priority == 2)
     assert [beside[r.arrival].answered_s for r in alone] == [r.answered_s for r in alone]
 
@@ -85,7 +85,7 @@ def test_the_higher_class_goes_first_where_a_rival_knows_of_classes() -> None:
 def test_two_levels_keep_the_low_one_back_while_a_high_one_is_held() -> None:
     """On two lanes: the high one would make the one that runs miss, so it is held; the low one would not."""
     plan = [Arrival(0.0, "a", 18.0), Arrival(0.001, "b", 500.0), Arrival(0.002, "a", 500.0, 2)]
-    ours, strait = ([r.answered_s or 9.0 for r in run(n, plan, most=1).requests] for n in ("ours, RLS", "strait"))
+    ours, strait = ([r.answered_s or 9.0 for r in run(n, plan, most=1).requests] for n in ("isochrone, RLS", "strait"))
     assert ours[1] > ours[2] < strait[2]
     assert strait[0] == pytest.approx(0.010)
     assert strait[0] < ours[0]
@@ -93,9 +93,9 @@ def test_two_levels_keep_the_low_one_back_while_a_high_one_is_held() -> None:
 
 def test_prediction_and_policy_beat_stock_in_an_overload() -> None:
     plan = busy(2.0)
-    met = {n: summarise(run(n, plan, most=1).outcomes(), 8.0).met_share for n in ("stock", "ours", "oracle")}
-    assert met["stock"] < 0.5 * met["ours"]
-    assert met["ours"] > 0.8 * met["oracle"]
+    met = {n: summarise(run(n, plan, most=1).outcomes(), 8.0).met_share for n in ("in order", "isochrone", "oracle")}
+    assert met["in order"] < 0.5 * met["isochrone"]
+    assert met["isochrone"] > 0.8 * met["oracle"]
 
 
 def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_the_command_prints_and_writes_its_table(tmp_path: Path) -> None:
     text = written.read_text()
     for name in RIVALS:
         assert f"| *{name}* |" in text
-    assert "Of the way from stock to the oracle, ours goes " in text
+    assert "Of the way from stock to the oracle, isochrone goes " in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `on_miss")] == [
         f"| {case}" for case in CASES
     ]
     wrong = CliRunner().invoke(app, [*options, "--rival", "luck"])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     missing = CliRunner().invoke(app, ["--records", str(tmp_path / "nowhere")])
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2

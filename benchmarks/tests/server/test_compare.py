@@ -72,7 +72,7 @@ def test_a_measurement_that_never_settles_is_told_in_a_sentence(
 
 def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.compare", "--quick", f"--folder={tmp_path / 'records'}"]
-    command += [f"--out={tmp_path / 'docs'}", f"--samples={tmp_path / 'none'}"]
+    command += [f"--out={tmp_path / 'docs' / 'bench.md'}", f"--samples={tmp_path / 'none'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240.0, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     text = (tmp_path / "docs" / "bench.md").read_text()
@@ -89,7 +89,7 @@ def test_the_comparison_runs_and_goes_on(tmp_path: Path) -> None:
     for path in turns:
         kept = json.loads(path.read_text())
         assert [m["load"] for m in kept["measured"]] == list(QUICK.loads)
-        assert bool(kept["spent"]) == ("recording" in path.name), "looking into a server takes pauses"
+        assert bool(kept["breakdowns"]) == ("recording" in path.name), "looking into a server takes pauses"
         assert not [o for m in kept["measured"] for o in m["outcomes"] if o["status"] == "failed"]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=True)
     assert "about 0 minutes" in again.stdout

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
 
+from backend.commands.progress_bar import StageBar
 from benchmarks.gpu_check import build, through_server
 from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords
@@ -38,9 +40,10 @@ def test_both_orders_and_only_what_is_missing(tmp_path: Path) -> None:
         write_profile(records.models / model / "1" / NAME, file)
 
     assert through_server.missing() is None
-    first, second = through_server.steps(records, lambda *_: None, lambda _: None)
+    bar = StageBar(Console(), 0.0)
+    first, second = through_server.steps(records, bar)
     first.run()
-    assert [step.name for step in through_server.steps(records, lambda *_: None, lambda _: None)] == [second.name]
+    assert [step.name for step in through_server.steps(records, bar)] == [second.name]
     second.run()
     for order in (IN_ORDER, AWARE):
         turn = records.turn(SERVER, plan.server_lanes, order)

@@ -22,7 +22,7 @@ def begin(tmp_path: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.study", "--quick", f"--folder={tmp_path / 'records'}"]
     environment = {**os.environ, VARIABLE: str(tmp_path / "run")}  # of the profiler; servers have their own
     return subprocess.Popen(
-        [*command, f"--out={tmp_path / 'out'}"],
+        [*command, f"--out={tmp_path / 'out' / 'study.md'}"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -101,8 +101,9 @@ def test_it_runs_is_interrupted_loses_a_server_and_goes_on(tmp_path: Path) -> No
     for what in (*TEST_SETS, "noise of twins", "EWMA 1/3", "integral", "failed"):
         assert what in report
 
+    command = [sys.executable, "-m", "benchmarks.study", f"--folder={tmp_path / 'records'}"]
     other = subprocess.run(
-        [sys.executable, "-m", "benchmarks.study", f"--folder={tmp_path / 'records'}", f"--out={tmp_path / 'out'}"],
+        [*command, f"--out={tmp_path / 'study.md'}"],
         cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False,
     )  # fmt: skip
     assert other.returncode == 2
