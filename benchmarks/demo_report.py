@@ -1,86 +1,85 @@
-"""The comparison as a table, a few lines and a sentence; and as plain data for a file. Nothing here measures."""
+"""The demo's table, a few lines and a sentence; and the same as plain data. Nothing here measures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backend.load.outcomes import Outcome, Summary, lateness_ms, summarise
+from backend.load.outcomes import (
+    MeasuredLoad,
+    Outcome,
+    Summary,
+    by_class,
+    by_model,
+    first_error,
+    lateness_ms,
+    summarise,
+)
 from backend.load.server_metrics import MetricCounts
-from benchmarks.comparison import MODES, SLO_FACTOR, Comparison, Mode, Segment
+from backend.load.workload import ModelLoad
 
+Mode = Literal["off", "on"]
+MODES: tuple[Mode, Mode] = ("off", "on")
 _COUNTS = ("requests", "met", "missed", "rejected", "failed")
-_FIGURES = ("p50 ms", "p99 ms", "met %", "goodput/s")
 _SAME_POINTS = 1.0  # differences of met shares below this many percentage points are not called one
 _LATE_MS = 10.0
+_ALL = "all"
 
 
-@dataclass(frozen=True)
-class _Row:
-    """note: on the second line."""
-
-    name: str
-    note: str
-    summaries: dict[Mode, Summary]
+def _outcomes(measured: Iterable[MeasuredLoad], mode: Mode) -> list[Outcome]:
+    return [o for m in measured if m.target == mode for o in m.outcomes]
 
 
-def table(comparison: Comparison) -> Table:
-    """Per model, per class and in all, a line per mode."""
+def _figures(measured: Sequence[MeasuredLoad]) -> dict[str, dict[Mode, Summary]]:
+    """Summaries by model, by class and of all requests, each by mode."""
+    found: dict[str, dict[Mode, Summary]] = {}
+    for mode in MODES:
+        if outcomes := _outcomes(measured, mode):
+            seconds = sum(m.seconds for m in measured if m.target == mode)
+            classes = {f"class {c}": summary for c, summary in by_class(outcomes, seconds).items()}
+            rows = by_model(outcomes, seconds) | classes | {_ALL: summarise(outcomes, seconds)}
+            for name, summary in rows.items():
+                found.setdefault(name, {})[mode] = summary
+    return found
+
+
+def table(models: Sequence[ModelLoad], measured: Sequence[MeasuredLoad], slo_factor: float) -> Table:
+    """Shows a line per mode for each model, each class, and in all."""
     shown = Table(
-        title=f"deadlines at {SLO_FACTOR:g} × a model's own latency, the same arrivals in both modes",
+        title=f"deadlines at {slo_factor:g} × a model's own latency, the same arrivals in both modes",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    rows = list(_rows(comparison))
-    counts = _COUNTS if any(s.failed for row in rows for s in row.summaries.values()) else _COUNTS[:-1]
-    for name in ("model", "aware", *counts, *_FIGURES):
+    found = _figures(measured)
+    notes = {m.model: f"class {m.priority_class}, {m.slo_ms:.0f} ms" for m in models}
+    counts = _COUNTS if any(s.failed for s in found[_ALL].values()) else _COUNTS[:-1]
+    for name in ("model", "aware", *counts, "p50 ms", "p99 ms", "met %", "goodput/s"):
         shown.add_column(name, justify="left" if name in ("model", "aware") else "right")
-    for row in rows:
-        names = (row.name, row.note) if len(row.summaries) > 1 else (f"{row.name} {row.note}",)
-        for name, (mode, s) in zip(names, row.summaries.items(), strict=True):
+    for name in sorted(found, key=[*notes, *sorted(found.keys() - notes.keys() - {_ALL}), _ALL].index):
+        lines = (name, notes.get(name, "")) if len(found[name]) > 1 else (f"{name} {notes.get(name, '')}",)
+        for line, (mode, s) in zip(lines, found[name].items(), strict=True):
             figures = (s.p50_ms, s.p99_ms, 100 * s.met_share, s.goodput_per_s)
             cells = [*(str(getattr(s, count)) for count in counts), *(f"{f:.1f}" for f in figures)]
-            shown.add_row(name, mode, *cells, style="bold" if row.name == "all" else None)
+            shown.add_row(line, mode, *cells, style="bold" if name == _ALL else None)
         shown.add_section()
     return shown
 
 
-def _rows(comparison: Comparison) -> Iterator[_Row]:
-    for t in comparison.traffic:
-        yield _row(comparison, t.model, {t.model}, f"class {t.priority}, {t.slo_ms:.0f} ms")
-    for priority in sorted({t.priority for t in comparison.traffic}):
-        models = {t.model for t in comparison.traffic if t.priority == priority}
-        yield _row(comparison, f"class {priority}", models)
-    yield _row(comparison, "all", {t.model for t in comparison.traffic})
-
-
-def _row(comparison: Comparison, name: str, models: set[str], note: str = "") -> _Row:
-    summaries = {
-        mode: summarise((o for o in comparison.outcomes(mode) if o.model in models), comparison.seconds(mode))
-        for mode in MODES
-        if comparison.outcomes(mode)
-    }
-    return _Row(name, note, summaries)
-
-
-def details(comparison: Comparison) -> list[str]:
-    """What the scheduler decided, how well it predicted, where the time went, whether the generator kept up."""
-    lines = []
+def details(measured: Sequence[MeasuredLoad], counts: Mapping[Mode, MetricCounts]) -> Iterator[str]:
+    """Lines on decisions, how well they were predicted, where the time went, whether the generator kept up."""
+    late_ms = 0.0
     for mode in MODES:
-        outcomes, counts = comparison.outcomes(mode), comparison.counts[mode]
-        if outcomes and counts.total("isochrone_batches_total"):
-            lines += [f"{mode}: {_decisions(counts)}", f"{mode}: {_times(counts, outcomes)}"]
-    late_ms = max((lateness_ms(comparison.outcomes(mode)) for mode in MODES if comparison.outcomes(mode)), default=0.0)
+        if outcomes := _outcomes(measured, mode):
+            late_ms = max(late_ms, lateness_ms(outcomes))
+            if counts[mode].total("isochrone_batches_total"):
+                yield f"{mode}: {_decisions(counts[mode])}"
+                yield f"{mode}: {_times(counts[mode], outcomes)}"
     if late_ms > _LATE_MS:
-        lines.append(
-            f"note: the load generator sent 1 % of its requests {late_ms:.0f} ms late or more; latency counts it"
-        )
-    return lines
+        yield f"note: the load generator sent 1 % of its requests {late_ms:.0f} ms late or more; latency counts it"
 
 
 def _decisions(counts: MetricCounts) -> str:
@@ -113,67 +112,49 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.0f} %"
 
 
-def verdict(segments: Iterable[Segment]) -> str:
-    """What the numbers mean, in a sentence; also where they favour the stock order."""
-    by_mode: dict[Mode, list[Segment]] = {mode: [s for s in segments if s.mode == mode] for mode in MODES}
-    if not all(by_mode.values()):
-        return "There is nothing to compare yet: only one mode has run."
-    off, on = (summarise(_outcomes(by_mode[mode]), sum(s.seconds for s in by_mode[mode])) for mode in MODES)
-    points = 100 * (on.met_share - off.met_share)
-    than = "about as many as" if abs(points) < _SAME_POINTS else "more than" if points > 0 else "fewer than"
+def first_failure(measured: Iterable[MeasuredLoad]) -> list[str]:
+    error = first_error(o for m in measured for o in m.outcomes)
+    return [] if error is None else [f"the first request that failed was told: {error}"]
+
+
+def conditions_line(c: Mapping[str, Any]) -> str:
+    solo = ", ".join(f"{model} {ms:g}" for model, ms in c["solo_ms"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
     return (
-        f"With the scheduler on, {100 * on.met_share:.0f} % of requests met their deadline ({on.goodput_per_s:.1f}/s), "
-        f"{than} the {100 * off.met_share:.0f} % with it off ({off.goodput_per_s:.1f}/s){_by_class(by_mode)}"
-        f"{_by_half(by_mode)}."
+        f"conditions: {c['cpu']}, {c['cores']} cores shared with the load generator, {c['cores']} lanes; "
+        f"{c['rate_per_s']:g} requests/s of {c['capacity_per_s']:g}/s measured capacity, {c['seconds_per_mode']:g} s "
+        f"per mode, seed {c['seed']}; latency alone in ms: {solo}; {versions}"
     )
 
 
-def _by_class(by_mode: dict[Mode, list[Segment]]) -> str:
-    classes = sorted({o.priority for segments in by_mode.values() for o in _outcomes(segments)})
-    if len(classes) < 2:
-        return ""
-    shares = [
-        f"class {priority} "
-        + " → ".join(
-            f"{100 * _share(o for o in _outcomes(by_mode[mode]) if o.priority == priority):.0f} %" for mode in MODES
-        )
-        for priority in classes
+def verdict(measured: Sequence[MeasuredLoad]) -> str:
+    """Tells in a sentence what the numbers mean, also where they favour the stock order."""
+    if {m.target for m in measured} != set(MODES):
+        return "There is nothing to compare yet: only one mode has run."
+    found = _figures(measured)
+    off, on = (found[_ALL][mode] for mode in MODES)
+    points = 100 * (on.met_share - off.met_share)
+    than = "about as many as" if abs(points) < _SAME_POINTS else "more than" if points > 0 else "fewer than"
+    classes = [f"{name} {_off_to_on(both)}" for name, both in sorted(found.items()) if name.startswith("class ")]
+    by_class_too = f"; {', '.join(classes)}" if len(classes) > 1 else ""
+    halves = [
+        _figures([m for m in measured if m.repeat == half])[_ALL] for half in sorted({m.repeat for m in measured})
     ]
-    return "; " + ", ".join(shares)
+    both_halves = len(halves) > 1 and all(len(half) == len(MODES) for half in halves)
+    by_half = f"; in each half of the load, {' and '.join(map(_off_to_on, halves))}" if both_halves else ""
+    return (
+        f"With the scheduler on, {100 * on.met_share:.0f} % of requests met their deadline ({on.goodput_per_s:.1f}/s), "
+        f"{than} the {100 * off.met_share:.0f} % with it off ({off.goodput_per_s:.1f}/s){by_class_too}{by_half}."
+    )
 
 
-def _by_half(by_mode: dict[Mode, list[Segment]]) -> str:
-    halves = {s.half for s in by_mode["off"]} & {s.half for s in by_mode["on"]}
-    if len(halves) < 2:
-        return ""
-    shares = [
-        " → ".join(f"{100 * _share(_outcomes(_half(by_mode[mode], half))):.0f} %" for mode in MODES)
-        for half in sorted(halves)
-    ]
-    return "; in each half of the load, " + " and ".join(shares)
+def _off_to_on(both: Mapping[Mode, Summary]) -> str:
+    return " → ".join(_percent(both[mode].met_share) if mode in both else "–" for mode in MODES)
 
 
-def _half(segments: Iterable[Segment], half: int) -> list[Segment]:
-    return [s for s in segments if s.half == half]
-
-
-def _outcomes(segments: Iterable[Segment]) -> Iterator[Outcome]:
-    for segment in segments:
-        yield from segment.outcomes
-
-
-def _share(outcomes: Iterable[Outcome]) -> float:
-    return summarise(outcomes, 1.0).met_share
-
-
-def as_data(comparison: Comparison, conditions: dict[str, Any]) -> dict[str, Any]:
-    """For a JSON file: conditions, summaries, every outcome, the server's counts."""
-    return {
-        "conditions": conditions,
-        "traffic": [asdict(t) for t in comparison.traffic],
-        "summaries": {
-            row.name: {mode: asdict(summary) for mode, summary in row.summaries.items()} for row in _rows(comparison)
-        },
-        "segments": [asdict(segment) for segment in comparison.segments],
-        "metrics": {mode: comparison.counts[mode].flat() for mode in MODES},
-    }
+def data(
+    models: Sequence[ModelLoad], measured: Sequence[MeasuredLoad], counts: Mapping[Mode, MetricCounts]
+) -> dict[str, object]:
+    """Returns everything for a file: summaries, every outcome, the server's counts."""
+    metrics = {mode: counts[mode].flat() for mode in MODES}
+    return {"traffic": models, "summaries": _figures(measured), "loads": measured, "metrics": metrics}

@@ -1,4 +1,4 @@
-"""What the way to an engine process costs: the same model with its engine there and in the model's own process."""
+"""Cost of the way to an engine process: the same model with its engine there and in the model's own process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.harness.command import one_sentence_errors
-from benchmarks.harness.model_pairs import MAX_BATCH_SIZE, PairsPlan, compare
+from benchmarks.harness.model_pairs import PairsPlan, compare
+from benchmarks.harness.model_repository import write_config
 
 
 def main(
@@ -21,14 +22,7 @@ def main(
     """Compare latency and throughput of engines in an engine process and in their model's own, on CPU."""
     plan = PairsPlan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
     with one_sentence_errors("bench-engine-process", kept="what was measured is above"):
-        compare(plan, _configure, json_out)
-
-
-def _configure(kind: str, folder: Path) -> None:
-    (folder / "config.pbtxt").write_text(
-        f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n'
-        f'parameters {{ key: "engine_process" value {{ string_value: "{kind}" }} }}\n'
-    )
+        compare(plan, lambda kind, folder: write_config(folder, {"engine_process": kind}), json_out)
 
 
 if __name__ == "__main__":

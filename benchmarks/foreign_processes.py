@@ -1,4 +1,4 @@
-"""What busy processes in the server's own container cost, beside a blocking Python backend with the same model.
+"""Cost of busy processes in the server's own container, beside a blocking Python backend with the same model.
 
 One request at a time; those processes are started and ended here.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +21,17 @@ from rich.table import Table
 
 from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
-from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.blocking_backend import write_stock
 from benchmarks.harness.command import one_sentence_errors
-from benchmarks.harness.model_pairs import MAX_BATCH_SIZE
-from benchmarks.harness.sized_model import depth_for, sized_model
+from benchmarks.harness.model_pairs import name_of, write_kinds
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
+from benchmarks.harness.servers import temporary_server
 from profiler.host import cpu_name
 from tests.fakes.foreign_processes import run_foreign_processes, write_foreign_process_model
 
 _OURS, _STOCK = "ours", "stock"
 _WIDTH = 384
 _SETTLES_S = 0.5
-_READY_TIMEOUT_S = 120.0
 
 Taken = dict[str, dict[str, list[float]]]
 """Milliseconds of each request, by what is beside it and by kind."""
@@ -54,35 +53,28 @@ def main(
     taken: Taken = {name: {_OURS: [], _STOCK: []} for name in beside}
     with (
         one_sentence_errors("foreign-processes", kept="nothing was measured to its end"),
-        _server(solo_ms, lanes) as server,
+        temporary_server(partial(_write, solo_ms, lanes)) as server,
         closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client,
     ):
         for i in range(repeats):
             for name, on_cores in beside.items():
                 for kind in (_OURS, _STOCK)[:: 1 if i % 2 == 0 else -1]:
                     with _foreign_processes(client, on_cores):
-                        taken[name][kind] += _measure(client, kind, seconds)
+                        taken[name][kind] += _measure(client, name_of(kind, solo_ms), seconds)
     if json_out is not None:
         json_out.write_text(json.dumps(taken))
     _show(taken, f"{cpu_name()}, {len(cores())} cores; {solo_ms:g} ms alone; {repeats} times {seconds:g} s of each")
 
 
-@contextmanager
-def _server(solo_ms: float, lanes: int) -> Iterator[EmbeddedServer]:
-    content = sized_model(depth_for(solo_ms)).SerializeToString()
-    with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder, "models")
-        for kind in (_OURS, _STOCK):
-            (repository / kind / "1").mkdir(parents=True)
-            (repository / kind / "1" / "model.onnx").write_bytes(content)
-        write_stock(repository / _STOCK, MAX_BATCH_SIZE, len(cores()))
-        fixed = f'parameters {{ key: "device_lanes" value {{ string_value: "{lanes}" }} }}\n' if lanes else ""
-        (repository / _OURS / "config.pbtxt").write_text(
-            f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n{fixed}'
-        )
-        write_foreign_process_model(repository)
-        with EmbeddedServer(repository, ready_timeout_s=_READY_TIMEOUT_S) as server:
-            yield server
+def _write(solo_ms: float, lanes: int, repository: Path) -> None:
+    def configure(kind: str, folder: Path) -> None:
+        if kind == _OURS:
+            write_config(folder, {"device_lanes": str(lanes)} if lanes else {})
+        else:
+            write_stock(folder, MAX_BATCH_SIZE, len(cores()))
+
+    write_kinds((_OURS, _STOCK), [solo_ms], configure, repository)
+    write_foreign_process_model(repository)
 
 
 @contextmanager

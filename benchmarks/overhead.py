@@ -1,6 +1,6 @@
-"""What this backend costs beside a blocking Python backend that runs the same ONNX model on the same lanes.
+"""Cost of this backend beside a blocking Python backend that runs the same ONNX model on the same lanes.
 
-`--least`: what the least backend costs that answers late.
+`--least`: what the minimal backend costs that answers asynchronously.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import typer
 from backend.linux.cpu_topology import cores
 from benchmarks.harness.blocking_backend import write_stock
 from benchmarks.harness.command import one_sentence_errors
-from benchmarks.harness.model_pairs import MAX_BATCH_SIZE, PairsPlan, compare
+from benchmarks.harness.model_pairs import PairsPlan, compare
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
 
 _OURS, _LEAST, _STOCK = "ours", "least", "stock"
 
@@ -25,21 +26,17 @@ def main(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency at concurrency 1 and throughput at 8 and 32 for a 2 ms and a 15 ms model."""
+    plan = PairsPlan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds)
     with one_sentence_errors("bench-overhead", kept="what was measured is above"):
-        compare(
-            PairsPlan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds),
-            _configure,
-            json_out,
-        )
+        compare(plan, configure, json_out)
 
 
-def _configure(kind: str, folder: Path) -> None:
-    if kind == _STOCK:
-        write_stock(folder, MAX_BATCH_SIZE, len(cores()))
-    elif kind == _LEAST:
-        write_stock(folder, MAX_BATCH_SIZE, 1, late=True)
+def configure(kind: str, folder: Path) -> None:
+    if kind == _OURS:
+        write_config(folder, {})
     else:
-        (folder / "config.pbtxt").write_text(f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n')
+        least = kind == _LEAST
+        write_stock(folder, MAX_BATCH_SIZE, 1 if least else len(cores()), minimal_async=least)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,6 @@ def cell(found: Sequence[MeasuredPoint], target: str, load: float) -> Cell:
     return Cell([p for p in found if p.target == target and p.load == load])
 
 
-def targets_of(found: Sequence[MeasuredPoint]) -> list[str]:
-    """In the order of their first turn."""
-    return list(dict.fromkeys(p.target for p in sorted(found, key=lambda p: (p.load, p.repeat))))
-
-
 def table(found: Sequence[MeasuredPoint], targets: Sequence[str]) -> Table:
     """Medians over the repeats; of deadlines the range as well. Latencies from the planned instant."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -12,8 +12,6 @@ from backend.load.inputs import is_live
 from backend.load.outcomes import MeasuredLoad
 from backend.load.workload import Workload
 
-_WARM_UP_MAX_S = 3.0
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -24,11 +22,12 @@ class Schedule:
     loads: Sequence[float]
     repeats: int
     seed: int
+    warm_up_max_s: float = 3.0
 
     @property
     def warm_up_s(self) -> float:
         """Of load before each measurement, whose figures do not count."""
-        return min(_WARM_UP_MAX_S, self.workload.seconds)
+        return min(self.warm_up_max_s, self.workload.seconds)
 
     def seconds(self, targets: int) -> float:
         """Of load in all."""

@@ -25,8 +25,8 @@ from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.loads import equal_traffic, model_files
-from benchmarks.harness.model_repository import link_models, write_configs
+from benchmarks.harness.loads import equal_traffic
+from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.profiles import profiling_steps
 from benchmarks.harness.servers import settled_counts

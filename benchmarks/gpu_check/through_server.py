@@ -16,8 +16,7 @@ from backend.scheduler_process import sample_log
 from backend.server.locate import locate
 from benchmarks.gpu_check.order_turns import take_turn
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords
-from benchmarks.harness.loads import model_files
-from benchmarks.harness.model_repository import write_configs
+from benchmarks.harness.model_repository import model_files, write_configs
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
 from profiler.profile_file import NAME

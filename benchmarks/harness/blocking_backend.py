@@ -1,5 +1,5 @@
-"""An ONNX model for stock Triton: blocking, as its user would write it (`blocking_model.py`), or the least that answers
-late (`minimal_async_model.py`), and a config.pbtxt.
+"""An ONNX model for stock Triton: blocking, as its user would write it (`blocking_model.py`), or minimal and
+asynchronous (`minimal_async_model.py`), and a config.pbtxt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-_BLOCKING, _LATE = (Path(__file__).with_name(name) for name in ("blocking_model.py", "minimal_async_model.py"))
+_BLOCKING, _MINIMAL_ASYNC = (Path(__file__).with_name(name) for name in ("blocking_model.py", "minimal_async_model.py"))
 _TYPES: dict[int, str] = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64"}
 
 
@@ -21,7 +21,7 @@ def write_stock(
     *,
     batching: str = "dynamic_batching {}",
     limiter: str = "",
-    late: bool = False,
+    minimal_async: bool = False,
 ) -> None:
     """Beside the `1/model.onnx` that is there. batching, limiter: in config.pbtxt's words."""
     graph = onnx.load(folder / "1" / "model.onnx", load_external_data=False).graph
@@ -36,8 +36,8 @@ def write_stock(
     )
     (folder / "config.pbtxt").write_text("\n".join(lines))
     version = folder / "1"
-    shutil.copy(_LATE if late else _BLOCKING, version / "model.py")
-    if late:  # it imports the other
+    shutil.copy(_MINIMAL_ASYNC if minimal_async else _BLOCKING, version / "model.py")
+    if minimal_async:  # it imports the other
         shutil.copy(_BLOCKING, version)
 
 

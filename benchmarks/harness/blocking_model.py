@@ -1,4 +1,4 @@
-"""What a user would write without Isochrone: a blocking model for Triton's Python backend, with ONNX Runtime.
+"""Blocking model as a user would write it without Isochrone, for Triton's Python backend, with ONNX Runtime.
 
 Copied into a model repository as `model.py`; runs inside Triton's stub. Batches are those that Triton formed.
 """

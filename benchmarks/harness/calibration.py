@@ -1,45 +1,15 @@
-"""What a machine can do, measured through the server in seconds: latency without company, and throughput at most."""
+"""Capacity of a machine, measured through a server in a closed loop."""
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from tritonclient import grpc as triton
 
 from backend.load.generator import TIMEOUT_S, Payloads
 from backend.load.interruption import Interruption, interruptible
-
-_WARM_UP_CALLS = 5
-
-
-def solo_latency_ms(url: str, payloads: Payloads, *, calls: int = 40, seconds_max: float = 3.0) -> dict[str, float]:
-    """Median latency of one request at a time, per model, its client's part included."""
-
-    def measure(interruption: Interruption) -> dict[str, float]:
-        with triton.InferenceServerClient(url) as client:
-            return {
-                model: _median_ms(client, model, payloads[model], calls, seconds_max)
-                for model in payloads
-                if not interruption.asked
-            }
-
-    return interruptible(measure)
-
-
-def _median_ms(client: Any, model: str, inputs: Sequence[Any], calls: int, seconds_max: float) -> float:
-    for _ in range(_WARM_UP_CALLS):
-        client.infer(model, inputs, client_timeout=TIMEOUT_S)
-    end_s = time.monotonic() + seconds_max
-    latencies_ms: list[float] = []
-    while len(latencies_ms) < calls and (not latencies_ms or time.monotonic() < end_s):
-        started_s = time.monotonic()
-        client.infer(model, inputs, client_timeout=TIMEOUT_S)
-        latencies_ms.append((time.monotonic() - started_s) * 1e3)
-    return statistics.median(latencies_ms)
 
 
 def capacity_per_s(url: str, payloads: Payloads, *, per_model: int, seconds: float, ramp_s: float = 1.0) -> float:

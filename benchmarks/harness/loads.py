@@ -1,9 +1,8 @@
-"""Loads of several models from their profiles: rates, deadlines and classes; and requests of the zoo's models."""
+"""Loads of several models from their profiles: rates, deadlines and classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from backend.load.arrivals import Traffic
 from backend.load.outcomes import Outcome, first_error
@@ -36,10 +35,6 @@ def equal_traffic(
 def solo_s(profiles: Mapping[str, ProfileFile]) -> dict[str, float]:
     """Latency of a batch of one, by model."""
     return {model: file.profile().at(1).solo_ns / 1e9 for model, file in profiles.items()}
-
-
-def model_files(repository: Path, models: Iterable[str]) -> dict[str, Path]:
-    return {model: repository / model / "1" / "model.onnx" for model in models}
 
 
 def expect_answers(outcomes: list[Outcome]) -> list[Outcome]:

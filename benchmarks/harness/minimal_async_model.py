@@ -1,8 +1,8 @@
-"""The least that answers late: a queue, a thread per lane, one that answers. It decides nothing and checks nothing.
+"""Minimal asynchronous backend: a queue, a thread per lane, one that answers. It decides nothing and checks nothing.
 
-What any backend costs that, in Triton's Python backend, hands requests in before their batch is formed and answers them
-afterwards, one by one. Copied into a model repository as `model.py`, beside the blocking one that it runs as; runs
-inside Triton's stub.
+Its cost is that of any backend that hands requests in before their batch is formed and answers them afterwards, one by
+one, in Triton's Python backend. Copied into a model repository as `model.py`, beside the blocking one that it runs as;
+runs inside Triton's stub.
 """
 
 import json

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +18,16 @@ from rich.table import Table
 
 from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
-from backend.server.embedded import EmbeddedServer
+from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.perf_analyzer import ClosedLoopFigures, measure
+from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.sized_model import depth_for, sized_model
 from profiler.host import cpu_name, package_version
 
-MAX_BATCH_SIZE = 8
 _WARM_UP_S = 0.9
-_READY_TIMEOUT_S = 120.0
 
+Configure = Callable[[str, Path], None]
+"""Makes the folder of a model, which holds `1/model.onnx`, one of a kind."""
 Pair = tuple[ClosedLoopFigures, ClosedLoopFigures]
 """Measured right after each other, in the order of `PairsPlan.kinds`."""
 Rows = Mapping[str, Sequence[Pair]]
@@ -48,17 +48,16 @@ class PairsPlan:
     seconds: float
 
 
-def compare(plan: PairsPlan, configure: Callable[[str, Path], None], json_out: Path | None) -> None:
+def compare(plan: PairsPlan, configure: Configure, json_out: Path | None) -> None:
     """Measure and print a table, and write the raw numbers to `json_out`.
 
-    configure: makes the folder of a model, which holds `1/model.onnx`, one of that kind. What was measured before an
-    error is shown and written all the same. Raises IsochroneError.
+    What was measured before an error is shown and written all the same. Raises IsochroneError.
     """
     out, rows = console(), dict[str, list[Pair]]()
-    with _server(plan, configure) as server:
+    with temporary_server(partial(write_kinds, plan.kinds, plan.solo_ms, configure)) as server:
         try:
             for solo_ms in plan.solo_ms:
-                models = (_name(plan.kinds[0], solo_ms), _name(plan.kinds[1], solo_ms))
+                models = (name_of(plan.kinds[0], solo_ms), name_of(plan.kinds[1], solo_ms))
                 for concurrency in plan.concurrency:
                     found = measure_pairs(server.grpc_url, models, concurrency, plan.repeats, plan.seconds)
                     rows[f"{solo_ms:g} ms, {concurrency}"] = found
@@ -82,23 +81,18 @@ def measure_pairs(grpc_url: str, models: tuple[str, str], concurrency: int, repe
     return pairs
 
 
-@contextmanager
-def _server(plan: PairsPlan, configure: Callable[[str, Path], None]) -> Iterator[EmbeddedServer]:
-    """With the same model file of both kinds for each solo latency."""
-    with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder, "models")
-        for solo_ms in plan.solo_ms:
-            content = sized_model(depth_for(solo_ms)).SerializeToString()
-            for kind in plan.kinds:
-                model = repository / _name(kind, solo_ms)
-                (model / "1").mkdir(parents=True)
-                (model / "1" / "model.onnx").write_bytes(content)
-                configure(kind, model)
-        with EmbeddedServer(repository, ready_timeout_s=_READY_TIMEOUT_S) as server:
-            yield server
+def write_kinds(kinds: Sequence[str], solo_ms: Sequence[float], configure: Configure, repository: Path) -> None:
+    """Writes the same model file for each kind, one per solo latency."""
+    for ms in solo_ms:
+        content = sized_model(depth_for(ms)).SerializeToString()
+        for kind in kinds:
+            model = repository / name_of(kind, ms)
+            (model / "1").mkdir(parents=True)
+            (model / "1" / "model.onnx").write_bytes(content)
+            configure(kind, model)
 
 
-def _name(kind: str, solo_ms: float) -> str:
+def name_of(kind: str, solo_ms: float) -> str:
     return f"{kind}_{solo_ms:g}ms"
 
 

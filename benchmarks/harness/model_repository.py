@@ -1,4 +1,4 @@
-"""A temporary model repository for one comparison: links to the models, and config.pbtxt files of its own."""
+"""Model repositories of benchmarks: links to the models, and config.pbtxt files of their own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ MAX_BATCH_SIZE = 8
 _TEMP_DIR_CHARS_MAX = 48  # leaves room for the scheduler's socket in the 107 bytes of its path
 
 
+def model_files(repository: Path, models: Iterable[str]) -> dict[str, Path]:
+    """Model → its file. Raises BenchmarkError where one is missing."""
+    files = {model: repository / model / "1" / "model.onnx" for model in models}
+    if missing := [model for model, file in files.items() if not file.is_file()]:
+        raise BenchmarkError(f"no model file for {', '.join(missing)} in '{repository}'; run `make models`")
+    return files
+
+
 def link_models(source: Path, target: Path, models: Iterable[str]) -> dict[str, Path]:
-    """Model → its file; links that are there already stay. Raises BenchmarkError where a model is missing."""
-    files = {model: source / model / "1" / "model.onnx" for model in models}
-    missing = [model for model, file in files.items() if not file.is_file()]
-    if missing:
-        raise BenchmarkError(f"no model file for {', '.join(missing)} in '{source}'; run `make models`")
+    """Model → its file in `source`; links that are there already stay. Raises BenchmarkError as `model_files`."""
+    files = model_files(source, models)
     for model, file in files.items():
         version = target / model / "1"
         version.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,8 @@ from backend.scheduler_process.sample_log import VARIABLE
 from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.cpu_steal import least_disturbed
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.loads import model_files, solo_s
-from benchmarks.harness.model_repository import link_models, write_configs
+from benchmarks.harness.loads import solo_s
+from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payload, payloads
 from benchmarks.harness.profiles import profiling_steps
 from benchmarks.harness.servers import temporary_server

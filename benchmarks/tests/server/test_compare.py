@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     folders = {name: write_model(repository, name, model, config) for name, model in light.items()}
     folders["slow"] = write_model(repository, "slow", batchmates(SLOW_MS), config)
     for name in (BLOCKING, MINIMAL_ASYNC):
-        write_stock(write_model(repository, name, batchmates(5.0), ""), 8, 1, late=name == MINIMAL_ASYNC)
+        write_stock(write_model(repository, name, batchmates(5.0), ""), 8, 1, minimal_async=name == MINIMAL_ASYNC)
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
         for name, folder in folders.items():
             remember_profile(server, folder, solo_ms[name], max_batch_size=8)

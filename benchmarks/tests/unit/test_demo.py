@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.load.outcomes import Outcome, Status
-from benchmarks.comparison import Mode, Segment
-from benchmarks.demo_report import verdict
+from backend.load.outcomes import MeasuredLoad, Outcome, Status
+from benchmarks.demo_report import Mode, verdict
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.model_repository import link_models, write_configs
 
@@ -17,9 +16,9 @@ def outcome(latency_ms: float, status: Status = "ok", *, priority: int = 1, sent
     return Outcome("a", 0.0, sent_s, latency_ms / 1e3, 50.0, priority, status)
 
 
-def segment(mode: Mode, half: int, met: int, missed: int, priority: int = 1) -> Segment:
+def segment(mode: Mode, half: int, met: int, missed: int, priority: int = 1) -> MeasuredLoad:
     outcomes = [outcome(10, priority=priority)] * met + [outcome(99, priority=priority)] * missed
-    return Segment(mode, half, 10.0, outcomes)
+    return MeasuredLoad(mode, 1.0, half, 10.0, outcomes)
 
 
 @pytest.mark.parametrize(("met", "words"), [(90, "more than"), (50, "about as many as"), (20, "fewer than")])

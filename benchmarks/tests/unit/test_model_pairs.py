@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.harness import model_pairs as pairs
+from benchmarks.harness import model_pairs
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.model_pairs import PairsPlan, compare
 from benchmarks.harness.perf_analyzer import ClosedLoopFigures, measure
@@ -32,7 +32,7 @@ class Client:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "_server", lambda *_: nullcontext(SimpleNamespace(grpc_url="")))
+    monkeypatch.setattr(model_pairs, "temporary_server", lambda *_: nullcontext(SimpleNamespace(grpc_url="")))
 
 
 def run(plan: PairsPlan, json_out: Path) -> None:
@@ -44,7 +44,7 @@ def test_kinds_take_turns_and_are_compared_pair_by_pair(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = Client()
-    monkeypatch.setattr(pairs, "measure", client)
+    monkeypatch.setattr(model_pairs, "measure", client)
     run(PairsPlan(("ours", "stock"), (2.0,), (8,), 3, 1.0), tmp_path / "raw.json")
     ours, stock = ("ours_2ms", 8), ("stock_2ms", 8)
     assert client.called == [ours, stock, ours, stock, stock, ours, ours, stock]  # a warm-up and three pairs
@@ -59,7 +59,7 @@ def test_kinds_take_turns_and_are_compared_pair_by_pair(
 def test_rows_before_an_error_are_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pairs, "measure", Client(lasts=6))
+    monkeypatch.setattr(model_pairs, "measure", Client(lasts=6))
     with pytest.raises(BenchmarkError, match="did not settle"):
         run(PairsPlan(("ours", "stock"), (2.0,), (1, 8), 1, 1.0), tmp_path / "raw.json")
     assert list(json.loads((tmp_path / "raw.json").read_text())) == ["2 ms, 1"]
