@@ -1,4 +1,4 @@
-"""What one decision costs: `Scheduler.handle()` with 16 lanes busy and 64 requests waiting over 12 models.
+"""Cost of one decision: `Scheduler.handle()` with 16 lanes busy and 64 requests waiting over 12 models.
 
 The production object in virtual time, kept at that state: every finish launches a batch, every launch is followed by
 the arrival of as many requests as it took. Only the time inside `handle` counts; what the predictor is taught between

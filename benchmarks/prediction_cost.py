@@ -1,4 +1,4 @@
-"""What one prediction and one update cost beside 16 co-runners, and how large the state is.
+"""Cost of one prediction and of one update beside 16 co-runners, and the size of the state.
 
 `python -m benchmarks.prediction_cost`
 """

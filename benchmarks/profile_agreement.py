@@ -1,4 +1,4 @@
-"""How well two runs of `isochrone profile` agree: p50 of each entry, measured twice into temporary repositories."""
+"""Agreement of two runs of `isochrone profile`: p50 of each entry, measured twice into temporary repositories."""
 
 from __future__ import annotations
 

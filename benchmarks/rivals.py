@@ -1,4 +1,4 @@
-"""What a user would run instead, and ours with a part taken out, by name: policies and predictors for one scheduler.
+"""Rivals by name: what a user would run instead, and ours with a part taken out, as policies and predictors.
 
 Each is the production scheduler with another policy or predictor, so that the idea is all that differs.
 """
@@ -34,7 +34,7 @@ _AVERAGE_WEIGHT = 0.1
 
 
 class MovingAverage(Unaware):
-    """Of each model and batch size by itself, whoever ran beside it."""
+    """Moving average of each model and batch size by itself, whoever ran beside it."""
 
     name: ClassVar[str] = "moving average"
 
@@ -173,9 +173,9 @@ class Rival:
     lanes: int | None = None
     classes: bool = True
     others: bool = True
-    """Whether class 2 asks for anything."""
+    """False: class 2 asks for nothing."""
     virtual: bool = False
-    """Whether only a simulated device can run it."""
+    """True: only a simulated device can run it."""
 
     def scheduler(
         self,
@@ -190,7 +190,7 @@ class Rival:
         return self.kind(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
-        """As they are configured under this rival."""
+        """Models as they are configured under this rival."""
         return [
             replace(m, interference_aware=not self.in_order, rejects=m.rejects and not self.in_order) for m in models
         ]

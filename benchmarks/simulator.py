@@ -1,4 +1,4 @@
-"""What a simulation costs: a million requests over twenty models through the production scheduler, on one core."""
+"""Cost of a simulation: a million requests over twenty models through the production scheduler, on one core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the check of batching costs a model's first load, and its next ones: `python -m benchmarks.trial`.
+"""Cost of the check of batching for a model's first load, and its next ones: `python -m benchmarks.trial`.
 
 Each model of the repository is tried from nothing, in the process of its own that a load starts, by turns.
 """
@@ -40,7 +40,7 @@ def solo_ms(config: ModelConfig, trial: Trial) -> float:
 
 
 def seconds(question: Question, *, afresh: bool) -> float:
-    """Of one trial; afresh: in a runtime folder that remembers nothing."""
+    """Duration of one trial; afresh: in a runtime folder that remembers nothing."""
     with tempfile.TemporaryDirectory(prefix="iso-") as folder:
         os.environ[VARIABLE] = folder
         if not afresh:

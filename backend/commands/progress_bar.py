@@ -14,7 +14,7 @@ _Self = TypeVar("_Self", bound="ProgressBar")
 
 
 def console(width: int = WIDTH_MIN) -> Console:
-    """For what is not a terminal: so wide that a table fits in."""
+    """Makes a console; what is not a terminal is so wide that a table fits in."""
     found = Console()
     return found if found.is_terminal else Console(width=width)
 
@@ -69,5 +69,5 @@ class StageBar(ProgressBar):
         self._tell(what)
 
     def advance(self, seconds: float) -> None:
-        """So far into the stage."""
+        """Moves the bar so far into the stage."""
         self._progress.update(self._task, completed=self._before_s + min(seconds, self._length_s))

@@ -30,7 +30,7 @@ _LANES_MAX = 1024
 _LOAD_MAX = 1e3
 _GB_PER_S_MAX = 1e3
 _WIDTH = 140
-"""Of the table, where it is not for a terminal."""
+"""Width of the table, where it is not for a terminal."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run_simulation(options: SimulateOptions) -> None:
 
 
 def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
-    """Those of the workload. Raises ConfigError where one cannot be read or was not profiled."""
+    """Models of the workload. Raises ConfigError where one cannot be read or was not profiled."""
     asked = {a.model for a in workload.models}
     versions, failed = find_versions(repository)
     check_models(workload, {*(version.model for version in versions), *failed})

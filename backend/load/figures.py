@@ -1,4 +1,4 @@
-"""What a comparison found: figures per server and load, as a table and as files. Nothing here measures."""
+"""Figures of a comparison per server and load, as a table and as files. Nothing here measures."""
 
 from __future__ import annotations
 

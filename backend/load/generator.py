@@ -108,7 +108,7 @@ class _Run:
             self._send_one(client, i, arrival)
 
     def _wait(self, interruption: Interruption) -> None:
-        """For the answers still out, no longer than a request may take."""
+        """Waits for the answers still out, no longer than a request may take."""
         end_s = self._now_s() + self._timeout_s + _GRACE_S
         with self._changed:
             while self._in_flight and not interruption.asked and (left_s := end_s - self._now_s()) > 0:
@@ -175,7 +175,7 @@ class _Run:
 
 
 def is_rejection(error: Exception) -> bool:
-    """Whether the server declined a request; one that is away is UNAVAILABLE as well."""
+    """Tells whether the server declined a request; one that is away is UNAVAILABLE as well."""
     return (
         isinstance(error, InferenceServerException)
         and str(error.status()).endswith("UNAVAILABLE")

@@ -26,11 +26,11 @@ class Schedule:
 
     @property
     def warm_up_s(self) -> float:
-        """Of load before each measurement, whose figures do not count."""
+        """Seconds of load before each measurement, whose figures do not count."""
         return min(self.warm_up_max_s, self.workload.seconds)
 
     def seconds(self, targets: int) -> float:
-        """Of load in all."""
+        """Seconds of load in all."""
         return targets * len(self.loads) * self.repeats * (self.workload.seconds + self.warm_up_s)
 
 

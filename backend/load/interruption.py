@@ -24,14 +24,14 @@ class Interruption:
     asked = False
 
     def sleep(self, seconds: float) -> None:
-        """To the microsecond, or until an interrupt is asked for."""
+        """Sleeps to the microsecond, or until an interrupt is asked for."""
         end_s = time.monotonic() + seconds
         while not self.asked and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _NAP_S))
 
 
 def interruptible(work: Callable[[Interruption], T]) -> T:
-    """What `work` returns or raises, from a thread of its own.
+    """Returns what `work` returns, or raises what it raises, from a thread of its own.
 
     An interrupt meanwhile is raised once that has ended, or what `work` raises of it is.
     """

@@ -72,7 +72,7 @@ def _over_load(found: Sequence[MeasuredPoint], targets: Sequence[str]) -> Figure
 
 
 def _latencies(measured: Sequence[MeasuredLoad], targets: Sequence[str]) -> Figure:
-    """Of all that was sent: what was rejected or failed keeps a curve below 100 %."""
+    """Shares of all that was sent: what was rejected or failed keeps a curve below 100 %."""
     figure = Figure(figsize=(5.6, 3.2))
     axes: Axes = figure.subplots()
     highest = max(m.load for m in measured)

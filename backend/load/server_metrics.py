@@ -51,7 +51,7 @@ class MetricCounts:
         return math.nan
 
     def flat(self) -> dict[str, float]:
-        """For a file: `name{label="value",…}` → value."""
+        """Lays the series out for a file: `name{label="value",…}` → value."""
         return {_flat(key): value for key, value in sorted(self.values.items(), key=lambda item: _flat(item[0]))}
 
     def _buckets(self, histogram: str) -> dict[float, float]:

@@ -1,4 +1,4 @@
-"""What a simulation is asked, a JSON file: which models at which rates and deadlines."""
+"""Workloads, JSON files: which models at which rates and deadlines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
-    """And its trace, if it has one. Raises ConfigError, one sentence."""
+    """Reads a workload and its trace, if it has one. Raises ConfigError, one sentence."""
     try:
         workload = msgspec.json.decode(path.read_bytes(), type=Workload)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How much co-located batches slow each other down in a simulation: learned from samples, or given as a rule."""
+"""Contention in a simulation, how much co-located batches slow each other down: learned from samples, or a rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a learner made of recorded batches, frozen."""
+    """State of a learner after recorded batches, frozen."""
 
     learner: Isochrone
     residuals: Sequence[float]
@@ -50,7 +50,7 @@ class Learned:
 
 
 def learned(samples: Sequence[Sample]) -> Learned:
-    """From batches of the device that is to be simulated, in the order of their start.
+    """Learns from batches of the device that is to be simulated, in the order of their start.
 
     Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
     in the mean.

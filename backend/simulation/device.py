@@ -51,9 +51,9 @@ class _Job:
     done_ns: float = 0.0
     slowdown: float = 1.0
     behind: Sequence[Key] = ()
-    """Those that stand still until it is executed."""
+    """Batches that are suspended until it is executed."""
     core: int | None = None
-    """Where others may run as well."""
+    """Core, on which others may run as well."""
 
 
 class VirtualDevice:
@@ -70,7 +70,7 @@ class VirtualDevice:
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
         self._first: tuple[float, Key] | None = None
-        """When which execution ends, in whole nanoseconds as clocks tell them, if nothing else happens."""
+        """Instant at which an execution ends, and whose, in whole nanoseconds, if nothing else happens."""
         self._settled = True
         """False: others run than when it was worked out; one that ends and one that begins at once ask for it once."""
 
@@ -100,14 +100,14 @@ class VirtualDevice:
 
     @property
     def next_ns(self) -> float | None:
-        """When something happens by itself."""
+        """Instant at which something happens by itself."""
         self._settle()
         if not self._moving:
             return None if self._first is None else self._first[0]
         return min(event[0] for event in (self._coming.next, self._first, self._going.next) if event is not None)
 
     def step(self) -> Ended | None:
-        """What is due at `next_ns` happens; the batch that is over by it, if one is."""
+        """Lets happen what is due at `next_ns`; returns the batch that is over by it, if one is."""
         now_ns = self.next_ns
         assert now_ns is not None
         if self._first is not None and self._first[0] <= now_ns:
@@ -155,7 +155,7 @@ class VirtualDevice:
             self._now_ns = now_ns
 
     def _settle(self) -> None:
-        """Each one's pace beside those that run now, and who ends first."""
+        """Works out each batch's slowdown with those that run now, and which ends first."""
         if self._settled:
             return
         self._settled, jobs = True, self._jobs

@@ -11,11 +11,11 @@ from predictor.learners.learner import State
 from predictor.slowdown_function import Response
 
 NO_WEIGHTS = (0.0,) * 10
-"""Of a response: nothing that a batch runs beside slows it."""
+"""Weights of a slowdown function: no co-runner slows a batch."""
 
 
 class Unaware:
-    """No interference: every batch takes its profiled latency."""
+    """Predictor without interference: every batch takes its profiled latency."""
 
     name: ClassVar[str] = "none"
 
@@ -39,7 +39,7 @@ class Unaware:
 
 
 class Oracle(Unaware):
-    """Knows the simulated device."""
+    """Predictor that knows the simulated device."""
 
     name: ClassVar[str] = "oracle"
 

@@ -28,7 +28,7 @@ from predictor.workload import ModelProfile
 
 @dataclass(frozen=True)
 class SimulatedModel:
-    """As its config.pbtxt has it. bytes_in, bytes_out: of a row's inputs and outputs."""
+    """A model as its config.pbtxt has it. bytes_in, bytes_out: of a row's inputs and outputs."""
 
     name: str
     profile: ModelProfile
@@ -42,7 +42,7 @@ class SimulatedModel:
 
     @property
     def join(self) -> Join:
-        """As its process tells the scheduler."""
+        """Message by which its process joins the scheduler."""
         return Join(
             PROTOCOL,
             self.name,
@@ -65,7 +65,7 @@ class SimulatedRequest:
 
     @property
     def outcome(self) -> Outcome:
-        """As a client sees it; a rejection comes at once."""
+        """Outcome as a client sees it; a rejection comes at once."""
         a, answered_s = self.arrival, self.answered_s
         if answered_s is None:
             return Outcome(a.model, a.at_s, a.at_s, a.at_s, a.slo_ms, a.priority, "rejected")
@@ -74,7 +74,7 @@ class SimulatedRequest:
 
 @dataclass
 class SimulationResult:
-    """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
+    """Results of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
     execution; moved: the same of each transfer, in or out.
     """
 
@@ -199,6 +199,6 @@ class _Run:
         self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
-        """Of a batch's inputs and outputs."""
+        """Bytes of a batch's inputs and outputs."""
         model = self._names[source]
         return rows * model.bytes_in, rows * model.bytes_out

@@ -48,7 +48,7 @@ class Found:
         self.looked_into = [
             (m, s) for r in turns.values() for m in r.measured for s in r.breakdowns if s.load == m.load
         ]
-        """Of `RECORDING`."""
+        """Loads of `RECORDING`, each with its time breakdown."""
         self.points: list[MeasuredPoint] = points(self.measured)
         self.every: list[MeasuredPoint] = points([m for r in turns.values() for m in r.measured])
         self.loads = [load for load in plan.loads if any(p.load == load for p in self.points)]
@@ -57,7 +57,7 @@ class Found:
         return cell(self.points, server, load)
 
     def beside(self, server: str, load: float) -> PairedComparison:
-        """Ours and that one."""
+        """Compares ours with that server."""
         return PairedComparison(self.every, OURS, server, load)
 
     def stock(self) -> list[str]:
@@ -147,7 +147,7 @@ def _spread(c: Cell, of: Callable[[MeasuredPoint], float]) -> str:
 
 
 def _goals(found: Found) -> str:
-    """Ours against each bar, load by load."""
+    """Compares ours with each goal, load by load."""
     rows, rivals = [], [s for s in found.servers if s not in _NO_RIVALS]
     for load in found.loads:
         stock = {s: found.beside(s, load) for s in found.stock()}

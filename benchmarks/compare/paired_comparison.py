@@ -1,4 +1,4 @@
-"""How one server stands beside another: on the same requests, in the repeats that both took part in."""
+"""Paired comparison of two servers: on the same requests, in the repeats that both took part in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from backend.load.figures import MeasuredPoint
 
 Count = Callable[[MeasuredPoint], int]
-"""Of requests."""
+"""Counts requests."""
 
 
 class PairedComparison:
@@ -23,7 +23,7 @@ class PairedComparison:
         return bool(self._both)
 
     def ratio(self, of: Count, without: float) -> float:
-        """Of the sums over the repeats; `without` where the other's is 0."""
+        """Ratio of the sums over the repeats; `without` where the other's is 0."""
         mine, others = (sum(map(of, side)) for side in zip(*self._both, strict=True))
         return mine / others if others else without
 
@@ -44,5 +44,5 @@ def missed(p: MeasuredPoint) -> int:
 
 
 def met_of(priority: str) -> Count:
-    """In a class."""
+    """Counts those that kept their deadline in a class."""
     return lambda p: p.classes[priority].met if priority in p.classes else 0

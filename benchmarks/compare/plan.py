@@ -1,4 +1,4 @@
-"""What is compared: models, deadlines, loads and servers; the whole of it, and a quick form for tests."""
+"""Plan of the comparison: models, loads and servers; the whole of it, and a quick form for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.harness.loads import LOADS
 LOST_MAX = 0.03
 """Share of the CPU that the host may take during a load before it is taken once more."""
 _LEFT_OUT = ("in order", "isochrone, no prediction")
-"""Of the full comparison, which takes most of an hour as it is."""
+"""Servers that the full comparison leaves out, since it takes most of an hour as it is."""
 CLOSE = ("edf", "naive", "isochrone, gpulets", "isochrone, RLS", OURS)
 """Servers that differ by little: more repeats are needed to tell them apart."""
 TRACE = "benchmarks/traces/azure_code_2023.csv"

@@ -75,12 +75,12 @@ class ComparisonRecords(RecordFolder):
         return self.plan.models
 
     def repositories(self) -> dict[int, Path]:
-        """By the number of lanes that a server has, `models` or another one with profiles for so many."""
+        """Repositories by the number of lanes that a server has: `models` or another one with profiles for so many."""
         most = self.manifest.cores
         return {n: self.folder / models_on(n, most) for n in {most, *(lanes_of(s, most) for s in self.plan.servers)}}
 
     def turns(self) -> list[ServerTurn]:
-        """In the order in which they are taken: every server before the next repeat, each time another one first."""
+        """Turns in their order: every server before the next repeat, another one first each time."""
         plan = self.plan
         return [
             ServerTurn(repeat, arrivals, taking[(i + repeat) % len(taking)])

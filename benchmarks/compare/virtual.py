@@ -53,7 +53,7 @@ def kept_in_virtual_time(
 
 
 def passed(sent_s: Sequence[float], mean_s: float) -> list[float]:
-    """When each has passed a queue that takes the same time for each, such that they are `mean_s` late in the mean.
+    """Instants at which each has passed a queue of a fixed time per request, so that they are `mean_s` late on average.
 
     sent_s: ascending, some.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARTS = ("build", "check", "profile", "colocate", "report")
 OFF, NOT_ALL = 1, 3
 _BATCH_S, _REPORT_S = 0.015, 5.0
-"""Of the report, per recorded batch of the study's logs, and beside."""
+"""Duration of the report, per recorded batch of the study's logs, and of the rest."""
 
 
 def gpu_check(
@@ -102,7 +102,7 @@ def _write(records: CheckRecords, bar: StageBar, out: Path) -> None:
 
 
 def _study(records: CheckRecords, bar: StageBar) -> Results | str:
-    """Or why there is none."""
+    """Results of the logs, or why there are none."""
     if not records.study_is_complete():
         return "some of its four logs are missing, or no engine took their models"
     try:

@@ -1,4 +1,4 @@
-"""What the device answers beside what ONNX Runtime answers on the CPU, in relative norm per output."""
+"""Agreement of the device's answers with ONNX Runtime's on the CPU, in relative norm per output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.harness.steps import Step
 from zoo.inputs import random_inputs
 
 BOUND = 1e-3
-"""For FP32."""
+"""Bound for FP32."""
 _STEP_S = 20.0
 
 
@@ -40,7 +40,7 @@ def relative_error(found: NDArray[Any], wanted: NDArray[Any]) -> float | None:
 
 
 def agrees(agreement: Agreement) -> bool:
-    """Whether every output lies within the bound."""
+    """Tells whether every output lies within the bound."""
     return agreement.worst is not None and agreement.worst <= BOUND
 
 

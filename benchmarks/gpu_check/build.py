@@ -56,7 +56,7 @@ def _build(records: CheckRecords, budget: Budget, model: str) -> None:
 
 
 def _write_config(records: CheckRecords, model: str, engine: str) -> None:
-    """As `Target.config` has it, for what reads it from a repository."""
+    """Writes the configuration of `Target.config` for what reads it from a repository."""
     parameters = {"engine": engine, "engine_process": "own"}
     write_config(records.models / model, parameters, kind=records.target.kind)
 

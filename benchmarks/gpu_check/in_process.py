@@ -57,7 +57,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """What a lane's thread hands back. error: empty where the batch ran."""
+    """Result that a lane's thread hands back. error: empty where the batch ran."""
 
     batch: Batch
     error: str

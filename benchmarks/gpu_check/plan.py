@@ -1,4 +1,4 @@
-"""What is checked on the device, and for how long: the whole of it, and a quick form for tests. Data only."""
+"""Plan of the check on the device: the whole of it, and a quick form for tests. Data only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckPlan(msgspec.Struct, frozen=True):
     seed: int = 1
 
     def study_of(self, models: Collection[str]) -> StudyPlan:
-        """As the study's records and tables want it, of these models; its third figure is not taken."""
+        """Plan for the study's records and tables, of these models; its third figure is not taken."""
         found = (_of(log, models) for log in study_logs(self.study_loads, self.seconds))
         logs = tuple(log for log in found if log.weights)
         return StudyPlan(self.study_lanes, logs, self.batch_sizes, self.profile_seconds, (), 0.0, 0.0, 1)

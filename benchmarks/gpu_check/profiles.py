@@ -18,7 +18,7 @@ from profiler.profile_file import NAME
 
 _OPEN_S, _ENTRY_S = 6.0, 2.0
 _COUNTERS_S = 25.0
-"""Of one batch size, where Nsight Compute reads the GPU's counters."""
+"""Duration for one batch size where Nsight Compute reads the GPU's counters."""
 
 
 def steps(records: CheckRecords, say: Callable[[str], None]) -> Iterator[Step]:

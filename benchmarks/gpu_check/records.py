@@ -79,7 +79,7 @@ class CheckRecords(RecordFolder):
         return StudyRecords(self.plan.study_of(self.usable()), folder, folder)
 
     def study_is_complete(self) -> bool:
-        """Whether all of the paper's logs are there; one without any model can never be."""
+        """Tells whether all of the paper's logs are there; one without any model can never be."""
         study = self.study
         names = {log.name for log in study.plan.logs}
         whole = names == {TRAINING, *TEST_SETS}

@@ -36,14 +36,14 @@ class Target:
     engines: tuple[str, ...]
     facts: Mapping[str, str]
     kind: str = field(init=False)
-    """In config.pbtxt."""
+    """Kind of instances in config.pbtxt."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", "KIND_CPU" if self.device_id is None else "KIND_GPU")
 
     @property
     def device(self) -> str:
-        """As samples name it."""
+        """Name of the device in samples."""
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
 
     def config(self, repository: Path, model: str, engine: str) -> ModelConfig:
@@ -51,7 +51,7 @@ class Target:
         return self._served(repository, model, engine)[0]
 
     def inputs(self, repository: Path, model: str, engine: str) -> Inputs:
-        """What it is profiled with. Raises ConfigError where nothing made up runs."""
+        """Inputs to profile the model with. Raises ConfigError where no synthetic ones run."""
         config, stated, specs = self._served(repository, model, engine)
         trial = tried(stated, config.model_file, specs, batch=True)
         if (inputs := inputs_of(config, trial)) is None:
@@ -75,7 +75,7 @@ class Target:
         return cores() if self.device_id is None else None
 
     def clocks(self) -> str:
-        """How fast it may run at this moment, in words."""
+        """Tells in words how fast it may run at this moment."""
         if self.device_id is None:
             return _UNKNOWN
         try:
@@ -89,7 +89,7 @@ class Target:
 
 
 def the_cpu() -> Target:
-    """For seeing that everything runs, not for figures."""
+    """The CPU, to see that everything runs, not for figures."""
     facts = {"cores": str(len(cores())), **version_facts(*_PACKAGES)}
     return Target(None, cpu_name(), ("onnxruntime",), facts)
 

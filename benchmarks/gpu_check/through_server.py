@@ -22,7 +22,7 @@ from benchmarks.harness.steps import Step
 from profiler.profile_file import NAME
 
 RATE_MAX_PER_S = 500.0
-"""Of all models; beyond it the Python client would be what is measured."""
+"""Rate of all models together; beyond it the Python client would be what is measured."""
 _START_S = 40.0
 
 

@@ -1,1 +1,1 @@
-"""What every benchmark needs once: steps and their records, servers, loads, the machine's condition, tables."""
+"""Parts that every benchmark needs: steps and their records, servers, loads, the machine's condition, tables."""

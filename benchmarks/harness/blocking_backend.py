@@ -23,7 +23,7 @@ def write_stock(
     limiter: str = "",
     minimal_async: bool = False,
 ) -> None:
-    """Beside the `1/model.onnx` that is there. batching, limiter: in config.pbtxt's words."""
+    """Writes the model beside the `1/model.onnx` that is there. batching, limiter: in config.pbtxt's words."""
     graph = onnx.load(folder / "1" / "model.onnx", load_external_data=False).graph
     lines = (
         'backend: "python"',

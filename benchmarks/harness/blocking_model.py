@@ -30,7 +30,7 @@ class TritonPythonModel:
         return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
 
     def _run(self, arrays: list) -> list:  # type: ignore[type-arg]
-        """Of each request its rows of every output."""
+        """Returns for each request its rows of every output."""
         if len(arrays) == 1:
             feeds = arrays[0]
         else:

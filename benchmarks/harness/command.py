@@ -29,7 +29,7 @@ class Collector(Protocol):
         """Sets up what the steps need. Raises BenchmarkError."""
 
     def steps(self) -> Iterable[Step]:
-        """Those that are missing at this time."""
+        """Steps that are missing at this time."""
 
 
 def interrupt_on_term() -> None:

@@ -1,4 +1,4 @@
-"""When the host of a virtual machine took its CPU away: what then ran slowly was not slowed by its neighbours."""
+"""CPU steal, when the host of a virtual machine took its CPU away: what ran slowly was not slowed by co-runners."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CpuSteal(msgspec.Struct, frozen=True):
         return self.share + stalled_ns / max(1, self.ended_ns - self.begun_ns)
 
     def disturbed(self, start_ns: int, end_ns: int) -> bool:
-        """Whether the host took CPU at some time within."""
+        """Tells whether the host took CPU at some time within."""
         first = bisect_left(self.at_ns, start_ns)
         return first < bisect_right(self.since_ns, end_ns)
 
@@ -67,7 +67,7 @@ class CpuStealWatch:
 
     @property
     def found(self) -> CpuSteal:
-        """Up to now."""
+        """CPU steal up to now."""
         now_ns, (steal, cores) = time.monotonic_ns(), _ticks()
         share = (steal - self._before[0]) * _TICK_NS / max(1, (now_ns - self._begun_ns) * cores)
         return CpuSteal(self._begun_ns, now_ns, share, list(self._at_ns), list(self._since_ns))

@@ -6,4 +6,4 @@ from backend.errors import IsochroneError
 
 
 class BenchmarkError(IsochroneError):
-    """What cannot be measured, and what to do about it."""
+    """Tells what cannot be measured, and what to do about it."""

@@ -12,9 +12,9 @@ from profiler.profile_file import ProfileFile
 
 LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
 SLO_FACTORS = (2.0, 4.0, 8.0)
-"""Of the profiled p95 of a batch of one, by turns over the models."""
+"""Deadlines over the profiled p95 of a batch of one, by turns over the models."""
 CLASSES = (1, 2)
-"""By turns over each three models, so that each class has every factor."""
+"""Priority classes, by turns over each three models, so that each class has every factor."""
 
 
 def equal_traffic(

@@ -31,7 +31,7 @@ Configure = Callable[[str, Path], None]
 Pair = tuple[ClosedLoopFigures, ClosedLoopFigures]
 """Measured right after each other, in the order of `PairsPlan.kinds`."""
 Rows = Mapping[str, Sequence[Pair]]
-"""By model and concurrency, as the table names them."""
+"""Pairs by model and concurrency, as the table names them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def compare(plan: PairsPlan, configure: Configure, json_out: Path | None) -> Non
 
 
 def measure_pairs(grpc_url: str, models: tuple[str, str], concurrency: int, repeats: int, seconds: float) -> list[Pair]:
-    """Of two models that are served there; the order within a pair alternates. Raises BenchmarkError."""
+    """Measures two models that are served there; the order within a pair alternates. Raises BenchmarkError."""
     for model in models:
         measure(grpc_url, model, concurrency, _WARM_UP_S)
     pairs = []

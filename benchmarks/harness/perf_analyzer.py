@@ -15,9 +15,9 @@ from pathlib import Path
 from benchmarks.harness.errors import BenchmarkError
 
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
-"""What the binary wants, and under which names the server's wheel carries it."""
+"""Libraries that the binary wants, and the names under which the server's wheel carries them."""
 _UNSETTLED = ("Failed to obtain stable measurement", "No valid requests recorded")
-"""What it says where a window had too little in it, as when the machine stood still."""
+"""Sentences that it says where a window had too little in it, as when the machine stood still."""
 _ATTEMPTS = 4
 _PATIENCE_S = 300.0
 _SAID_CHARS_MAX = 400
@@ -50,7 +50,7 @@ def measure(grpc_url: str, model: str, concurrency: int, seconds: float) -> Clos
 
 
 def _attempt(grpc_url: str, model: str, concurrency: int, seconds: float) -> ClosedLoopFigures | str:
-    """Or what it said where it failed, on one line."""
+    """Measures once; returns what it said where it failed, on one line."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
         arguments = [

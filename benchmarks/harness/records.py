@@ -22,7 +22,7 @@ _MANIFEST, MODELS = "manifest.json", "models"
 
 
 class RunManifest(msgspec.Struct, frozen=True):
-    """What the figures of a run depend on. models: hashes by name, or where they come from."""
+    """Facts that the figures of a run depend on. models: hashes by name, or where they come from."""
 
     plan: Any
     device: str = msgspec.field(default_factory=cpu_name)

@@ -14,7 +14,7 @@ from benchmarks.harness.model_repository import short_temporary_folder
 
 READY_TIMEOUT_S = 180.0
 METRICS_LAG_S = 1.5
-"""How far /metrics may be behind, with some room."""
+"""Time that /metrics may be behind, with some room."""
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def sized_model(depth: int) -> onnx.ModelProto:
 
 
 def depth_for(target_ms: float) -> int:
-    """How many layers take `target_ms` on one core of this machine, alone."""
+    """Number of layers that take `target_ms` on one core of this machine, alone."""
     probe = 16
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -30,7 +30,7 @@ def main(
     starvation: Annotated[float, typer.Option(help="Seconds of virtual time for it; 0: leave it out.")] = 600.0,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
-    """What share of deadlines each keeps at each load."""
+    """Compare what share of deadlines each keeps at each load."""
     with one_sentence_errors("bench-policies", kept="nothing is written"):
         names = known("--rival", rival or RIVALS, RIVALS)
         device = read_device(records, lanes)

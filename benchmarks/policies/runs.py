@@ -29,7 +29,7 @@ from profiler.profile_file import NAME, ProfileFile
 
 @dataclass(frozen=True)
 class RecordedDevice:
-    """What was recorded of it, and what follows."""
+    """A device as it was recorded, and the contention that follows."""
 
     name: str
     samples: Sequence[Sample]
@@ -72,7 +72,7 @@ def _profiles(models: Path) -> dict[str, ProfileFile]:
 
 
 def _lanes_of_bench(folder: Path) -> int | None:
-    """As many as there were cores, where `make bench` recorded here."""
+    """Number of lanes where `make bench` recorded here: as many as there were cores."""
     manifest = read_manifest(folder)
     return None if manifest is None else manifest.cores
 

@@ -1,4 +1,4 @@
-"""Whether a low class is ever answered in a lasting overload, and what the aging of late requests does to it."""
+"""Starvation: whether a low class is ever answered in a lasting overload, and what aging late requests changes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ CASES: dict[str, tuple[bool, type[Policy]]] = {
 
 @dataclass(frozen=True)
 class Starved:
-    """Of one case. kept: per class, share of deadlines. within: of the low class's requests that were not rejected,
-    the share answered within `WITHIN` × solo; median, worst: of their latencies, in solo latencies."""
+    """Results of one case. kept: per class, share of deadlines.
+
+    Of the low class's requests that were not rejected, within: share answered within `WITHIN` × solo; median, worst: of
+    their latencies, in solo latencies.
+    """
 
     case: str
     kept: tuple[float, float]

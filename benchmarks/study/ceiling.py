@@ -1,4 +1,4 @@
-"""What a predictor could reach at best: trees that have seen the rest of the very log that they are tested on.
+"""Ceiling of what a predictor could reach: trees that have seen the rest of the very log that they are tested on.
 
 No scheduler could have them: they know batches that come later, and of each batch what is known only once it has ended.
 """
@@ -56,7 +56,7 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
 
 
 def _counts(sample: Sample) -> list[float]:
-    """Of neighbours, and of those that came meanwhile: on its core, and elsewhere."""
+    """Counts of neighbours, and of those that came meanwhile: on its core, and elsewhere."""
     neighbours = neighbours_of(sample)
     came = [n for n in neighbours if n.begin > 0.0]
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]

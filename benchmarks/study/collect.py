@@ -141,7 +141,7 @@ class Collector:
 
     @contextmanager
     def _server(self, link: Callable[[Path], None], lanes: int) -> Iterator[tuple[EmbeddedServer, Path]]:
-        """And the file that its samples go to. In order of arrival: nothing of the scheduler shapes the logs."""
+        """Serves, with the file of its samples. In order of arrival: nothing of the scheduler shapes the logs."""
 
         def write(repository: Path) -> None:
             link(repository)

@@ -1,4 +1,4 @@
-"""How much of a log no predictor can explain: between twins, and between batches that are nearly twins."""
+"""Noise of a log, which no predictor can explain: between twins, and between batches that are nearly twins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Vector = NDArray[np.float64]
 NEAREST = 10
 """Evans and Jones recommend ten."""
 _APART = 1e-6
-"""So far apart are batches of equal company put at random: else all of them would be compared with the same ten."""
+"""Distance at which batches with equal co-runners are put at random: else all would be compared with the same ten."""
 
 
 class Floor(NamedTuple):
-    """How much identical co-locations differ: no predictor that sees only who ran beside whom gets below.
+    """Differences of identical co-locations: no predictor that sees only who ran beside whom gets below.
 
     mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group;
     of_twins: learners' MSE on the batches in a group, which are easier than the others.
@@ -46,7 +46,7 @@ class Noise(NamedTuple):
 
 
 def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floor:
-    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
+    """Floor of batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
 
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
@@ -65,7 +65,7 @@ def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floo
 
 
 def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise:
-    """What is left of half the squared difference of two batches of one model and size as their company grows alike.
+    """Estimates what is left of half the squared difference of two batches as their co-runners grow alike.
 
     Half that difference is averaged over each batch and its k-th nearest, for k up to `NEAREST`; the line through it
     over the mean squared distance has the noise as its intercept (Stefánsson, Končar and Jones, 1997; Evans and Jones,

@@ -53,7 +53,7 @@ def _p95(file: ProfileFile) -> ModelProfile:
 
 
 def undisturbed(samples: Sequence[Sample], steal: CpuSteal) -> list[Sample]:
-    """Those during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
+    """Samples during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
     left = [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
     return left if len(left) >= FEWEST else list(samples)
 
@@ -142,7 +142,7 @@ def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
 def scores(
     training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]], learners: Sequence[str]
 ) -> dict[str, dict[str, Score]]:
-    """By test set and learner; each set after the training set. The paper's three start from the same weights."""
+    """Scores by set and learner; each set after the training set. The paper's three start from the same weights."""
     return {name: evaluate(samples, FEATURES, training, learners).learners for name, samples in tests.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the study runs: which models, at which loads, on how many lanes, for how long. Data only."""
+"""Plan of the study: which models, at which loads, on how many lanes, for how long. Data only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRAINED = ("resnet50", "roberta_base", "vgg19")
 COMPARED = ("offline", "sgd", "rls", "isochrone")
 """Learners of table 1; the first three are the paper's."""
 OTHERS = ("yolov8n", "vit_b16", "convnext_base")
-"""Of test set 2: none of them is in the training set."""
+"""Models of test set 2: none of them is in the training set."""
 _SHIFTED = (0.3, 1.0, 3.0)
 """Weights of the trained ones in test set 1."""
 COPIED = "resnet50"

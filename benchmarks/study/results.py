@@ -26,7 +26,7 @@ from profiler.profile_file import ProfileFile
 
 @dataclass(frozen=True)
 class OfLanes:
-    """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set.
+    """Results of the logs with one number of lanes. training: MSE of the linear start, and of ours, on that set.
 
     batches: undisturbed ones, of which all the rest is; every: scores over the disturbed ones too.
     """

@@ -90,7 +90,7 @@ def errors(lanes: int, found: OfLanes) -> str:
 
 
 def relative_errors(lanes: int, found: OfLanes) -> str:
-    """Of execution time, and how the bound held, under a line that says so."""
+    """Shows relative errors of execution time and how the bound held, under a line that says so."""
 
     def cell(score: Score) -> str:
         return f"{100 * score.relative_error_p50:.1f} / {100 * score.relative_error_p95:.0f}"

@@ -1,4 +1,4 @@
-"""What the product's tests set up holds for these, too, where they run alone."""
+"""Set-up of the product's tests, for these where they run alone."""
 
 from __future__ import annotations
 

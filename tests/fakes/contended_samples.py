@@ -27,7 +27,7 @@ class Kind:
     solo_ns: int
     shares: tuple[float, float, float]
     hidden: float
-    """How sensitive it is beyond what its shares tell: no learner sees it."""
+    """Sensitivity beyond what its shares tell: no learner sees it."""
 
 
 Law = Callable[[Kind, list[Kind]], float]

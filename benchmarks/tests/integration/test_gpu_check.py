@@ -1,4 +1,4 @@
-"""What of a GPU's check needs none: which answers agree, how long it takes, how much is asked, which engine runs."""
+"""Parts of a GPU's check that need none: which answers agree, its time, its loads, which engine runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ours is compared with on a real server, NVIDIA's client, and the comparison in its quick form."""
+"""Backends that ours is compared with on a real server, NVIDIA's client, and the comparison in its quick form."""
 
 from __future__ import annotations
 
