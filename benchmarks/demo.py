@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from backend.commands.progress_bar import StageBar, console
@@ -33,12 +32,12 @@ from backend.load.workload import ModelLoad, Workload
 from backend.runtime_dir import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.demo_report import MODES, Mode, conditions_line, data, details, first_failure, table, verdict
+from benchmarks.demo_report import MODES, Mode, details, first_failure, table, verdict
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import expect_answers
-from benchmarks.harness.machine import version_facts
+from benchmarks.harness.machine import versions
 from benchmarks.harness.model_repository import link_models, model_files, short_temporary_folder, write_configs
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.servers import settled_counts, temporary_server
@@ -127,19 +126,16 @@ class Demo:
             expect_answers(self.measured[-1].outcomes)
         self.counts[mode] += settled_counts(server) - before
 
-    def conditions(self) -> dict[str, object]:
-        """Facts that the figures depend on."""
-        return {
-            "cpu": cpu_name(),
-            "cores": len(cores()),
-            "capacity_per_s": round(self.capacity_per_s, 1),
-            "solo_ms": {model: round(ms, 1) for model, ms in self.solo_ms.items()},
-            "rate_per_s": round(sum(m.rate_per_s for m in self.models), 1),
-            "slo_factor": SLO_FACTOR,
-            "seconds_per_mode": self.seconds,
-            "seed": self.seed,
-            "versions": version_facts("isochrone", "nvidia-pytriton", "onnxruntime", "tritonclient"),
-        }
+    def conditions(self) -> str:
+        """Tells what the figures depend on."""
+        rate_per_s = sum(m.rate_per_s for m in self.models)
+        solo = ", ".join(f"{model} {ms:.1f}" for model, ms in self.solo_ms.items())
+        return (
+            f"conditions: {cpu_name()}, {len(cores())} cores shared with the load generator, {len(cores())} lanes; "
+            f"{rate_per_s:.1f} requests/s of {self.capacity_per_s:.1f}/s measured capacity, {self.seconds:g} s per "
+            f"mode, seed {self.seed}; latency alone in ms: {solo}; "
+            f"{versions('isochrone', 'nvidia-pytriton', 'onnxruntime', 'tritonclient')}"
+        )
 
 
 @app.command()
@@ -148,7 +144,6 @@ def demo(
     load: Annotated[float, typer.Option(min=0.05, max=3, help="Offered load as a fraction of capacity.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of the arrival times.")] = 1,
     repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write every outcome to this file.")] = None,
 ) -> None:
     """The same Poisson load with interference_aware off and on, through tritonclient, on a stock tritonserver."""
     interrupt_on_term()
@@ -173,12 +168,9 @@ def demo(
             print(f"demo: interrupted; the server is stopped{partial_too}", file=sys.stderr)
     if found.measured:
         out.print(table(found.models, found.measured, SLO_FACTOR))
-        lines = (*details(found.measured, found.counts), conditions_line(found.conditions()))
+        lines = (*details(found.measured, found.counts), found.conditions())
         for line in (*lines, *first_failure(found.measured), f"\n{verdict(found.measured)}"):
             out.print(line, highlight=False, markup=False)
-        if json_out is not None:
-            written = {"conditions": found.conditions(), **data(found.models, found.measured, found.counts)}
-            json_out.write_bytes(msgspec.json.encode(written) + b"\n")
     raise typer.Exit(code)
 
 

@@ -1,10 +1,10 @@
-"""The demo's table, a few lines and a sentence; and the same as plain data. Nothing here measures."""
+"""The demo's table, a few lines and a sentence. Nothing here measures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -117,16 +117,6 @@ def first_failure(measured: Iterable[MeasuredLoad]) -> list[str]:
     return [] if error is None else [f"the first request that failed was told: {error}"]
 
 
-def conditions_line(c: Mapping[str, Any]) -> str:
-    solo = ", ".join(f"{model} {ms:g}" for model, ms in c["solo_ms"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
-    return (
-        f"conditions: {c['cpu']}, {c['cores']} cores shared with the load generator, {c['cores']} lanes; "
-        f"{c['rate_per_s']:g} requests/s of {c['capacity_per_s']:g}/s measured capacity, {c['seconds_per_mode']:g} s "
-        f"per mode, seed {c['seed']}; latency alone in ms: {solo}; {versions}"
-    )
-
-
 def verdict(measured: Sequence[MeasuredLoad]) -> str:
     """Tells in a sentence what the numbers mean, also where they favour the stock order."""
     if {m.target for m in measured} != set(MODES):
@@ -150,11 +140,3 @@ def verdict(measured: Sequence[MeasuredLoad]) -> str:
 
 def _off_to_on(both: Mapping[Mode, Summary]) -> str:
     return " → ".join(_percent(both[mode].met_share) if mode in both else "–" for mode in MODES)
-
-
-def data(
-    models: Sequence[ModelLoad], measured: Sequence[MeasuredLoad], counts: Mapping[Mode, MetricCounts]
-) -> dict[str, object]:
-    """Returns everything for a file: summaries, every outcome, the server's counts."""
-    metrics = {mode: counts[mode].flat() for mode in MODES}
-    return {"traffic": models, "summaries": _figures(measured), "loads": measured, "metrics": metrics}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,12 +16,11 @@ def main(
     seconds: Annotated[float, typer.Option(help="length of one measurement")] = 3.0,
     solo_ms: Annotated[list[float] | None, typer.Option(help="solo latency of a model; may be repeated")] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="requests in flight; may be repeated")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency and throughput of engines in an engine process and in their model's own, on CPU."""
     plan = PairsPlan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
     with one_sentence_errors("bench-engine-process", kept="what was measured is above"):
-        compare(plan, lambda kind, folder: write_config(folder, {"engine_process": kind}), json_out)
+        compare(plan, lambda kind, folder: write_config(folder, {"engine_process": kind}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ One request at a time; those processes are started and ended here.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -21,15 +20,13 @@ from rich.table import Table
 
 from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
-from benchmarks.harness.blocking_backend import write_stock
 from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import name_of, write_kinds
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
 from benchmarks.harness.servers import temporary_server
+from benchmarks.overhead import OURS, STOCK, configure
 from profiler.host import cpu_name
 from tests.fakes.foreign_processes import run_foreign_processes, write_foreign_process_model
 
-_OURS, _STOCK = "ours", "stock"
 _WIDTH = 384
 _SETTLES_S = 0.5
 
@@ -41,8 +38,6 @@ def main(
     solo_ms: Annotated[float, typer.Option(help="what the model takes alone")] = 8.0,
     repeats: Annotated[int, typer.Option(help="measurements of each")] = 5,
     seconds: Annotated[float, typer.Option(help="length of one")] = 3.0,
-    lanes: Annotated[int, typer.Option(help="device_lanes, 0: auto")] = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare the latency of one request at a time beside no such process, one on a core, and one for each core."""
     beside: dict[str, list[int]] = {
@@ -50,30 +45,22 @@ def main(
         "one on the first core": cores()[:1],
         f"{len(cores())} on any": [-1] * len(cores()),
     }
-    taken: Taken = {name: {_OURS: [], _STOCK: []} for name in beside}
+    taken: Taken = {name: {OURS: [], STOCK: []} for name in beside}
     with (
         one_sentence_errors("foreign-processes", kept="nothing was measured to its end"),
-        temporary_server(partial(_write, solo_ms, lanes)) as server,
+        temporary_server(partial(_write, solo_ms)) as server,
         closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client,
     ):
         for i in range(repeats):
             for name, on_cores in beside.items():
-                for kind in (_OURS, _STOCK)[:: 1 if i % 2 == 0 else -1]:
+                for kind in (OURS, STOCK)[:: 1 if i % 2 == 0 else -1]:
                     with _foreign_processes(client, on_cores):
                         taken[name][kind] += _measure(client, name_of(kind, solo_ms), seconds)
-    if json_out is not None:
-        json_out.write_text(json.dumps(taken))
     _show(taken, f"{cpu_name()}, {len(cores())} cores; {solo_ms:g} ms alone; {repeats} times {seconds:g} s of each")
 
 
-def _write(solo_ms: float, lanes: int, repository: Path) -> None:
-    def configure(kind: str, folder: Path) -> None:
-        if kind == _OURS:
-            write_config(folder, {"device_lanes": str(lanes)} if lanes else {})
-        else:
-            write_stock(folder, MAX_BATCH_SIZE, len(cores()))
-
-    write_kinds((_OURS, _STOCK), [solo_ms], configure, repository)
+def _write(solo_ms: float, repository: Path) -> None:
+    write_kinds((OURS, STOCK), [solo_ms], configure, repository)
     write_foreign_process_model(repository)
 
 
@@ -103,8 +90,8 @@ def _show(taken: Taken, conditions: str) -> None:
     for name, kinds in taken.items():
         p50 = {kind: statistics.median(ms) for kind, ms in kinds.items()}
         most = {kind: max(ms) for kind, ms in kinds.items()}
-        ratios = f"{p50[_OURS] / p50[_STOCK]:.2f}, {most[_OURS] / most[_STOCK]:.2f}"
-        figures = (p50[_OURS], p50[_STOCK], most[_OURS], most[_STOCK])
+        ratios = f"{p50[OURS] / p50[STOCK]:.2f}, {most[OURS] / most[STOCK]:.2f}"
+        figures = (p50[OURS], p50[STOCK], most[OURS], most[STOCK])
         table.add_row(name, *(f"{ms:.1f}" for ms in figures), ratios)
     out.print(table)
     out.print(conditions)

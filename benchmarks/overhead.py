@@ -16,23 +16,22 @@ from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import PairsPlan, compare
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
 
-_OURS, _LEAST, _STOCK = "ours", "least", "stock"
+OURS, STOCK, _LEAST = "ours", "stock", "least"
 
 
 def main(
     repeats: Annotated[int, typer.Option(help="pairs per row of the table")] = 7,
     seconds: Annotated[float, typer.Option(help="length of one measurement")] = 3.0,
     least: Annotated[bool, typer.Option("--least", help="instead of ours, the least that answers late")] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency at concurrency 1 and throughput at 8 and 32 for a 2 ms and a 15 ms model."""
-    plan = PairsPlan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds)
+    plan = PairsPlan((_LEAST if least else OURS, STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds)
     with one_sentence_errors("bench-overhead", kept="what was measured is above"):
-        compare(plan, configure, json_out)
+        compare(plan, configure)
 
 
 def configure(kind: str, folder: Path) -> None:
-    if kind == _OURS:
+    if kind == OURS:
         write_config(folder, {})
     else:
         least = kind == _LEAST

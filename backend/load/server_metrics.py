@@ -50,10 +50,6 @@ class MetricCounts:
             below_bound, below = bound, cumulative[bound]
         return math.nan
 
-    def flat(self) -> dict[str, float]:
-        """Lays the series out for a file: `name{label="value",…}` → value."""
-        return {_flat(key): value for key, value in sorted(self.values.items(), key=lambda item: _flat(item[0]))}
-
     def _buckets(self, histogram: str) -> dict[float, float]:
         cumulative: dict[float, float] = defaultdict(float)
         for (series, labels), value in self.values.items():
@@ -74,8 +70,3 @@ def parse(text: str) -> MetricCounts:
             for match in _LINE.finditer(text)
         }
     )
-
-
-def _flat(key: _Key) -> str:
-    name, labels = key
-    return name + "{" + ",".join(f'{label}="{value}"' for label, value in sorted(labels)) + "}"

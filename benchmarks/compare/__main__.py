@@ -15,14 +15,13 @@ from benchmarks.compare.bench_report import Found, report
 from benchmarks.compare.collect import Collector
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import ComparisonRecords
-from benchmarks.harness.command import known, one_sentence_errors, record_and_report
+from benchmarks.harness.command import record_and_report
 
 _NEEDS_SAMPLES = "isochrone, gpulets"
 
 
 def compare(
     quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that it works, not what it finds.")] = False,
-    arrivals: Annotated[str, typer.Option(help="poisson, trace, or both with a comma between.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
     repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
     samples: Annotated[
@@ -35,10 +34,6 @@ def compare(
 ) -> None:
     """Stock Triton in several settings, other schedulers and this one, on the same requests."""
     plan = QUICK if quick else FULL
-    if arrivals:
-        with one_sentence_errors("bench"):
-            asked = known("--arrivals", arrivals.split(","), FULL.arrivals)
-        plan = msgspec.structs.replace(plan, arrivals=tuple(asked))
     recorded = samples if samples.is_file() else None
     if recorded is None and _NEEDS_SAMPLES in plan.servers:
         console().print(f"no '{samples}', so '{_NEEDS_SAMPLES}' is left out; `make study` records it", highlight=False)

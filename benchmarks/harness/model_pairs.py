@@ -5,7 +5,6 @@ So the machine's drift hits both alike. Nothing else may run meanwhile.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -48,11 +47,8 @@ class PairsPlan:
     seconds: float
 
 
-def compare(plan: PairsPlan, configure: Configure, json_out: Path | None) -> None:
-    """Measure and print a table, and write the raw numbers to `json_out`.
-
-    What was measured before an error is shown and written all the same. Raises IsochroneError.
-    """
+def compare(plan: PairsPlan, configure: Configure) -> None:
+    """Measures and prints a table, also of what was measured before an error. Raises IsochroneError."""
     out, rows = console(), dict[str, list[Pair]]()
     with temporary_server(partial(write_kinds, plan.kinds, plan.solo_ms, configure)) as server:
         try:
@@ -65,8 +61,6 @@ def compare(plan: PairsPlan, configure: Configure, json_out: Path | None) -> Non
         finally:
             if rows:
                 _show(out, plan, rows)
-                if json_out is not None:
-                    json_out.write_text(json.dumps(_raw(plan.kinds, rows), indent=1))
 
 
 def measure_pairs(grpc_url: str, models: tuple[str, str], concurrency: int, repeats: int, seconds: float) -> list[Pair]:
@@ -118,10 +112,3 @@ def _table(kinds: tuple[str, str], rows: Rows) -> Table:
 
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def _raw(kinds: tuple[str, str], rows: Rows) -> dict[str, list[dict[str, dict[str, float]]]]:
-    return {
-        name: [{kind: vars(one) for kind, one in zip(kinds, pair, strict=True)} for pair in pairs]
-        for name, pairs in rows.items()
-    }
