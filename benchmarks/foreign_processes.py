@@ -40,19 +40,19 @@ def main(
     seconds: Annotated[float, typer.Option(help="length of one")] = 3.0,
 ) -> None:
     """Compare the latency of one request at a time beside no such process, one on a core, and one for each core."""
-    beside: dict[str, list[int]] = {
+    busy: dict[str, list[int]] = {
         "nothing": [],
         "one on the first core": cores()[:1],
         f"{len(cores())} on any": [-1] * len(cores()),
     }
-    taken: Taken = {name: {OURS: [], STOCK: []} for name in beside}
+    taken: Taken = {name: {OURS: [], STOCK: []} for name in busy}
     with (
         one_sentence_errors("foreign-processes", kept="nothing was measured to its end"),
         temporary_server(partial(_write, solo_ms)) as server,
         closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client,
     ):
         for i in range(repeats):
-            for name, on_cores in beside.items():
+            for name, on_cores in busy.items():
                 for kind in (OURS, STOCK)[:: 1 if i % 2 == 0 else -1]:
                     with _foreign_processes(client, on_cores):
                         taken[name][kind] += _measure(client, name_of(kind, solo_ms), seconds)

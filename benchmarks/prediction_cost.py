@@ -42,9 +42,11 @@ def main(
     before = machine_speed()
     batches = []
     for sample in generate(Contention("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
-        beside = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
+        co_runners = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
         own = own_of(sample)
-        batches.append((own, exposure(own, neighbours_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
+        batches.append(
+            (own, exposure(own, neighbours_of(msgspec.structs.replace(sample, co_runners=tuple(co_runners)))))
+        )
     rng = np.random.default_rng(seed)
     table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "state bytes")
     for name, make in LEARNERS.items():

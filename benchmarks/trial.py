@@ -59,7 +59,7 @@ def main(
         os.environ[VARIABLE] = folder
         versions, _ = find_versions(model_repository, tuple(MODELS))
         served = [(version, *served_model(version)) for version in versions]
-        alone = {config.name: solo_ms(config, trial) for _, config, trial in served}
+        solo = {config.name: solo_ms(config, trial) for _, config, trial in served}
     asked = {}
     for version, config, _ in served:
         specs = read_model_specs(config.model_file, config.device_id)
@@ -75,7 +75,7 @@ def main(
     for name in asked:
         once, twice = sorted(first[name]), sorted(again[name])
         print(
-            f"| {name} | {alone[name]:.1f} | {statistics.median(once):.2f} ({once[0]:.2f} to {once[-1]:.2f}) "
+            f"| {name} | {solo[name]:.1f} | {statistics.median(once):.2f} ({once[0]:.2f} to {once[-1]:.2f}) "
             f"| {statistics.median(twice) * 1e3:.1f} |"
         )
 

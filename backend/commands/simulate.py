@@ -35,7 +35,7 @@ _WIDTH = 140
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """lanes, loads: as the user wrote them, with commas between. overhead_ms: beside each execution on its lane.
+    """lanes, loads: as the user wrote them, with commas between. overhead_ms: added to each execution on its lane.
 
     bandwidth_in, bandwidth_out: between host and device in GB/s; None: nothing takes time to move.
     """

@@ -14,7 +14,7 @@ from predictor.slowdown_function import Response
 
 
 class Truth(Protocol):
-    """The device: a batch's slowdown beside others, and how single batches differ from it."""
+    """The device: a batch's slowdown by co-runners, and how single batches differ from it."""
 
     @property
     def residuals(self) -> Sequence[float]:
@@ -25,7 +25,7 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """1 + weights · the neighbours' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
+    """1 + weights · the co-runners' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
     interference.
     """
 

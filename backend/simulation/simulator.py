@@ -21,7 +21,7 @@ from backend.scheduler.messages import (
     Request,
     Return,
 )
-from backend.simulation.device import Ended, Key, VirtualDevice
+from backend.simulation.device import EndedBatch, Key, VirtualDevice
 from predictor.features import Own
 from predictor.workload import ModelProfile
 
@@ -123,7 +123,7 @@ class _Run:
         self._names = dict(self._models.values())
         self._owns: dict[tuple[int, int], Own] = {}
         self._launches: dict[Key, Launch] = {}
-        self._reports: list[tuple[int, Ended]] = []
+        self._reports: list[tuple[int, EndedBatch]] = []
         """Batches that ended, and when the scheduler hears of it."""
         for source, model in self._models.values():
             self._scheduler.handle(source, model.join, 0)
@@ -153,42 +153,42 @@ class _Run:
             else:
                 return
 
-    def _ended(self, now_ns: int, ended: Ended) -> None:
+    def _ended(self, now_ns: int, ended: EndedBatch) -> None:
         if self._overhead_ns:
             heapq.heappush(self._reports, (now_ns + self._overhead_ns, ended))
         else:
             self._report(now_ns, ended)
 
-    def _report(self, now_ns: int, ended: Ended) -> None:
-        (source, batch), exec_ns, in_ns, out_ns = ended
+    def _report(self, now_ns: int, ended: EndedBatch) -> None:
+        (source, batch), exec_ns, h2d_ns, d2h_ns = ended
         launch, ran = self._launches.pop(ended.key), self.ran
         for number in launch.requests:
             ran.requests[number].answered_s = now_ns / 1e9
         ran.batches += 1
-        ran.busy_s += (in_ns + exec_ns + out_ns + self._overhead_ns) / 1e9
+        ran.busy_s += (h2d_ns + exec_ns + d2h_ns + self._overhead_ns) / 1e9
         ran.seconds = now_ns / 1e9
         ran.predicted.append((launch.predicted_ns, exec_ns))
-        if in_ns:
-            ran.moved.append((launch.transfer_in_ns, in_ns))
-        if out_ns:
-            ran.moved.append((launch.transfer_out_ns, out_ns))
+        if h2d_ns:
+            ran.moved.append((launch.transfer_in_ns, h2d_ns))
+        if d2h_ns:
+            ran.moved.append((launch.transfer_out_ns, d2h_ns))
         moved = self._bytes(source, len(launch.requests))
-        commands = self._scheduler.handle(source, Finish(batch, exec_ns, in_ns, out_ns, *moved), now_ns)
+        commands = self._scheduler.handle(source, Finish(batch, exec_ns, h2d_ns, d2h_ns, *moved), now_ns)
         self._scheduler.learn()
         self._obey(commands, now_ns)
 
     def _obey(self, commands: list[Command], now_ns: int) -> None:
-        before: list[Key] = []
+        preempted: list[Key] = []
         for command in commands:
             if isinstance(command, Preempted):  # by the launch that follows
-                before.append((command.source, command.batch))
+                preempted.append((command.source, command.batch))
             elif isinstance(command, Launch):
-                self._launch(command, now_ns, before)
-                before = []
+                self._launch(command, now_ns, preempted)
+                preempted = []
             elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
                 self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
 
-    def _launch(self, launch: Launch, now_ns: int, before: Sequence[Key]) -> None:
+    def _launch(self, launch: Launch, now_ns: int, preempted: Sequence[Key]) -> None:
         key, rows = (launch.source, launch.batch), len(launch.requests)
         own = self._owns.get((launch.source, rows))
         if own is None:
@@ -196,7 +196,7 @@ class _Run:
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
         core = self._scheduler.occupancy.lanes.core(launch.lane)
-        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), preempted=preempted, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
         """Bytes of a batch's inputs and outputs."""

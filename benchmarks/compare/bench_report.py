@@ -26,7 +26,7 @@ from profiler.profile_file import ProfileFile
 _DEFAULT_STOCK = "stock, 1 instance"
 _NAIVE = "naive"
 _NO_RIVALS = (OURS, RECORDING, REFUSED)
-_AHEAD = (
+_POINTS_MORE = (
     "How many more deadlines ours kept than other schedulers on this backend, in points: mean over the repeats that "
     "both took part in, and its standard error:"
 )
@@ -56,7 +56,7 @@ class Found:
     def at(self, server: str, load: float) -> Cell:
         return cell(self.points, server, load)
 
-    def beside(self, server: str, load: float) -> PairedComparison:
+    def paired_with(self, server: str, load: float) -> PairedComparison:
         """Compares ours with that server."""
         return PairedComparison(self.every, OURS, server, load)
 
@@ -106,7 +106,7 @@ def _conditions(
 ) -> str:
     lost = [100 * share for r in recorded.values() for share in r.lost]
     capacities = [r.capacity_per_s for r in recorded.values()]
-    alone = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
+    solo = ", ".join(f"{model} {p95_ms(file):.1f}" for model, file in profiles.items())
     return (
         f"**Conditions.** {manifest.device}, {manifest.cores} cores shared with the load generator, as many lanes. "
         f"{len(plan.models)} models at equal rates; load 1 is the closed-loop capacity, measured anew for each repeat "
@@ -116,7 +116,7 @@ def _conditions(
         f"{', '.join(f'*{s}*' for s in CLOSE)}, which are close to each other; tables and plots are of the repeats "
         "that all took part in, two servers are compared by those that both did. The servers take turns, each started "
         "anew with nothing learned, in another order each time. p95 alone in ms: "
-        f"{alone}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
+        f"{solo}. Each load was taken up to {plan.attempts} times while the machine's host took more than "
         f"{100 * LOST_MAX:.0f} % of the CPU, and the least disturbed kept: the host took {median(lost):.1f} % (median; "
         f"at most {max(lost):.0f} %). tritonserver 2.51.0, {versions('isochrone', 'onnxruntime', 'tritonclient')}; "
         f"seed {plan.seed}."
@@ -150,20 +150,20 @@ def _goals(found: Found) -> str:
     """Compares ours with each goal, load by load."""
     rows, rivals = [], [s for s in found.servers if s not in _NO_RIVALS]
     for load in found.loads:
-        stock = {s: found.beside(s, load) for s in found.stock()}
+        stock = {s: found.paired_with(s, load) for s in found.stock()}
         ours = cell(found.every, OURS, load)
         if not ours or not any(stock.values()):
             continue
         best = min((s for s in stock if stock[s]), key=lambda s: stock[s].ratio(met, inf))
-        low = min((pair.ratio(met_of(LOW), inf) for s in rivals if (pair := found.beside(s, load))), default=inf)
+        low = min((pair.ratio(met_of(LOW), inf) for s in rivals if (pair := found.paired_with(s, load))), default=inf)
         refused = cell(found.every, REFUSED, load)
         rows.append(
             [
                 f"{load:g}",
                 _ratio(stock[best], missed),
-                _ratio(found.beside(_DEFAULT_STOCK, load), met),
+                _ratio(found.paired_with(_DEFAULT_STOCK, load), met),
                 f"{_ratio(stock[best], met)} ({best})",
-                _ratio(found.beside(_NAIVE, load), met),
+                _ratio(found.paired_with(_NAIVE, load), met),
                 _high_missed(ours),
                 _high_missed(refused) if refused else "–",
                 _shown(low),
@@ -186,18 +186,18 @@ def _goals(found: Found) -> str:
         "the repeats that both took part in."
     )
     others = [s for s in found.servers if isinstance(SERVERS[s], Ours) and s not in _NO_RIVALS]
-    ahead = [f"- *{s}*: {', '.join(_ahead(found, s))}" for s in others]
+    ahead = [f"- *{s}*: {', '.join(_points_more(found, s))}" for s in others]
     text = f"### Where ours stands\n\n{goals}\n\n{markdown.table(header, rows)}"
-    return text if not ahead else f"{text}\n\n{_AHEAD}\n\n" + "\n".join(ahead)
+    return text if not ahead else f"{text}\n\n{_POINTS_MORE}\n\n" + "\n".join(ahead)
 
 
 def _high_missed(c: Cell) -> str:
     return f"{100 * (1 - c.total(met_of(HIGH)) / c.total(lambda p: p.classes[HIGH].requests)):.1f}"
 
 
-def _ahead(found: Found, server: str) -> Iterator[str]:
+def _points_more(found: Found, server: str) -> Iterator[str]:
     for load in found.loads:
-        if pair := found.beside(server, load):
+        if pair := found.paired_with(server, load):
             points_more, error = (100 * figure for figure in pair.kept_more())
             yield f"{points_more:+.1f}{'' if isnan(error) else f' ± {error:.1f}'} at load {load:g}"
 

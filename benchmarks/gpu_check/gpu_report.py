@@ -238,7 +238,7 @@ def _study(records: CheckRecords, study: Results | str) -> str:
     ]
     for lanes, found in study.lanes.items():
         parts += [tables.errors(lanes, found), tables.relative_errors(lanes, found)]
-    return "\n\n".join([*parts, "Ours beside the paper's RLS:", tables.beside_rls(study.lanes)])
+    return "\n\n".join([*parts, "Ours beside the paper's RLS:", tables.against_rls(study.lanes)])
 
 
 def _length(plan: CheckPlan) -> str:

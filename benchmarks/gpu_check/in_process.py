@@ -39,7 +39,7 @@ class ServedEngine:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _OpenRequest:
     """A request under way. sent_s, answered_s: from the start of the load."""
 
     arrival: Arrival
@@ -56,7 +56,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _LaneResult:
     """Result that a lane's thread hands back. error: empty where the batch ran."""
 
     batch: Batch
@@ -78,8 +78,8 @@ class InProcess:
         self._sources = {s.model.name: source for source, s in self._served.items()}
         self._scheduler = Scheduler(lanes, self._observe, cores=None if pinned_to is None else len(pinned_to))
         self._samples: SampleLog | None = None
-        self._ended = SimpleQueue[_Ended]()
-        self._asked: list[_Asked] = []
+        self._ended = SimpleQueue[_LaneResult]()
+        self._asked: list[_OpenRequest] = []
         self._open = 0
         self._began_ns = 0
         for source, s in self._served.items():
@@ -131,11 +131,11 @@ class InProcess:
         served = self._served[source]
         wanted = tuple(spec.name for spec in served.engine.outputs)
         pending = Pending(request.id, None, served.inputs, wanted, 1, 0, arrived_ns, due_ns, arrival.priority)
-        self._asked.append(_Asked(arrival, pending, self._since_s(now_ns)))
+        self._asked.append(_OpenRequest(arrival, pending, self._since_s(now_ns)))
         self._open += 1
         self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)
 
-    def _finish(self, ended: _Ended) -> None:
+    def _finish(self, ended: _LaneResult) -> None:
         batch, launch = ended.batch, ended.batch.launch
         assert launch is not None
         for request in batch.requests:
@@ -163,9 +163,9 @@ class InProcess:
     def _since_s(self, at_ns: int) -> float:
         return (at_ns - self._began_ns) / 1e9
 
-    def _observe(self, source: Source, batch: Running, took: Finish, beside: list[Neighbour]) -> None:
+    def _observe(self, source: Source, batch: Running, took: Finish, co_runners: list[Neighbour]) -> None:
         if self._samples is not None:
-            self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
+            self._samples.put(source.id, sample_of_batch(source, batch, took, co_runners, self._device))
 
     # On a lane's thread
 
@@ -179,4 +179,4 @@ class InProcess:
             batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)
-        self._ended.put(_Ended(batch, error, time.monotonic_ns()))
+        self._ended.put(_LaneResult(batch, error, time.monotonic_ns()))

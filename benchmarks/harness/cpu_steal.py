@@ -52,7 +52,7 @@ class CpuStealWatch:
         self._stop = threading.Event()
         self._at_ns: list[int] = []
         self._since_ns: list[int] = []
-        self._thread = threading.Thread(target=self._watch, name="steal-watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="cpu-steal-watch", daemon=True)
 
     def __enter__(self) -> CpuStealWatch:
         self._begun_ns, self._before = time.monotonic_ns(), _ticks()
@@ -68,8 +68,8 @@ class CpuStealWatch:
     @property
     def found(self) -> CpuSteal:
         """CPU steal up to now."""
-        now_ns, (steal, cores) = time.monotonic_ns(), _ticks()
-        share = (steal - self._before[0]) * _TICK_NS / max(1, (now_ns - self._begun_ns) * cores)
+        now_ns, (stolen, cores) = time.monotonic_ns(), _ticks()
+        share = (stolen - self._before[0]) * _TICK_NS / max(1, (now_ns - self._begun_ns) * cores)
         return CpuSteal(self._begun_ns, now_ns, share, list(self._at_ns), list(self._since_ns))
 
     def _watch(self) -> None:

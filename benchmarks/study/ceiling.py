@@ -49,7 +49,7 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
         *seen.sums,
         *seen.overdraft,
         seen.sharing,
-        *company(neighbours, models),
+        *co_runner_shares(neighbours, models),
         sum(n.begin <= 0.0 for n in neighbours),
         sample.start_ns,
     ]
@@ -62,8 +62,8 @@ def _counts(sample: Sample) -> list[float]:
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]
 
 
-def company(neighbours: Sequence[Neighbour], models: Sequence[str]) -> list[float]:
-    """Shares of the execution beside none, one, two … neighbours, and beside each model, by all its batches."""
+def co_runner_shares(neighbours: Sequence[Neighbour], models: Sequence[str]) -> list[float]:
+    """Shares of the execution with none, one, two … co-runners, and with each model, by all its batches."""
     overlaps = dict.fromkeys(models, 0.0)
     for n in neighbours:
         overlaps[n.model] += n.end - n.begin
@@ -71,7 +71,7 @@ def company(neighbours: Sequence[Neighbour], models: Sequence[str]) -> list[floa
 
 
 def shares_by_count(neighbours: Sequence[Neighbour]) -> NDArray[np.float64]:
-    """(_DEEPEST + 1,) of the execution beside none, one, two … neighbours."""
+    """(_DEEPEST + 1,) of the execution with none, one, two … co-runners."""
     changes = sorted([(n.begin, 1) for n in neighbours] + [(n.end, -1) for n in neighbours])
     shares = np.zeros(_DEEPEST + 1)
     at, count = 0.0, 0

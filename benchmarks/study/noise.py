@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.study.ceiling import company
+from benchmarks.study.ceiling import co_runner_shares
 from predictor.samples import Sample, lesson_of, neighbours_of
 
 Vector = NDArray[np.float64]
@@ -77,7 +77,7 @@ def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise
     ordered = sorted(samples, key=lambda s: s.start_ns)
     models = sorted({c.model for s in ordered for c in s.co_runners})
     place = np.linspace(0.0, 1.0, len(ordered))
-    described = np.array([[*_company(s, models), at] for s, at in zip(ordered, place, strict=True)])
+    described = np.array([[*_co_runner_shares(s, models), at] for s, at in zip(ordered, place, strict=True)])
     described += np.random.default_rng(0).uniform(0.0, _APART, described.shape)
     slowdowns = np.array([s.slowdown for s in ordered])
     kinds = [kind for kind in _grouped((s.model, s.batch_size) for s in ordered) if len(kind) > NEAREST]
@@ -101,10 +101,10 @@ def _grouped(keys: Iterable[object]) -> list[NDArray[np.int64]]:
     return [np.array(group) for group in groups.values()]
 
 
-def _company(sample: Sample, models: Sequence[str]) -> list[float]:
+def _co_runner_shares(sample: Sample, models: Sequence[str]) -> list[float]:
     neighbours = neighbours_of(sample)
     cores = ([n for n in neighbours if n.same_core == here] for here in (True, False))
-    return [share for beside in cores for share in company(beside, models)]
+    return [share for some in cores for share in co_runner_shares(some, models)]
 
 
 def _nearest(described: Vector) -> tuple[Vector, NDArray[np.int64]]:

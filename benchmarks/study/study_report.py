@@ -195,7 +195,7 @@ def _learners(results: Results, image: str) -> str:
 def _bars(results: Results) -> str:
     return (
         "## Ours beside the paper's RLS\n\n"
-        + tables.beside_rls(results.lanes)
+        + tables.against_rls(results.lanes)
         + "\n\nWhere the noise alone is above the goal, no predictor can reach it from who ran beside whom, where and "
         "when. It is an estimate, of nearly all batches of a set; trees that know the rest of the same set, and a "
         "little more, end close to it. Of twins: over the batches that have one. *Trees that "
@@ -206,7 +206,7 @@ def _bars(results: Results) -> str:
 
 
 def _differences(results: Results) -> str:
-    steal = max(run.cpu_steal.share for found in results.lanes.values() for run in found.runs.values())
+    cpu_steal = max(run.cpu_steal.share for found in results.lanes.values() for run in found.runs.values())
     losses = [
         f"{found.tested[TEST_SETS[1]].scores['offline'].mse / found.training[0]:.1f} times with {lanes} lanes"
         for lanes, found in results.lanes.items()
@@ -215,8 +215,8 @@ def _differences(results: Results) -> str:
         "## Where our numbers differ from the paper's, and why\n\n"
         "- **Device.** The paper's batches share an L4's memory system and its compute units; ours have a core each "
         "and share last-level cache, memory and whatever else runs on the cores: Triton, the load generator and "
-        f"the host's other guests, which took up to {steal:.0%} of the CPU during a log. Errors are therefore noise "
-        "to a larger part (see the table) and interference to a smaller one with two lanes.\n"
+        f"the host's other guests, which took up to {cpu_steal:.0%} of the CPU during a log. Errors are therefore "
+        "noise to a larger part (see the table) and interference to a smaller one with two lanes.\n"
         "- **Features.** The paper reads SM, L2 and DRAM throughput from Nsight Compute. Here they follow from the "
         "model graph's operations and bytes and the machine's measured peaks.\n"
         "- **p95 as the unit.** A p95 of a noisy machine lies above its p50 by more than a GPU's, so that batches "

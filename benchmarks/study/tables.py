@@ -117,7 +117,7 @@ def errors_of_all(lanes: int, found: OfLanes) -> str:
     return f"{what}:\n\n{markdown.table(('set', 'offline', 'SGD', 'RLS', 'ours'), rows)}"
 
 
-def beside_rls(lanes: Mapping[int, OfLanes]) -> str:
+def against_rls(lanes: Mapping[int, OfLanes]) -> str:
     """Ours over the paper's online learner, the goals, and what is in their way."""
     rows = []
     for count, found in lanes.items():

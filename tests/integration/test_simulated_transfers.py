@@ -105,8 +105,8 @@ def test_transfers_are_forecast_under_load(links: Bandwidth, share: float) -> No
     assert len(measured) > 500
     assert float(np.mean(np.abs(forecast - measured) <= 0.05 * measured)) >= share
     into, out = scheduler.transfers.into, scheduler.transfers.out
-    assert into.alone_ns(10 * MB) == pytest.approx(10 * MB / links.into, rel=0.02)
-    assert out.alone_ns(10 * MB) == pytest.approx(10 * MB / links.out, rel=0.02)
+    assert into.alone_ns(10 * MB) == pytest.approx(10 * MB / links.h2d, rel=0.02)
+    assert out.alone_ns(10 * MB) == pytest.approx(10 * MB / links.d2h, rel=0.02)
     assert scheduler.policy.overhead_ns == pytest.approx(300_000, rel=0.05)
 
 
