@@ -35,7 +35,6 @@ from backend.server.embedded import EmbeddedServer
 from benchmarks.demo_report import MODES, Mode, details, first_failure, table, verdict
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
-from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import expect_answers
 from benchmarks.harness.machine import versions
 from benchmarks.harness.model_repository import link_models, model_files, short_temporary_folder, write_configs
@@ -105,10 +104,7 @@ class Demo:
         self.bar.begin("measuring each model solo", 1.0 * len(requests))
         self.solo_ms = solo_ms(server.grpc_url, requests, _SOLO_CALLS)
         self.bar.begin("measuring the machine's capacity", _CAPACITY_S + 1.0)
-        per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * len(cores()) / len(requests)))
-        self.capacity_per_s = capacity_per_s(server.grpc_url, requests, per_model=per_model, seconds=_CAPACITY_S)
-        if self.capacity_per_s <= 0:
-            raise BenchmarkError("the server answered no request while its capacity was measured")
+        self.capacity_per_s = capacity_per_s(server.grpc_url, requests, _IN_FLIGHT_PER_LANE, _CAPACITY_S)
         rate = min(RATE_MAX_PER_S, self.load * self.capacity_per_s) / len(requests)
         self.models = [
             ModelLoad(model, rate, round(SLO_FACTOR * self.solo_ms[model], 1), priority)

@@ -18,7 +18,7 @@ from backend.scheduler.launch_forecast import Choice, Forecast
 from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.state import Source
-from backend.simulation.contention import Linear, Truth
+from backend.simulation.contention import LinearContention, Truth
 from backend.simulation.fixed_predictors import NO_WEIGHTS, Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
@@ -152,7 +152,7 @@ class FirstClassOnly(Scheduler):
         return [*refused, *super().handle(source, Arrive(stay), now_ns)]
 
 
-class Mean(UpperBound):
+class MeanAsBound(UpperBound):
     """The prediction itself."""
 
     def learn_one(self, ratio: float) -> None:
@@ -231,7 +231,7 @@ RIVALS: dict[str, Rival] = {
     "isochrone, no split": Rival("ours without splitting", policy=NoSplit),
     "isochrone, no preemption": Rival("ours without going before others", policy=NoPreemption),
     "isochrone, no batches": Rival("ours one by one", policy=OneByOne),
-    "isochrone, mean for bound": Rival("ours by the mean", bound=Mean),
+    "isochrone, mean for bound": Rival("ours by the mean", bound=MeanAsBound),
     "isochrone, no classes": Rival("ours blind to classes", classes=False),
 }
 
@@ -251,4 +251,4 @@ def scheduler_by_name(
     """Makes the rival that the environment names, for ISOCHRONE_SCHEDULER, taught by the samples that it names."""
     path = os.environ.get(SAMPLES_VARIABLE)
     samples = read_samples(Path(path)).samples if path else ()
-    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer, cores)
+    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, LinearContention(), samples, observer, cores)

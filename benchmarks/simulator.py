@@ -11,13 +11,13 @@ import typer
 from backend.load.arrivals import Traffic, poisson
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.harness.machine import machine_speed
 from benchmarks.harness.synthetic_models import synthetic_profile
 
-_TRUTH = Linear((0.15, 0.05, 0.15))
+_TRUTH = LinearContention((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0
 
 

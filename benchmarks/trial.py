@@ -22,6 +22,8 @@ from backend.runtime_dir import VARIABLE
 from backend.trial.launch import try_file
 from backend.trial.messages import Question, Trial
 from backend.trial.question import question_of
+from benchmarks.harness import markdown
+from benchmarks.harness.markdown import spread
 from profiler.host import cpu_name
 from zoo.catalog import MODELS
 
@@ -71,13 +73,11 @@ def main(
             first[name].append(seconds(question, afresh=True))
             again[name].append(seconds(question, afresh=False))
     print(f"{cpu_name()}, {os.cpu_count()} cores, {repeats} repeats by turns; median (least to most)\n")
-    print("| model | alone, ms | first check, s | a second one, ms |\n|---|---|---|---|")
-    for name in asked:
-        once, twice = sorted(first[name]), sorted(again[name])
-        print(
-            f"| {name} | {solo[name]:.1f} | {statistics.median(once):.2f} ({once[0]:.2f} to {once[-1]:.2f}) "
-            f"| {statistics.median(twice) * 1e3:.1f} |"
-        )
+    rows = [
+        (name, f"{solo[name]:.1f}", spread(first[name]), f"{statistics.median(again[name]) * 1e3:.1f}")
+        for name in asked
+    ]
+    print(markdown.table(("model", "alone, ms", "first check, s", "a second one, ms"), rows))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from backend.load.outcomes import Summary, by_class, by_model, summarise
 from backend.load.workload import Workload, check_deadlines, check_models, read_workload
 from backend.profiling.repository import find_versions, served_model
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from predictor.samples import SamplesError, read_samples
@@ -144,7 +144,7 @@ def _row_bytes(specs: Sequence[TensorSpec]) -> int:
 
 def _truth(samples: Path | None) -> Truth:
     if samples is None:
-        return Linear()
+        return LinearContention()
     try:
         return learned(read_samples(samples).samples)
     except SamplesError as error:

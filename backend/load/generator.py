@@ -57,11 +57,11 @@ def run_load(
     `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
     ServerError where no server answers.
     """
-    run = _Run(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
+    run = _OpenLoopRun(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
     return interruptible(partial(run.against, url))
 
 
-class _Run:
+class _OpenLoopRun:
     """One plan under way. Slot i of each list belongs to arrival i; a slot is written once."""
 
     def __init__(

@@ -24,7 +24,7 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearContention:
     """1 + weights · the co-runners' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
     interference.
     """
@@ -39,7 +39,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedContention:
     """State of a learner after recorded batches, frozen."""
 
     learner: Isochrone
@@ -49,7 +49,7 @@ class Learned:
         return self.learner.response(own)
 
 
-def learned(samples: Sequence[Sample]) -> Learned:
+def learned(samples: Sequence[Sample]) -> LearnedContention:
     """Learns from batches of the device that is to be simulated, in the order of their start.
 
     Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
@@ -64,4 +64,4 @@ def learned(samples: Sequence[Sample]) -> Learned:
     residuals = [
         slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)) for own, seen, slowdown in lessons
     ]
-    return Learned(learner, residuals or [1.0])
+    return LearnedContention(learner, residuals or [1.0])

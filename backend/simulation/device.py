@@ -39,7 +39,7 @@ class EndedBatch(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Job:
+class _SimulatedBatch:
     """sent_ns, started_ns, done_ns: when its inputs, its execution and its outputs began."""
 
     response: Response
@@ -63,9 +63,9 @@ class VirtualDevice:
         self._truth = truth
         self._bandwidth = bandwidth or Bandwidth()
         self._h2d, self._d2h = Link[Key](), Link[Key]()
-        self._moving: dict[Key, _Job] = {}
-        self._jobs: dict[Key, _Job] = {}
-        self._suspended: dict[Key, _Job] = {}
+        self._moving: dict[Key, _SimulatedBatch] = {}
+        self._jobs: dict[Key, _SimulatedBatch] = {}
+        self._suspended: dict[Key, _SimulatedBatch] = {}
         self._now_ns = 0.0
         self._stream = np.random.default_rng(seed)
         self._drawn: list[float] = []
@@ -92,7 +92,7 @@ class VirtualDevice:
         work_ns = own.load.solo_ns * self._residual()
         h2d_ns, d2h_ns = bytes_in / self._bandwidth.h2d, bytes_out / self._bandwidth.d2h
         adds = contribution(own.batch_size, own.load)
-        job = _Job(self._truth.response(own), adds, work_ns, d2h_ns, now_ns, suspends=preempted, core=core)
+        job = _SimulatedBatch(self._truth.response(own), adds, work_ns, d2h_ns, now_ns, suspends=preempted, core=core)
         if h2d_ns:
             self._moving[key] = job
             self._h2d.start(key, h2d_ns, now_ns)
@@ -120,7 +120,7 @@ class VirtualDevice:
                 return then(key, self._moving.pop(key), at_ns)
         raise AssertionError("nothing is due")
 
-    def _execute(self, key: Key, job: _Job, now_ns: float) -> None:
+    def _execute(self, key: Key, job: _SimulatedBatch, now_ns: float) -> None:
         self._advance(now_ns)
         job.started_ns = now_ns
         self._jobs[key] = job
@@ -144,7 +144,7 @@ class VirtualDevice:
         return None
 
     @staticmethod
-    def _gone(key: Key, job: _Job, now_ns: float) -> EndedBatch:
+    def _gone(key: Key, job: _SimulatedBatch, now_ns: float) -> EndedBatch:
         exec_ns = max(1, round(job.done_ns - job.started_ns))
         return EndedBatch(key, exec_ns, round(job.started_ns - job.sent_ns), round(now_ns - job.done_ns))
 

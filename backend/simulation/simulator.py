@@ -100,7 +100,7 @@ def simulate(
 
     overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
     """
-    run = _Run(models, scheduler, device, overhead_ns)
+    run = _Simulation(models, scheduler, device, overhead_ns)
     for arrival in plan:
         run.until(round(arrival.at_s * 1e9))
         run.arrive(arrival)
@@ -108,7 +108,7 @@ def simulate(
     return run.ran
 
 
-class _Run:
+class _Simulation:
     def __init__(
         self,
         models: Sequence[SimulatedModel],

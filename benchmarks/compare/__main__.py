@@ -12,7 +12,7 @@ from backend.commands.progress_bar import StageBar, console
 from backend.load.plots import draw
 from backend.simulation.contention import learned
 from benchmarks.compare.bench_report import Found, report
-from benchmarks.compare.collect import Collector
+from benchmarks.compare.collect import ComparisonCollector
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import ComparisonRecords
 from benchmarks.harness.command import record_and_report
@@ -40,8 +40,8 @@ def compare(
         plan = msgspec.structs.replace(plan, servers=tuple(s for s in plan.servers if s != _NEEDS_SAMPLES))
     records = ComparisonRecords(plan, folder)
 
-    def collector(bar: StageBar) -> Collector:
-        return Collector(records, repository, recorded, bar)
+    def collector(bar: StageBar) -> ComparisonCollector:
+        return ComparisonCollector(records, repository, recorded, bar)
 
     record_and_report("bench", records, collector, lambda _: _write(records, out), again=again)
 

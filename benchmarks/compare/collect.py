@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +23,6 @@ from benchmarks.compare.servers import RECORDING, ServerSetup, running
 from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
-from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import equal_traffic
 from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payloads
@@ -38,7 +36,7 @@ _WITHIN_S = 3_540.0
 _IN_FLIGHT_PER_LANE = 6
 
 
-class Attempt(NamedTuple):
+class LoadAttempt(NamedTuple):
     """One attempt at a load."""
 
     measured: MeasuredLoad
@@ -47,7 +45,7 @@ class Attempt(NamedTuple):
     breakdown: TimeBreakdown | None
 
 
-class Collector:
+class ComparisonCollector:
     """Steps raise IsochroneError; an interrupt leaves nothing half-written.
 
     source: the models. samples: for the scheduler whose predictor is fitted once.
@@ -88,10 +86,7 @@ class Collector:
         """Once per round: the machine may be twice as fast in one hour as in the next."""
         requests = payloads(model_files(self._source, self._plan.models))
         with running("in order", self._setup()) as server:
-            per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * self._lanes / len(requests)))
-            found = capacity_per_s(server.grpc_url, requests, per_model=per_model, seconds=self._plan.capacity_seconds)
-        if found <= 0.0:
-            raise BenchmarkError("the server answered no request while its capacity was measured")
+            found = capacity_per_s(server.grpc_url, requests, _IN_FLIGHT_PER_LANE, self._plan.capacity_seconds)
         self._capacities[of] = found
 
     def _take(self, turn: ServerTurn) -> None:
@@ -106,7 +101,7 @@ class Collector:
         if samples is not None:
             samples.parent.mkdir(exist_ok=True)
             samples.unlink(missing_ok=True)  # of a turn that lost its server
-        kept = list[Attempt]()
+        kept = list[LoadAttempt]()
         with running(turn.server, setup, samples) as server:
             bench.warm_up(turn.server, server.grpc_url, plan.loads[0])
             for load in plan.loads:
@@ -122,7 +117,7 @@ class Collector:
         )
         records.keep(turn.file, record)
 
-    def _take_load(self, bench: Bench, turn: ServerTurn, server: EmbeddedServer, load: float) -> Attempt:
+    def _take_load(self, bench: Bench, turn: ServerTurn, server: EmbeddedServer, load: float) -> LoadAttempt:
         before = settled_counts(server) if turn.server == RECORDING else None
         scheduler = _scheduler(server)
         with CpuStealWatch() as watch:
@@ -133,7 +128,7 @@ class Collector:
         if before is not None:
             lane_s = self._lanes * self._plan.seconds
             breakdown = time_breakdown(load, measured.outcomes, settled_counts(server) - before, lane_s)
-        return Attempt(measured, watch.found.lost, None if scheduler is None else share, breakdown)
+        return LoadAttempt(measured, watch.found.lost, None if scheduler is None else share, breakdown)
 
 
 def workload_of(turn: ServerTurn, plan: ComparisonPlan, setup: ServerSetup, capacity_per_s: float) -> Workload:

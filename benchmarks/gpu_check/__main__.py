@@ -11,13 +11,13 @@ import typer
 
 from backend.commands.progress_bar import StageBar, console
 from benchmarks.gpu_check import agreement, build, profiles, through_server
-from benchmarks.gpu_check.colocate import Colocation
+from benchmarks.gpu_check.colocate import ColocatedRuns
 from benchmarks.gpu_check.gpu_report import report
 from benchmarks.gpu_check.plan import FULL, QUICK
 from benchmarks.gpu_check.records import CheckRecords
 from benchmarks.gpu_check.target import the_cpu, the_gpu
 from benchmarks.harness.command import interrupt_on_term, known, one_sentence_errors
-from benchmarks.harness.steps import Budget, Step, TimeIsOver, perform
+from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver, perform
 
 if TYPE_CHECKING:
     from benchmarks.study.results import Results
@@ -53,7 +53,7 @@ def gpu_check(
         records = CheckRecords(QUICK if quick else FULL, target, folder, repository)
         records.begin(again=again)
         try:
-            run(records, wanted, Budget(60.0 * minutes), out or _report_path(device, folder))
+            run(records, wanted, TimeBudget(60.0 * minutes), out or _report_path(device, folder))
         except TimeIsOver as over:
             print(f"gpu-check: {over}", file=sys.stderr)
             raise typer.Exit(NOT_ALL) from None
@@ -62,7 +62,7 @@ def gpu_check(
         raise typer.Exit(OFF)
 
 
-def run(records: CheckRecords, wanted: Iterable[str], budget: Budget, out: Path) -> None:
+def run(records: CheckRecords, wanted: Iterable[str], budget: TimeBudget, out: Path) -> None:
     """Raises TimeIsOver, or another IsochroneError; what is recorded by then is kept."""
     screen = console()
 
@@ -84,7 +84,7 @@ def run(records: CheckRecords, wanted: Iterable[str], budget: Budget, out: Path)
                     perform(profiles.steps(records, say), bar, budget)
                 case "colocate":
                     profiles.need_all(records)
-                    with Colocation(records, bar) as colocation:
+                    with ColocatedRuns(records, bar) as colocation:
                         perform(colocation.steps(), bar, budget)
                     if (why := through_server.missing()) is None:
                         perform(through_server.steps(records, bar), bar, budget)

@@ -24,13 +24,13 @@ from benchmarks.harness.loads import expect_answers, solo_s
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.steps import Step
 from benchmarks.study.log_run import run_log
-from benchmarks.study.plan import Log
+from benchmarks.study.plan import StudyLog
 from zoo.inputs import random_inputs
 
 _OPEN_S, _AROUND_S = 10.0, 0.5
 
 
-class Colocation:
+class ColocatedRuns:
     """Opens the engines when the first step needs them, with as many lanes as any step has. A context manager."""
 
     def __init__(self, records: CheckRecords, bar: StageBar) -> None:
@@ -38,7 +38,7 @@ class Colocation:
         self._opened = ExitStack()
         self._engines: dict[str, Engine] = {}
 
-    def __enter__(self) -> Colocation:
+    def __enter__(self) -> ColocatedRuns:
         return self
 
     def __exit__(
@@ -61,7 +61,7 @@ class Colocation:
         opening_s = 0.0 if self._engines else _OPEN_S * len(self._records.usable())
         return Step(name, opening_s + self._plan.warm_up_seconds + loads * (self._plan.seconds + _AROUND_S), run)
 
-    def _record(self, lanes: int, log: Log) -> None:
+    def _record(self, lanes: int, log: StudyLog) -> None:
         """One of the study's logs, in order of arrival, so that nothing of the scheduler shapes it."""
         plan, records, recording = self._plan, self._records, self._records.folder / "recording.jsonl"
         alone_s = solo_s(records.profiles())

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import msgspec
 
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE
-from benchmarks.study.plan import OTHERS, TRAINED, Log, StudyPlan
+from benchmarks.study.plan import OTHERS, TRAINED, StudyLog, StudyPlan
 from benchmarks.study.plan import logs as study_logs
 
 SLO_MIN_MS = 10.0
@@ -45,7 +45,7 @@ class CheckPlan(msgspec.Struct, frozen=True):
         return StudyPlan(self.study_lanes, logs, self.batch_sizes, self.profile_seconds, (), 0.0, 0.0, 1)
 
 
-def _of(log: Log, models: Collection[str]) -> Log:
+def _of(log: StudyLog, models: Collection[str]) -> StudyLog:
     return msgspec.structs.replace(log, weights={m: weight for m, weight in log.weights.items() if m in models})
 
 

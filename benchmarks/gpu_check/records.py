@@ -19,7 +19,7 @@ IN_PROCESS, SERVER = "in process", "tritonserver"
 _SERVER_SKIPPED = "server-skipped.json"
 
 
-class Built(msgspec.Struct, frozen=True):
+class BuiltModel(msgspec.Struct, frozen=True):
     """engine: which one took the model, None: none did. skipped: engines that did not, and why."""
 
     engine: str | None
@@ -91,11 +91,11 @@ class CheckRecords(RecordFolder):
         found = (study.run(lanes, log) for lanes in study.plan.lanes for log in study.plan.logs)
         return [run for run in found if run is not None]
 
-    def built(self) -> dict[str, Built]:
+    def built(self) -> dict[str, BuiltModel]:
         """Models that were tried."""
-        return {m: found for m in self.plan.models if (found := self.read(f"built/{m}.json", Built))}
+        return {m: found for m in self.plan.models if (found := self.read(f"built/{m}.json", BuiltModel))}
 
-    def keep_built(self, model: str, built: Built) -> None:
+    def keep_built(self, model: str, built: BuiltModel) -> None:
         self.keep(f"built/{model}.json", built)
 
     def usable(self) -> dict[str, str]:

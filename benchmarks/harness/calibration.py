@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any
 
 from tritonclient import grpc as triton
 
+from backend.linux.cpu_topology import cores
 from backend.load.generator import TIMEOUT_S, Payloads
 from backend.load.interruption import Interruption, interruptible
+from benchmarks.harness.errors import BenchmarkError
+
+_RAMP_S = 1.0
 
 
-def capacity_per_s(url: str, payloads: Payloads, *, per_model: int, seconds: float, ramp_s: float = 1.0) -> float:
-    """Requests a second, equal numbers of each model, with `per_model` of each always waiting or running."""
+def capacity_per_s(url: str, payloads: Payloads, in_flight_per_lane: int, seconds: float) -> float:
+    """Requests a second, equal numbers of each model, with so many per lane always waiting or running.
+
+    A lane per core. Raises BenchmarkError where none is answered.
+    """
+    per_model = max(2, math.ceil(in_flight_per_lane * len(cores()) / len(payloads)))
 
     def measure(interruption: Interruption) -> float:
         with triton.InferenceServerClient(url) as client:
             loop = _ClosedLoop(client, payloads, per_model * len(payloads))
             loop.start()
             try:
-                interruption.sleep(ramp_s)
+                interruption.sleep(_RAMP_S)
                 before, started_s = loop.answers, time.monotonic()
                 interruption.sleep(seconds)
                 return (loop.answers - before) / (time.monotonic() - started_s)
             finally:
                 loop.stop()
 
-    return interruptible(measure)
+    found = interruptible(measure)
+    if found <= 0.0:
+        raise BenchmarkError("the server answered no request while its capacity was measured")
+    return found
 
 
 class _ClosedLoop:

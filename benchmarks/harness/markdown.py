@@ -1,9 +1,10 @@
-"""Tables, images and parts of a report in Markdown."""
+"""Tables, images and figures of a report in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -18,3 +19,8 @@ def image(path: Path, folder: Path) -> str:
 def document(parts: Iterable[str]) -> str:
     """Joins a report's parts, without those that are empty."""
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median (least to most)."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
+from benchmarks.harness.markdown import spread
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.perf_analyzer import ClosedLoopFigures, measure
 from benchmarks.harness.servers import temporary_server
@@ -104,11 +105,7 @@ def _table(kinds: tuple[str, str], rows: Rows) -> Table:
     table = Table("model, concurrency", f"p50 {a} ms", f"p50 {b} ms", "difference ms", f"requests/s, {a} / {b}")
     for name, pairs in rows.items():
         p50_ms = [statistics.median(one.p50_us for one in ones) / 1e3 for ones in zip(*pairs, strict=True)]
-        more = _spread([(one.p50_us - other.p50_us) / 1e3 for one, other in pairs])
-        ratio = _spread([one.throughput_s / other.throughput_s for one, other in pairs])
+        more = spread([(one.p50_us - other.p50_us) / 1e3 for one, other in pairs])
+        ratio = spread([one.throughput_s / other.throughput_s for one, other in pairs])
         table.add_row(name, *(f"{p50:.2f}" for p50 in p50_ms), more, ratio)
     return table
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

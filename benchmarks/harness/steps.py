@@ -29,7 +29,7 @@ class Step:
     own_stages: bool = False
 
 
-class Budget:
+class TimeBudget:
     """The time that a run may take. seconds: from now on."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,7 +51,7 @@ class Budget:
             )
 
 
-def perform(steps: Iterable[Step], bar: StageBar, budget: Budget | None = None) -> None:
+def perform(steps: Iterable[Step], bar: StageBar, budget: TimeBudget | None = None) -> None:
     """Runs the steps in turn. Raises TimeIsOver, or the IsochroneError that ends one.
 
     A step that loses its server is run again: a machine that stood still for a second may have cost it.

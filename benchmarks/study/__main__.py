@@ -9,7 +9,7 @@ import typer
 
 from backend.commands.progress_bar import StageBar
 from benchmarks.harness.command import record_and_report
-from benchmarks.study.collect import Collector
+from benchmarks.study.collect import StudyCollector
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw
 from benchmarks.study.records import StudyRecords
@@ -37,8 +37,8 @@ def study(
         out.write_text(report(found, draw(found, out.with_suffix("")), out.parent))
         return out
 
-    def collector(bar: StageBar) -> Collector:
-        return Collector(records, bar)
+    def collector(bar: StageBar) -> StudyCollector:
+        return StudyCollector(records, bar)
 
     record_and_report("study", records, collector, write, again=again, computing_s=_COMPUTING_S)
 

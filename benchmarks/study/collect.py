@@ -28,7 +28,7 @@ from benchmarks.harness.profiles import profiling_steps
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
 from benchmarks.study.log_run import run_log
-from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, Log
+from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, StudyLog
 from benchmarks.study.records import TASK_LANES, LogRun, StudyRecords, Tasks
 from profiler.profile_file import NAME
 
@@ -38,14 +38,14 @@ _PATIENCE_S = 120.0
 _STUB_LOST = "is not healthy"
 
 
-class Attempt(NamedTuple):
+class LogAttempt(NamedTuple):
     """One attempt at a log, and its samples as they were recorded."""
 
     run: LogRun
     samples: bytes
 
 
-class Collector:
+class StudyCollector:
     """Steps raise IsochroneError; an interrupt leaves nothing half-written."""
 
     def __init__(self, records: StudyRecords, bar: StageBar) -> None:
@@ -87,11 +87,11 @@ class Collector:
         self,
         server: EmbeddedServer,
         lanes: int,
-        log: Log,
+        log: StudyLog,
         alone_s: Mapping[str, float],
         requests: Payloads,
         samples: Path,
-    ) -> Attempt:
+    ) -> LogAttempt:
         def send(what: str, arrivals: Sequence[Arrival], seconds: float) -> list[Outcome]:
             self._bar.begin(f"{log.name}, {lanes} lanes, {what}", seconds + _REST_S)
             return self._load(server, arrivals, requests)
@@ -101,7 +101,7 @@ class Collector:
         samples.unlink(missing_ok=True)
         run = run_log(log, alone_s, self._cores, send)
         _settle(samples)
-        return Attempt(run, samples.read_bytes())
+        return LogAttempt(run, samples.read_bytes())
 
     def _warm_up(self, server: EmbeddedServer, requests: Payloads, traffic: Sequence[Traffic]) -> None:
         self._bar.begin("warm-up", self._plan.warm_up_seconds)

@@ -8,12 +8,12 @@ from backend.load.arrivals import Arrival, poisson
 from backend.load.outcomes import Outcome
 from benchmarks.harness.cpu_steal import CpuStealWatch
 from benchmarks.harness.loads import expect_answers
-from benchmarks.study.plan import Log
+from benchmarks.study.plan import StudyLog
 from benchmarks.study.records import LogRun
 
 
 def run_log(
-    log: Log,
+    log: StudyLog,
     solo_s: Mapping[str, float],
     cores: int,
     send: Callable[[str, Sequence[Arrival], float], list[Outcome]],

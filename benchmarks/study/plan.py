@@ -24,7 +24,7 @@ CPU_STEAL_MAX = 0.1
 _SLO_MS = 10_000.0
 
 
-class Log(msgspec.Struct, frozen=True):
+class StudyLog(msgspec.Struct, frozen=True):
     """One set of models under Poisson load. weights: of each model's rate; loads: one after the other.
 
     A load of 1 asks for as much work as would keep every core busy with batches of one at their profiled latency.
@@ -48,12 +48,12 @@ class StudyPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     attempts: at a log that the host disturbs.
 
-    task_load: as in `Log`, of one core, which is what sequential execution has. profile_seconds: per entry at most.
+    task_load: as in `StudyLog`, of one core, as sequential execution has. profile_seconds: per entry at most.
     warm_up_seconds: of load before each log and each server's tasks.
     """
 
     lanes: tuple[int, ...]
-    logs: tuple[Log, ...]
+    logs: tuple[StudyLog, ...]
     batch_sizes: tuple[int, ...]
     profile_seconds: float
     tasks: tuple[int, ...]
@@ -81,7 +81,7 @@ def logs(
     seconds: float,
     trained: tuple[str, ...] = TRAINED,
     others: tuple[str, ...] = OTHERS,
-) -> tuple[Log, ...]:
+) -> tuple[StudyLog, ...]:
     """The paper's training set and its three test sets."""
 
     def equal(models: Sequence[str]) -> dict[str, float]:
@@ -94,4 +94,4 @@ def logs(
         (TEST_SETS[1], equal(others), loads),
         (TEST_SETS[2], equal(trained + others), loads),
     )
-    return tuple(Log(name, weights, own, seconds, 10 * i + 1) for i, (name, weights, own) in enumerate(sets))
+    return tuple(StudyLog(name, weights, own, seconds, 10 * i + 1) for i, (name, weights, own) in enumerate(sets))

@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.harness.cpu_steal import CpuSteal
 from benchmarks.harness.model_repository import model_files
 from benchmarks.harness.records import RecordFolder, RunManifest
-from benchmarks.study.plan import Log, StudyPlan
+from benchmarks.study.plan import StudyLog, StudyPlan
 from profiler.host import sha256_of
 
 TASK_LANES = (1, 2)
@@ -54,21 +54,21 @@ class StudyRecords(RecordFolder):
     def model_names(self) -> Sequence[str]:
         return self.plan.models
 
-    def samples(self, lanes: int, log: Log) -> Path:
+    def samples(self, lanes: int, log: StudyLog) -> Path:
         """The log itself."""
         return (self.folder / _log(lanes, log)).with_suffix(".jsonl")
 
-    def run(self, lanes: int, log: Log) -> LogRun | None:
+    def run(self, lanes: int, log: StudyLog) -> LogRun | None:
         return self.read(_log(lanes, log), LogRun)
 
-    def keep_log(self, lanes: int, log: Log, run: LogRun, samples: bytes) -> None:
+    def keep_log(self, lanes: int, log: StudyLog, run: LogRun, samples: bytes) -> None:
         """Writes the run last: it makes the log complete."""
         path = self.samples(lanes, log)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(samples)
         self.keep(_log(lanes, log), run)
 
-    def missing_logs(self, lanes: int) -> list[Log]:
+    def missing_logs(self, lanes: int) -> list[StudyLog]:
         return [log for log in self.plan.logs if not self.has(_log(lanes, log))]
 
     def tasks(self) -> list[Tasks]:
@@ -82,7 +82,7 @@ class StudyRecords(RecordFolder):
         return [n for n in self.plan.tasks if not self.has(_tasks(lanes, n))]
 
 
-def _log(lanes: int, log: Log) -> str:
+def _log(lanes: int, log: StudyLog) -> str:
     return f"logs/{log.name.replace(' ', '-')}-{lanes}-lanes.json"
 
 

@@ -11,7 +11,7 @@ from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Command, Event, Finish
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.fixed_predictors import Unaware
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
@@ -31,7 +31,7 @@ def run(
 ) -> tuple[SimulationResult, Scheduler]:
     """Of executions the scheduler knows that they do not slow each other down."""
     scheduler = Scheduler(3, None, Unaware())
-    ran = simulate(models, plan, scheduler, VirtualDevice(Linear(), 0, links))
+    ran = simulate(models, plan, scheduler, VirtualDevice(LinearContention(), 0, links))
     scheduler.check_invariants()
     return ran, scheduler
 
@@ -91,7 +91,7 @@ def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[SimulationResult, Sche
     ]
     traffic = [Traffic("a", 60.0, 60.0), Traffic("b", 40.0, 90.0, 2), Traffic("c", 60.0, 40.0)]
     scheduler = Scheduler(3)
-    device = VirtualDevice(Linear((0.3, 0.1, 0.5)), 1, links)
+    device = VirtualDevice(LinearContention((0.3, 0.1, 0.5)), 1, links)
     ran = simulate(models, arrivals(traffic, seconds, 1, "poisson"), scheduler, device, 300_000)
     scheduler.check_invariants()
     return ran, scheduler
@@ -139,6 +139,8 @@ def test_deadlines_are_kept_on_a_narrow_link_by_who_knows_of_it() -> None:
     traffic = [Traffic("a", 60.0, 50.0), Traffic("b", 50.0, 70.0, 2), Traffic("c", 70.0, 30.0)]
     plan, met = arrivals(traffic, 6.0, 1, "poisson"), []
     for scheduler in (Deaf(3), Scheduler(3)):
-        ran = simulate(models, plan, scheduler, VirtualDevice(Linear((0.3, 0.1, 0.5)), 1, Bandwidth(1.5, 1.5)))
+        ran = simulate(
+            models, plan, scheduler, VirtualDevice(LinearContention((0.3, 0.1, 0.5)), 1, Bandwidth(1.5, 1.5))
+        )
         met.append(summarise(ran.outcomes(), 6.0).met_share)
     assert met[1] > met[0] + 0.05

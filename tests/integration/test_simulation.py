@@ -16,7 +16,7 @@ from backend.commands import main as cli
 from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult
 from backend.simulation.simulator import simulate as run_simulation
@@ -52,7 +52,7 @@ def answered(ran: SimulationResult) -> list[float]:
 
 
 def test_a_batch_alone_takes_its_solo_time_and_the_overhead() -> None:
-    ran = simulate([PLAIN], at(0.1, 0.5), 1, Linear(), overhead_ns=2_000_000)
+    ran = simulate([PLAIN], at(0.1, 0.5), 1, LinearContention(), overhead_ns=2_000_000)
     assert answered(ran) == pytest.approx([0.112, 0.512])
     assert ran.batches == 2
     assert ran.busy_s == pytest.approx(0.024)
@@ -61,7 +61,7 @@ def test_a_batch_alone_takes_its_solo_time_and_the_overhead() -> None:
 def test_one_lane_is_a_queue() -> None:
     """Each starts when it is there and the one before it is done (Lindley)."""
     plan = arrivals([Traffic("m", 80.0, NO_SLO)], 20.0, 3, "poisson")
-    ran = simulate([PLAIN], plan, 1, Linear())
+    ran = simulate([PLAIN], plan, 1, LinearContention())
     done, expected = 0.0, []
     for arrival in plan:
         done = max(done, arrival.at_s) + 0.010
@@ -72,13 +72,13 @@ def test_one_lane_is_a_queue() -> None:
 
 def test_two_that_overlap_slow_each_other_down_for_as_long_as_they_do() -> None:
     """From 5 ms on at 1 + 0.5: the first has 5 ms left, which take 7.5; of the other's 10 then 5 are left, alone."""
-    ran = simulate([replace(PLAIN, max_batch_size=1)], at(0.0, 0.005), 2, Linear((1.0, 0.0, 0.0)))
+    ran = simulate([replace(PLAIN, max_batch_size=1)], at(0.0, 0.005), 2, LinearContention((1.0, 0.0, 0.0)))
     assert answered(ran) == pytest.approx([0.0125, 0.0175])
 
 
 def test_a_rejected_request_is_not_answered() -> None:
     late = at(0.0) + at(0.001, slo_ms=5.0)
-    ran = simulate([replace(PLAIN, rejects=True)], late, 1, Linear())
+    ran = simulate([replace(PLAIN, rejects=True)], late, 1, LinearContention())
     summary = summarise(ran.outcomes(), 1.0)
     assert (summary.met, summary.missed, summary.rejected) == (1, 0, 1)
 
@@ -98,7 +98,7 @@ def models() -> list[SimulatedModel]:
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_the_same_seed_is_the_same_simulation(lanes: int) -> None:
-    truth = Linear((0.3, 0.1, 0.5), (0.9, 1.0, 1.2))
+    truth = LinearContention((0.3, 0.1, 0.5), (0.9, 1.0, 1.2))
     one, two = (simulate(models(), plan(), lanes, truth, seed=4) for _ in range(2))
     assert one.requests == two.requests
     assert one.predicted == two.predicted
@@ -111,7 +111,7 @@ def test_the_same_seed_is_the_same_simulation(lanes: int) -> None:
 
 
 def test_one_more_lane_keeps_more_deadlines() -> None:
-    truth = Linear((0.1, 0.0, 0.1))
+    truth = LinearContention((0.1, 0.0, 0.1))
     one, three = (summarise(simulate(models(), plan(), n, truth).outcomes(), 10.0).met_share for n in (1, 3))
     assert one < 0.9
     assert three > 0.97

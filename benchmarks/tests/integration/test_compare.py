@@ -13,10 +13,10 @@ from backend.load import figures
 from backend.load.outcomes import MeasuredLoad, Outcome, Status
 from backend.load.server_metrics import parse
 from backend.scheduler_process import scheduler_factory
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from benchmarks.compare.bench_report import Found
 from benchmarks.compare.bench_report import report as comparison_report
-from benchmarks.compare.collect import Collector
+from benchmarks.compare.collect import ComparisonCollector
 from benchmarks.compare.paired_comparison import PairedComparison, met, met_of, missed
 from benchmarks.compare.plan import FULL, QUICK
 from benchmarks.compare.records import ComparisonRecords, ServerTurn, TurnRecord
@@ -71,10 +71,10 @@ def test_the_same_requests_in_virtual_time() -> None:
     repeats = [MeasuredLoad(OURS, 0.5, i, 1.0, sent) for i in range(3)]
     for outside_ms, kept in ((3.0, 1.0), (6.0, 0.0)):
         costs = TimeBreakdown(0.5, outside_ms, 0.0, 10.0, 1.0, 0.5)
-        assert kept_in_virtual_time([(m, costs) for m in repeats], profiles, 2, Linear()) == kept
+        assert kept_in_virtual_time([(m, costs) for m in repeats], profiles, 2, LinearContention()) == kept
     # More than one lane keeps up with: in order of arrival all wait, while a scheduler that refuses keeps some in time.
     crowded = [MeasuredLoad(OURS, 0.5, 0, 1.0, [replace(o, slo_ms=45.0) for o in sent])]
-    slow, free = Linear(residuals=(2.5,)), TimeBreakdown(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)
+    slow, free = LinearContention(residuals=(2.5,)), TimeBreakdown(0.5, 0.0, 0.0, 10.0, 0.0, 0.5)
     fifo, aware = (
         kept_in_virtual_time([(m, free) for m in crowded], profiles, 1, slow, rival)
         for rival in ("in order", "isochrone")
@@ -118,7 +118,7 @@ def test_the_comparison_goes_on_where_it_was_and_reports(tmp_path: Path) -> None
 
 def test_the_whole_comparison_fits_into_an_hour(tmp_path: Path) -> None:
     for plan, seconds_max in ((FULL, 3_600), (QUICK, 300)):
-        collector = Collector(ComparisonRecords(plan, tmp_path), tmp_path, None, StageBar(Console(), 0.0))
+        collector = ComparisonCollector(ComparisonRecords(plan, tmp_path), tmp_path, None, StageBar(Console(), 0.0))
         assert sum(step.seconds for step in collector.steps()) < seconds_max
 
 

@@ -23,10 +23,10 @@ from benchmarks.gpu_check.agreement import agrees, compare, relative_error
 from benchmarks.gpu_check.gpu_report import report
 from benchmarks.gpu_check.order_turns import seconds_of, traffic_at
 from benchmarks.gpu_check.plan import QUICK, SLO_MIN_MS
-from benchmarks.gpu_check.records import AWARE, IN_PROCESS, Agreement, Built, CheckRecords, OrderTurn
+from benchmarks.gpu_check.records import AWARE, IN_PROCESS, Agreement, BuiltModel, CheckRecords, OrderTurn
 from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.steps import Budget, Step, TimeIsOver
+from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver
 from benchmarks.study.plan import OTHERS, TEST_SETS, TRAINED, TRAINING
 from profiler.profile_file import Entry, Features, ProfileFile
 from tests.fakes.driver import OK, made_up_driver
@@ -96,7 +96,7 @@ def step(seconds: float) -> Step:
 
 def test_no_step_begins_that_would_end_too_late() -> None:
     now_s = 100.0
-    budget = Budget(60.0, lambda: now_s)
+    budget = TimeBudget(60.0, lambda: now_s)
     budget.check(step(60.0))
     now_s = 130.0
     budget.check(step(30.0))
@@ -106,7 +106,7 @@ def test_no_step_begins_that_would_end_too_late() -> None:
 
 def test_a_step_that_never_fits() -> None:
     with pytest.raises(TimeIsOver, match=r"^'building a' takes about 61 s, more than --minutes allows in all$"):
-        Budget(60.0).check(step(61.0))
+        TimeBudget(60.0).check(step(61.0))
 
 
 # Loads
@@ -159,8 +159,8 @@ def records(
     return CheckRecords(plan, target, tmp_path / "records", tmp_path / "source")
 
 
-def do(found: CheckRecords, budget: Budget | None = None) -> None:
-    for each in build.steps(found, budget or Budget(600.0)):
+def do(found: CheckRecords, budget: TimeBudget | None = None) -> None:
+    for each in build.steps(found, budget or TimeBudget(600.0)):
         each.run()
 
 
@@ -181,7 +181,7 @@ def test_a_model_that_no_engine_takes_is_left_out_and_said_so(tmp_path: Path) ->
     do(found)
     assert found.usable() == {"a": "onnxruntime"}
     assert "ONNX Runtime cannot load" in found.built()["b"].skipped["onnxruntime"]
-    found.keep_built("a", Built(None, 1.0, {"onnxruntime": "no"}))
+    found.keep_built("a", BuiltModel(None, 1.0, {"onnxruntime": "no"}))
     with pytest.raises(BenchmarkError, match=r"^no model can be run here, a: onnxruntime: no; b: onnxruntime: ONNX"):
         build.need_models(found)
 
@@ -189,7 +189,7 @@ def test_a_model_that_no_engine_takes_is_left_out_and_said_so(tmp_path: Path) ->
 def test_a_plan_that_is_cut_by_the_end_of_time_is_built_another_time(tmp_path: Path) -> None:
     found = records(tmp_path, engines=("tensorrt", "onnxruntime"))
     with pytest.raises(TimeIsOver, match=r"^the time is over while a plan of 'a' is built;"):
-        do(found, Budget(0.05))
+        do(found, TimeBudget(0.05))
     assert found.built() == {}
 
 
@@ -203,8 +203,8 @@ def test_a_plan_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pyt
 
 def test_what_was_built_is_not_built_again(tmp_path: Path) -> None:
     found = records(tmp_path, ("a", "b"))
-    found.keep_built("a", Built("onnxruntime", 1.0, {}))
-    assert [each.name for each in build.steps(found, Budget(1.0))] == ["building b"]
+    found.keep_built("a", BuiltModel("onnxruntime", 1.0, {}))
+    assert [each.name for each in build.steps(found, TimeBudget(1.0))] == ["building b"]
 
 
 def test_another_plan_or_device_does_not_mix_with_the_records(tmp_path: Path) -> None:
@@ -282,6 +282,6 @@ def test_the_facts_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_study_needs_all_its_logs(tmp_path: Path) -> None:
     found = records(tmp_path, TRAINED)
     for model in TRAINED:
-        found.keep_built(model, Built("onnxruntime", 1.0, {}))
+        found.keep_built(model, BuiltModel("onnxruntime", 1.0, {}))
     assert {log.name for log in found.study.plan.logs} == {TRAINING, TEST_SETS[0], TEST_SETS[2]}
     assert not found.study_is_complete()

@@ -18,7 +18,7 @@ from benchmarks.gpu_check.in_process import InProcess
 from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, CheckRecords
 from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
-from benchmarks.harness.steps import Budget, TimeIsOver
+from benchmarks.harness.steps import TimeBudget, TimeIsOver
 from benchmarks.tests.slow_model import write_slow
 from predictor.samples import read_samples
 from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
@@ -67,10 +67,10 @@ def test_part_by_part_and_interrupted(records: CheckRecords, tmp_path: Path, mon
     out = tmp_path / "out" / "gpu.md"
     records.begin()
     with pytest.raises(TimeIsOver, match=r"^'building resnet50' takes about"):
-        run(records, PARTS, Budget(1.0), out)
+        run(records, PARTS, TimeBudget(1.0), out)
     assert records.built() == {}
 
-    run(records, ["build", "check"], Budget(600.0), out)
+    run(records, ["build", "check"], TimeBudget(600.0), out)
     assert set(records.usable()) == set(PLAN.models)
     assert {a.batch_size for found in records.agreements().values() for a in found} == {1, 4}
 
@@ -78,7 +78,7 @@ def test_part_by_part_and_interrupted(records: CheckRecords, tmp_path: Path, mon
         if model != UNPROFILED:
             remember_profile(records, model, 2.0)
     before = written(records)
-    run(records, ["profile"], Budget(600.0), out)
+    run(records, ["profile"], TimeBudget(600.0), out)
     assert [e.batch_size for e in records.profiles()[UNPROFILED].entries] == [1, 8]
     assert before.items() <= written(records).items()
 
@@ -94,10 +94,10 @@ def test_part_by_part_and_interrupted(records: CheckRecords, tmp_path: Path, mon
 
     monkeypatch.setattr(InProcess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(records, ["colocate"], Budget(600.0), out)
+        run(records, ["colocate"], TimeBudget(600.0), out)
     assert len(records.study_runs()) == 1
     before = written(records)
-    run(records, PARTS, Budget(600.0), out)
+    run(records, PARTS, TimeBudget(600.0), out)
     assert before.items() <= written(records).items()
 
     assert records.study_is_complete()
@@ -122,7 +122,7 @@ def test_part_by_part_and_interrupted(records: CheckRecords, tmp_path: Path, mon
 
 
 def test_a_report_says_what_is_not_done(records: CheckRecords, tmp_path: Path) -> None:
-    run(records, ["report"], Budget(600.0), tmp_path / "gpu.md")
+    run(records, ["report"], TimeBudget(600.0), tmp_path / "gpu.md")
     report = (tmp_path / "gpu.md").read_text()
     for part in ("build", "check", "profile", "colocate"):
         assert f"Not done yet: `python -m benchmarks.gpu_check --part {part}`." in report

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.load.outcomes import summarise
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from benchmarks.policies.__main__ import main
@@ -22,7 +22,7 @@ from tests.fakes.builders import profile, profile_file
 from tests.fakes.contended_samples import Contention, generate
 
 SAMPLES = generate(Contention("additive", lanes=2, count=200))
-TRUTH = Linear((0.4, 0.1, 0.4))
+TRUTH = LinearContention((0.4, 0.1, 0.4))
 
 
 def models(max_batch_size: int = 8) -> list[SimulatedModel]:

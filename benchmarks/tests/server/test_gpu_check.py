@@ -12,7 +12,7 @@ from benchmarks.gpu_check import build, through_server
 from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords
 from benchmarks.gpu_check.target import the_cpu
-from benchmarks.harness.steps import Budget
+from benchmarks.harness.steps import TimeBudget
 from benchmarks.tests.slow_model import write_slow
 from predictor.samples import read_samples
 from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
@@ -28,7 +28,7 @@ def test_both_orders_and_only_what_is_missing(tmp_path: Path) -> None:
         version = tmp_path / "source" / model / "1"
         version.mkdir(parents=True)
         write_slow(version / "model.onnx", 20)
-    for step in build.steps(records, Budget(60.0)):
+    for step in build.steps(records, TimeBudget(60.0)):
         step.run()
     shares = Features(0.5, 0.2, 0.3)
     entries = tuple(
