@@ -24,6 +24,11 @@ CPU_STEAL_MAX = 0.1
 _SLO_MS = 10_000.0
 
 
+def label(learner: str) -> str:
+    """Name of a learner in tables and plots."""
+    return {"sgd": "SGD", "rls": "RLS"}.get(learner, learner)
+
+
 class StudyLog(msgspec.Struct, frozen=True):
     """One set of models under Poisson load. weights: of each model's rate; loads: one after the other.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.harness import markdown
-from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, label
 from predictor.evaluate import Score
 from profiler.profile_file import ProfileFile
 
@@ -77,14 +77,14 @@ def errors(lanes: int, found: OfLanes) -> str:
             (
                 name,
                 f"{tested.samples:,}",
-                *(mse[learner] for learner in ("mean", "count", "offline", "sgd", "rls")),
+                *(mse[learner] for learner in ("mean", "count", *COMPARED[:-1])),
                 f"**{mse['isochrone']}**",
                 f"{tested.ceiling:.4f}",
                 f"{tested.noise.mse:.4f} ({tested.noise.share:.0%})",
                 f"{tested.floor.mse:.4f} ({tested.floor.share:.0%})",
             )
         )
-    learners = ("mean", "count", "offline", "SGD", "RLS", "ours")
+    learners = ("mean", "count", *map(label, COMPARED))
     header = ("set", "batches", *learners, "trees", "noise (share)", "noise of twins (share)")
     return f"MSE of slowdown relative to the profiled p95, {lanes} lanes:\n\n{markdown.table(header, rows)}"
 
@@ -98,14 +98,14 @@ def relative_errors(lanes: int, found: OfLanes) -> str:
     rows = [
         (
             name,
-            *(cell(tested.scores[learner]) for learner in ("mean", "offline", "sgd", "rls", "isochrone")),
+            *(cell(tested.scores[learner]) for learner in ("mean", *COMPARED)),
             f"{100 * tested.floor.relative:.1f}",
             f"{tested.scores['isochrone'].coverage:.1%}",
             f"{tested.scores['isochrone'].inflation:.2f}",
         )
         for name, tested in found.tested.items()
     ]
-    header = ("set", "mean", "offline", "SGD", "RLS", "ours", "floor p50", "bound held", "bound / predicted")
+    header = ("set", "mean", *map(label, COMPARED), "floor p50", "bound held", "bound / predicted")
     what = f"Relative error of execution time, p50 / p95 in %, and what our 95 % bound held, {lanes} lanes"
     return f"{what}:\n\n{markdown.table(header, rows)}"
 
@@ -114,7 +114,7 @@ def errors_of_all(lanes: int, found: OfLanes) -> str:
     """Table 1 over the disturbed batches too, under a line that says so."""
     rows = [(name, *(f"{scores[learner].mse:.3f}" for learner in COMPARED)) for name, scores in found.every.items()]
     what = f"MSE over all batches, those that the host disturbed as well, {lanes} lanes"
-    return f"{what}:\n\n{markdown.table(('set', 'offline', 'SGD', 'RLS', 'ours'), rows)}"
+    return f"{what}:\n\n{markdown.table(('set', *map(label, COMPARED)), rows)}"
 
 
 def against_rls(lanes: Mapping[int, OfLanes]) -> str:
@@ -145,15 +145,15 @@ def against_rls(lanes: Mapping[int, OfLanes]) -> str:
     header = (
         "set",
         "lanes",
-        "MSE ours / RLS",
+        "MSE isochrone / RLS",
         "goal",
         "noise / RLS",
         "trees / RLS",
         "trees that count / RLS",
-        "of twins: ours / RLS",
+        "of twins: isochrone / RLS",
         "of twins: floor / RLS",
         "reached",
-        "median relative error ours / RLS",
+        "median relative error isochrone / RLS",
     )
     return markdown.table(header, rows)
 
