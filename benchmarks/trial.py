@@ -77,7 +77,7 @@ def main(
         (name, f"{solo[name]:.1f}", spread(first[name]), f"{statistics.median(again[name]) * 1e3:.1f}")
         for name in asked
     ]
-    print(markdown.table(("model", "alone, ms", "first check, s", "a second one, ms"), rows))
+    print(markdown.table("model | alone, ms | first check, s | a second one, ms", rows))
 
 
 if __name__ == "__main__":

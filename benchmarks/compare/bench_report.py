@@ -125,11 +125,7 @@ def _conditions(
 
 def _tables(found: Found) -> str:
     kind = "Poisson arrivals" if found.arrivals == "poisson" else "An hour of production arrivals, squeezed"
-    met = _table(
-        found,
-        "deadlines kept, % (class 1 / class 2)",
-        kept,
-    )
+    met = _table(found, "deadlines kept, % (class 1 / class 2)", kept)
     goodput = _table(found, "goodput, requests/s", lambda c: _spread(c, lambda p: p.all.goodput_per_s))
     late = _table(found, "p99 of the answered, ms", lambda c: f"{c.median(lambda p: p.all.p99_ms):.0f}")
     what = "\n".join(f"- *{s}*: {SERVERS[s].what}" for s in found.servers)
@@ -169,16 +165,10 @@ def _goals(found: Found) -> str:
                 _shown(low),
             ]
         )
-    header = [
-        "load",
-        "misses, × the best stock's",
-        "goodput, × default stock's",
-        "goodput, × the best stock's",
-        "goodput, × naive's",
-        "class 1 missed, %",
-        "… were class 2 refused",
-        "class 2's goodput, × the best for it",
-    ]
+    header = (
+        "load | misses, × the best stock's | goodput, × default stock's | goodput, × the best stock's | "
+        "goodput, × naive's | class 1 missed, % | … were class 2 refused | class 2's goodput, × the best for it"
+    )
     goals = (
         "Goals: up to load 0.7 at most half of the best stock setting's misses and nowhere less than 0.98 × its "
         "goodput; from 1.1 on 2.5 × default stock's, 1.3 × the best stock's and 1.1 × naive's goodput; class 1 misses "
@@ -211,7 +201,7 @@ def _time_breakdown(found: Found) -> str:
             parts = ("latency_ms", "queue_ms", "execution_ms", "around_ms", "outside_ms")
             means = [f"{median(map(attrgetter(part), here)):.1f}" for part in parts]
             rows.append([f"{load:g}", *means, f"{100 * median(s.lanes_busy for s in here):.0f}"])
-    header = ["load", "latency, ms", "queue", "execution", "around it", "outside", "lanes busy, %"]
+    header = "load | latency, ms | queue | execution | around it | outside | lanes busy, %"
     return (
         "### Where a request's time went\n\n"
         f"Of *{RECORDING}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
@@ -238,7 +228,7 @@ def _simulated(found: Found, profiles: Mapping[str, ProfileFile], lanes: int, tr
         "and its spread learned from the batches that it recorded, deadlines kept in %. What each repeat spent around "
         "an execution occupies a lane there too; what it spent outside is a queue that takes the same time for each "
         "request. Oracle: the same policy where the slowdowns of that device need not be learned.\n\n"
-        + markdown.table(["load", "server", "simulator", "difference, points", "oracle"], rows)
+        + markdown.table("load | server | simulator | difference, points | oracle", rows)
     )
 
 

@@ -74,7 +74,7 @@ def _engines(records: CheckRecords) -> str:
         "Engines",
         "build",
         rows,
-        ["model", "engine", "built and opened in, s", "what did not work"],
+        "model | engine | built and opened in, s | what did not work",
         "A plan of `isochrone build` (types as in the model) where TensorRT is there, else ONNX Runtime.",
     )
 
@@ -100,7 +100,7 @@ def _agreement(records: CheckRecords) -> str:
         "Outputs",
         "check",
         rows,
-        ["model", "engine", "batch", "relative error", f"within {BOUND:g}"],
+        f"model | engine | batch | relative error | within {BOUND:g}",
         "‖device − CPU‖ / ‖CPU‖ of random inputs, of the output that differs most; ONNX Runtime on the CPU computes in "
         "FP32. NVIDIA's libraries round the factors of FP32 products to TF32, with 10 bits, unless the environment has "
         "`NVIDIA_TF32_OVERRIDE=0` as the models are built and run: an error of about 1e-3 that this takes away "
@@ -136,17 +136,10 @@ def _comparison(records: CheckRecords) -> str:
     return _section("Together: stock's order and ours", "colocate", rows, _HEADER, what)
 
 
-_HEADER = [
-    "lanes",
-    "load",
-    "requests/s",
-    f"kept {IN_ORDER}, % (class 1 / 2)",
-    f"kept {AWARE}, % (class 1 / 2)",
-    f"goodput/s {IN_ORDER}",
-    f"goodput/s {AWARE}",
-    f"p99 {IN_ORDER}, ms",
-    f"p99 {AWARE}, ms",
-]
+_HEADER = (
+    f"lanes | load | requests/s | kept {IN_ORDER}, % (class 1 / 2) | kept {AWARE}, % (class 1 / 2) | "
+    f"goodput/s {IN_ORDER} | goodput/s {AWARE} | p99 {IN_ORDER}, ms | p99 {AWARE}, ms"
+)
 
 
 def _rows(records: CheckRecords, where: str, lanes: int) -> list[list[str]]:
@@ -209,7 +202,7 @@ def _predictions(records: CheckRecords) -> str:
         "Predicted and measured",
         "colocate",
         rows,
-        ["lanes", "batches", "rows", "slowdown p50", "slowdown p95", "prediction off by, p50 %", "in / out, p50 ms"],
+        "lanes | batches | rows | slowdown p50 | slowdown p95 | prediction off by, p50 % | in / out, p50 ms",
         f"Every batch of the loads above under *{AWARE}*, all loads of a row together; the scheduler had learned "
         "nothing before. In, out: measured copies of a batch's inputs and outputs.",
     )
@@ -245,10 +238,10 @@ def _length(plan: CheckPlan) -> str:
     return f"{plan.seconds:g} s or {plan.requests:,} requests per load, whichever is less."
 
 
-def _section(title: str, part: str, rows: Sequence[Sequence[str]], header: Iterable[str], what: str) -> str:
+def _section(title: str, part: str, rows: Sequence[Sequence[str]], header: str, what: str) -> str:
     if not rows:
         return _not_done(title, part)
-    return f"## {title}\n\n{markdown.table(list(header), rows)}\n\n{what}"
+    return f"## {title}\n\n{markdown.table(header, rows)}\n\n{what}"
 
 
 def _not_done(title: str, part: str) -> str:

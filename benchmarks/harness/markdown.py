@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import median
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+def table(header: str | Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """header: cells, or a line with ` | ` between them."""
+    cells = header.split(" | ") if isinstance(header, str) else header
+    return "\n".join(f"| {' | '.join(line)} |" for line in [cells, ["---"] * len(cells), *rows])
 
 
 def image(path: Path, folder: Path) -> str:

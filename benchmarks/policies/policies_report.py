@@ -82,8 +82,10 @@ def _starvation(starved: Sequence[Starved]) -> str:
         ]
         for s in starved
     ]
-    header = ["", "class 1 kept, %", "class 2 kept, %", "class 2 rejected, %"]
-    header += [f"answered within {WITHIN:g} × solo, %", "median, × solo", "worst, × solo"]
+    header = (
+        " | class 1 kept, % | class 2 kept, % | class 2 rejected, % | "
+        f"answered within {WITHIN:g} × solo, % | median, × solo | worst, × solo"
+    )
     return (
         f"## Starvation at load {LOAD:g}\n\n"
         "Ten minutes without a pause. The last three columns: class 2's requests that were not rejected. Where nothing "

@@ -82,10 +82,7 @@ def plan(*, quick: bool) -> StudyPlan:
 
 
 def logs(
-    loads: tuple[float, ...],
-    seconds: float,
-    trained: tuple[str, ...] = TRAINED,
-    others: tuple[str, ...] = OTHERS,
+    loads: tuple[float, ...], seconds: float, trained: tuple[str, ...] = TRAINED, others: tuple[str, ...] = OTHERS
 ) -> tuple[StudyLog, ...]:
     """The paper's training set and its three test sets."""
 

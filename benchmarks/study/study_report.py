@@ -89,18 +89,8 @@ def _conditions(results: Results) -> str:
         f"counts. A log with fewer than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all "
         "batches too.\n\n"
         + markdown.table(
-            (
-                "log",
-                "lanes",
-                "models and relative rates",
-                "loads",
-                "seed",
-                "requests",
-                "batches",
-                "undisturbed",
-                "failed",
-                "CPU taken by the host",
-            ),
+            "log | lanes | models and relative rates | loads | seed | requests | batches | undisturbed | failed | "
+            "CPU taken by the host",
             rows,
         )
     )
@@ -134,7 +124,7 @@ def _tasks(results: Results, image: str) -> str:
     return (
         f"## Sequential and concurrent execution (figure 3)\n\n{image}\n\n"
         + markdown.table(
-            ("tasks", "sequential p50 / p99 ms", "concurrent p50 / p99 ms", "p99 ratio", "requests", "failed"), rows
+            "tasks | sequential p50 / p99 ms | concurrent p50 / p99 ms | p99 ratio | requests | failed", rows
         )
         + f"\n\nCopies of {COPIED} share a load of {results.plan.task_load:g} of one core, "
         f"{results.plan.task_seconds:g} s each, the same arrivals for both. In the paper concurrency keeps the tail "
@@ -174,7 +164,7 @@ def _learners(results: Results, image: str) -> str:
         parts.append(tables.errors_of_all(lanes, found))
     paper = [(name, *(f"{v:.4f}" for v in values)) for name, values in _PAPER_TABLE.items()]
     parts.append(
-        "The paper's, two batches at a time on an L4:\n\n" + markdown.table(("set", "offline", "SGD", "RLS"), paper)
+        "The paper's, two batches at a time on an L4:\n\n" + markdown.table("set | offline | SGD | RLS", paper)
     )
     parts.append(
         f"Training set: {_list(logs[TRAINING].weights)}. Test set 1: the same models at other loads; 2: "

@@ -36,12 +36,8 @@ def throughput(profiles: Mapping[str, ProfileFile]) -> str:
             )
         )
     header = (
-        "model",
-        "alone, batch 1: p50 / p95 ms",
-        "requests/s at 1",
-        "at the largest",
-        "best gain",
-        "compute / l2 / dram at the largest",
+        "model | alone, batch 1: p50 / p95 ms | requests/s at 1 | at the largest | best gain | "
+        "compute / l2 / dram at the largest"
     )
     return markdown.table(header, rows)
 
@@ -52,7 +48,7 @@ def interference(lanes: Mapping[int, OfLanes]) -> str:
     for count, found in lanes.items():
         quantiles = np.percentile(found.interference, (5, 25, 50, 75, 95, 99))
         rows.append((str(count), f"{len(found.interference):,}", *(f"{q:.1%}" for q in quantiles)))
-    return markdown.table(("lanes", "batches", "p5", "p25", "p50", "p75", "p95", "p99"), rows)
+    return markdown.table("lanes | batches | p5 | p25 | p50 | p75 | p95 | p99", rows)
 
 
 def features(lanes: Mapping[int, OfLanes]) -> str:
@@ -62,7 +58,7 @@ def features(lanes: Mapping[int, OfLanes]) -> str:
         for count, found in lanes.items()
         for name, spread in found.features.items()
     ]
-    return markdown.table(("lanes", "neighbours' features", "p25 %", "p50 %", "p75 %", "p95 %", "beyond 60 %"), rows)
+    return markdown.table("lanes | neighbours' features | p25 % | p50 % | p75 % | p95 % | beyond 60 %", rows)
 
 
 def errors(lanes: int, found: OfLanes) -> str:
@@ -143,17 +139,8 @@ def against_rls(lanes: Mapping[int, OfLanes]) -> str:
                 )
             )
     header = (
-        "set",
-        "lanes",
-        "MSE isochrone / RLS",
-        "goal",
-        "noise / RLS",
-        "trees / RLS",
-        "trees that count / RLS",
-        "of twins: isochrone / RLS",
-        "of twins: floor / RLS",
-        "reached",
-        "median relative error isochrone / RLS",
+        "set | lanes | MSE isochrone / RLS | goal | noise / RLS | trees / RLS | trees that count / RLS | "
+        "of twins: isochrone / RLS | of twins: floor / RLS | reached | median relative error isochrone / RLS"
     )
     return markdown.table(header, rows)
 
