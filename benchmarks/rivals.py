@@ -226,13 +226,13 @@ RIVALS: dict[str, Rival] = {
     "class 1 alone": Rival(
         "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
     ),
-    "isochrone, class 2 refused": Rival("ours, but class 2 is refused as it comes", kind=FirstClassOnly),
-    "isochrone, no hold": Rival("ours without holding", policy=NoHold),
-    "isochrone, no split": Rival("ours without splitting", policy=NoSplit),
-    "isochrone, no preemption": Rival("ours without going before others", policy=NoPreemption),
-    "isochrone, no batches": Rival("ours one by one", policy=OneByOne),
-    "isochrone, mean for bound": Rival("ours by the mean", bound=MeanAsBound),
-    "isochrone, no classes": Rival("ours blind to classes", classes=False),
+    "isochrone, class 2 refused": Rival("isochrone, but class 2 is refused as it comes", kind=FirstClassOnly),
+    "isochrone, no hold": Rival("isochrone without holding", policy=NoHold),
+    "isochrone, no split": Rival("isochrone without splitting", policy=NoSplit),
+    "isochrone, no preemption": Rival("isochrone without preemption", policy=NoPreemption),
+    "isochrone, no batches": Rival("isochrone without batches", policy=OneByOne),
+    "isochrone, mean for bound": Rival("isochrone by the mean", bound=MeanAsBound),
+    "isochrone, no classes": Rival("isochrone blind to classes", classes=False),
 }
 
 

@@ -205,7 +205,7 @@ def _time_breakdown(found: Found) -> str:
     return (
         "### Where a request's time went\n\n"
         f"Of *{RECORDING}*'s answered requests, means, medians over the repeats. Outside: tritonserver, gRPC and the "
-        "client, which share the cores with the lanes. A batch that stands still for another counts as executed "
+        "client, which share the cores with the lanes. A batch that is suspended for another counts as executed "
         f"meanwhile, so that lanes can be busy for more than 100 %.\n\n{markdown.table(header, rows)}"
     )
 

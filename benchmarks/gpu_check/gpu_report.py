@@ -226,7 +226,7 @@ def _study(records: CheckRecords, study: Results | str) -> str:
         f"{plan.study_requests} requests each; batches during which the host took CPU are left out unless fewer than "
         f"{FEWEST} stay. Measured execution in percent of the profiled p95:",
         tables.interference(study.lanes),
-        "Relative error of the linear model by what it sees of a batch's neighbours:",
+        "Relative error of the linear model by what it sees of a batch's co-runners:",
         tables.features(study.lanes),
     ]
     for lanes, found in study.lanes.items():

@@ -18,13 +18,13 @@ from predictor.samples import Sample, neighbours_of, own_of
 
 FOLDS = 10
 _DEEPEST = 5
-"""Shares of a batch's execution are told apart by so many neighbours at once, the last of that many or more."""
+"""Shares of a batch's execution are told apart by so many co-runners at once, the last of that many or more."""
 
 
 def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
     """MSE of slowdown, each tenth of the batches predicted from the other nine. Two samples at least.
 
-    counting: they are told how many neighbours there were and how many of them came after the batch did. That is a
+    counting: they are told how many co-runners there were and how many of them came after the batch did. That is a
     clock: it tells how long the batch took, whether or not it held it up.
     """
     models = sorted({s.model for s in samples} | {c.model for s in samples for c in s.co_runners})
@@ -38,7 +38,7 @@ def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
 
 
 def _row(sample: Sample, models: Sequence[str]) -> list[float]:
-    """The batch, all that our learners see of its neighbours, and more: who they were, how many at once, when."""
+    """The batch, all that our learners see of its co-runners, and more: who they were, how many at once, when."""
     own, neighbours = own_of(sample), neighbours_of(sample)
     seen = exposure(own, neighbours)
     return [
@@ -56,7 +56,7 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
 
 
 def _counts(sample: Sample) -> list[float]:
-    """Counts of neighbours, and of those that came meanwhile: on its core, and elsewhere."""
+    """Counts of co-runners, and of those that came meanwhile: on its core, and elsewhere."""
     neighbours = neighbours_of(sample)
     came = [n for n in neighbours if n.begin > 0.0]
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]

@@ -46,7 +46,7 @@ class Noise(NamedTuple):
 
 
 def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floor:
-    """Floor of batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
+    """Floor of batches whose model, size and co-runners, by model, size and eighths of overlap, are equal.
 
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
@@ -69,7 +69,7 @@ def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise
 
     Half that difference is averaged over each batch and its k-th nearest, for k up to `NEAREST`; the line through it
     over the mean squared distance has the noise as its intercept (Stefánsson, Končar and Jones, 1997; Evans and Jones,
-    2002). Distance: Euclidean, of the shares of its execution that each model, and no, one, two … neighbours, ran
+    2002). Distance: Euclidean, of the shares of its execution that each model, and no, one, two … co-runners, ran
     beside it, on its core and elsewhere, and of its place in the log, 0..1, since a machine has its slow spells.
 
     errors: as `noise_floor`'s.

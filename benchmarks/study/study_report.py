@@ -83,7 +83,7 @@ def _conditions(results: Results) -> str:
         "nothing of our scheduler shapes the logs. Poisson arrivals per model; a load of 1 asks for as much work as "
         "would keep every core busy with batches of one at their profiled latency; "
         f"{plan.logs[0].seconds:g} s at each load, one after the other. The machine is a virtual one, and when its "
-        "host takes CPU away a batch takes up to a hundred times as long, which says nothing of its neighbours. So "
+        "host takes CPU away a batch takes up to a hundred times as long, which says nothing of its co-runners. So "
         "batches during which the kernel saw that (/proc/stat, looked at every 20 ms) are left out, and a log that "
         f"loses more than {100 * CPU_STEAL_MAX:.0f} % of the CPU is recorded a second time, of which the better one "
         f"counts. A log with fewer than {FEWEST} undisturbed batches keeps all of them. Table 1 is shown for all "
@@ -150,7 +150,7 @@ def _features(results: Results, image: str) -> str:
         f"## What coarse features lose (figure 5)\n\n{image}\n\n"
         + tables.features(results.lanes)
         + f"\n\nThe gpulets form (linear) fitted on {TRAIN_SHARE:.0%} of all batches of all logs, drawn at random, and "
-        "tested on the rest; boxes: quartiles, whiskers: 5 and 95 %. *Static*: the neighbours at launch; *EWMA*: "
+        "tested on the rest; boxes: quartiles, whiskers: 5 and 95 %. *Static*: the co-runners at launch; *EWMA*: "
         "smoothed at each arrival and departure; *integral*: their exact time mean, which is what this backend keeps. "
         "The paper shows static and EWMA only: medians below 20 %, some beyond 60 %."
     )
@@ -173,10 +173,10 @@ def _learners(results: Results, image: str) -> str:
         "batch. A label is revealed once its batch has ended. *Trees*: gradient boosting that predicts each tenth of a "
         "set from the other nine, and knows more than any learner may: batches that come later, the time, which models "
         "ran beside a batch for how long, and through these overlaps something of its own duration. *Noise* is what "
-        "of the variance remains between two batches of one model and size as their company and their place in the log "
-        "grow alike, estimated by the Gamma test (Stefánsson, Končar and Jones, 1997; Evans and Jones, 2002) over ten "
-        "nearest neighbours each: what no predictor explains that knows these. *Noise of twins* is the "
-        "pooled variance of batches with the same model, size and neighbours (by model, size and eighths of overlap), "
+        "of the variance remains between two batches of one model and size as their co-runners and their place in the "
+        "log grow alike, estimated by the Gamma test (Stefánsson, Končar and Jones, 1997; Evans and Jones, 2002) over "
+        "ten nearest neighbours each: what no predictor explains that knows these. *Noise of twins* is the "
+        "pooled variance of batches with the same model, size and co-runners (by model, size and eighths of overlap), "
         "over the share of batches that have such a twin, which are easier than the others."
     )
     return "\n\n".join(parts)
@@ -189,7 +189,7 @@ def _bars(results: Results) -> str:
         + "\n\nWhere the noise alone is above the goal, no predictor can reach it from who ran beside whom, where and "
         "when. It is an estimate, of nearly all batches of a set; trees that know the rest of the same set, and a "
         "little more, end close to it. Of twins: over the batches that have one. *Trees that "
-        "count* are also told how many neighbours there were, and how many of them came after the batch did, on its "
+        "count* are also told how many co-runners there were, and how many of them came after the batch did, on its "
         "core and elsewhere. That is a clock, and so it tells the answer: the longer a batch takes, the more come and "
         "go meanwhile. Nobody knows it at a launch, so our learner is not told."
     )
@@ -210,7 +210,7 @@ def _differences(results: Results) -> str:
         "- **Features.** The paper reads SM, L2 and DRAM throughput from Nsight Compute. Here they follow from the "
         "model graph's operations and bytes and the machine's measured peaks.\n"
         "- **p95 as the unit.** A p95 of a noisy machine lies above its p50 by more than a GPU's, so that batches "
-        "without neighbours come out below 100 %.\n"
+        "without co-runners come out below 100 %.\n"
         "- **New models.** Test set 2 costs the paper's static weights 15 times their training error; here "
         f"{' and '.join(losses)}."
     )

@@ -52,13 +52,13 @@ def interference(lanes: Mapping[int, OfLanes]) -> str:
 
 
 def features(lanes: Mapping[int, OfLanes]) -> str:
-    """Relative error of the linear model by what it sees of its neighbours (figure 5)."""
+    """Relative error of the linear model by what it sees of its co-runners (figure 5)."""
     rows = [
         (str(count), name, *(f"{100 * v:.1f}" for v in spread[:4]), f"{np.mean(spread.errors > 0.6):.1%}")
         for count, found in lanes.items()
         for name, spread in found.features.items()
     ]
-    return markdown.table("lanes | neighbours' features | p25 % | p50 % | p75 % | p95 % | beyond 60 %", rows)
+    return markdown.table("lanes | co-runners' features | p25 % | p50 % | p75 % | p95 % | beyond 60 %", rows)
 
 
 def errors(lanes: int, found: OfLanes) -> str:
