@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from predictor.samples import SCHEMA, CoRunner, Sample
@@ -69,18 +68,12 @@ def mixed(own: Kind, others: list[Kind]) -> float:
     return turns * limit * knee
 
 
-def slight(own: Kind, others: list[Kind]) -> float:
-    """Interference of a few per cent."""
-    return 1.0 + 0.06 * (mixed(own, others) - 1.0)
-
-
 LAWS: dict[str, Law] = {
     "additive": additive,
     "bottleneck": bottleneck,
     "saturating": saturating,
     "favouring": favouring,
     "mixed": mixed,
-    "slight": slight,
 }
 
 
@@ -110,14 +103,13 @@ class _Run:
 
 @dataclass(frozen=True)
 class Contention:
-    """blocks: the mix of models changes every few hundred batches. new_model_at: batches before one more appears."""
+    """A load of random batches. law: of `LAWS`. new_model_at: batches before one more model appears."""
 
     law: str
     lanes: int = 2
     count: int = 3_000
     models: int = 10
     noise: float = 0.05
-    blocks: bool = False
     new_model_at: int | None = None
     whole: bool = False
     """Neighbours overlap fully, as in offline pair measurements, each configuration drawn at random."""
@@ -136,7 +128,7 @@ def _served(
     workload: Contention, models: list[list[Kind]], newcomer: list[Kind], rng: np.random.Generator
 ) -> list[Sample]:
     law, running, done = LAWS[workload.law], list[_Run](), list[Sample]()
-    now, weights, load = 0.0, rng.dirichlet(np.ones(len(models))), 1.0
+    now, weights = 0.0, rng.dirichlet(np.ones(len(models)))
     mean_ns = float(np.mean([k.solo_ns for m in models for k in m]))
     next_arrival = 0.0
     while len(done) < workload.count:
@@ -148,13 +140,11 @@ def _served(
         for r, rate in zip(running, rates, strict=True):
             r.left -= step * rate
         if step == until_arrival:
-            if workload.blocks and rng.uniform() < 1 / 400:
-                weights, load = rng.dirichlet(np.full(len(models), 0.3)), float(np.exp(rng.uniform(-1.0, 1.0)))
             pick = models[rng.choice(len(models), p=weights)]
             if workload.new_model_at is not None and len(done) >= workload.new_model_at and rng.uniform() < 0.2:
                 pick = newcomer
             _launch(running, pick[rng.integers(len(pick))], now, float(np.exp(workload.noise * rng.normal())))
-            next_arrival = now + rng.exponential(mean_ns / workload.lanes / load * 0.8)
+            next_arrival = now + rng.exponential(mean_ns / workload.lanes * 0.8)
         else:
             done.append(_finish(running, int(np.argmin(ends)), now))
     return done
@@ -188,15 +178,7 @@ def _measured(workload: Contention, models: list[list[Kind]], rng: np.random.Gen
         ]
         span = set_[0].solo_ns * law(set_[0], set_[1:]) * float(np.exp(workload.noise * rng.normal()))
         samples.append(_sample(set_[0], i * 1_000 * _MS, span, [(k, 0.0, 1.0) for k in set_[1:]]))
-    if workload.blocks:  # all of one model, then all of the next
-        starts = [s.start_ns for s in samples]
-        samples.sort(key=lambda s: s.model)
-        samples = [_moved(s, start) for s, start in zip(samples, starts, strict=True)]
     return samples
-
-
-def _moved(sample: Sample, start_ns: int) -> Sample:
-    return msgspec.structs.replace(sample, start_ns=start_ns)
 
 
 def _sample(kind: Kind, start_ns: int, span_ns: float, overlaps: list[tuple[Kind, float, float]]) -> Sample:
