@@ -63,13 +63,13 @@ def check_models(workload: Workload, known: Collection[str]) -> None:
             raise ConfigError(f"the workload names model '{asked.model}', which the repository has not; it has {names}")
 
 
-def check_deadlines(workload: Workload, alone_ms: Mapping[str, float]) -> None:
-    """Raises ConfigError where a model can never answer in time. alone_ms: what it takes without company."""
+def check_deadlines(workload: Workload, solo_ms: Mapping[str, float]) -> None:
+    """Raises ConfigError where a model can never answer in time. solo_ms: what it takes solo."""
     for asked in workload.models:
-        if asked.slo_ms is not None and asked.slo_ms < alone_ms[asked.model]:
+        if asked.slo_ms is not None and asked.slo_ms < solo_ms[asked.model]:
             raise ConfigError(
                 f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes "
-                f"{alone_ms[asked.model]:.1f} ms"
+                f"{solo_ms[asked.model]:.1f} ms"
             )
 
 

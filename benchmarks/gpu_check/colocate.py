@@ -20,7 +20,7 @@ from benchmarks.gpu_check.in_process import InProcess, ServedEngine
 from benchmarks.gpu_check.order_turns import take_turn
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, CheckRecords
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.loads import expect_answers, solo_s
+from benchmarks.harness.loads import expect_answers, solo_latencies_s
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.steps import Step
 from benchmarks.study.log_run import run_log
@@ -64,15 +64,15 @@ class ColocatedRuns:
     def _record(self, lanes: int, log: StudyLog) -> None:
         """One of the study's logs, in order of arrival, so that nothing of the scheduler shapes it."""
         plan, records, recording = self._plan, self._records, self._records.folder / "recording.jsonl"
-        alone_s = solo_s(records.profiles())
+        solo_s = solo_latencies_s(records.profiles())
         with self._device(lanes, aware=False) as device, _recording(recording, records) as samples:
 
             def send(_what: str, arrivals: Sequence[Arrival], _seconds: float) -> list[Outcome]:
                 return device.run(arrivals, samples, self._bar.advance)
 
-            warm_up = poisson(log.traffic(log.loads[0], alone_s, 1), plan.warm_up_seconds, 10_000)
+            warm_up = poisson(log.traffic(log.loads[0], solo_s, 1), plan.warm_up_seconds, 10_000)
             expect_answers(device.run(warm_up, None, self._bar.advance))
-            run = run_log(log, alone_s, 1, send, plan.study_requests)
+            run = run_log(log, solo_s, 1, send, plan.study_requests)
         records.study.keep_log(lanes, log, run, recording.read_bytes())
 
     def _take(self, lanes: int, order: str) -> None:

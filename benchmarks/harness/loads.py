@@ -32,7 +32,7 @@ def equal_traffic(
     )
 
 
-def solo_s(profiles: Mapping[str, ProfileFile]) -> dict[str, float]:
+def solo_latencies_s(profiles: Mapping[str, ProfileFile]) -> dict[str, float]:
     """Latency of a batch of one, by model."""
     return {model: file.profile().at(1).solo_ns / 1e9 for model, file in profiles.items()}
 

@@ -19,7 +19,7 @@ from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.compare.records import models_on
 from benchmarks.compare.servers import OURS
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.loads import equal_traffic, solo_s
+from benchmarks.harness.loads import equal_traffic, solo_latencies_s
 from benchmarks.harness.profiles import read_profiles
 from benchmarks.harness.records import MODELS, read_manifest
 from benchmarks.rivals import RIVALS
@@ -48,7 +48,7 @@ class RecordedDevice:
 
     def plan(self, load: float, seconds: float, seed: int) -> tuple[Arrival, ...]:
         """Every model at the same rate. A load of 1 keeps every lane busy with batches of one, solo."""
-        rate = load * self.lanes / sum(solo_s(self.profiles).values())
+        rate = load * self.lanes / sum(solo_latencies_s(self.profiles).values())
         return poisson(equal_traffic(self.profiles, rate), seconds, seed)
 
 

@@ -10,7 +10,7 @@ from backend.scheduler.core import Scheduler
 from backend.scheduler.policy import LATE_SHARE_MAX, Policy
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedRequest, simulate
-from benchmarks.harness.loads import solo_s
+from benchmarks.harness.loads import solo_latencies_s
 from benchmarks.policies.runs import RecordedDevice
 
 LOAD, LOW = 1.5, 2
@@ -57,13 +57,13 @@ class Starved:
 def starve(device: RecordedDevice, seconds: float) -> list[Starved]:
     """Load 1.5 for so long in virtual time."""
     plan = device.plan(LOAD, seconds, seed=0)
-    alone_s = solo_s(device.profiles)
+    solo_s = solo_latencies_s(device.profiles)
     found = []
     for case, (rejects, policy) in CASES.items():
         scheduler = Scheduler(device.lanes, policy=policy)
         ran = simulate(device.models(rejects=rejects), plan, scheduler, VirtualDevice(device.truth, 0))
         low = [r for r in ran.requests if r.arrival.priority == LOW]
-        times = [(r.answered_s - r.arrival.at_s) / alone_s[r.arrival.model] for r in low if r.answered_s is not None]
+        times = [(r.answered_s - r.arrival.at_s) / solo_s[r.arrival.model] for r in low if r.answered_s is not None]
         found.append(
             Starved(
                 case,

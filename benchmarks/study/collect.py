@@ -21,7 +21,7 @@ from backend.scheduler_process.sample_log import VARIABLE
 from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.cpu_steal import least_disturbed
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.loads import solo_s
+from benchmarks.harness.loads import solo_latencies_s
 from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payload, payloads
 from benchmarks.harness.profiles import profiling_steps
@@ -75,11 +75,11 @@ class StudyCollector:
 
     def _record_logs(self, lanes: int) -> None:
         records, plan = self._records, self._plan
-        alone_s = solo_s(records.profiles())
+        solo_s = solo_latencies_s(records.profiles())
         requests = payloads(model_files(records.models, plan.models))
         with self._server(self._link_all, lanes) as (server, samples):
             for log in records.missing_logs(lanes):
-                take = partial(self._take, server, lanes, log, alone_s, requests, samples)
+                take = partial(self._take, server, lanes, log, solo_s, requests, samples)
                 best = least_disturbed(take, lambda attempt: attempt.run.cpu_steal.share, CPU_STEAL_MAX, plan.attempts)
                 records.keep_log(lanes, log, best.run, best.samples)
 
@@ -88,7 +88,7 @@ class StudyCollector:
         server: EmbeddedServer,
         lanes: int,
         log: StudyLog,
-        alone_s: Mapping[str, float],
+        solo_s: Mapping[str, float],
         requests: Payloads,
         samples: Path,
     ) -> LogAttempt:
@@ -96,10 +96,10 @@ class StudyCollector:
             self._bar.begin(f"{log.name}, {lanes} lanes, {what}", seconds + _REST_S)
             return self._load(server, arrivals, requests)
 
-        self._warm_up(server, requests, log.traffic(0.4, alone_s, self._cores))
+        self._warm_up(server, requests, log.traffic(0.4, solo_s, self._cores))
         _settle(samples)
         samples.unlink(missing_ok=True)
-        run = run_log(log, alone_s, self._cores, send)
+        run = run_log(log, solo_s, self._cores, send)
         _settle(samples)
         return LogAttempt(run, samples.read_bytes())
 
@@ -123,7 +123,7 @@ class StudyCollector:
         tasks = records.missing_tasks(lanes)
         file = model_files(records.models, [COPIED])[COPIED]
         copies = [f"{COPIED}_{i}" for i in range(1, max(tasks) + 1)]
-        rate = plan.task_load / solo_s(records.profiles())[COPIED]
+        rate = plan.task_load / solo_latencies_s(records.profiles())[COPIED]
         requests = dict.fromkeys(copies, payload(file))
         with self._server(partial(_link, dict.fromkeys(copies, file)), lanes) as (server, _):
             self._warm_up(server, requests, [Traffic(copy, rate / len(copies), 1e4) for copy in copies])
