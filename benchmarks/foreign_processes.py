@@ -86,7 +86,7 @@ def _measure(client: Any, model: str, seconds: float) -> list[float]:
 
 def _show(taken: Taken, conditions: str) -> None:
     out = console()
-    table = Table("beside", "p50 ours ms", "p50 stock ms", "max ours ms", "max stock ms", "ratios")
+    table = Table("busy", *(f"{figure} {kind} ms" for figure in ("p50", "max") for kind in (OURS, STOCK)), "ratios")
     for name, kinds in taken.items():
         p50 = {kind: statistics.median(ms) for kind, ms in kinds.items()}
         most = {kind: max(ms) for kind, ms in kinds.items()}

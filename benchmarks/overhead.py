@@ -16,7 +16,7 @@ from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import PairsPlan, compare
 from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
 
-OURS, STOCK, _LEAST = "ours", "stock", "least"
+OURS, STOCK, _LEAST = "isochrone", "blocking", "minimal_async"
 
 
 def main(
