@@ -19,7 +19,7 @@ from benchmarks.harness.machine import machine_speed
 from predictor.features import contribution, exposure
 from predictor.learners import LEARNERS
 from predictor.learners.isochrone import Isochrone
-from predictor.samples import neighbours_of, own_of
+from predictor.samples import co_runners_of, own_of
 from tests.fakes.contended_samples import Contention, generate
 
 
@@ -45,7 +45,7 @@ def main(
         co_runners = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
         own = own_of(sample)
         batches.append(
-            (own, exposure(own, neighbours_of(msgspec.structs.replace(sample, co_runners=tuple(co_runners)))))
+            (own, exposure(own, co_runners_of(msgspec.structs.replace(sample, co_runners=tuple(co_runners)))))
         )
     rng = np.random.default_rng(seed)
     table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "state bytes")
@@ -61,7 +61,7 @@ def main(
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
         if isinstance(learner, Isochrone):
             sums = [contribution(own.batch_size, own.load) for own, _ in batches]
-            forms = [learner.response(own) for own, _ in batches[:200]]
+            forms = [learner.slowdown_function(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]
             table.add_row(" fast form", *(f"{us:.1f}" for us in fast), "", "", "", "")
     console = Console()

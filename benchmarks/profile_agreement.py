@@ -13,7 +13,7 @@ from rich.table import Table
 from backend.commands.progress_bar import console
 from benchmarks.harness.model_repository import link_models, write_configs
 from benchmarks.harness.profiles import profile_models, read_profiles
-from profiler.profile_file import Entry
+from profiler.profile_file import ProfileEntry
 
 AGREE = 0.10
 SHARE = 0.90
@@ -47,7 +47,7 @@ def main(
     raise typer.Exit(0 if agreeing >= SHARE * len(first) else 1)
 
 
-def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str, int], Entry]:
+def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str, int], ProfileEntry]:
     """Entries by model and batch size. Raises BenchmarkError."""
     with tempfile.TemporaryDirectory(prefix="isochrone-profile-") as folder:
         target = Path(folder)

@@ -26,9 +26,9 @@ from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Offline, Rls, fit
-from predictor.samples import Sample, lesson_of, read_samples
-from predictor.slowdown_function import Response
-from predictor.transfers import Transfers
+from predictor.samples import Sample, read_samples, training_sample_of
+from predictor.slowdown_function import SlowdownFunction
+from predictor.transfers import TransferModel
 
 _AVERAGE_WEIGHT = 0.1
 
@@ -42,9 +42,9 @@ class MovingAverage(Unaware):
         super().__init__()
         self._means: dict[tuple[str, int], float] = {}
 
-    def response(self, own: Own) -> Response:
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
         mean = self._means.get((own.model, own.batch_size), 1.0)
-        return Response(own.load, mean, NO_WEIGHTS, logarithmic=False)
+        return SlowdownFunction(own.load, mean, NO_WEIGHTS, logarithmic=False)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return self._means.get((own.model, own.batch_size), 1.0)
@@ -203,7 +203,7 @@ class Rival:
 
 def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
     learner = Offline()
-    learner.start(fit([lesson_of(s) for s in samples]))
+    learner.start(fit([training_sample_of(s) for s in samples]))
     return learner
 
 
@@ -245,7 +245,7 @@ def scheduler_by_name(
     predictor: Forecaster,  # noqa: ARG001 - a rival has its own
     bound: UpperBound,  # noqa: ARG001
     *,
-    transfers: Transfers,  # noqa: ARG001
+    transfers: TransferModel,  # noqa: ARG001
     cores: int | None,
 ) -> Scheduler:
     """Makes the rival that the environment names, for ISOCHRONE_SCHEDULER, taught by the samples that it names."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backend.commands.progress_bar import ProgressBar
 from backend.profiling.job import Job
-from profiler.profile_file import Entry
+from profiler.profile_file import ProfileEntry
 
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ def table(jobs: Sequence[Job]) -> Table:
     return made
 
 
-def _row(job: Job, entry: Entry) -> tuple[str, ...]:
+def _row(job: Job, entry: ProfileEntry) -> tuple[str, ...]:
     low, high = entry.p50_interval_ns
     shares = entry.features
     return (

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from predictor.features import Own
 from predictor.learners.isochrone import Isochrone
-from predictor.samples import Sample, lesson_of
-from predictor.slowdown_function import Response
+from predictor.samples import Sample, training_sample_of
+from predictor.slowdown_function import SlowdownFunction
 
 
 class Truth(Protocol):
@@ -20,7 +20,7 @@ class Truth(Protocol):
     def residuals(self) -> Sequence[float]:
         """Measured / expected, drawn from for each batch."""
 
-    def response(self, own: Own) -> Response: ...
+    def slowdown_function(self, own: Own) -> SlowdownFunction: ...
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class LinearContention:
     residuals: Sequence[float] = (1.0,)
     sharing: float = 0.0
 
-    def response(self, own: Own) -> Response:
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
         weights = (0.0, *self.weights, *(0.0,) * 6)
-        return Response(own.load, 1.0, weights, logarithmic=False, sharing=self.sharing)
+        return SlowdownFunction(own.load, 1.0, weights, logarithmic=False, sharing=self.sharing)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class LearnedContention:
     learner: Isochrone
     residuals: Sequence[float]
 
-    def response(self, own: Own) -> Response:
-        return self.learner.response(own)
+    def slowdown_function(self, own: Own) -> SlowdownFunction:
+        return self.learner.slowdown_function(own)
 
 
 def learned(samples: Sequence[Sample]) -> LearnedContention:
@@ -56,12 +56,13 @@ def learned(samples: Sequence[Sample]) -> LearnedContention:
     in the mean.
     """
     learner = Isochrone()
-    lessons = [lesson_of(sample) for sample in samples]
+    lessons = [training_sample_of(sample) for sample in samples]
     for lesson in lessons:
         learner.learn_one(*lesson)
     learner.state()  # what waits to be learned as a block is
-    learner.calm()
+    learner.reset_drift()
     residuals = [
-        slowdown / learner.response(own).slowdown(seen.sums, expm1(seen.sharing)) for own, seen, slowdown in lessons
+        slowdown / learner.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
+        for own, seen, slowdown in lessons
     ]
     return LearnedContention(learner, residuals or [1.0])

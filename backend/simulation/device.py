@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backend.simulation.contention import Truth
-from predictor.features import NOBODY, Own, Sums, contribution
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
 from predictor.link_sharing import Link
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 
 Key = tuple[int, int]
 
@@ -42,7 +42,7 @@ class EndedBatch(NamedTuple):
 class _SimulatedBatch:
     """sent_ns, started_ns, done_ns: when its inputs, its execution and its outputs began."""
 
-    response: Response
+    response: SlowdownFunction
     adds: Sums
     left_ns: float
     d2h_ns: float
@@ -92,7 +92,9 @@ class VirtualDevice:
         work_ns = own.load.solo_ns * self._residual()
         h2d_ns, d2h_ns = bytes_in / self._bandwidth.h2d, bytes_out / self._bandwidth.d2h
         adds = contribution(own.batch_size, own.load)
-        job = _SimulatedBatch(self._truth.response(own), adds, work_ns, d2h_ns, now_ns, suspends=preempted, core=core)
+        job = _SimulatedBatch(
+            self._truth.slowdown_function(own), adds, work_ns, d2h_ns, now_ns, suspends=preempted, core=core
+        )
         if h2d_ns:
             self._moving[key] = job
             self._h2d.start(key, h2d_ns, now_ns)
@@ -162,11 +164,11 @@ class VirtualDevice:
         self._up_to_date, jobs = True, self._jobs
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
-            job.slowdown = job.response.slowdown(NOBODY)
+            job.slowdown = job.response.slowdown(ZERO_SUMS)
             self._first = (ceil(self._now_ns + max(0.0, job.left_ns) * job.slowdown), key)
             return
         adds = [job.adds for job in jobs.values()]
-        n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else NOBODY
+        n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else ZERO_SUMS
         found: tuple[float, Key] | None = None
         for key, job in jobs.items():
             a = job.adds

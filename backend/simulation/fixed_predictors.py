@@ -8,7 +8,7 @@ from typing import ClassVar
 from backend.simulation.contention import Truth
 from predictor.features import Exposure, Own
 from predictor.learners.learner import State
-from predictor.slowdown_function import Response
+from predictor.slowdown_function import SlowdownFunction
 
 NO_WEIGHTS = (0.0,) * 10
 """Weights of a slowdown function: no co-runner slows a batch."""
@@ -22,8 +22,8 @@ class Unaware:
     def __init__(self) -> None:
         self.revision = 0
 
-    def response(self, own: Own) -> Response:
-        return Response(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
+    def response(self, own: Own) -> SlowdownFunction:
+        return SlowdownFunction(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return 1.0
@@ -47,8 +47,8 @@ class Oracle(Unaware):
         super().__init__()
         self._truth = truth
 
-    def response(self, own: Own) -> Response:
-        return self._truth.response(own)
+    def response(self, own: Own) -> SlowdownFunction:
+        return self._truth.slowdown_function(own)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        return self._truth.response(own).slowdown(seen.sums, expm1(seen.sharing))
+        return self._truth.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))

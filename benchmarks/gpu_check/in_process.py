@@ -22,7 +22,7 @@ from backend.scheduler.state import Running, Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.harness.errors import BenchmarkError
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 
 _PATIENCE_S = 60.0
 _LEAD_S = 0.02
@@ -163,7 +163,7 @@ class InProcess:
     def _since_s(self, at_ns: int) -> float:
         return (at_ns - self._began_ns) / 1e9
 
-    def _observe(self, source: Source, batch: Running, took: Finish, co_runners: list[Neighbour]) -> None:
+    def _observe(self, source: Source, batch: Running, took: Finish, co_runners: list[CoRunner]) -> None:
         if self._samples is not None:
             self._samples.put(source.id, sample_of_batch(source, batch, took, co_runners, self._device))
 

@@ -13,8 +13,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[impor
 from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from predictor.features import Neighbour, exposure
-from predictor.samples import Sample, neighbours_of, own_of
+from predictor.features import CoRunner, exposure
+from predictor.samples import Sample, co_runners_of, own_of
 
 FOLDS = 10
 _DEEPEST = 5
@@ -39,7 +39,7 @@ def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
 
 def _row(sample: Sample, models: Sequence[str]) -> list[float]:
     """The batch, all that our learners see of its co-runners, and more: who they were, how many at once, when."""
-    own, neighbours = own_of(sample), neighbours_of(sample)
+    own, neighbours = own_of(sample), co_runners_of(sample)
     seen = exposure(own, neighbours)
     return [
         models.index(own.model),
@@ -57,12 +57,12 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
 
 def _counts(sample: Sample) -> list[float]:
     """Counts of co-runners, and of those that came meanwhile: on its core, and elsewhere."""
-    neighbours = neighbours_of(sample)
+    neighbours = co_runners_of(sample)
     came = [n for n in neighbours if n.begin > 0.0]
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]
 
 
-def co_runner_shares(neighbours: Sequence[Neighbour], models: Sequence[str]) -> list[float]:
+def co_runner_shares(neighbours: Sequence[CoRunner], models: Sequence[str]) -> list[float]:
     """Shares of the execution with none, one, two … co-runners, and with each model, by all its batches."""
     overlaps = dict.fromkeys(models, 0.0)
     for n in neighbours:
@@ -70,7 +70,7 @@ def co_runner_shares(neighbours: Sequence[Neighbour], models: Sequence[str]) -> 
     return [*shares_by_count(neighbours), *overlaps.values()]
 
 
-def shares_by_count(neighbours: Sequence[Neighbour]) -> NDArray[np.float64]:
+def shares_by_count(neighbours: Sequence[CoRunner]) -> NDArray[np.float64]:
     """(_DEEPEST + 1,) of the execution with none, one, two … co-runners."""
     changes = sorted([(n.begin, 1) for n in neighbours] + [(n.end, -1) for n in neighbours])
     shares = np.zeros(_DEEPEST + 1)

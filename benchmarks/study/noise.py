@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.study.ceiling import co_runner_shares
-from predictor.samples import Sample, lesson_of, neighbours_of
+from predictor.samples import Sample, co_runners_of, training_sample_of
 
 Vector = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floo
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
     ordered = sorted(samples, key=lambda s: s.start_ns)
-    groups = _grouped(seen.signature for _, seen, _ in map(lesson_of, ordered))
+    groups = _grouped(seen.signature for _, seen, _ in map(training_sample_of, ordered))
     slowdowns = np.array([s.slowdown for s in ordered])
     twins = [group for group in groups if len(group) > 1]
     if not twins:
@@ -102,7 +102,7 @@ def _grouped(keys: Iterable[object]) -> list[NDArray[np.int64]]:
 
 
 def _co_runner_shares(sample: Sample, models: Sequence[str]) -> list[float]:
-    neighbours = neighbours_of(sample)
+    neighbours = co_runners_of(sample)
     cores = ([n for n in neighbours if n.same_core == here] for here in (True, False))
     return [share for some in cores for share in co_runner_shares(some, models)]
 

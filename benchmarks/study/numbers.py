@@ -17,9 +17,9 @@ from benchmarks.study.ceiling import ceiling
 from benchmarks.study.noise import Floor, Noise, gamma_test, noise_floor
 from benchmarks.study.plan import COMPARED
 from predictor.evaluate import Score, evaluate, replay
-from predictor.features import Exposure, Neighbour, Own, ewma_exposure, exposure, static_exposure
+from predictor.features import CoRunner, Exposure, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
-from predictor.samples import Lesson, Sample, lesson_of, neighbours_of, own_of
+from predictor.samples import Sample, TrainingSample, co_runners_of, own_of, training_sample_of
 from predictor.workload import FEATURES, Load, ModelProfile
 from profiler.profile_file import ProfileFile
 
@@ -82,7 +82,7 @@ class Spread(NamedTuple):
 def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
     """The linear model fitted on 75 % of the batches, tested on the rest, with each way to see its neighbours."""
     owns = [own_of(s) for s in samples]
-    co_runners = [neighbours_of(s) for s in samples]
+    co_runners = [co_runners_of(s) for s in samples]
     slowdowns = [s.slowdown for s in samples]
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(samples))
     train, test = np.split(order, [int(TRAIN_SHARE * len(samples))])
@@ -96,13 +96,15 @@ def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
     return found
 
 
-def _seen(name: str, alpha: float) -> Callable[[Own, Sequence[Neighbour]], Exposure]:
+def _seen(name: str, alpha: float) -> Callable[[Own, Sequence[CoRunner]], Exposure]:
     if name == "static":
         return static_exposure
     return exposure if alpha == 0.0 else lambda own, neighbours: ewma_exposure(own, neighbours, alpha)
 
 
-def _fitted(lessons: Sequence[Lesson], train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[Vector, Vector]:
+def _fitted(
+    lessons: Sequence[TrainingSample], train: NDArray[np.int64], test: NDArray[np.int64]
+) -> tuple[Vector, Vector]:
     """(test,) predicted and true slowdowns."""
     learner = Offline()
     learner.start(fit([lessons[i] for i in train]))
@@ -149,6 +151,6 @@ def scores(
 def training_errors(training: Sequence[Sample]) -> tuple[float, float]:
     """MSE on the training set: of the weights that the paper's three start from, and of ours, test-then-train."""
     every = np.arange(len(training))
-    predicted, truth = _fitted([lesson_of(s) for s in training], every, every)
+    predicted, truth = _fitted([training_sample_of(s) for s in training], every, every)
     linear = float(np.mean((predicted - truth) ** 2))
     return linear, evaluate(training, FEATURES, (), ("isochrone",)).learners["isochrone"].mse

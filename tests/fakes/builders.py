@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Finish, Join, Launch, Reject, Request
-from predictor.features import Neighbour
+from predictor.features import CoRunner
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Rls
 from predictor.workload import Load, ModelProfile
-from profiler.profile_file import Entry, Features, ProfileFile
+from profiler.profile_file import FeatureShares, ProfileEntry, ProfileFile
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
@@ -48,7 +48,7 @@ class Device:
     """
 
     def __init__(self, lanes: int = 1, cores: int | None = None, predictor: Forecaster | None = None) -> None:
-        self.beside: list[list[Neighbour]] = []
+        self.beside: list[list[CoRunner]] = []
         self.core = Scheduler(
             lanes, lambda *told: self.beside.append(told[-1]), predictor=predictor or Rls(), cores=cores
         )
@@ -107,9 +107,9 @@ def only_reject(commands: list[Command]) -> Reject:
 
 def profile_file(model: str, *entries: tuple[int, float, float]) -> ProfileFile:
     """A profile as `isochrone profile` writes it; entries: (batch size, p50 ms, p95 ms)."""
-    shares = Features(0.5, 0.2, 0.3)
+    shares = FeatureShares(0.5, 0.2, 0.3)
     found = []
     for size, p50, p95 in entries:
         low, high = round(p50 * MS), round(p95 * MS)
-        found.append(Entry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
+        found.append(ProfileEntry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
     return ProfileFile(1, model, "1", "cpu", "onnx", "0" * 64, "graph", tuple(found))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from predictor.samples import SCHEMA, CoRunner, Sample
+from predictor.samples import SCHEMA, RecordedCoRunner, Sample
 from predictor.workload import FEATURES
 
 _SIZES = (1, 2, 4, 8, 16, 32)
@@ -194,5 +194,5 @@ def _sample(kind: Kind, start_ns: int, span_ns: float, overlaps: list[tuple[Kind
         solo_ns=kind.solo_ns,
         device="simulated",
         features=named(kind),
-        co_runners=tuple(CoRunner(k.model, k.batch_size, k.solo_ns, a, b, named(k)) for k, a, b in overlaps),
+        co_runners=tuple(RecordedCoRunner(k.model, k.batch_size, k.solo_ns, a, b, named(k)) for k, a, b in overlaps),
     )

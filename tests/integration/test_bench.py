@@ -21,7 +21,7 @@ from backend.scheduler_process import scheduler_factory
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
-from predictor.transfers import Transfers
+from predictor.transfers import TransferModel
 
 
 def outcome(latency_ms: float, priority: int, status: Status = "ok") -> Outcome:
@@ -110,7 +110,7 @@ def marked_scheduler(
     predictor: Forecaster,
     bound: UpperBound,
     *,
-    transfers: Transfers,
+    transfers: TransferModel,
     cores: int | None,
 ) -> Scheduler:
     """A factory for ISOCHRONE_SCHEDULER."""
@@ -121,7 +121,7 @@ def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pyt
     assert scheduler_factory.scheduler_of_environment() is Scheduler
     monkeypatch.setenv(scheduler_factory.VARIABLE, f"{__name__}:marked_scheduler")
     make = scheduler_factory.scheduler_of_environment()
-    found = make(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
+    found = make(2, None, Isochrone(), UpperBound(), transfers=TransferModel(), cores=None)
     assert isinstance(found, MarkedScheduler)
 
 

@@ -104,16 +104,16 @@ def test_transfers_are_forecast_under_load(links: Bandwidth, share: float) -> No
     forecast, measured = np.array(ran.moved[200:], np.float64).T
     assert len(measured) > 500
     assert float(np.mean(np.abs(forecast - measured) <= 0.05 * measured)) >= share
-    into, out = scheduler.transfers.into, scheduler.transfers.out
-    assert into.alone_ns(10 * MB) == pytest.approx(10 * MB / links.h2d, rel=0.02)
-    assert out.alone_ns(10 * MB) == pytest.approx(10 * MB / links.d2h, rel=0.02)
+    into, out = scheduler.transfers.h2d, scheduler.transfers.d2h
+    assert into.solo_ns(10 * MB) == pytest.approx(10 * MB / links.h2d, rel=0.02)
+    assert out.solo_ns(10 * MB) == pytest.approx(10 * MB / links.d2h, rel=0.02)
     assert scheduler.policy.overhead_ns == pytest.approx(300_000, rel=0.05)
 
 
 def test_a_narrow_link_is_still_known() -> None:
     _, scheduler = busy(Bandwidth(0.5, 0.5))
-    assert scheduler.transfers.into.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
-    assert scheduler.transfers.out.alone_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.transfers.h2d.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.transfers.d2h.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
 
 
 def test_the_same_seed_is_the_same_simulation() -> None:

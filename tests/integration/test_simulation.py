@@ -20,8 +20,8 @@ from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult
 from backend.simulation.simulator import simulate as run_simulation
-from predictor.features import NOBODY, exposure
-from predictor.samples import encode_sample, neighbours_of, own_of
+from predictor.features import ZERO_SUMS, exposure
+from predictor.samples import co_runners_of, encode_sample, own_of
 from profiler.profile_file import write_profile
 from tests.fakes.builders import profile, profile_file
 from tests.fakes.contended_samples import Contention, generate
@@ -123,7 +123,7 @@ def test_contention_is_learned_from_samples() -> None:
     errors = []
     for sample in samples[-200:]:
         own = own_of(sample)
-        errors.append(abs(truth.response(own).slowdown(NOBODY) - 1.0))
+        errors.append(abs(truth.slowdown_function(own).slowdown(ZERO_SUMS) - 1.0))
     assert float(np.median(errors)) < 0.15
     assert float(np.exp(np.mean(np.log(truth.residuals)))) == pytest.approx(1.0, abs=0.05)
 
@@ -136,8 +136,8 @@ def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
     expected_ns = 0.0
     for sample in samples:
         own = own_of(sample)
-        seen = exposure(own, neighbours_of(sample))
-        expected_ns += sample.solo_ns * truth.response(own).slowdown(seen.sums)
+        seen = exposure(own, co_runners_of(sample))
+        expected_ns += sample.solo_ns * truth.slowdown_function(own).slowdown(seen.sums)
     recorded_ns = sum(sample.exec_ns for sample in samples)
     assert expected_ns * float(np.mean(truth.residuals)) == pytest.approx(recorded_ns, rel=0.03)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from predictor.features import NOBODY, Exposure, Neighbour, Own, contribution, exposure, exposure_of_sums
+from predictor.features import ZERO_SUMS, CoRunner, Exposure, Own, contribution, exposure, exposure_of_sums
 from predictor.learners import LEARNERS, Learner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.learners.regression import Regression
-from predictor.learners.stacked_rls import Bank
-from predictor.samples import neighbours_of, own_of
+from predictor.learners.stacked_rls import StackedRls
+from predictor.samples import co_runners_of, own_of
 from predictor.workload import Load
 from tests.fakes.contended_samples import Contention, generate
 
@@ -28,7 +28,7 @@ def batches(count: int, law: str = "mixed", noise: float = 0.05) -> list[Batch]:
     found = []
     for sample in generate(Contention(law, lanes=4, count=count, models=6, noise=noise)):
         own = own_of(sample)
-        found.append((own, exposure(own, neighbours_of(sample)), sample.slowdown))
+        found.append((own, exposure(own, co_runners_of(sample)), sample.slowdown))
     return found
 
 
@@ -192,7 +192,7 @@ def test_linear_contention_is_learned_by_the_papers_rls() -> None:
 def test_a_bank_is_its_regressions_one_by_one() -> None:
     rng = np.random.default_rng(0)
     prior, variance, forgetting = rng.normal(size=(3, 5)), rng.uniform(0.5, 2.0, (3, 5)), [1.0, 0.98, 0.9]
-    bank = Bank(prior, variance, forgetting)
+    bank = StackedRls(prior, variance, forgetting)
     single = [Regression(p, v, f) for p, v, f in zip(prior, variance, forgetting, strict=True)]
     for _ in range(100):
         x, y = rng.normal(size=(3, 1, 5)), rng.normal(size=(3, 1))
@@ -204,7 +204,10 @@ def test_a_bank_is_its_regressions_one_by_one() -> None:
 
 def test_a_block_of_samples_is_as_good_as_each() -> None:
     rng = np.random.default_rng(0)
-    each, blocks = Bank(np.zeros((1, 5)), np.ones((1, 5)), [1.0]), Bank(np.zeros((1, 5)), np.ones((1, 5)), [1.0])
+    each, blocks = (
+        StackedRls(np.zeros((1, 5)), np.ones((1, 5)), [1.0]),
+        StackedRls(np.zeros((1, 5)), np.ones((1, 5)), [1.0]),
+    )
     x, y = rng.normal(size=(1, 80, 5)), rng.normal(size=(1, 80))
     for i in range(80):
         each.learn(x[:, i : i + 1], y[:, i : i + 1])
@@ -248,7 +251,7 @@ def test_forecasts_feel_a_spell_as_it_comes() -> None:
     for i, (own, seen, slowdown) in enumerate(batches(1_600)):
         moody = slowdown * (0.8 if i // 16 % 2 else 1.25)
         if i >= 800:
-            errors.append(abs(learner.response(own).slowdown(seen.sums) / moody - 1.0))
+            errors.append(abs(learner.slowdown_function(own).slowdown(seen.sums) / moody - 1.0))
         learner.learn_one(own, seen, moody)
     assert np.mean(errors) < 0.2
 
@@ -259,14 +262,14 @@ def test_a_slow_start_makes_no_model_too_slow_to_be_tried_again() -> None:
     owns = [Own(f"m{i}", 1, load) for i, load in enumerate(loads)]
 
     def batch(i: int, j: int, slowdown: float) -> Batch:
-        return owns[i], exposure(owns[i], [Neighbour(f"m{j}", 1, loads[j])]), slowdown
+        return owns[i], exposure(owns[i], [CoRunner(f"m{j}", 1, loads[j])]), slowdown
 
     learner = Isochrone()
     for slow in (batch(0, 1, 10.0), batch(1, 0, 8.0), batch(0, 1, 4.0)):
         learner.learn_one(*slow)
     for n in range(24):
         learner.learn_one(*batch(2 * (n % 2), 2 - 2 * (n % 2), 1.25))
-    predicted = learner.response(owns[1]).slowdown(contribution(1, loads[2]))
+    predicted = learner.slowdown_function(owns[1]).slowdown(contribution(1, loads[2]))
     assert predicted < 2.0
 
 
@@ -274,7 +277,7 @@ def test_the_fast_form_is_close_to_the_log_linear_experts(some: list[Batch]) -> 
     learner = Isochrone()
     for sample in batches(1_500):
         learner.learn_one(*sample)
-    errors = [abs(learner.response(own).slowdown(seen.sums) / slowdown - 1) for own, seen, slowdown in some]
+    errors = [abs(learner.slowdown_function(own).slowdown(seen.sums) / slowdown - 1) for own, seen, slowdown in some]
     assert np.mean(errors) < 0.1
 
 
@@ -282,22 +285,22 @@ def test_the_fast_form_holds_for_a_revision(some: list[Batch]) -> None:
     learner = taught("isochrone", some)
     assert isinstance(learner, Isochrone)
     own, seen, _ = some[0]
-    before, revision = learner.response(own), learner.revision
+    before, revision = learner.slowdown_function(own), learner.revision
     learned = 0
     while learner.revision == revision:
-        assert learner.response(own) == before
+        assert learner.slowdown_function(own) == before
         learner.learn_one(own, seen, 3.0)
         learned += 1
     assert 1 <= learned <= 16
-    assert learner.response(own) != before
+    assert learner.slowdown_function(own) != before
 
 
 def test_before_any_sample_more_neighbours_cost_more() -> None:
     own, load = Own("a", 1, Load(MS, 0.5, 0.5, 0.5)), Load(MS, 0.6, 0.4, 0.5)
-    slowdowns = [Isochrone().predict_one(own, exposure(own, [Neighbour("b", 1, load)] * n)) for n in range(5)]
+    slowdowns = [Isochrone().predict_one(own, exposure(own, [CoRunner("b", 1, load)] * n)) for n in range(5)]
     assert slowdowns == sorted(slowdowns)
-    form = Isochrone().response(own)
-    assert form.slowdown(NOBODY) == pytest.approx(1.0)
+    form = Isochrone().slowdown_function(own)
+    assert form.slowdown(ZERO_SUMS) == pytest.approx(1.0)
     assert form.slowdown(contribution(1, load)) > 1.1
 
 
@@ -306,7 +309,7 @@ def test_an_exact_co_location_is_remembered() -> None:
     learner, load = Isochrone(), Load(MS, 0.5, 0.5, 0.5)
     own = Own("a", 1, load)
     rng = np.random.default_rng(0)
-    places = [(exposure(own, [Neighbour("b", size, load)]), 1.0 + rng.uniform()) for size in (7, 7, 8, 8, 9, 9)]
+    places = [(exposure(own, [CoRunner("b", size, load)]), 1.0 + rng.uniform()) for size in (7, 7, 8, 8, 9, 9)]
     places = [(seen, slowdown) for seen, slowdown in places[::2]]
     for _ in range(60):
         for seen, slowdown in places:

@@ -28,7 +28,7 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel, simulate
 from predictor.bound import UpperBound
-from predictor.features import NOBODY, Sums, contribution
+from predictor.features import ZERO_SUMS, Sums, contribution
 from tests.fakes.builders import profile
 
 TRUTH = LinearContention((0.6, 0.1, 0.5), sharing=1.2)
@@ -137,7 +137,7 @@ class Watched(Policy):
         running = [
             Batch(
                 going.remaining_ns,
-                NOBODY if going.front else contribution(going.own.batch_size, going.own.load),
+                ZERO_SUMS if going.front else contribution(going.own.batch_size, going.own.load),
                 self.response(going.key[0], going.own).slowdown,
                 going.core,
             )

@@ -28,8 +28,8 @@ from benchmarks.harness.records import RunManifest
 from benchmarks.rivals import NAME_VARIABLE, LeastSlack, MovingAverage
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.transfers import Transfers
-from profiler.profile_file import Entry, Features, ProfileFile
+from predictor.transfers import TransferModel
+from profiler.profile_file import Entry, FeatureShares, ProfileFile
 
 
 def outcome(latency_ms: float, priority: int, status: Status = "ok") -> Outcome:
@@ -65,7 +65,7 @@ isochrone_execution_us_count{model="m1"} 1
 def test_the_same_requests_in_virtual_time() -> None:
     """A request every 20 ms of a model that takes 10 ms, alone: what is added decides whether 15 ms suffice."""
     ms, about = 1_000_000, (9_900_000, 10_100_000)
-    entry = Entry(1, 10 * ms, about, 10 * ms, about, 100.0, Features(0.5, 0.1, 0.1), 100, 1, 0, True)
+    entry = Entry(1, 10 * ms, about, 10 * ms, about, 100.0, FeatureShares(0.5, 0.1, 0.1), 100, 1, 0, True)
     profiles = {"m1": ProfileFile(1, "m1", "1", "cpu", "test", "0", "graph", (entry,))}
     sent = [Outcome("m1", 0.02 * i, 0.02 * i, 0.02 * i, 15.0, 1, "ok") for i in range(50)]
     repeats = [MeasuredLoad(OURS, 0.5, i, 1.0, sent) for i in range(3)]
@@ -187,6 +187,6 @@ def test_a_scheduler_process_runs_the_rival_that_the_environment_names(monkeypat
     monkeypatch.setenv(scheduler_factory.VARIABLE, "benchmarks.rivals:scheduler_by_name")
     monkeypatch.setenv(NAME_VARIABLE, "naive")
     make = scheduler_factory.scheduler_of_environment()
-    found = make(2, None, Isochrone(), UpperBound(), transfers=Transfers(), cores=None)
+    found = make(2, None, Isochrone(), UpperBound(), transfers=TransferModel(), cores=None)
     assert isinstance(found.policy, LeastSlack)
     assert isinstance(found.policy.predictor, MovingAverage)

@@ -28,7 +28,7 @@ from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver
 from benchmarks.study.plan import OTHERS, TEST_SETS, TRAINED, TRAINING
-from profiler.profile_file import Entry, Features, ProfileFile
+from profiler.profile_file import Entry, FeatureShares, ProfileFile
 from tests.fakes.driver import OK, made_up_driver
 from tests.fakes.graphs import ones, write_mlp
 
@@ -115,7 +115,7 @@ def test_a_step_that_never_fits() -> None:
 def profile(p50_ms: float, p95_ms: float, at_8_ms: float) -> ProfileFile:
     def entry(size: int, p50_ms: float, p95_ms: float) -> Entry:
         low, high = round(p50_ms * MS), round(p95_ms * MS)
-        shares = Features(0.5, 0.5, 0.2)
+        shares = FeatureShares(0.5, 0.5, 0.2)
         return Entry(size, low, (low, low), high, (high, high), size / p50_ms * 1e3, shares, 9, 6, 0, True)
 
     entries = (entry(1, p50_ms, p95_ms), entry(8, at_8_ms, at_8_ms))

@@ -21,7 +21,7 @@ from benchmarks.gpu_check.target import Target, the_cpu, the_gpu
 from benchmarks.harness.steps import TimeBudget, TimeIsOver
 from benchmarks.tests.slow_model import write_slow
 from predictor.samples import read_samples
-from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
+from profiler.profile_file import NAME, Entry, FeatureShares, ProfileFile, write_profile
 
 MS = 1_000_000
 PLAN = msgspec.structs.replace(QUICK, requests=60, study_requests=30)
@@ -51,7 +51,7 @@ def records(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def remember_profile(records: CheckRecords, model: str, p50_ms: float) -> None:
     def entry(size: int, at_ms: float) -> Entry:
-        ns, shares = round(at_ms * MS), Features(0.5, 0.2, 0.3)
+        ns, shares = round(at_ms * MS), FeatureShares(0.5, 0.2, 0.3)
         return Entry(size, ns, (ns, ns), ns, (ns, ns), size / at_ms * 1e3, shares, 9, 6, 0, True)
 
     entries = (entry(1, p50_ms), entry(8, 4 * p50_ms))

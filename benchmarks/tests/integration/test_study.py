@@ -11,20 +11,22 @@ from benchmarks.study.ceiling import ceiling, shares_by_count
 from benchmarks.study.noise import NEAREST, Floor, Noise, gamma_test, noise_floor
 from benchmarks.study.numbers import feature_errors, relative_to_p95, table_one, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
-from predictor.samples import SCHEMA, CoRunner, Sample, neighbours_of
+from predictor.samples import SCHEMA, RecordedCoRunner, Sample, co_runners_of
 from tests.fakes.builders import profile_file
 
 MS = 1_000_000
 
 
-def sample(start_ms: float, slowdown: float, *beside: CoRunner, model: str = "a", batch_size: int = 1) -> Sample:
+def sample(
+    start_ms: float, slowdown: float, *beside: RecordedCoRunner, model: str = "a", batch_size: int = 1
+) -> Sample:
     shares = {"compute": 0.5, "l2": 0.2, "dram": 0.3}
     exec_ns = round(10 * MS * slowdown)
     return Sample(SCHEMA, model, batch_size, round(start_ms * MS), exec_ns, 10 * MS, features=shares, co_runners=beside)
 
 
-def neighbour(begin: float, end: float, dram: float = 0.4) -> CoRunner:
-    return CoRunner("b", 1, 20 * MS, begin, end, {"compute": 0.3, "l2": 0.1, "dram": dram})
+def neighbour(begin: float, end: float, dram: float = 0.4) -> RecordedCoRunner:
+    return RecordedCoRunner("b", 1, 20 * MS, begin, end, {"compute": 0.3, "l2": 0.1, "dram": dram})
 
 
 def test_slowdown_is_relative_to_the_profiled_p95() -> None:
@@ -160,5 +162,5 @@ def test_how_many_came_meanwhile_tells_how_long_it_took() -> None:
 
 
 def test_a_batch_is_described_by_how_many_ran_beside_it_at_once() -> None:
-    shares = shares_by_count([*neighbours_of(sample(0, 1.0, neighbour(0.2, 0.6), neighbour(0.5, 1.0)))])
+    shares = shares_by_count([*co_runners_of(sample(0, 1.0, neighbour(0.2, 0.6), neighbour(0.5, 1.0)))])
     assert shares == pytest.approx([0.2, 0.7, 0.1, 0, 0, 0])

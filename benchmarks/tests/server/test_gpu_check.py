@@ -15,7 +15,7 @@ from benchmarks.gpu_check.target import the_cpu
 from benchmarks.harness.steps import TimeBudget
 from benchmarks.tests.slow_model import write_slow
 from predictor.samples import read_samples
-from profiler.profile_file import NAME, Entry, Features, ProfileFile, write_profile
+from profiler.profile_file import NAME, Entry, FeatureShares, ProfileFile, write_profile
 
 MS = 1_000_000
 MODELS = ("resnet50", "vgg19")
@@ -30,7 +30,7 @@ def test_both_orders_and_only_what_is_missing(tmp_path: Path) -> None:
         write_slow(version / "model.onnx", 20)
     for step in build.steps(records, TimeBudget(60.0)):
         step.run()
-    shares = Features(0.5, 0.2, 0.3)
+    shares = FeatureShares(0.5, 0.2, 0.3)
     entries = tuple(
         Entry(size, ms * MS, (ms * MS, ms * MS), ms * MS, (ms * MS, ms * MS), size / ms * 1e3, shares, 9, 6, 0, True)
         for size, ms in ((1, 10), (8, 40))
