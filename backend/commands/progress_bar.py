@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 WIDTH_MIN = 118
-_Self = TypeVar("_Self", bound="Told")
+_Self = TypeVar("_Self", bound="ProgressBar")
 
 
 def console(width: int = WIDTH_MIN) -> Console:
-    """For what is not a terminal: so wide that a table fits in."""
+    """Makes a console; what is not a terminal is so wide that a table fits in."""
     found = Console()
     return found if found.is_terminal else Console(width=width)
 
 
-class Told:
+class ProgressBar:
     """Work under way, while entered: `progress` draws it on a terminal; elsewhere a line says what and when."""
 
     def __init__(self, out: Console, progress: Progress, total: float) -> None:
@@ -41,7 +41,7 @@ class Told:
             self._out.print(f"{time.monotonic() - self._began_s:4.0f} s  {what}", highlight=False)
 
 
-class Stages(Told):
+class StageBar(ProgressBar):
     """A bar over about `seconds`, moved on by stages of a given length. Draws twice a second: cores are scarce."""
 
     def __init__(self, out: Console, seconds: float) -> None:
@@ -57,6 +57,10 @@ class Stages(Told):
         super().__init__(out, drawn, seconds)
         self._before_s = self._length_s = 0.0
 
+    def expect(self, seconds: float) -> None:
+        """Stretches the bar over about so many seconds."""
+        self._progress.update(self._task, total=seconds)
+
     def begin(self, what: str, seconds: float) -> None:
         """The stage before is over; this one takes about `seconds`."""
         self._before_s += self._length_s
@@ -65,5 +69,5 @@ class Stages(Told):
         self._tell(what)
 
     def advance(self, seconds: float) -> None:
-        """So far into the stage."""
+        """Moves the bar so far into the stage."""
         self._progress.update(self._task, completed=self._before_s + min(seconds, self._length_s))

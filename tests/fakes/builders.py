@@ -8,6 +8,7 @@ from predictor.features import CoRunner
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Rls
 from predictor.workload import Load, ModelProfile
+from profiler.profile_file import FeatureShares, ProfileEntry, ProfileFile
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
@@ -102,3 +103,13 @@ def only_reject(commands: list[Command]) -> Reject:
     (command,) = commands
     assert isinstance(command, Reject)
     return command
+
+
+def profile_file(model: str, *entries: tuple[int, float, float]) -> ProfileFile:
+    """A profile as `isochrone profile` writes it; entries: (batch size, p50 ms, p95 ms)."""
+    shares = FeatureShares(0.5, 0.2, 0.3)
+    found = []
+    for size, p50, p95 in entries:
+        low, high = round(p50 * MS), round(p95 * MS)
+        found.append(ProfileEntry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
+    return ProfileFile(1, model, "1", "cpu", "onnx", "0" * 64, "graph", tuple(found))

@@ -23,15 +23,15 @@ from backend.scheduler.preemption import Preemption
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
 from backend.scheduler.timeline import HORIZON
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
+from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
 from predictor.features import ZERO_SUMS, Sums, contribution
 from tests.fakes.builders import profile
 
-TRUTH = Linear((0.6, 0.1, 0.5), sharing=1.2)
+TRUTH = LinearContention((0.6, 0.1, 0.5), sharing=1.2)
 MODELS = [
     SimulatedModel("short", profile(5.0, 0.8, 0.2, 0.6), 4, rejects=True),
     SimulatedModel("middle", profile(12.0, 0.5, 0.1, 0.9), 8, rejects=True),
@@ -249,7 +249,7 @@ def test_one_lane_keeps_the_deadlines_that_earliest_deadline_first_keeps(seed: i
     models = [replace(model, max_batch_size=0) for model in MODELS]
     bound = UpperBound()
     bound.multiplier = 1.0
-    ran = simulate(models, whole, Scheduler(1, None, Unaware(), bound), VirtualDevice(Linear(), 0))
+    ran = simulate(models, whole, Scheduler(1, None, Unaware(), bound), VirtualDevice(LinearContention(), 0))
     met = {i for i, (a, served) in enumerate(zip(whole, ran.requests, strict=True)) if in_time(a, served.answered_s)}
     solo_ns = {m.name: m.profile.at(1).solo_ns for m in models}
     assert met >= earliest_deadline_first(whole, solo_ns)

@@ -15,7 +15,7 @@ import tritonclient.grpc as triton_grpc
 
 from backend.linux.cpu_topology import cores
 from backend.server.embedded import EmbeddedServer
-from benchmarks.strangers import ask_for_strangers, write_strangers
+from tests.fakes.foreign_processes import MODEL, run_foreign_processes, write_foreign_process_model
 from tests.server.control import EXPLICIT, load, remember_profile, request
 from tests.server.harness import batchmates, write_model
 
@@ -28,8 +28,8 @@ SHARED = 'parameters { key: "engine_process" value { string_value: "shared" } }\
 
 @contextmanager
 def serving(repository: Path, *configs: str) -> Iterator[tuple[EmbeddedServer, Any]]:
-    """Models `model_0` and so on, and `strangers`."""
-    write_strangers(repository)
+    """Models `model_0` and so on, and the one of foreign processes."""
+    write_foreign_process_model(repository)
     names = [f"model_{i}" for i in range(len(configs))]
     folders = [
         write_model(repository, name, batchmates(TAKES_MS), f'backend: "isochrone"\nmax_batch_size: 1\n{config}')
@@ -38,7 +38,7 @@ def serving(repository: Path, *configs: str) -> Iterator[tuple[EmbeddedServer, A
     with EmbeddedServer(repository, extra=EXPLICIT) as server:
         for folder in folders:
             remember_profile(server, folder, TAKES_MS)
-        assert load(server, [*names, "strangers"]) == {}
+        assert load(server, [*names, MODEL]) == {}
         with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
             yield server, client
 
@@ -55,11 +55,11 @@ def p50_ms(client: Any, model: str, count: int = 15) -> float:
 def slowed(client: Any, model: str, on_cores: list[int]) -> float:
     """Slowdown of a request beside foreign processes on these cores."""
     undisturbed_ms = p50_ms(client, model)
-    ask_for_strangers(client, on_cores)
+    run_foreign_processes(client, on_cores)
     try:
         return p50_ms(client, model) / undisturbed_ms
     finally:
-        ask_for_strangers(client, [])
+        run_foreign_processes(client, [])
 
 
 def test_a_lane_does_not_starve_beside_foreign_processes(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import pytest
 import typer
 
 from backend.commands.main import app
-from backend.commands.simulate import Point as SimulatedPoint
+from backend.commands.simulate import SimulatedPoint
 from backend.config.parameters import KEYS, Parameters
 from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts
 from backend.errors import RequestError
-from backend.load import report
+from backend.load import figures
 from backend.load.outcomes import Summary
-from backend.load.workload import Asked, Workload
+from backend.load.workload import ModelLoad, Workload
 from backend.model_process.metrics import METRICS
 from backend.model_process.request import Arrival, read_due
 from backend.profiling.report import as_json
@@ -173,7 +173,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "profile.json": ProfileFile,
     "An entry": ProfileEntry,
     "Workload": Workload,
-    "A model of a workload": Asked,
+    "A model of a workload": ModelLoad,
     "The predictor's state": state_file._File,
     "model.plan.json": PlanFacts,
 }
@@ -200,13 +200,13 @@ def _defaults(field: msgspec.structs.FieldInfo) -> tuple[str, ...]:
 
 def test_every_field_of_what_commands_write_is_documented() -> None:
     heading = "What commands write"
-    for table, kind in enumerate((Evaluation, SimulatedPoint, report.Point)):
+    for table, kind in enumerate((Evaluation, SimulatedPoint, figures.MeasuredPoint)):
         assert list(rows("file-formats", heading, table)) == list(kind.__struct_fields__), kind
     assert list(rows("file-formats", "Figures")) == list(Summary.__struct_fields__)
     (learners,) = rows("file-formats", heading)["learners"]
     assert re.findall(r"`(\w+)`", learners) == list(Score.__struct_fields__)
     text = section("file-formats", heading)
-    assert ", ".join(f"`{name}`" for name in report._COLUMNS) in " ".join(text.split())
+    assert ", ".join(f"`{name}`" for name in figures._COLUMNS) in " ".join(text.split())
     written = msgspec.json.decode(as_json((), {"m": "wrong"}, wall_s=0.0, interrupted=False))
     assert {f"`{name}`" for name in (*written, *written["models"][0])} <= set(re.findall(r"`\w+`", text))
 
