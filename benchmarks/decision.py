@@ -24,7 +24,7 @@ from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
 from benchmarks.harness.machine import machine_speed
-from benchmarks.harness.synthetic_models import synthetic_profile
+from benchmarks.models.synthetic_models import synthetic_profile
 from predictor.workload import ModelProfile
 
 _MODELS = 12

@@ -20,7 +20,6 @@ from typing import Annotated
 
 import typer
 
-from backend.commands.progress_bar import StageBar, console
 from backend.errors import IsochroneError
 from backend.linux.cpu_topology import cores
 from backend.load.generator import Payloads
@@ -29,6 +28,7 @@ from backend.load.interleaved_load import Bench, Schedule
 from backend.load.outcomes import MeasuredLoad
 from backend.load.server_metrics import MetricCounts
 from backend.load.workload import ModelLoad, Workload
+from backend.progress_bar import StageBar, console
 from backend.runtime_dir import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
@@ -37,9 +37,9 @@ from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.harness.loads import expect_answers
 from benchmarks.harness.machine import versions
-from benchmarks.harness.model_repository import link_models, model_files, short_temporary_folder, write_configs
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.servers import settled_counts, temporary_server
+from benchmarks.models.model_repository import link_models, model_files, short_temporary_folder, write_configs
 from profiler.host import cpu_name
 
 CLASSES = {"resnet50": 1, "yolov8n": 2, "vgg19": 1, "vit_b16": 2}

@@ -8,7 +8,7 @@ import typer
 
 from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import PairsPlan, compare
-from benchmarks.harness.model_repository import write_config
+from benchmarks.models.model_repository import write_config
 
 
 def main(

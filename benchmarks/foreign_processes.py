@@ -18,8 +18,8 @@ import tritonclient.grpc as triton_grpc
 import typer
 from rich.table import Table
 
-from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
+from backend.progress_bar import console
 from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import name_of, write_kinds
 from benchmarks.harness.servers import temporary_server

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from backend.linux.cpu_topology import cores
-from benchmarks.harness.blocking_backend import write_stock
 from benchmarks.harness.command import one_sentence_errors
 from benchmarks.harness.model_pairs import PairsPlan, compare
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE, write_config
+from benchmarks.models.blocking_backend import write_stock
+from benchmarks.models.model_repository import MAX_BATCH_SIZE, write_config
 
 OURS, STOCK, _LEAST = "isochrone", "blocking", "minimal_async"
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from backend.commands.progress_bar import console
-from benchmarks.harness.model_repository import link_models, write_configs
-from benchmarks.harness.profiles import profile_models, read_profiles
+from backend.progress_bar import console
+from benchmarks.models.model_repository import link_models, write_configs
+from benchmarks.models.profiles import profile_models, read_profiles
 from profiler.profile_file import ProfileEntry
 
 AGREE = 0.10

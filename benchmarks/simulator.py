@@ -15,7 +15,7 @@ from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.harness.machine import machine_speed
-from benchmarks.harness.synthetic_models import synthetic_profile
+from benchmarks.models.synthetic_models import synthetic_profile
 
 _TRUTH = LinearContention((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backend.commands.progress_bar import StageBar, console
 from backend.errors import ConfigError, IsochroneError
 from backend.load import figures
 from backend.load.inputs import server_payloads, solo_ms
@@ -19,6 +18,7 @@ from backend.load.interleaved_load import Bench, Schedule
 from backend.load.options import numbers
 from backend.load.outcomes import MeasuredLoad
 from backend.load.workload import Workload, check_deadlines, read_workload
+from backend.progress_bar import StageBar, console
 
 _LOAD_MAX, _REPEATS_MAX = 1e3, 1000
 _LATE_MS = 10.0

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.commands.explanation_words import clock, words
-from backend.commands.progress_bar import console
 from backend.errors import ConfigError
+from backend.progress_bar import console
 from backend.scheduler_process.explainer import explain
 from backend.scheduler_process.request_index import Counts, Record, RequestIndex
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from backend.commands.progress_bar import ProgressBar
 from backend.profiling.job import Job
+from backend.progress_bar import ProgressBar
 from profiler.profile_file import ProfileEntry
 
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""What-if forecast of launches at one instant: of the candidate, and of the running batches beside it.
+"""Forecasts of possible launches at one instant: of the candidate, and of the running batches beside it.
 
 Answers the questions that `backend.scheduler.policy` asks before it decides; decides and changes nothing itself.
 """

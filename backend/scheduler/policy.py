@@ -88,10 +88,10 @@ class Policy:
         if not self.preempts:
             return None
 
-        def beside(sums: Sums) -> LaunchForecast:
+        def forecast_with(sums: Sums) -> LaunchForecast:
             return self.forecast(self.latency, device, sums, now_ns, contended=True)
 
-        return choose_preemption(self.latency, self.members, beside, waiting, sources, device, now_ns)
+        return choose_preemption(self.latency, self.members, forecast_with, waiting, sources, device, now_ns)
 
     def members(self, requests: Iterable[Request], source: Source, forecast: LaunchForecast) -> tuple[Request, ...]:
         """Form a batch as large as it may grow: of the first request, and those that may share a batch with it."""

@@ -76,7 +76,7 @@ class RunningBatch:
 
     @property
     def remaining_ns(self) -> float:
-        """Of its solo latency, as of the last `DeviceState.advance`; a suspended one's preempting batch comes first."""
+        """Remaining solo latency, as of the last `DeviceState.advance`; that of a preempting one included."""
         least_ns = _NEARLY_DONE * self.own.load.solo_ns
         own_ns = self.left_ns if self.left_ns > least_ns else least_ns
         return own_ns if self.suspended_for is None else own_ns + self.suspended_for.remaining_ns

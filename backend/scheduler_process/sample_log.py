@@ -99,6 +99,6 @@ def sample_of_batch(
 
 
 def sample_log_of_environment(device: str) -> SampleLog | None:
-    """Where the environment asks for one."""
+    """Sample log that the environment asks for, or None."""
     path = os.environ.get(VARIABLE)
     return SampleLog(Path(path).expanduser(), throttled=throttled_of(device)) if path else None

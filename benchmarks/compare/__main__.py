@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from backend.commands.progress_bar import StageBar, console
 from backend.load.plots import draw
+from backend.progress_bar import StageBar, console
 from backend.simulation.contention import learned
 from benchmarks.compare.bench_report import Found, report
 from benchmarks.compare.collect import ComparisonCollector

@@ -19,8 +19,8 @@ from benchmarks.harness import markdown
 from benchmarks.harness.kept import HIGH, LOW, kept
 from benchmarks.harness.loads import SLO_FACTORS
 from benchmarks.harness.machine import versions
-from benchmarks.harness.profiles import p95_ms
 from benchmarks.harness.records import RunManifest
+from benchmarks.models.profiles import p95_ms
 from profiler.profile_file import ProfileFile
 
 _DEFAULT_STOCK = "stock, 1 instance"

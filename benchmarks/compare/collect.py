@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from backend.commands.progress_bar import StageBar
 from backend.load.arrivals import read_trace
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.outcomes import MeasuredLoad
 from backend.load.workload import ModelLoad, Workload
+from backend.progress_bar import StageBar
 from backend.server.embedded import EmbeddedServer
 from benchmarks.compare.plan import LOST_MAX, TRACE, ComparisonPlan
 from benchmarks.compare.records import ComparisonRecords, Round, ServerTurn, TurnRecord
@@ -24,11 +24,11 @@ from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
 from benchmarks.harness.loads import equal_traffic
-from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payloads
-from benchmarks.harness.profiles import profiling_steps
 from benchmarks.harness.servers import settled_counts
 from benchmarks.harness.steps import Step
+from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.profiles import profiling_steps
 
 _START_S, _WARM_UP_S, _BETWEEN_S = 6.0, 3.0, 0.5
 _WITHIN_S = 3_540.0

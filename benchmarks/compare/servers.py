@@ -11,10 +11,10 @@ from pathlib import Path
 from backend.load.arrivals import Traffic
 from backend.scheduler_process import sample_log, scheduler_factory
 from backend.server.embedded import EmbeddedServer
-from benchmarks.harness.blocking_backend import write_stock
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE, link_models, write_configs
-from benchmarks.harness.profiles import p95_ms
 from benchmarks.harness.servers import temporary_server
+from benchmarks.models.blocking_backend import write_stock
+from benchmarks.models.model_repository import MAX_BATCH_SIZE, link_models, write_configs
+from benchmarks.models.profiles import p95_ms
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
 from profiler.profile_file import NAME, ProfileFile
 
@@ -48,7 +48,7 @@ class ServerSetup:
 
 @dataclass(frozen=True)
 class Stock:
-    """A blocking Python model with ONNX Runtime (`benchmarks/harness/blocking_model.py`), dynamic batching.
+    """A blocking Python model with ONNX Runtime (`benchmarks/models/blocking_model.py`), dynamic batching.
 
     instances: per model; None: one per lane. limited: Triton's rate limiter lets as many run at once as there are
     lanes, high classes first. timeouts: a request that waited until its deadline is out of reach is refused.

@@ -12,7 +12,7 @@ from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
 from benchmarks.compare.time_breakdown import TimeBreakdown
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
 from benchmarks.rivals import RIVALS
 from profiler.profile_file import ProfileFile
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands.progress_bar import StageBar, console
+from backend.progress_bar import StageBar, console
 from benchmarks.gpu_check import agreement, build, profiles, through_server
 from benchmarks.gpu_check.colocate import ColocatedRuns
 from benchmarks.gpu_check.gpu_report import report

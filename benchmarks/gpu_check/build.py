@@ -12,8 +12,8 @@ from backend.errors import IsochroneError
 from backend.model_process.placement import open_engine
 from benchmarks.gpu_check.records import BuiltModel, CheckRecords
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.model_repository import link_models, write_config
 from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver
+from benchmarks.models.model_repository import link_models, write_config
 from zoo.catalog import write
 
 _MODEL_S, _PLAN_S, _SESSION_S = 10.0, 60.0, 5.0
@@ -62,7 +62,7 @@ def _write_config(records: CheckRecords, model: str, engine: str) -> None:
 
 
 def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
-    """Why there is no plan."""
+    """Reason why there is no plan."""
     file = records.models / model / "1" / "model.onnx"
     sizes = ",".join(map(str, records.plan.built_sizes))
     command = [sys.executable, "-m", "backend.commands.main", "build", str(file), f"--batch-sizes={sizes}"]
@@ -79,7 +79,7 @@ def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
 
 
 def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
-    """Why the engine does not take the model."""
+    """Reason why the engine does not take the model."""
     try:
         open_engine(records.target.config(records.models, model, engine)).close()
     except IsochroneError as error:

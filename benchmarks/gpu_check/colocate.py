@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from backend.commands.progress_bar import StageBar
 from backend.device.clocks import throttled_of
 from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine
 from backend.load.arrivals import Arrival, poisson
 from backend.load.outcomes import Outcome
+from backend.progress_bar import StageBar
 from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
 from benchmarks.gpu_check.in_process import InProcess, ServedEngine
@@ -21,8 +21,8 @@ from benchmarks.gpu_check.order_turns import take_turn
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, CheckRecords
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import expect_answers, solo_latencies_s
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.steps import Step
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
 from benchmarks.study.log_run import run_log
 from benchmarks.study.plan import StudyLog
 from zoo.inputs import random_inputs

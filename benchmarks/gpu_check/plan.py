@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
 from benchmarks.study.plan import OTHERS, TRAINED, StudyLog, StudyPlan
 from benchmarks.study.plan import logs as study_logs
 

@@ -12,8 +12,8 @@ from backend.profiling.job import Job
 from backend.runtime_dir import runtime_dir
 from benchmarks.gpu_check.records import CheckRecords
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.profiles import unprofiled
 from benchmarks.harness.steps import Step
+from benchmarks.models.profiles import unprofiled
 from profiler.profile_file import NAME
 
 _OPEN_S, _ENTRY_S = 6.0, 2.0

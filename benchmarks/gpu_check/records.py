@@ -125,7 +125,7 @@ class CheckRecords(RecordFolder):
         return (self.folder / _turn(where, lanes, order)).with_suffix(".jsonl")
 
     def server_skipped(self) -> str | None:
-        """Why nothing went through a tritonserver."""
+        """Reason why nothing went through a tritonserver."""
         return self.read(_SERVER_SKIPPED, str)
 
     def keep_server_skipped(self, why: str) -> None:

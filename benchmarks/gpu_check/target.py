@@ -19,7 +19,7 @@ from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
 from backend.trial.completion import tried
 from benchmarks.harness.machine import version_facts
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
 from profiler.host import cpu_name
 
 _PACKAGES = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")

@@ -7,18 +7,18 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from backend.commands.progress_bar import StageBar
 from backend.engines.tensorrt.plan_facts import facts_path
 from backend.errors import ServerError
 from backend.load.arrivals import Arrival
 from backend.load.outcomes import Outcome
+from backend.progress_bar import StageBar
 from backend.scheduler_process import sample_log
 from backend.server.locate import locate
 from benchmarks.gpu_check.order_turns import take_turn
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords
-from benchmarks.harness.model_repository import model_files, write_configs
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
+from benchmarks.models.model_repository import model_files, write_configs
 from profiler.profile_file import NAME
 
 RATE_MAX_PER_S = 500.0
@@ -27,7 +27,7 @@ _START_S = 40.0
 
 
 def missing() -> str | None:
-    """Why nothing can go through a server here; None where it can."""
+    """Reason why nothing can go through a server here; None where it can."""
     if find_spec("tritonclient") is None:
         return "tritonclient is not installed"
     try:

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import typer
 
-from backend.commands.progress_bar import StageBar, console
 from backend.errors import IsochroneError
+from backend.progress_bar import StageBar, console
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.records import RecordFolder
 from benchmarks.harness.steps import Step, perform

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from backend.load.arrivals import Traffic
 from backend.load.outcomes import Outcome, first_error
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.profiles import p95_ms
+from benchmarks.models.profiles import p95_ms
 from profiler.profile_file import ProfileFile
 
 LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)

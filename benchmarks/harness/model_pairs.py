@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from backend.commands.progress_bar import console
 from backend.linux.cpu_topology import cores
+from backend.progress_bar import console
 from benchmarks.harness.markdown import spread
-from benchmarks.harness.model_repository import MAX_BATCH_SIZE
 from benchmarks.harness.perf_analyzer import ClosedLoopFigures, measure
 from benchmarks.harness.servers import temporary_server
-from benchmarks.harness.sized_model import depth_for, sized_model
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
+from benchmarks.models.sized_model import depth_for, sized_model
 from profiler.host import cpu_name, package_version
 
 _WARM_UP_S = 0.9

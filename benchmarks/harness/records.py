@@ -12,7 +12,7 @@ import msgspec
 
 from backend.linux.cpu_topology import cores
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.profiles import read_profiles
+from benchmarks.models.profiles import read_profiles
 from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
 from profiler.store import write_json

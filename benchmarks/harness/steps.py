@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from backend.commands.progress_bar import StageBar
 from backend.errors import IsochroneError, ServerError
+from backend.progress_bar import StageBar
 
 _SERVERS_MAX = 4
 

@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 from rich.progress import track
 
-from backend.commands.progress_bar import console
+from backend.progress_bar import console
 from benchmarks.harness.command import known, one_sentence_errors
 from benchmarks.harness.loads import LOADS
 from benchmarks.policies.policies_report import report

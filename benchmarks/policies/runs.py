@@ -20,8 +20,8 @@ from benchmarks.compare.records import models_on
 from benchmarks.compare.servers import OURS
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import equal_traffic, solo_latencies_s
-from benchmarks.harness.profiles import read_profiles
 from benchmarks.harness.records import MODELS, read_manifest
+from benchmarks.models.profiles import read_profiles
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFile

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backend.commands.progress_bar import StageBar
+from backend.progress_bar import StageBar
 from benchmarks.harness.command import record_and_report
 from benchmarks.study.collect import StudyCollector
 from benchmarks.study.plan import plan

@@ -10,23 +10,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from backend.commands.progress_bar import StageBar
 from backend.errors import ServerError
 from backend.linux.cpu_topology import cores
 from backend.load.arrivals import Arrival, Traffic, poisson
 from backend.load.generator import Payloads, run_load
 from backend.load.outcomes import Outcome, summarise
 from backend.load.server_metrics import parse
+from backend.progress_bar import StageBar
 from backend.scheduler_process.sample_log import VARIABLE
 from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.cpu_steal import least_disturbed
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import solo_latencies_s
-from benchmarks.harness.model_repository import link_models, model_files, write_configs
 from benchmarks.harness.payloads import payload, payloads
-from benchmarks.harness.profiles import profiling_steps
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
+from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.profiles import profiling_steps
 from benchmarks.study.log_run import run_log
 from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, StudyLog
 from benchmarks.study.records import TASK_LANES, LogRun, StudyRecords, Tasks

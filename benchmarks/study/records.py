@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.harness.cpu_steal import CpuSteal
-from benchmarks.harness.model_repository import model_files
 from benchmarks.harness.records import RecordFolder, RunManifest
+from benchmarks.models.model_repository import model_files
 from benchmarks.study.plan import StudyLog, StudyPlan
 from profiler.host import sha256_of
 

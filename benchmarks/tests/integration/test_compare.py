@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from backend.commands.progress_bar import StageBar
 from backend.load import figures
 from backend.load.outcomes import MeasuredLoad, Outcome, Status
 from backend.load.server_metrics import parse
+from backend.progress_bar import StageBar
 from backend.scheduler_process import scheduler_factory
 from backend.simulation.contention import LinearContention
 from benchmarks.compare.bench_report import Found

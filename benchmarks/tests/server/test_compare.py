@@ -13,9 +13,9 @@ import pytest
 from backend.server.embedded import EmbeddedServer
 from benchmarks.compare.plan import QUICK
 from benchmarks.harness import perf_analyzer
-from benchmarks.harness.blocking_backend import write_stock
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.model_pairs import measure_pairs
+from benchmarks.models.blocking_backend import write_stock
 from tests.server.burst import Burst
 from tests.server.control import EXPLICIT, load, remember_profile
 from tests.server.harness import batchmates, mlp, write_model

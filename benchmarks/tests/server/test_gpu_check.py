@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from backend.commands.progress_bar import StageBar
+from backend.progress_bar import StageBar
 from benchmarks.gpu_check import build, through_server
 from benchmarks.gpu_check.plan import QUICK
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords

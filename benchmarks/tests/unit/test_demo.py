@@ -9,7 +9,7 @@ import pytest
 from backend.load.outcomes import MeasuredLoad, Outcome, Status
 from benchmarks.demo_report import Mode, verdict
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.model_repository import link_models, write_configs
+from benchmarks.models.model_repository import link_models, write_configs
 
 
 def outcome(latency_ms: float, status: Status = "ok", *, priority: int = 1, sent_s: float = 0.0) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,7 @@ from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Rej
 from backend.scheduler_process.event_log import VARIABLE, EventLog, event_log_of_environment
 from backend.scheduler_process.replay import Replay, restored
 from tests.fakes.builders import START_NS
-from tests.fakes.fake_model import FakeModel, eventually, pending
+from tests.fakes.fake_model import eventually
 from tests.fakes.recorded import ORIGIN, Recorded
 
 PING = Handled(START_NS, 1, Ping(), (), "source 1 has not joined")
@@ -258,31 +257,3 @@ def test_a_missing_log_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
         list(read_stretches(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         list(read_stretches(tmp_path))
-
-
-# The scheduler's process
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_schedulers_process_writes_what_replays_to_its_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "events-cpu"
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "events-{device}"))
-    with FakeModel("a", rejects=True) as model:
-        for _ in range(30):
-            model.wait_for(*model.submit(pending(5_000.0)))
-        model.fill()
-        (late,) = model.submit(pending(50.0))
-        eventually(lambda: late.id in model.rejects)
-        model.gate.set()
-    eventually(lambda: path.exists() and b'{"line":"save"}' in path.read_bytes())  # as the last one left
-    (stretch,) = read_stretches(path)
-    assert (stretch.checkpoint.origin.device, stretch.checkpoint.origin.scheduler) == ("cpu", None)
-    kinds = Counter(type(entry).__name__ for entry in stretch.entries)
-    assert kinds["Left"] == kinds["Rejected"] == 1
-    assert kinds["Trained"] == kinds["Handled"] + kinds["Left"]
-    replay = Replay()
-    replay.run(stretch)
-    assert (replay.departures, replay.times_differ) == ([], 0)
-    assert replay.decisions >= 60
