@@ -20,10 +20,11 @@ from backend.config.model_config import (
 )
 from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
-from backend.engines.loading import open_engine, specs_of
+from backend.engines.loading import specs_of
 from backend.errors import IsochroneError
 from backend.linux.raised_priority import go_ahead
 from backend.model_process.instance import Instance
+from backend.model_process.placement import open_engine
 from backend.model_process.tensor_check import check_tensors_come_through
 from backend.model_process.warm_up import warm_up_calls
 

@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from backend.config.model_config import ModelConfig
-from backend.engines.loading import open_engine, read_model_specs
+from backend.engines.loading import read_model_specs
 from backend.model_process.load_profile import inputs_of, timed_run
+from backend.model_process.placement import open_engine
 from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE
 from backend.trial.launch import try_file

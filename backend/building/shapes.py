@@ -1,4 +1,4 @@
-"""Which optimisation profiles a plan gets, from the model's inputs and what the user asks for. Arithmetic only."""
+"""Optimisation profiles of a plan, from the model's inputs and the user's options. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.engines.gpu.runtime import Shape
-from backend.engines.protocol import TensorSpec
+from backend.engines.gpu.device import Shape
 from backend.engines.tensorrt.plan_facts import ProfileFacts
 from backend.errors import ConfigError
+from backend.tensors import TensorSpec
 
 _BOUNDS = re.compile(r"(?P<name>[^=]+)=(?P<low>[0-9x]+):(?P<optimum>[0-9x]+):(?P<high>[0-9x]+)")
 _DIMENSION_MAX = 1 << 31
@@ -17,7 +17,7 @@ _DIMENSION_MAX = 1 << 31
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of an input's dimensions without the batch."""
+    """Bounds of an input's dimensions without the batch."""
 
     smallest: Shape
     optimum: Shape
@@ -25,7 +25,7 @@ class Bounds:
 
 
 def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
-    """From "ids=16:128:512" or "image=3x32x32:3x224x224:3x512x512". Raises ConfigError."""
+    """Bounds by input, from "ids=16:128:512" or "image=3x32x32:3x224x224:3x512x512". Raises ConfigError."""
     bounds = {}
     for text in texts:
         match = _BOUNDS.fullmatch(text)
@@ -43,14 +43,14 @@ def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
 
 
 def batches(inputs: Sequence[TensorSpec]) -> bool:
-    """Whether all inputs leave their first dimension, the batch, open."""
+    """True where all inputs leave their first dimension, the batch, open."""
     return bool(inputs) and all(spec.shape and spec.shape[0] == -1 for spec in inputs)
 
 
 def make_profiles(
     inputs: Sequence[TensorSpec], batch_sizes: Sequence[int], bounds: Mapping[str, Bounds]
 ) -> tuple[ProfileFacts, ...]:
-    """A profile for each batch size, tuned to it, which also takes the sizes down to the next smaller one.
+    """Profiles, one for each batch size, tuned to it, which also takes the sizes down to the next smaller one.
 
     Raises ConfigError where the bounds do not fit the inputs, or an open dimension has none.
     """
@@ -67,13 +67,13 @@ def make_profiles(
 
 
 def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> ProfileFacts:
-    def led(size: int | None, shape: Shape) -> Shape:
+    def with_batch(size: int | None, shape: Shape) -> Shape:
         return shape if size is None else (size, *shape)
 
     return ProfileFacts(
-        smallest={name: led(low, b.smallest) for name, b in rest.items()},
-        optimum={name: led(high, b.optimum) for name, b in rest.items()},
-        largest={name: led(high, b.largest) for name, b in rest.items()},
+        smallest={name: with_batch(low, b.smallest) for name, b in rest.items()},
+        optimum={name: with_batch(high, b.optimum) for name, b in rest.items()},
+        largest={name: with_batch(high, b.largest) for name, b in rest.items()},
     )
 
 

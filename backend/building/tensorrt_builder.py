@@ -1,4 +1,4 @@
-"""TensorRT's builder and ONNX parser, 10 and 11: one plan from one file. Importing this module is what needs them."""
+"""Builds a plan from an ONNX file with TensorRT 10 or 11. Importing this module needs its builder and parser."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if "lean" in trt.__name__:
 
 
 @dataclass(frozen=True)
-class Built:
-    """plan: as it goes to a file. timings: the cache for builds to come. reused: whether the given one was of use."""
+class BuiltPlan:
+    """plan: content of its file. timings: the cache for later builds. reused: True where the given one was valid."""
 
     plan: bytes
     timings: bytes
@@ -35,8 +35,8 @@ class Built:
 
 def build(
     onnx: Path, profiles: Sequence[ProfileFacts], *, fp16: bool, workspace_bytes: int | None, timings: bytes
-) -> Built:
-    """Takes minutes. fp16: lower precision wherever that is faster. Raises ConfigError with TensorRT's reason."""
+) -> BuiltPlan:
+    """Build a plan. fp16: lower precision where that is faster. Raises ConfigError with TensorRT's reason."""
     if fp16 and RELEASE >= (11, 0):
         raise ConfigError(
             f"--precision fp16 is gone since TensorRT 11, this is {trt.__version__}: convert the model first"
@@ -56,7 +56,7 @@ def build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ConfigError(f"TensorRT {trt.__version__} cannot build a plan from '{onnx}': {LOG.reason()}")
-    return Built(_bytes(plan), _bytes(config.get_timing_cache().serialize()), reused)
+    return BuiltPlan(_bytes(plan), _bytes(config.get_timing_cache().serialize()), reused)
 
 
 def _parse(network: trt.INetworkDefinition, onnx: Path) -> None:
@@ -68,7 +68,7 @@ def _parse(network: trt.INetworkDefinition, onnx: Path) -> None:
 
 
 def _open_inputs(network: trt.INetworkDefinition) -> list[str]:
-    """Those with open dimensions: the others take no bounds."""
+    """Inputs with open dimensions: the others take no bounds."""
     inputs: list[trt.ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
     return [tensor.name for tensor in inputs if -1 in shape_of(tensor.shape)]
 
@@ -85,7 +85,7 @@ def _add_profile(
 
 
 def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> bool:
-    """A cache of another GPU or release is of no use, and is begun anew."""
+    """Set the timing cache; False where it is of another GPU or release, and an empty one is set instead."""
     if timings and config.set_timing_cache(config.create_timing_cache(timings), False):
         return True
     LOG.take()
@@ -94,5 +94,5 @@ def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> bool:
 
 
 def _bytes(memory: Any) -> bytes:
-    """Of an IHostMemory, which gives its bytes as a buffer; TensorRT's signatures do not say so."""
+    """Bytes of an IHostMemory, which is a buffer without being typed as one."""
     return bytes(memory)

@@ -1,4 +1,4 @@
-"""`isochrone build` from its options to what it says: a plan, its facts beside it, a timing cache for the next one."""
+"""`isochrone build`: builds a plan, its facts beside it, and a timing cache for the next build."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """As the user wrote them; see `isochrone build --help`."""
+    """Options as the user wrote them; see `isochrone build --help`."""
 
     model: Path
     out: Path | None = None
@@ -41,7 +41,7 @@ class BuildOptions:
 
 
 def run_build(options: BuildOptions) -> None:
-    """Raises IsochroneError; what the user wrote wrong is told before TensorRT is looked for."""
+    """Build a plan and its facts. Raises IsochroneError; wrong options are refused before TensorRT is imported."""
     if options.precision not in PRECISIONS:
         raise ConfigError(f"--precision {options.precision!r} must be {' or '.join(PRECISIONS)}")
     out = options.out or options.model.with_name("model.plan")
@@ -50,7 +50,7 @@ def run_build(options: BuildOptions) -> None:
     required = [spec for spec in read_specs(options.model).inputs if not spec.optional]
     profiles = make_profiles(required, _batch_sizes(options), read_bounds(options.shapes))
     facts = _build(options, out, profiles)
-    _tell(out, facts, batched=batches(required))
+    _report(out, facts, batched=batches(required))
 
 
 def _build(options: BuildOptions, out: Path, profiles: tuple[ProfileFacts, ...]) -> PlanFacts:
@@ -74,7 +74,7 @@ def _build(options: BuildOptions, out: Path, profiles: tuple[ProfileFacts, ...])
     _replace(cache, built.timings)
     spent_s, found = time.monotonic() - began_s, "reused" if built.reused else "begun"
     typer.echo(f"built in {spent_s:.0f} s, timing cache {cache} {found}")
-    plan = tensorrt_plan.TensorRtPlan(out)  # what it has come to, and that it loads
+    plan = tensorrt_plan.TensorRtPlan(out)  # its tensors, and proof that it loads
     tensors = tuple(TensorFacts(t.name, t.datatype.config, t.shape, t.is_input) for t in plan.tensors)
     plan.close()
     capability, sha256 = device.compute_capability(), sha256_of(options.model)
@@ -84,7 +84,7 @@ def _build(options: BuildOptions, out: Path, profiles: tuple[ProfileFacts, ...])
 
 
 def _batch_sizes(options: BuildOptions) -> list[int]:
-    """As asked for; else powers of two up to the max_batch_size of the config.pbtxt above the model's version."""
+    """Batch sizes asked for; by default powers of two up to the max_batch_size of the model's config.pbtxt."""
     if options.batch_sizes:
         return list(read_batch_sizes(options.batch_sizes))
     config = options.model.resolve().parent.parent / "config.pbtxt"
@@ -93,12 +93,12 @@ def _batch_sizes(options: BuildOptions) -> list[int]:
 
 
 def _default_cache(gpu: str, version: str) -> Path:
-    """One for all models: layers of the same shape need no second measurement."""
+    """Timing cache for all models: layers of the same shape need no second measurement."""
     return runtime_dir() / "timing" / f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{version}.cache"
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one."""
+    """Write a file atomically. Raises ConfigError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _replace(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _tell(out: Path, facts: PlanFacts, *, batched: bool) -> None:
+def _report(out: Path, facts: PlanFacts, *, batched: bool) -> None:
     types = "types as in the model" if facts.precision == "model" else "fp16 where that is faster"
     typer.echo(f"{out}: {facts.plan_bytes / _MIB:.1f} MiB, {types}, for {facts.gpu} and TensorRT {facts.tensorrt} only")
     for profile in facts.profiles:

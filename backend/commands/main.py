@@ -12,8 +12,8 @@ import typer
 from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
 from backend.commands.evaluate import run_evaluation
 from backend.errors import ConfigError, IsochroneError
-from backend.server.launch import ServeOptions
 from backend.server.launch import serve as run_server
+from backend.server.options import ServeOptions
 
 _SERVER = "127.0.0.1:8001"
 """Where `serve` answers gRPC unless told otherwise."""

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from backend.commands.progress_bar import console
 from backend.config.model_config import ModelConfig
-from backend.engines.loading import open_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
 from backend.model_process.load_profile import Inputs, inputs_of
+from backend.model_process.placement import open_engine
 from backend.profiling import report
 from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.given_inputs import GivenInputs

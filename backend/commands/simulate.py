@@ -12,17 +12,17 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backend.commands.progress_bar import console
-from backend.engines.loading import preemptible_lanes
-from backend.engines.protocol import TensorSpec
 from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
 from backend.load.workload import Workload, check_deadlines, check_models, read_workload
+from backend.model_process.placement import preemptible_lanes
 from backend.profiling.repository import find_versions, served_model
 from backend.scheduler.core import Scheduler
 from backend.simulation.contention import Linear, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.tensors import TensorSpec
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.onnx_options import read_onnx_options
 from backend.config.parameters import Parameters, read_parameters
 from backend.config.stock_config import check_stock_config
-from backend.engines.protocol import AS_USUAL, EngineOptions, ModelSpecs, OnnxOptions, TensorSpec
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, EngineOptions, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
+from backend.tensors import BY_CONFIG, TensorSpec
 
 DEFAULT_MAX_BATCH_SIZE = 8
 """Rows that batches grow to where config.pbtxt sets no limit."""
@@ -42,7 +42,7 @@ class EngineConfig:
     max_batch_size: int
     parameters: Parameters
     device_id: int | None
-    onnx: OnnxOptions = field(default=AS_USUAL, kw_only=True)
+    onnx: OnnxOptions = field(default=DEFAULT_ONNX_OPTIONS, kw_only=True)
 
     @property
     def device(self) -> str:

@@ -1,1 +1,1 @@
-"""Facts about a GPU and who shares it. Nothing here runs anything on it."""
+"""Facts about a GPU and its sharing between processes. Nothing here runs anything on it."""

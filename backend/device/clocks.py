@@ -1,4 +1,4 @@
-"""Whether a device's clocks are throttled, for those who record what ran on it. Never asked on the way of a batch."""
+"""Throttling of a device's clocks, for those who record what ran on it; never asked for while a batch waits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from backend.errors import ConfigError
 
 ASK_EVERY_S = 1.0
 Throttled = Callable[[], bool | None]
-"""True: the device runs slower than it could, by heat or power. None: nobody knows."""
+"""True: the device is throttled by heat or power. None: unknown."""
 _log = logging.getLogger("isochrone.scheduler")
 
 
 def throttled_of(device: str) -> Throttled:
-    """Of a device by its name, "cpu" or "gpu-0". A GPU that cannot be asked costs a warning."""
+    """Throttling of a device by its name, "cpu" or "gpu-0"; a GPU that cannot be asked is logged as a warning."""
     kind, _, index = device.partition("-")
     if kind != "gpu" or not index.isdecimal():
         return lambda: None
@@ -30,11 +30,11 @@ def throttled_of(device: str) -> Throttled:
         causes = gpu.slowed_by()
         return None if causes is None else bool(causes)
 
-    return Asked(ask)
+    return CachedAnswer(ask)
 
 
-class Asked:
-    """What a driver last answered; asked again once that is `ASK_EVERY_S` old. For one thread."""
+class CachedAnswer:
+    """A driver's last answer, asked for again once it is `ASK_EVERY_S` old. For one thread."""
 
     def __init__(self, ask: Throttled, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask, self._clock = ask, clock

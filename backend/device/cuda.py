@@ -1,4 +1,4 @@
-"""What CUDA says of a GPU by its number, before it is used. Importing this module is what needs `cuda-bindings`.
+"""Facts about a GPU that CUDA tells by its number before it is used. Importing this module needs `cuda-bindings`.
 
 CUDA counts what CUDA_VISIBLE_DEVICES shows, in an order of its own; NVML counts all GPUs, by their address.
 """
@@ -27,7 +27,7 @@ _NO_DRIVER = (_E.cudaErrorInsufficientDriver, _E.cudaErrorSystemDriverMismatch)
 
 
 def check_gpu(index: int, whose: str) -> None:
-    """Raises ConfigError where this process has no such GPU; whose: what needs it, as the sentence begins."""
+    """Raise ConfigError where this process has no such GPU. whose: what needs it, the sentence's subject."""
     status, count = runtime.cudaGetDeviceCount()
     if status in _NO_DRIVER:
         raise ConfigError(
@@ -43,13 +43,13 @@ def check_gpu(index: int, whose: str) -> None:
 
 
 def pci_bus_id(index: int) -> str:
-    """Its address, under which NVML knows it. Raises ConfigError."""
+    """PCI address, by which NVML knows the GPU. Raises ConfigError."""
     check_gpu(index, "KIND_GPU")
     return text(_value("its address", index, runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)))
 
 
 def hardware(index: int) -> Hardware:
-    """What its peaks follow from. Raises ConfigError."""
+    """Attributes that the GPU's peaks follow from. Raises ConfigError."""
     check_gpu(index, "KIND_GPU")
     kind = runtime.cudaDeviceAttr
 
@@ -68,7 +68,7 @@ def hardware(index: int) -> Hardware:
 
 @contextmanager
 def profiled(index: int) -> Iterator[None]:
-    """What runs meanwhile is for a profiler to see that was told to wait for this. Raises ConfigError."""
+    """Mark what runs meanwhile for a profiler that waits for such marks. Raises ConfigError."""
     _check("be used", index, runtime.cudaSetDevice(index))
     _check("be profiled", index, runtime.cudaProfilerStart())
     yield
@@ -76,12 +76,12 @@ def profiled(index: int) -> Iterator[None]:
 
 
 def text(found: bytes) -> str:
-    """What CUDA wrote into a field of fixed length."""
+    """Text in a field of fixed length, zero-terminated."""
     return found.split(b"\0", 1)[0].decode()
 
 
 def describe(status: runtime.cudaError_t) -> str:
-    """CUDA's name and words for it."""
+    """CUDA's name and description of a status."""
     _, words = runtime.cudaGetErrorString(status)
     return f"{status.name}, {words.decode()}"
 

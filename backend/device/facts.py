@@ -1,4 +1,4 @@
-"""What a device is, by the number that a configuration gives it; NVIDIA's libraries are imported for a GPU only."""
+"""Name and peaks of a device by its number; NVIDIA's libraries are imported for a GPU only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def device_name(device_id: int | None) -> str:
-    """What a profile holds for: the processor, or the GPU with its memory and driver. Raises ConfigError."""
+    """Device that a profile is valid for: the processor, or the GPU with its memory and driver. Raises ConfigError."""
     if device_id is None:
         return cpu_name()
     with open_gpu(device_id) as gpu:
@@ -22,7 +22,7 @@ def device_name(device_id: int | None) -> str:
 
 
 def device_peaks(device_id: int | None, directory: Path) -> Peaks:
-    """Of one core, measured and kept in `directory`, or of the whole GPU, as its attributes give them.
+    """Peaks of one core, measured and kept in `directory`, or of the whole GPU, computed from its attributes.
 
     Raises ConfigError, `ChildError` or `PeaksError`.
     """
@@ -34,7 +34,7 @@ def device_peaks(device_id: int | None, directory: Path) -> Peaks:
 
 
 def open_gpu(index: int) -> Gpu:
-    """The GPU that CUDA counts so in this process. To be closed. Raises ConfigError where there is none."""
+    """Open the GPU with this CUDA number; the caller closes it. Raises ConfigError where there is none."""
     from backend.device.cuda import pci_bus_id  # noqa: PLC0415 - imports CUDA
     from backend.device.nvml import Gpu  # noqa: PLC0415 - imports NVML
 

@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service: whether its daemon runs here, and a process's share of the multiprocessors.
+"""NVIDIA's Multi-Process Service: the search for its daemon, and a process's share of the multiprocessors.
 
 CUDA reads both as it starts in a process, and never again.
 """
@@ -18,15 +18,15 @@ _DEFAULT_PIPE_DIRECTORY = "/tmp/nvidia-mps"
 
 
 def pipe_directory() -> Path:
-    """Where CUDA looks for the daemon."""
+    """Folder in which CUDA looks for the daemon."""
     return Path(os.environ.get(PIPE_DIRECTORY) or _DEFAULT_PIPE_DIRECTORY)
 
 
 def mps_runs() -> bool:
-    """Whether a daemon listens on the socket `control` that CUDA would connect to, in whichever container it runs.
+    """True where a daemon listens on the socket `control` that CUDA would connect to, in whichever container it runs.
 
-    The file outlives the daemon. A datagram socket cannot connect to the daemon's, but the kernel says why: because of
-    its type where somebody listens, refused where nobody does. The daemon is not disturbed.
+    The file outlives the daemon. A datagram socket cannot connect to the daemon's, but the kernel's error tells: wrong
+    type where a process listens, refused where none does. The daemon is not disturbed.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
@@ -37,7 +37,7 @@ def mps_runs() -> bool:
 
 
 def limit_multiprocessors(percent: int) -> None:
-    """Give this process that share of the GPU's multiprocessors once CUDA starts in it. Raises ConfigError."""
+    """Limit this process to a share of the GPU's multiprocessors once CUDA starts in it. Raises ConfigError."""
     if not mps_runs():
         raise ConfigError(
             f"parameter 'mps_percent' is \"{percent}\", but no MPS daemon listens in '{pipe_directory()}'; "
@@ -52,6 +52,6 @@ def limit_multiprocessors(percent: int) -> None:
 
 
 def stated_share() -> str | None:
-    """What this process may use under MPS, in words for an engine's identity; None: all."""
+    """Share of this process under MPS in words, for an engine's identity; None: all."""
     share = os.environ.get(SHARE)
     return f"{share} % of the multiprocessors" if share else None

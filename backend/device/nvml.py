@@ -1,4 +1,4 @@
-"""A GPU by NVIDIA's management library: what it is, and what slows its clocks down at this moment."""
+"""A GPU by NVIDIA's management library: its identity, its clocks, and what slows them down at this moment."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SLOWED_BY = {
     pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "heat, as the hardware sees it",
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "the power supply",
 }
-"""Bits of NVML's mask that come and go by themselves; idleness and clocks that a user set are no disturbance."""
+"""Bits of NVML's mask for causes that come and go; idleness and clocks that a user set are no disturbance."""
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a measured time holds for, and what does not change while the driver runs."""
+class GpuIdentity:
+    """Facts that a measured time is valid for, and that do not change while the driver runs."""
 
     name: str
     memory_bytes: int
@@ -38,16 +38,16 @@ class Identity:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Of the multiprocessors and of the memory, at one moment."""
+    """Clocks of the multiprocessors and of the memory at one moment."""
 
     sm_mhz: int
     memory_mhz: int
 
 
 class Gpu:
-    """One GPU, by the address that CUDA knows it under too: NVML counts without CUDA_VISIBLE_DEVICES.
+    """One GPU by its PCI address, which CUDA knows too: NVML's numbers ignore CUDA_VISIBLE_DEVICES.
 
-    Raises ConfigError where there is no driver or no such GPU. To be closed, or used with `with`.
+    Raises ConfigError where there is no driver or no such GPU. A context manager, or the caller closes it.
     """
 
     def __init__(self, pci_bus_id: str) -> None:
@@ -62,24 +62,24 @@ class Gpu:
             raise ConfigError(f"there is no GPU at '{pci_bus_id}': {error}") from None
         self._pci_bus_id = pci_bus_id
 
-    def identity(self) -> Identity:
-        """Raises ConfigError where the driver does not tell."""
+    def identity(self) -> GpuIdentity:
+        """Name, memory and driver. Raises ConfigError where the driver does not tell."""
         try:
             memory: pynvml.c_nvmlMemory_t = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
             name = pynvml.nvmlDeviceGetName(self._handle)
-            return Identity(name, memory.total, pynvml.nvmlSystemGetDriverVersion())
+            return GpuIdentity(name, memory.total, pynvml.nvmlSystemGetDriverVersion())
         except pynvml.NVMLError as error:
             raise ConfigError(f"the GPU at '{self._pci_bus_id}' does not tell what it is: {error}") from None
 
     def slowed_by(self) -> tuple[str, ...] | None:
-        """Now, in words; empty where nothing slows it down, None where it does not tell. Not for the way of a batch."""
+        """Causes of throttling now; empty: none, None: unknown. Slow, so never called while a batch waits."""
         try:
             return slowed_by(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
         except pynvml.NVMLError:
             return None
 
     def clocks(self) -> Clocks | None:
-        """Now; None where it does not tell. Not for the way of a batch."""
+        """Clocks now, None: unknown. Slow, so never called while a batch waits."""
         try:
             sm_mhz = pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
             return Clocks(sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM))
@@ -97,5 +97,5 @@ class Gpu:
 
 
 def slowed_by(mask: int) -> tuple[str, ...]:
-    """The causes that NVML's mask of clock reasons names, in words."""
+    """Causes in NVML's mask of clock reasons, in words."""
     return tuple(words for bit, words in SLOWED_BY.items() if mask & bit)

@@ -1,4 +1,4 @@
-"""The lanes of the engine process: a thread for each, which runs the batches of every model on that lane in turn."""
+"""Lanes of the engine process: a thread for each, which runs the batches of all models on that lane one by one."""
 
 from __future__ import annotations
 
@@ -7,69 +7,69 @@ import os
 import select
 import threading
 
-from backend.engine_process.store import Held
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Failed, Finished, Run, decode_run
-from backend.engine_process.wire.regions import Inbox, Outbox
-from backend.engines.protocol import AS_IT_IS, Executing
+from backend.engine_process.store import EngineHandle
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import BatchFailed, BatchFinished, RunBatch, decode_run
+from backend.engine_process.wire.regions import RegionReader, RegionWriter
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.low_priority import Aside
 from backend.linux.starvation_guard import Guard
 
 LOST = 3
-"""Exit status: the GPU is lost to the process, which CUDA says must be ended then."""
+"""Exit status where the GPU is lost to the process, which CUDA says must then be ended."""
 _log = logging.getLogger("isochrone.engines")
 _guard = Guard()
 _lanes: list[int] = []
-"""Those that there are: more than cores take turns on them."""
+"""Numbers of the lanes so far; more lanes than cores share them."""
 
 
 class ModelLane:
-    """One model on one lane: its connection, its engine, and the regions where its tensors lie."""
+    """One model on one lane: its connection, its engine, and the shared regions of its tensors."""
 
-    def __init__(self, lane: int, channel: Channel, held: Held) -> None:
+    def __init__(self, lane: int, channel: Channel, held: EngineHandle) -> None:
         self._lane, self.channel, self._held = lane, channel, held
-        self._inbox, self._outbox = Inbox(), Outbox()
+        self._inputs, self._outputs = RegionReader(), RegionWriter()
 
-    def receive(self) -> Run:
-        """The next batch. Raises ConnectionError or ProtocolError where there is none."""
+    def receive(self) -> RunBatch:
+        """Next batch. Raises ConnectionError where the other end is closed, ChannelError where it sent no batch."""
         run, region = self.channel.receive(decode_run)
         if region is not None:
-            self._inbox.map(region)
+            self._inputs.map(region)
         return run
 
-    def answer(self, run: Run, executing: Executing) -> None:
-        """Run it and say what came of it. Raises ConnectionError where nobody listens any more.
+    def answer(self, run: RunBatch, priority: ExecutionPriority) -> None:
+        """Run a batch and send its outputs, or why it failed. Raises ConnectionError where the other end is closed.
 
-        Where the GPU is lost to this process, it ends: the next one has it again, and what runs here is run there anew.
+        Where the GPU is lost to this process, it ends: its successor can use the GPU, and runs the batch again.
         """
         region = None
-        reply: Finished | Failed
+        reply: BatchFinished | BatchFailed
         try:
-            feeds = {name: [array] for name, array in self._inbox.arrays(run.inputs).items()}
-            ran = self._held.engine.run(self._lane, feeds, run.outputs, executing)
+            feeds = {name: [array] for name, array in self._inputs.arrays(run.inputs).items()}
+            ran = self._held.engine.run(self._lane, feeds, run.outputs, priority)
             outputs = {name: [array] for name, array in zip(run.outputs, ran.outputs, strict=True)}
-            tensors, region = self._outbox.pack(outputs)
-            reply = Finished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
+            tensors, region = self._outputs.pack(outputs)
+            reply = BatchFinished(tensors, ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns)
         except EngineError as error:
             if self._held.engine.lost:
                 _log.error("the engine process ends, and is started again: %s", error)
                 os._exit(LOST)
-            reply = Failed(str(error))
+            reply = BatchFailed(str(error))
         except Exception as error:  # as in the model's own process: its requests are answered and its lane goes on
             _log.exception("a batch could not be run")
-            reply = Failed(str(error) or repr(error))
+            reply = BatchFailed(str(error) or repr(error))
         self.channel.send(reply, region)
 
     def close(self) -> None:
-        """The model is unloaded or its process is gone."""
+        """Release the engine: the model is unloaded or its process is gone."""
         self.channel.close()
         self._held.release()
 
 
 class LaneThread:
-    """Batches of one lane, one at a time. on_cpu: the lane is a core, and gives way to what hands requests about."""
+    """Thread that runs the batches of one lane. on_cpu: its priority is lowered while it executes them."""
 
     def __init__(self, lane: int, *, on_cpu: bool) -> None:
         self._on_cpu, self._cores = on_cpu, len(cores())
@@ -79,31 +79,31 @@ class LaneThread:
         threading.Thread(target=self._run, name=f"isochrone-lane-{lane}", daemon=True).start()
 
     def add(self, model: ModelLane) -> None:
-        """Serve this model too, until it hangs up. For other threads; epoll lets them add while this one waits."""
+        """Serve another model until it hangs up. Called on other threads, as epoll allows while this one waits."""
         descriptor = model.channel.fileno()
         self._models[descriptor] = model
         self._ready.register(descriptor, select.EPOLLIN)
 
     def _run(self) -> None:
-        executing: Executing = AS_IT_IS
+        priority: ExecutionPriority = ORDINARY_PRIORITY
         if self._on_cpu:
-            executing = Aside(behind=False)
-            _guard.watch(executing, lambda: -(-len(_lanes) // self._cores))
+            priority = Aside(behind=False)
+            _guard.watch(priority, lambda: -(-len(_lanes) // self._cores))
         while True:
             for descriptor, _ in self._ready.poll():
-                self._serve(descriptor, executing)
+                self._serve(descriptor, priority)
 
-    def _serve(self, descriptor: int, executing: Executing) -> None:
+    def _serve(self, descriptor: int, priority: ExecutionPriority) -> None:
         model = self._models[descriptor]
         try:
             run = model.receive()
-            if isinstance(executing, Aside):
-                executing.settle(run.core)
+            if isinstance(priority, Aside):
+                priority.settle(run.core)
                 _guard.notice()
-            model.answer(run, executing)
-        except (ConnectionError, ProtocolError) as error:
-            if isinstance(error, ProtocolError):
-                _log.error("a model's process is sent away: %s", error)
+            model.answer(run, priority)
+        except (ConnectionError, ChannelError) as error:
+            if isinstance(error, ChannelError):
+                _log.error("a model's connection is closed: %s", error)
             self._ready.unregister(descriptor)
             del self._models[descriptor]
             model.close()

@@ -1,6 +1,6 @@
-"""The engine process: accepts models' processes, opens what they ask for, hands their lanes to the lanes' threads.
+"""Engine process: accepts models' processes, opens their models, and gives their lanes to the lanes' threads.
 
-One process per device and runtime folder. Whatever a connection does wrong ends that connection only.
+One process per device and runtime folder. A connection's error ends that connection only.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from pathlib import Path
 from typing import NoReturn
 
 from backend.device_process import only_listener
+from backend.engine_process import heap
 from backend.engine_process.lanes import LaneThread, ModelLane
-from backend.engine_process.store import EngineStore, Held, file_stamp
-from backend.engine_process.wire import memory
-from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.store import EngineHandle, EngineStore, file_stamp
+from backend.engine_process.wire.channel import Channel, ChannelError
 from backend.engine_process.wire.messages import (
     PROTOCOL,
     AddLane,
-    Open,
-    Opened,
-    Ping,
-    Pong,
-    Refused,
-    Spec,
+    EnginePing,
+    EnginePong,
+    ModelOpened,
+    ModelRefused,
+    OpenModel,
+    WireSpec,
     decode_request,
 )
-from backend.engines.loading import open_here
-from backend.engines.protocol import TensorSpec
+from backend.engines.loading import load_engine
 from backend.errors import IsochroneError, ServerError
 from backend.runtime_dir import MeetingPoint, meeting_point
+from backend.tensors import TensorSpec
 
 _LANES_MAX = 1024
 _log = logging.getLogger("isochrone.engines")
 
 
 class EngineProcess:
-    """Serves one device on a listening SEQPACKET socket until nobody was connected for `linger_s`."""
+    """Serves one device on a listening SEQPACKET socket, until it had no connection for `linger_s` (None: for ever)."""
 
     def __init__(self, device: str, listener: socket.socket, linger_s: float | None, store: EngineStore) -> None:
         self._on_cpu = device == "cpu"
@@ -54,7 +54,7 @@ class EngineProcess:
         self._lanes: dict[int, LaneThread] = {}
 
     def run(self) -> None:
-        """Until idle for too long."""
+        """Accept connections until idle for too long."""
         self._listener.settimeout(0.5)
         while not self._expired():
             try:
@@ -62,7 +62,7 @@ class EngineProcess:
             except TimeoutError:
                 continue
             self._count(+1)
-            # A thread each: loading takes long and must hold up nobody else.
+            # A thread each: loading takes long and must not delay others.
             threading.Thread(target=self._serve, args=(Channel(connection),), daemon=True).start()
 
     def _expired(self) -> bool:
@@ -80,7 +80,7 @@ class EngineProcess:
     def _serve(self, channel: Channel) -> None:
         try:
             first, _ = channel.receive(decode_request)
-            if isinstance(first, Ping):
+            if isinstance(first, EnginePing):
                 _answer_pings(channel)
             held = self._open(channel, first)
             if held is None:
@@ -92,22 +92,22 @@ class EngineProcess:
                 held.release()
         except ConnectionError:
             pass
-        except ProtocolError as error:
-            _log.error("a model's process is sent away: %s", error)
+        except ChannelError as error:
+            _log.error("a model's connection is closed: %s", error)
         finally:
             channel.close()
             self._count(-1)
 
-    def _open(self, channel: Channel, request: Open | AddLane) -> Held | None:
-        """What the first message asks for; None where that is refused."""
+    def _open(self, channel: Channel, request: OpenModel | AddLane) -> EngineHandle | None:
+        """Open the model that the first message names and answer; None where that is refused."""
         try:
             held, opened = self._load(request)
         except IsochroneError as error:
-            channel.send(Refused(str(error)))
+            channel.send(ModelRefused(str(error)))
             return None
         except Exception as error:
             _log.exception("a model could not be loaded")
-            channel.send(Refused(f"the engine process cannot load it: {error!r}"))
+            channel.send(ModelRefused(f"the engine process cannot load it: {error!r}"))
             return None
         try:
             channel.send(opened)
@@ -116,18 +116,18 @@ class EngineProcess:
             raise
         return held
 
-    def _load(self, request: Open | AddLane) -> tuple[Held, Opened]:
-        if not isinstance(request, Open) or request.protocol != PROTOCOL:
+    def _load(self, request: OpenModel | AddLane) -> tuple[EngineHandle, ModelOpened]:
+        if not isinstance(request, OpenModel) or request.protocol != PROTOCOL:
             raise ServerError(f"the engine process speaks protocol {PROTOCOL}, and does not understand {request}")
         stamp = file_stamp(Path(request.file))  # taken before loading: a file that changes meanwhile differs from it
         held = self._store.acquire(request)
         engine = held.engine
-        return held, Opened(engine.identity, stamp, _told(engine.inputs), _told(engine.outputs))
+        return held, ModelOpened(engine.identity, stamp, _wire_specs(engine.inputs), _wire_specs(engine.outputs))
 
-    def _add_lane(self, channel: Channel, held: Held) -> None:
+    def _add_lane(self, channel: Channel, held: EngineHandle) -> None:
         request, descriptor = channel.receive(decode_request)
         if not isinstance(request, AddLane) or descriptor is None or not 0 <= request.lane < _LANES_MAX:
-            raise ProtocolError(f"not a lane of a model that is open: {request!r}")
+            raise ChannelError(f"not a lane of a model that is open: {request!r}")
         with self._lock:
             thread = self._lanes.get(request.lane)
             if thread is None:
@@ -136,23 +136,23 @@ class EngineProcess:
 
 
 def _answer_pings(channel: Channel) -> NoReturn:
-    """Until nobody asks any more, which raises ConnectionError."""
+    """Answer pings until the other end is closed, which raises ConnectionError."""
     while True:
-        channel.send(Pong())
+        channel.send(EnginePong())
         request, _ = channel.receive(decode_request)
-        if not isinstance(request, Ping):
-            raise ProtocolError(f"not a ping: {request!r}")
+        if not isinstance(request, EnginePing):
+            raise ChannelError(f"not a ping: {request!r}")
 
 
-def _told(specs: tuple[TensorSpec, ...]) -> tuple[Spec, ...]:
-    return tuple(Spec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
+def _wire_specs(specs: tuple[TensorSpec, ...]) -> tuple[WireSpec, ...]:
+    return tuple(WireSpec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
 
 
 def serve(point: MeetingPoint, linger_s: float | None) -> None:
-    """Run the device's engines here; returns at once where another process does."""
+    """Serve the device's engines; returns at once where another process does."""
     with only_listener(point) as listener:
         if listener is not None:
-            store = EngineStore(open_here, in_turn=point.device != "cpu")
+            store = EngineStore(load_engine, in_turn=point.device != "cpu")
             EngineProcess(point.device, listener, linger_s, store).run()
 
 
@@ -163,12 +163,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--linger-s", type=float, default=None, help="end after so long without a connection")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    # What a terminal tells the group of the tritonserver that started it, such as Ctrl-C, is not for this process: that
-    # server still drains then, and others may use these engines.
+    # Signals of a terminal, such as Ctrl-C, go to the group of the tritonserver that started this process; that server
+    # still drains then, and others may use these engines.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getsid(0) != os.getpid():
         os.setpgid(0, 0)
-    memory.keep_one_heap()
+    heap.limit_to_one()
     # A model has three descriptors per lane here; the usual limit of 1024 is meant for programs that use select().
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

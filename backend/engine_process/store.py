@@ -1,4 +1,4 @@
-"""The engines that are open in this process: equal models share one, which is closed when the last of them is gone."""
+"""Engines that are open in this process: equal models share one, which is closed when the last of them is gone."""
 
 from __future__ import annotations
 
@@ -9,76 +9,74 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backend.engine_process.wire import memory
-from backend.engine_process.wire.messages import Open
+from backend.engine_process import heap
+from backend.engine_process.wire.messages import OpenModel
 from backend.engines.protocol import Engine, EngineOptions
 from profiler.profile_file import NAME as PROFILE
 
 _log = logging.getLogger("isochrone.engines")
-OpenEngine = Callable[[str, Path, EngineOptions], Engine]
-"""Of an engine's name, a model file and what it is for. Raises ConfigError."""
 _Key = tuple[object, ...]
 
 
 @dataclass
-class _Entry:
-    """users: who holds the engine or waits for it."""
+class _StoredEngine:
+    """users: handles of the engine, and threads that wait for it."""
 
     loading: threading.Lock = field(default_factory=threading.Lock)
     engine: Engine | None = None
     users: int = 0
 
 
-class Held:
-    """An engine that stays open until this is released; once, by whoever has it."""
+class EngineHandle:
+    """Keeps an engine open until it is released, once."""
 
     def __init__(self, engine: Engine, store: EngineStore, key: _Key) -> None:
         self.engine = engine
         self._store, self._key = store, key
 
-    def again(self) -> Held:
-        """For one more holder."""
+    def again(self) -> EngineHandle:
+        """One more handle of the engine."""
         self._store._join(self._key)
-        return Held(self.engine, self._store, self._key)
+        return EngineHandle(self.engine, self._store, self._key)
 
     def release(self) -> None:
-        """The last one closes the engine."""
+        """Give the handle up; the last one closes the engine."""
         self._store._leave(self._key)
 
 
 class EngineStore:
     """Opens each model once, however many ask for it at a time.
 
-    in_turn: one model is opened or closed at a time. While a CUDA graph is captured, whatever waits for the whole GPU
-    fails, and what a library does as it loads is its own affair.
+    load: of a model file and its options; raises ConfigError. in_turn: one model is loaded or closed at a time. While a
+    CUDA graph is captured, whatever waits for the whole GPU fails, and what a library does as it loads is unknown.
     """
 
-    def __init__(self, open_engine: OpenEngine, *, in_turn: bool = False) -> None:
-        self._open = open_engine
+    def __init__(self, load: Callable[[Path, EngineOptions], Engine], *, in_turn: bool = False) -> None:
+        self._load = load
         self._turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
         self._lock = threading.Lock()
-        self._entries: dict[_Key, _Entry] = {}
+        self._entries: dict[_Key, _StoredEngine] = {}
 
-    def acquire(self, model: Open) -> Held:
-        """The model's engine, loaded now where it is not yet. Raises what loading raises."""
+    def acquire(self, model: OpenModel) -> EngineHandle:
+        """Handle of the model's engine, which is loaded where it is not yet. Raises what loading raises."""
         file = Path(model.file)
-        key = (file.parent.resolve() / file.name, model.engine, model.options, _files_beside(file))
+        key = (file.parent.resolve() / file.name, model.options, _files_beside(file))
         entry = self._join(key)
         try:
             with entry.loading:
                 if entry.engine is None:
                     with self._turn:
-                        entry.engine = self._open(model.engine, file, model.options)
-                    memory.give_back()  # what only loading needed, such as the file's content
+                        entry.engine = self._load(file, model.options)
+                    heap.trim()  # memory for loading only, such as the file's content
                     _log.info("loaded '%s'", file)
         except BaseException:
             self._leave(key)
             raise
-        return Held(entry.engine, self, key)
+        return EngineHandle(entry.engine, self, key)
 
-    def _join(self, key: _Key) -> _Entry:
+    def _join(self, key: _Key) -> _StoredEngine:
         with self._lock:
-            entry = self._entries.setdefault(key, _Entry())
+            entry = self._entries.setdefault(key, _StoredEngine())
             entry.users += 1
         return entry
 
@@ -92,12 +90,12 @@ class EngineStore:
         if entry.engine is not None:
             with self._turn:
                 entry.engine.close()
-            memory.give_back()
+            heap.trim()
             _log.info("closed '%s'", key[0])
 
 
 def file_stamp(file: Path) -> str:
-    """Tells one state of a file from another."""
+    """Fingerprint of a file's state."""
     try:
         status = file.stat()
     except OSError:
@@ -106,7 +104,7 @@ def file_stamp(file: Path) -> str:
 
 
 def _files_beside(file: Path) -> tuple[object, ...]:
-    """State of everything in the model's version directory: weights may lie in files of their own there."""
+    """Fingerprints of all files in the model's version directory: weights may be in files of their own."""
     try:
         entries = sorted(file.parent.iterdir())
     except OSError:

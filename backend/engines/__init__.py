@@ -1,4 +1,4 @@
-"""Engines run one batch of arrays. They know nothing of requests, Triton, or the scheduler."""
+"""Engines, which run batches of arrays. They know nothing of requests, Triton, or the scheduler."""
 
 import os
 

@@ -1,92 +1,23 @@
-"""What the backend asks of an engine, wherever it runs: in this process or in another one."""
+"""Interface of an engine, in this process or as a client of the engine process, and the options to open one."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from backend.config.datatypes import Datatype
-
-Array = NDArray[np.generic]
-
-
-Feeds = Mapping[str, Sequence[Array]]
-"""Each input's parts, to be joined along the first dimension where there are several: an engine does so where it needs
-the whole, which spares a copy."""
-
-
-class Helpers(Protocol):
-    """Threads of an engine that execute a batch together with a lane's."""
-
-    @property
-    def threads(self) -> Sequence[int]:
-        """By the kernel's numbers."""
-
-    def follow(self, thread: int, cores: Collection[int] | None) -> None:
-        """Take that thread's rank, as far as the kernel lets them. cores: where they may go, None: each has its own."""
-
-
-class Executing(AbstractContextManager[None]):
-    """What a batch is executed in, and nothing else that a lane's thread does. This one changes nothing."""
-
-    def __exit__(self, *raised: object) -> bool | None:
-        """End it."""
-
-    def bring(self, helpers: Helpers) -> None:
-        """Within it: these execute with this thread."""
-        helpers.follow(threading.get_native_id(), None)
-
-
-AS_IT_IS = Executing()
-
-
-class Alone(Executing):
-    """Executing with the device to itself: nobody waits for Python's lock meanwhile, so an engine may hold it."""
-
-    def __init__(self, executing: Executing) -> None:
-        self._executing = executing
-
-    def __enter__(self) -> None:
-        self._executing.__enter__()
-
-    def __exit__(self, *raised: object) -> bool | None:
-        return self._executing.__exit__(*raised)
-
-    def bring(self, helpers: Helpers) -> None:
-        """See `Executing.bring`."""
-        self._executing.bring(helpers)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output as the model file declares it; −1 stands for a dynamic dimension.
-
-    optional: an input that the model has a default for. ranked: False where the file leaves even the number of
-    dimensions open; the shape is () then. dim_names: of each dimension, "" where it has none; dimensions of one name
-    have one length, and a name of digits is a length that the file fixes although it is served as dynamic.
-    """
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    optional: bool = False
-    ranked: bool = True
-    dim_names: tuple[str, ...] = field(default=(), compare=False)
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
+from backend.tensors import Array, Feeds, TensorSpec
 
 
 @dataclass(frozen=True)
 class ModelSpecs:
-    """What a model file takes and gives. max_batch_size: the largest batch it can take, None: as many as there are.
+    """Inputs and outputs of a model file. max_batch_size: the largest batch it takes, None: unlimited.
 
-    unserved: outputs that no tensor of Triton can hold, with why and what to do.
+    unserved: outputs that no tensor of Triton can hold, each with the reason and what to do.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -96,8 +27,8 @@ class ModelSpecs:
 
 
 class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What config.pbtxt asks of ONNX Runtime's sessions. op_libraries: files with custom operators. graph_level: of its
-    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it takes memory on the CPU.
+    """Options of ONNX Runtime's sessions in config.pbtxt. op_libraries: files of custom operators. graph_level: of its
+    optimisations, as in config.pbtxt. memory_arena, memory_pattern: how it allocates memory on the CPU.
     """
 
     op_libraries: tuple[str, ...] = ()
@@ -106,38 +37,38 @@ class OnnxOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     memory_pattern: bool = True
 
     @property
-    def unusual(self) -> str:
-        """What timings depend on and is not as usual, for `Engine.identity`."""
-        told = {
+    def deviations(self) -> str:
+        """Options other than the default that timings depend on, for `Engine.identity`."""
+        deviations = {
             f", graph level {self.graph_level}": self.graph_level != 0,
             ", no memory arena": not self.memory_arena,
             ", no memory pattern": not self.memory_pattern,
         }
-        return "".join(what for what, so in told.items() if so)
+        return "".join(text for text, applies in deviations.items() if applies)
 
 
-AS_USUAL = OnnxOptions()
+DEFAULT_ONNX_OPTIONS = OnnxOptions()
 
 
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a model file is opened for. device_id: a GPU, None on CPU. lanes: to be had at once; one more is made when a
-    batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is the
-    highest: on a GPU its kernels go before those of lower classes. onnx: for a model.onnx.
+    """Options that a model file is opened with. device_id: a GPU, None on CPU. lanes: opened at load; another is opened
+    when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
+    the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx.
     """
 
     device_id: int | None
     lanes: int
     max_batch_size: int
     priority: int = 1
-    onnx: OnnxOptions = AS_USUAL
+    onnx: OnnxOptions = DEFAULT_ONNX_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """outputs: in the order asked for, the caller's own. exec_ns: of the model's run, not of bringing tensors to it.
+class BatchResult:
+    """outputs: in the order asked for, owned by the caller. exec_ns: of the model's run without transfers.
 
-    transfer_in_ns, transfer_out_ns: from when the inputs set out for the device until they were there, before the run,
-    and the outputs' way back after it; 0 where tensors stay where they are, or that cannot be told from the run.
+    transfer_in_ns, transfer_out_ns: of the inputs to the device, before the run, and of the outputs back, after it; 0
+    where nothing is transferred, or the transfer cannot be told from the run.
     """
 
     outputs: list[Array]
@@ -147,7 +78,7 @@ class Ran:
 
 
 class Engine(Protocol):
-    """A loaded model that may run several batches at once, one per lane."""
+    """A loaded model, which may run several batches at once, one per lane."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -159,18 +90,26 @@ class Engine(Protocol):
 
     @property
     def identity(self) -> str:
-        """Engine, version and whatever else its timings depend on."""
+        """Engine, version and all else that its timings depend on."""
 
     @property
     def lost(self) -> str | None:
-        """Why this process can run nothing any more on the engine's device, None while it can."""
+        """Reason why this process can run nothing any more on the engine's device, None while it can."""
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
-        """Run one batch; `outputs` names what is wanted of it. Raises EngineError where the model's run fails.
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,
+        *,
+        exclusive: bool = False,
+    ) -> BatchResult:
+        """Run one batch on the calling thread. Raises EngineError where the model's run fails.
 
-        executing: where this thread executes it. As little as can be happens in there that holds Python's lock, unless
-        it is `Alone`.
+        outputs: names of those wanted. priority: entered for the execution, in which as little as possible holds
+        Python's lock. exclusive: nothing else of this process runs or waits, so that the execution may hold the lock.
         """
 
     def close(self) -> None:
-        """Give back what the model holds; no run is under way."""
+        """Free what the model holds; no run is under way."""

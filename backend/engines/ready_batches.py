@@ -1,4 +1,4 @@
-"""Batches of zeros that a GPU's lane is made ready with as it is loaded, so that no request pays for a first time."""
+"""Batches of zeros that a GPU's lane runs as it is loaded, so that no request pays for a first run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backend.engines.protocol import Array, TensorSpec
+from backend.tensors import Array, TensorSpec
 from profiler.brief import batch_sizes
 
 READY_SIZES_MAX = 32
-"""Each batch size costs some of the load's time, and a CUDA graph memory, on every lane."""
+"""Each batch size costs load time, and its CUDA graph memory, on every lane."""
 
 
 def ready_batches(inputs: Sequence[TensorSpec], max_batch_size: int) -> Iterator[dict[str, list[Array]]]:
-    """One of each size, ascending; none where the batch size does not decide all shapes of `inputs`."""
+    """A batch of each size, ascending; none where the batch size does not decide all shapes of `inputs`."""
     required = [spec for spec in inputs if not spec.optional]
     for size in ready_sizes(max_batch_size):
         shapes = [(size, *spec.shape[1:]) if size and spec.shape else spec.shape for spec in required]
@@ -24,7 +24,7 @@ def ready_batches(inputs: Sequence[TensorSpec], max_batch_size: int) -> Iterator
 
 
 def ready_sizes(max_batch_size: int) -> list[int]:
-    """All where they are few, else powers of two and the largest. 0: the model does not batch."""
+    """All sizes where they are few, else powers of two and the largest. 0: the model does not batch."""
     if max_batch_size <= READY_SIZES_MAX:
         return list(range(1, max_batch_size + 1)) or [0]
     return batch_sizes(max_batch_size)

@@ -28,7 +28,7 @@ def may_pin() -> bool:
     return width() == len(cores())
 
 
-def teams(lanes: int) -> list[list[int]]:
+def lane_cores(lanes: int) -> list[list[int]]:
     """The cores of each lane: an equal number, none of them another's, or one, by turns, where lanes outnumber them.
 
     Where lanes may not be pinned, but how many they are means anything.

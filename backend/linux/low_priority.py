@@ -19,7 +19,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 
-from backend.engines.protocol import Executing, Helpers
+from backend.linux.execution_priority import ExecutionPriority, IntraOpThreads
 from backend.linux.starvation import Help
 
 _log = logging.getLogger("isochrone")
@@ -32,7 +32,7 @@ batch its time if the stranger is still there: so twice as long after each try i
 is helped for the longest time at once, since another thread runs its batch as well then."""
 
 
-class Aside(Executing):
+class Aside(ExecutionPriority):
     """Of the thread that makes it: within the context it goes after threads of ordinary rank.
 
     behind: it runs only while nothing else wants its core, not even what has stepped aside otherwise. core: where it
@@ -47,7 +47,7 @@ class Aside(Executing):
 
     def __init__(self, *, behind: bool, core: int | None = None) -> None:
         self.thread = threading.get_native_id()
-        self.helpers: Helpers | None = None
+        self.intra_op_threads: IntraOpThreads | None = None
         self._changing = threading.Lock()
         self._everywhere = os.sched_getaffinity(0)
         self._core, self._pinned = core, False
@@ -85,10 +85,10 @@ class Aside(Executing):
             if self._help < Help.RISE and self.comes_back:
                 self._return()
 
-    def bring(self, helpers: Helpers) -> None:
-        """See `Executing.bring`."""
+    def include(self, threads: IntraOpThreads) -> None:
+        """See `ExecutionPriority.include`."""
         with self._changing:
-            self.helpers = helpers
+            self.intra_op_threads = threads
             self._followed()
 
     def settle(self, core: int | None) -> None:
@@ -141,8 +141,9 @@ class Aside(Executing):
             self._followed()
 
     def _followed(self) -> None:
-        if self.helpers is not None:
-            self.helpers.follow(self.thread, None if self._pinned or self._core is None else self._everywhere)
+        if self.intra_op_threads is not None:
+            cores = None if self._pinned or self._core is None else self._everywhere
+            self.intra_op_threads.match(self.thread, cores)
 
     def _leave_if_it_comes_back(self) -> None:
         if self.comes_back:

@@ -40,7 +40,7 @@ class _Watched:
         if began_ns != self._began_ns:
             self._began_ns, self._since = began_ns, {aside.thread: (began_ns, aside.cpu_ns)}
         due_ns = []
-        for thread in (aside.thread, *(aside.helpers.threads if aside.helpers else ())):
+        for thread in (aside.thread, *(aside.intra_op_threads.ids if aside.intra_op_threads else ())):
             try:
                 now_ns, cpu_ns = time.monotonic_ns(), cpu_ns_of(thread)
             except OSError:  # it ended meanwhile

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from backend.engines.protocol import Array, Feeds, Ran
+from backend.engines.protocol import BatchResult
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish, Launch
+from backend.tensors import Array, Feeds
 
 Answered = list[tuple[str, Array]] | Exception
 """A request's outputs by name, or why there are none."""
@@ -21,7 +22,7 @@ class RowsError(ValueError):
 class Batch:
     """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
 
-    id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `Ran`.
+    id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `BatchResult`.
     preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
     else ran or waited. rerun: it ran again in parts; its times are those of all its runs. ended: it is being answered.
     """
@@ -50,7 +51,7 @@ class Batch:
         """False where cancellations made it smaller than planned, or it ran in parts: its time tells nothing then."""
         return not self.rerun and (self.launch is None or len(self.launch.requests) == len(self.requests))
 
-    def ran(self, ran: Ran, given: Feeds) -> None:
+    def ran(self, ran: BatchResult, given: Feeds) -> None:
         """Note what a run took. Bytes count where an engine says that it moved them."""
         self.exec_ns += max(1, ran.exec_ns)
         self.transfer_in_ns += ran.transfer_in_ns

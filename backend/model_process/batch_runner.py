@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from backend.config.model_config import ModelConfig
-from backend.engines.protocol import Array, Engine, Executing
+from backend.engines.protocol import Engine
 from backend.errors import EngineError, EngineLostError
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process import batch as batches
 from backend.model_process.batch import Answered, Batch, RowsError
 from backend.model_process.request import Pending
+from backend.tensors import Array
 
 _log = logging.getLogger("isochrone")
 
@@ -30,14 +32,14 @@ class BatchRunner:
         self._shapes = {spec.name: spec.shape for spec in config.outputs}
         self._separate = False
 
-    def run(self, batch: Batch, executing: Executing) -> list[Answered]:
+    def run(self, batch: Batch, executing: ExecutionPriority) -> list[Answered]:
         """In the order of the batch's requests. Raises nothing that one of them alone is to blame for."""
         requests = batch.requests
         if self._separate and len(requests) > 1:
             return self._one_by_one(batch, requests, executing)
         return self._parts(batch, requests, executing)
 
-    def _parts(self, batch: Batch, requests: Sequence[Pending], executing: Executing) -> list[Answered]:
+    def _parts(self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority) -> list[Answered]:
         """As one batch, else in halves: at most twice as many runs as there are requests."""
         try:
             return list(self._together(batch, requests, executing))
@@ -51,16 +53,16 @@ class BatchRunner:
         half = len(requests) // 2
         return [answer for part in (requests[:half], requests[half:]) for answer in self._parts(batch, part, executing)]
 
-    def _one_by_one(self, batch: Batch, requests: Sequence[Pending], executing: Executing) -> list[Answered]:
+    def _one_by_one(self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority) -> list[Answered]:
         batch.rerun = True
         return [answer for request in requests for answer in self._parts(batch, (request,), executing)]
 
     def _together(
-        self, batch: Batch, requests: Sequence[Pending], executing: Executing
+        self, batch: Batch, requests: Sequence[Pending], executing: ExecutionPriority
     ) -> list[list[tuple[str, Array]]]:
         names = batches.wanted(requests)
         given = batches.feeds(requests)
-        ran = self._engine.run(batch.lane, given, names, executing)
+        ran = self._engine.run(batch.lane, given, names, executing, exclusive=batch.leased)
         batch.ran(ran, given)
         outputs: Sequence[Array] = ran.outputs
         try:

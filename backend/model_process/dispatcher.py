@@ -14,7 +14,7 @@ from itertools import islice
 
 import msgspec
 
-from backend.engines.protocol import Alone, Executing
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.lane_threads import Lanes
 from backend.model_process.request import Pending
@@ -54,7 +54,7 @@ class Handlers:
     decided: how long the scheduler took and what it said, for the metrics.
     """
 
-    run: Callable[[Batch, Executing], list[Answered]]
+    run: Callable[[Batch, ExecutionPriority], list[Answered]]
     done: Callable[[Batch, list[Answered]], None]
     ended: Callable[[Batch, list[Answered]], None]
     rejected: Callable[[Pending, Reject], None]
@@ -263,10 +263,10 @@ class Dispatcher:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch, executing: Executing) -> None:
+    def _work(self, batch: Batch, executing: ExecutionPriority) -> None:
         answers: list[Answered]
         try:
-            answers = self._handlers.run(batch, Alone(executing) if batch.leased else executing)
+            answers = self._handlers.run(batch, executing)
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             answers = [error] * len(batch.requests)
         with self._lock:

@@ -17,7 +17,6 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from backend.config.model_config import ModelConfig
-from backend.engines.loading import lanes_of, pinned_cores, preemptible_lanes
 from backend.engines.protocol import Engine
 from backend.errors import RequestError
 from backend.model_process import batch as batches
@@ -27,6 +26,7 @@ from backend.model_process.dispatcher import Dispatcher, Handlers
 from backend.model_process.exporter import Exporter
 from backend.model_process.load_profile import profile_at_load
 from backend.model_process.metrics import Metrics
+from backend.model_process.placement import lanes_of, pinned_cores, preemptible_lanes
 from backend.model_process.request import Arrival, Due, Pending, read_due, read_tensor
 from backend.model_process.responder import Answer, Voice, cancelled
 from backend.model_process.sender import Sender

@@ -1,7 +1,7 @@
 """Threads for the lanes of the device, on CPU each pinned to a core: unpinned batches disturb each other more.
 
-Where there are fewer lanes than cores, a lane is a team of them: its threads stay on the first, the engine's helpers on
-the others. Of two threads, what runs on the one *in front* goes before what runs on the other, which the kernel lets
+Where there are fewer lanes than cores, a lane has several: its threads stay on the first, the engine's intra-op threads
+on the others. Of two threads, what runs on the one *in front* goes before what runs on the other, which the kernel lets
 stand still meanwhile. More lanes than cores are spread over them by turns, with a thread each, so that who shares one
 with whom is known.
 """
@@ -15,12 +15,12 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
-from backend.engines.protocol import AS_IT_IS, Executing
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.low_priority import Aside
 from backend.linux.starvation_guard import Guard
 from backend.model_process.batch import Batch
 
-Work = Callable[[Batch, Executing], None]
+Work = Callable[[Batch, ExecutionPriority], None]
 
 
 class Lanes:
@@ -33,9 +33,9 @@ class Lanes:
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
         self._count, self._runs_again = count, runs_again
         self._guard = Guard()
-        prepare: list[Callable[[_Worker], Executing]]
+        prepare: list[Callable[[_Worker], ExecutionPriority]]
         if pinned_to is None:
-            prepare = [lambda _: AS_IT_IS] * count
+            prepare = [lambda _: ORDINARY_PRIORITY] * count
         else:
             shared = count > len(pinned_to)
             self._turns = -(-count // len(pinned_to))
@@ -46,7 +46,7 @@ class Lanes:
             ]
         self._workers = [_Worker(f"isochrone-lane-{i}", how, work, self._guard) for i, how in enumerate(prepare)]
         self._spares = {
-            worker: _Worker(f"isochrone-spare-{i}", lambda _: AS_IT_IS, work, self._guard)
+            worker: _Worker(f"isochrone-spare-{i}", lambda _: ORDINARY_PRIORITY, work, self._guard)
             for i, worker in enumerate(self._workers)
             if isinstance(worker.executing, Aside) and not worker.executing.comes_back
         }
@@ -76,7 +76,7 @@ class Lanes:
             worker.thread.join(timeout=30.0)
         self._guard.close()
 
-    def _pinned(self, worker: _Worker, *, core: int, behind: bool) -> Executing:
+    def _pinned(self, worker: _Worker, *, core: int, behind: bool) -> ExecutionPriority:
         aside = Aside(behind=behind, core=core)
         self._guard.watch(aside, lambda: self._turns, partial(self._stuck, worker), lambda: worker.is_busy)
         return aside
@@ -89,12 +89,12 @@ class Lanes:
 class _Worker:
     """A thread that runs batches one after the other. executing: made by it, once and for all."""
 
-    def __init__(self, name: str, prepare: Callable[[_Worker], Executing], work: Work, guard: Guard) -> None:
+    def __init__(self, name: str, prepare: Callable[[_Worker], ExecutionPriority], work: Work, guard: Guard) -> None:
         self._queue = SimpleQueue[Batch | None]()
         self._unfinished = deque[Batch]()
         self._prepare, self._work, self._guard = prepare, work, guard
         self._given_up = False
-        ready = SimpleQueue[Executing]()
+        ready = SimpleQueue[ExecutionPriority]()
         self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
         self.thread.start()
         self.executing = ready.get()
@@ -128,7 +128,7 @@ class _Worker:
         if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, Aside):
             self.executing.suspend()
 
-    def _run(self, ready: SimpleQueue[Executing]) -> None:
+    def _run(self, ready: SimpleQueue[ExecutionPriority]) -> None:
         executing = self._prepare(self)
         ready.put(executing)
         while (batch := self._queue.get()) is not None:

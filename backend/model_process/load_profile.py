@@ -15,13 +15,15 @@ import msgspec
 
 from backend.config.model_config import ModelConfig
 from backend.device.facts import device_name, device_peaks
-from backend.engines.loading import is_plan, pinned_cores
-from backend.engines.protocol import Array, Engine
+from backend.engines.loading import is_plan
+from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_facts import graph_of
 from backend.errors import EngineError
 from backend.linux.cpu_topology import pin
 from backend.model_process.batch import group_of
+from backend.model_process.placement import pinned_cores
 from backend.runtime_dir import runtime_dir
+from backend.tensors import Array
 from backend.trial.made_up import arrays
 from backend.trial.messages import MadeUp, Trial
 from predictor.workload import Load, ModelProfile

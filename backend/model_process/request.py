@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.config.parameters import NS_PER_MS, Parameters
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import RequestError
+from backend.tensors import Array, TensorSpec
 
 _NS_PER_US = 1_000
 _LOWEST_CLASS = 2**63 - 1

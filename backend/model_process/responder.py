@@ -16,13 +16,13 @@ from queue import Empty, SimpleQueue
 
 import triton_python_backend_utils as pb_utils
 
-from backend.engines.protocol import Array
 from backend.errors import AnswerError
 from backend.model_process import shared_memory
 from backend.model_process.export_pace import ExportPace
 from backend.model_process.exporter import Exporter
 from backend.model_process.request import Pending
 from backend.model_process.sender import Sender
+from backend.tensors import Array
 
 _LOOK_S = 0.05
 _METRIC_CALLS_PER_STEP = 4

@@ -11,8 +11,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.engines.protocol import Array
 from backend.model_process.shared_memory import lay_down
+from backend.tensors import Array
 
 
 class Sender:

@@ -8,8 +8,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.engines.protocol import Array
 from backend.errors import AnswerError
+from backend.tensors import Array
 
 _FOLDER = "/dev/shm"
 _PLENTY_TIMES, _PLENTY_BYTES = 16, 8 << 20

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from backend.config.model_config import ModelConfig
-from backend.engines.protocol import Array
 from backend.errors import ConfigError, RequestError
 from backend.model_process.load_profile import Inputs
 from backend.model_process.request import read_tensor
+from backend.tensors import Array
 
 
 class GivenInputs:

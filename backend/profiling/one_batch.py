@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from backend.device.cuda import profiled
-from backend.engines.loading import engine_of, open_here
+from backend.engines.loading import load_engine
 from backend.errors import ConfigError, IsochroneError
 from backend.model_process.load_profile import inputs_of, timed_run
 from backend.profiling.repository import ModelVersion, read_config, served_model
@@ -25,8 +25,7 @@ def run_one(directory: Path, batch_size: int) -> None:
         raise ConfigError(trial.why)
     if config.device_id is None:
         raise ConfigError(f"model '{config.name}' runs on the CPU, where there is nothing for Nsight Compute to count")
-    file = config.model_file
-    engine = open_here(engine_of(file), file, config.options(1))
+    engine = load_engine(config.model_file, config.options(1))
     try:
         timed_run(config, engine, inputs, batch_size)
         with profiled(config.device_id):

@@ -1,1 +1,1 @@
-"""Running a stock tritonserver with this backend: find it, assemble its backends, start it, clean up."""
+"""Runs a stock tritonserver with this backend: finds it, assembles its backends, starts it, cleans up."""

@@ -1,5 +1,5 @@
-"""Builds the folder for `--backend-directory`: our backend, the Python backend, and the server's other backends;
-and the working directory for the server, which decides what Triton's stub imports (see stub_entry).
+"""Assembles the folder for `--backend-directory`, of this backend, the Python backend and the server's other ones, and
+the server's working directory, which decides what Triton's stub imports (see `stub_entry`).
 
 Triton refuses a library that is a symbolic link out of its backend's folder ("escapes backend directory"), but it
 resolves the backend's folder itself first and does not check `model.py`. So whole folders and `model.py` are linked;
@@ -16,13 +16,13 @@ from pathlib import Path
 from backend.errors import ServerError
 from backend.server.locate import STUB, TritonServer
 
-# Where this backend's code lies: `model.py`, which Triton imports, beside the package `backend`.
+# Folder of this backend's code: `model.py`, which Triton imports, beside the package `backend`.
 CODE = Path(__file__).resolve().parents[2]
 OURS = "isochrone"
 
 
 def assemble(server: TritonServer, into: Path, code: Path = CODE) -> Path:
-    """Fills `into`, which must be empty or absent, and returns it."""
+    """Assemble the backends in `into`, which is empty or missing; returns it. Raises ServerError."""
     into.mkdir(parents=True, exist_ok=True)
     _ours(code, into / OURS)
     _python(server, into / "python")
@@ -33,6 +33,7 @@ def assemble(server: TritonServer, into: Path, code: Path = CODE) -> Path:
 
 
 def working_directory(folder: Path) -> Path:
+    """Assemble the working directory in `folder`; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.py").symlink_to(Path(__file__).with_name("stub_entry.py").resolve())
     return folder
@@ -58,7 +59,7 @@ def _python(server: TritonServer, folder: Path) -> None:
 
 
 def _place(source: Path, target: Path, executable: bool = False) -> None:
-    """A hard link costs nothing; a copy where it is impossible, and of what Triton may change the mode of."""
+    """Hard-link a file; copy it where that is impossible, or where Triton may change its mode."""
     if not executable:
         try:
             target.hardlink_to(source)

@@ -1,13 +1,12 @@
 """A tritonserver with this backend as a child process: for tests, benchmarks, the demo and evaluations.
 
-Ports, runtime folder and backend folder are its own, so any number of them can run side by side; `stop` ends whatever
-it started and removes whatever it wrote, also after the server or a stub was killed.
+Ports, runtime folder and backend folder are its own, so that several can run at once; `stop` ends all processes that it
+started and removes all files that it wrote, also after the server or a stub was killed.
 """
 
 from __future__ import annotations
 
 import http.client
-import re
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +20,10 @@ from typing import Literal
 from backend.errors import ServerError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.server import processes
-from backend.server.launch import Command, ServeOptions, check_models, command
+from backend.server.checks import check_models
+from backend.server.command import ServerCommand, assemble_command
+from backend.server.failure import failure_reason
+from backend.server.options import ServeOptions
 from backend.server.paths import temporary_base
 from backend.server.ports import free_ports
 from backend.server.processes import Stub
@@ -37,11 +39,11 @@ _TEMP_DIR_CHARS_MAX = 48
 
 
 class EmbeddedServer:
-    """Use it as a context manager, or call `start` and `stop`.
+    """A context manager; or call `start` and `stop`.
 
-    `extra` goes to tritonserver as it is; `env` is laid over this process's environment. `wait="live"` does not wait
-    for the models: readiness stays false where one failed to load under `--exit-on-error=false`.
-    With ISOCHRONE_RUNTIME_DIR in `env`, that folder and the schedulers in it are the caller's to end.
+    extra: arguments of tritonserver. env: added to this process's environment. wait: "live" does not wait for the
+    models; readiness stays false where one failed to load under `--exit-on-error=false`. With ISOCHRONE_RUNTIME_DIR in
+    `env`, that folder and the schedulers in it are the caller's to end.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class EmbeddedServer:
         self._tritonserver = tritonserver
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._command: Command | None = None
+        self._command: ServerCommand | None = None
         self._ports: dict[str, int] = {}
         self._last_log = ""
         self._exit_code: int | None = None
@@ -104,27 +106,30 @@ class EmbeddedServer:
         return self._folder / "run"
 
     def log_text(self) -> str:
-        """Everything the server has written so far; after `stop`, everything it wrote."""
+        """Log of the server so far; after `stop`, all of it."""
         path = self._log_path()
         return path.read_text(errors="replace") if path and path.exists() else self._last_log
 
     def metrics(self) -> str:
+        """Text of /metrics. Raises ServerError."""
         status, body = _get(self._ports["metrics"], "/metrics")
         if status != 200:
-            raise ServerError(f"the server's /metrics does not answer (status {status}): {_reason(self.log_text())}")
+            raise ServerError(
+                f"the server's /metrics does not answer (status {status}): {failure_reason(self.log_text())}"
+            )
         return body
 
     def stubs(self) -> list[Stub]:
-        """The processes that run Python models, one per model instance."""
+        """Processes that run Python models, one per model instance."""
         assert self._command is not None
         return processes.stubs_of(self._command.backends)
 
     def stub_pids(self) -> dict[str, int]:
-        """Model name → process that runs it (the newest one, for a model with several instances)."""
+        """Process of each model, the newest one of a model with several instances."""
         return {stub.model: stub.pid for stub in self.stubs()}
 
     def start(self) -> None:
-        """Returns when the server is ready (or live); raises ServerError with the log's reason if it fails to be."""
+        """Start the server and wait until it is ready (or live). Raises ServerError with the log's reason."""
         if self._process is not None:
             raise ServerError("the server is already running")
         self._folder = _short_temporary_folder()
@@ -140,7 +145,7 @@ class EmbeddedServer:
             raise
 
     def stop(self) -> int:
-        """Ends the server and all it started; returns its exit code (negative: the signal that killed it)."""
+        """End the server and all that it started; returns its exit code, negative: the signal that killed it."""
         try:
             if self._process is not None:
                 self._exit_code = self._end_server()
@@ -162,7 +167,7 @@ class EmbeddedServer:
         )
         check_models(options)
         self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._command = command(options, Path(tempfile.mkdtemp(prefix="server-", dir=self._folder)))
+        self._command = assemble_command(options, Path(tempfile.mkdtemp(prefix="server-", dir=self._folder)))
         argv: Sequence[str] = self._command.argv
         if threading.current_thread() is threading.main_thread():  # see tether: other threads may end before us
             argv = tethered(argv)
@@ -181,7 +186,7 @@ class EmbeddedServer:
             )
 
     def _wait_until_up(self) -> bool:
-        """False if a port was taken meanwhile."""
+        """Wait until the server is ready or live; False if a port was taken meanwhile. Raises ServerError."""
         process = self._running()
         deadline = time.monotonic() + self._ready_timeout_s
         while time.monotonic() < deadline:
@@ -189,12 +194,12 @@ class EmbeddedServer:
             if _PORT_TAKEN in self.log_text():
                 return False
             if code is not None:
-                raise ServerError(f"tritonserver ended with exit code {code}: {_reason(self.log_text())}")
+                raise ServerError(f"tritonserver ended with exit code {code}: {failure_reason(self.log_text())}")
             if self._is_up():
                 return True
             time.sleep(_POLL_S)
         raise ServerError(
-            f"tritonserver was not {self._wait} within {self._ready_timeout_s:g} s: {_reason(self.log_text())}"
+            f"tritonserver was not {self._wait} within {self._ready_timeout_s:g} s: {failure_reason(self.log_text())}"
         )
 
     def _is_up(self) -> bool:
@@ -215,16 +220,16 @@ class EmbeddedServer:
         except BaseException:  # the user's Ctrl-C: still leave nothing behind
             process.kill()
             process.wait()
-            processes.sweep(self._command.backends, self._command.regions)
+            self._command.sweep()
             raise
         if code != 0:
-            processes.sweep(self._command.backends, self._command.regions)
+            self._command.sweep()
         return code
 
     def _clean_up(self) -> None:
         if self._folder is None:
             return
-        if RUNTIME_DIR not in self._env:  # schedulers and engines that served this server alone
+        if RUNTIME_DIR not in self._env:  # scheduler and engine processes of this server alone
             runtime_dir = str(self.runtime_dir)
             processes.end(lambda: processes.pids_with(RUNTIME_DIR, runtime_dir))
         self._last_log = self.log_text()
@@ -246,7 +251,7 @@ def _short_temporary_folder() -> Path:
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
-    """Status and body; status 0 where nobody answers."""
+    """Status and body of a response; status 0 without one."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=5.0)
     try:
         connection.request("GET", path)
@@ -256,16 +261,3 @@ def _get(port: int, path: str) -> tuple[int, str]:
         return 0, ""
     finally:
         connection.close()
-
-
-_REASONS = (r'"(failed to load \'.+?\' version .+?)(?:\\n|\n|"$)', r'"(failed to start .+?)"$', r"^(error: .+)$")
-
-
-def _reason(log: str) -> str:
-    """The sentence in tritonserver's log that says why it failed: the last of the most telling kind."""
-    for pattern in _REASONS:
-        found = re.findall(pattern, log, re.MULTILINE)
-        if found:
-            return str(found[-1])
-    lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "it wrote no log"

@@ -1,4 +1,4 @@
-"""What this Python must give to Triton's stub: its minor version, its shared libpython, its bin folder.
+"""Parts of this Python that Triton's stub needs: its minor version, its shared libpython, its bin folder.
 
 The stub embeds Python, so it runs with the minor version it was built for and no other.
 """
@@ -20,16 +20,19 @@ _SONAME = re.compile(rb"libpython3(?:-[0-9a-f]+)?\.(\d+)\.so(?:\.\d+)*")
 
 @dataclass(frozen=True)
 class Libpython:
+    """A shared libpython: minor version, and the name that the loader looks for."""
+
     minor: int
     soname: str
 
 
 def this_minor() -> int:
+    """Minor version of this Python."""
     return sys.version_info.minor
 
 
 def libpython_of(stub: Path) -> Libpython | None:
-    """The shared libpython that a stub asks the loader for; None where its file does not tell."""
+    """Shared libpython that a stub asks the loader for; None where its file does not tell."""
     match = _SONAME.search(stub.read_bytes())
     return Libpython(minor=int(match[1]), soname=match[0].decode()) if match else None
 
@@ -37,7 +40,7 @@ def libpython_of(stub: Path) -> Libpython | None:
 def libpython_dir(
     soname: str, bundled: Iterable[Path] = (), lookup: Callable[[str], object] = sysconfig.get_config_var
 ) -> Path:
-    """The folder that holds `soname`: the server's own if it brings one, else this interpreter's.
+    """Folder that holds `soname`: the server's own if it brings one, else this interpreter's. Raises ServerError.
 
     Not the loader's cache: a libpython of the same minor from elsewhere has another standard library.
     """
@@ -52,7 +55,7 @@ def libpython_dir(
 
 
 def bin_dir() -> Path:
-    """The folder to put first on PATH: the stub asks the first `python3` there for its prefix.
+    """Folder to put first on PATH: the stub asks the first `python3` there for its prefix. Raises ServerError.
 
     Not resolved: a virtual environment is recognised by pyvenv.cfg near the unresolved path.
     """

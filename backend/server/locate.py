@@ -1,7 +1,7 @@
-"""Finds a stock tritonserver and says where its parts lie; starts nothing, changes nothing.
+"""Finds a stock tritonserver and its parts; starts nothing, changes nothing.
 
 In this order: the path that the user gave, a tritonserver on PATH (NVIDIA's container, which is production), the one
-inside the nvidia-pytriton wheel of this environment. The first that is there must be usable: none is skipped silently.
+in the nvidia-pytriton wheel of this environment. The first that exists must be usable: none is skipped silently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ _NEEDED = ("libtriton_python.so", "triton_python_backend_utils.py")
 
 @dataclass(frozen=True)
 class TritonServer:
+    """python_backend: folder with libtriton_python.so and triton_python_backend_utils.py. stub: for this Python's minor
+    version; in `python_backend`, or apart from it (the wheel has one per minor version). origin: for error messages.
+    """
+
     binary: Path
-    python_backend: Path  # folder holding libtriton_python.so and triton_python_backend_utils.py
-    stub: Path  # for this Python's minor; in python_backend, or apart from it (the wheel carries one per minor)
+    python_backend: Path
+    stub: Path
     library_dirs: tuple[Path, ...]
-    origin: str  # for people: where it came from
+    origin: str
 
     @property
     def backends(self) -> Path:
@@ -35,7 +39,7 @@ class TritonServer:
 
 
 def wheel_binary() -> Path | None:
-    """tritonserver inside nvidia-pytriton, found without importing it (its dependencies are not installed)."""
+    """tritonserver in nvidia-pytriton, found without importing it (its dependencies are not installed)."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -44,6 +48,7 @@ def wheel_binary() -> Path | None:
 
 
 def locate(explicit: Path | None = None, wheel: Callable[[], Path | None] = wheel_binary) -> TritonServer:
+    """Find the server to start. Raises ServerError where there is none or it is not usable."""
     if explicit is not None:
         return _describe(explicit, "--tritonserver")
     on_path = shutil.which("tritonserver")
@@ -89,7 +94,7 @@ def _python_backend(binary: Path, origin: str) -> Path:
 
 
 def _stub(python_backend: Path, stubs: Path) -> Path:
-    """The stub for this minor: one folder per minor (the wheel), else the only one, beside the backend's library."""
+    """Stub for this minor version: one folder per version (the wheel), else the one beside the backend's library."""
     minor = this_minor()
     apart = stubs / f"3.{minor}" / STUB
     if apart.is_file():

@@ -1,6 +1,6 @@
-"""Paths as Triton's Python backend can take them: it starts a model's process by a line for a shell, in plain ASCII.
+"""Paths that Triton's Python backend accepts: it starts a model's process by a shell command in plain ASCII.
 
-With a space or an umlaut in one of them the server hangs, or says of a file that is there that it is not.
+With a space or an umlaut in one of them the server hangs, or reports that an existing file does not exist.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from backend.errors import ConfigError
 
-_FIT = re.compile(r"[A-Za-z0-9_./+,:@%=-]+")
+_ACCEPTED = re.compile(r"[A-Za-z0-9_./+,:@%=-]+")
 
 
 def check_path(what: str, path: Path | str) -> None:
-    """what: how the path is called. Raises ConfigError."""
-    if not _FIT.fullmatch(str(path)):
+    """Raise ConfigError for a path that it does not accept. what: the path's name in the error."""
+    if not _ACCEPTED.fullmatch(str(path)):
         raise ConfigError(
             f"{what} is '{path}', which Triton's Python backend cannot take: "
             "paths and names of models may hold ASCII letters, digits and the characters . _ - + , : @ % = only"
@@ -24,6 +24,6 @@ def check_path(what: str, path: Path | str) -> None:
 
 
 def temporary_base() -> str:
-    """The folder for temporary ones; another than the user's where that cannot be taken."""
+    """Parent of temporary folders: the user's, unless Triton does not accept that."""
     base = tempfile.gettempdir()
-    return base if _FIT.fullmatch(base) else "/tmp"
+    return base if _ACCEPTED.fullmatch(base) else "/tmp"

@@ -1,4 +1,4 @@
-"""TCP ports: is one free, and which ones are."""
+"""Free TCP ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backend.errors import ConfigError
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now; ConfigError where this machine has no such address."""
+    """True where a server could listen there now. Raises ConfigError where this machine has no such address."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:

@@ -1,7 +1,7 @@
-"""What a tritonserver leaves around it, read from /proc: its stubs and their shared memory; and their removal.
+"""Stubs of a tritonserver, found in /proc, and the removal of stubs and shared memory that it left behind.
 
-A stub is known by the folder of the Python backend in its arguments. Each server of ours has a backend folder of its
-own, so nothing here can touch another server's stubs or memory.
+A stub is recognised by the folder of the Python backend in its arguments. Each server started here has a backend folder
+of its own, so that no other server's stubs or memory are touched.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ _SHM = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Stub:
+    """Process of a Python model. instance: such as "resnet50_0"; while a model loads, Triton also runs a stub that
+    completes its configuration.
+    """
+
     pid: int
     model: str
-    instance: str  # "resnet50_0"; while a model loads, Triton also runs a stub that completes its configuration
+    instance: str
 
 
 def stubs_of(backends: Path) -> list[Stub]:
-    """The living stubs of the server that runs with this backend directory, oldest first."""
+    """Running stubs of the server with this backend directory, oldest first."""
     stubs = [_stub(pid, _arguments(pid), str(backends / "python")) for pid in _pids()]
     return [stub for stub in stubs if stub is not None]
 
 
 def pids_with(variable: str, value: str) -> list[int]:
-    """Processes, this one apart, started with `variable=value` in their environment."""
+    """Processes other than this one that started with `variable=value` in their environment."""
     wanted = f"{variable}={value}"
     return [pid for pid in _pids() if pid != os.getpid() and wanted in _read(pid, "environ").split("\0")]
 
 
 def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 5.0) -> None:
-    """SIGTERM, then after `term_s` SIGKILL, to the processes that `find` names; asks it anew before each."""
+    """Send SIGTERM, and SIGKILL after `term_s`, to the processes that `find` returns, called anew before each."""
     for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, kill_s)):
         for pid in find():
             with contextlib.suppress(ProcessLookupError):
@@ -47,11 +51,11 @@ def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 
 
 
 def sweep(backends: Path, regions: str, grace_s: float = 3.0) -> None:
-    """After a server died without an orderly exit: ends its stubs and removes their shared memory.
+    """End the stubs and remove the shared memory of a server that failed. regions: prefix of the memory's names.
 
     A stub notices the loss of its server within a second and cleans up itself; this is for those that cannot, and for
-    memory whose stub was not there yet. `regions`: with what the names of its shared memory begin.
-    One thing stays: Triton's /tmp/python_env_XXXXXX, empty as a rule, whose name tells nothing about its owner.
+    memory whose stub had not started yet. Triton's /tmp/python_env_XXXXXX stays, mostly empty: its name does not tell
+    its owner.
     """
     if not _gone(lambda: [stub.pid for stub in stubs_of(backends)], grace_s):
         end(lambda: [stub.pid for stub in stubs_of(backends)], term_s=0.0)
@@ -85,7 +89,7 @@ def _arguments(pid: int) -> list[str]:
 
 
 def _read(pid: int, name: str) -> str:
-    """Empty for a process that is gone (a zombie's files are empty as well) or is another user's."""
+    """File of a process; empty for one that is gone (a zombie's files are empty as well) or another user's."""
     try:
         return Path("/proc", str(pid), name).read_text(errors="replace")
     except OSError:

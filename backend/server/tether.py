@@ -1,4 +1,4 @@
-"""Starts a command that is told to stop (SIGTERM) when the process that started it dies, however it dies.
+"""Starts a command that gets SIGTERM when the process that started it dies, however it dies.
 
 A file of its own, run by path in a bare interpreter: a `preexec_fn` would do the same, but it forks a process in which
 gRPC's threads may be running. The kernel counts the death of the *thread* that started the command.
@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def tethered(argv: Sequence[str]) -> list[str]:
-    """The command line that runs `argv` under the same process id, tied to the calling process."""
+    """Command line that runs `argv` under the same process id, tied to the calling process."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv]
 
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from backend.trial.made_up import KINDS, Kind, arrays
 from backend.trial.messages import MadeUp
 from backend.trial.search import Run

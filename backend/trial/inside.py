@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from backend.trial.batching import ALONE_TOLERANCE, BESIDE_TOLERANCE, ODD_SHARE, RefutedError, close, in_batch
 from backend.trial.made_up import KINDS, Kind, arrays
 from backend.trial.messages import MadeUp

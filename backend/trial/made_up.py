@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from backend.engines.protocol import Array, TensorSpec
+from backend.tensors import Array, TensorSpec
 from backend.trial.messages import Fill, MadeUp
 
 Kind = Literal["uniform", "wide", "sparse", "negative"]

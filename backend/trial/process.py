@@ -19,8 +19,8 @@ import msgspec
 
 from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
 from backend.config.model_config import may_have_rows
-from backend.engines.protocol import TensorSpec
 from backend.errors import IsochroneError
+from backend.tensors import TensorSpec
 from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
 from backend.trial.inside import Look, check_inside
 from backend.trial.messages import MadeUp, Question, Trial

@@ -10,7 +10,8 @@ import onnxruntime
 
 from backend.config.onnx_options import read_onnx_options
 from backend.engines.loading import engine_of
-from backend.engines.protocol import ModelSpecs, TensorSpec
+from backend.engines.protocol import ModelSpecs
+from backend.tensors import TensorSpec
 from backend.trial.batching import ROWS_MAX
 from backend.trial.messages import Question, Sample
 from profiler.host import sha256_of

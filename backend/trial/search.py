@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from backend.trial.made_up import arrays
 from backend.trial.messages import Fill, MadeUp, Sample
 

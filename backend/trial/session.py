@@ -13,8 +13,9 @@ import numpy as np
 import onnxruntime
 
 from backend.engines.onnxruntime.session import first_line, input_specs, open_session, output_specs
-from backend.engines.protocol import Array, EngineOptions, OnnxOptions, TensorSpec
+from backend.engines.protocol import EngineOptions, OnnxOptions
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from backend.trial.inside import Look, is_small, with_all_outputs
 from backend.trial.messages import Question
 from backend.trial.search import Run
@@ -43,7 +44,7 @@ def opened(question: Question) -> Iterator[Opened]:
     """
     if question.engine == "onnxruntime":
         file = Path(question.file)
-        session = open_session(file, asked=question.onnx)
+        session = open_session(file, onnx_options=question.onnx)
         outputs = [spec.name for spec in output_specs(session, file)]
         with _Limit() as limit:
             look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)), limit)
@@ -68,7 +69,7 @@ def opened(question: Question) -> Iterator[Opened]:
 
 def _with_all_outputs(file: Path, asked: OnnxOptions) -> tuple[onnxruntime.InferenceSession, list[str]]:
     content, names = with_all_outputs(file)
-    return open_session(file, optimize=False, content=content, asked=asked), names
+    return open_session(file, optimize=False, content=content, onnx_options=asked), names
 
 
 def _look(

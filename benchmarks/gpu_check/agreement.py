@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.loading import open_engine
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.protocol import Engine
+from backend.model_process.placement import open_engine
 from benchmarks.gpu_check.budget import Step
 from benchmarks.gpu_check.records import Agreement, Records
 from zoo.inputs import random_inputs
@@ -56,7 +56,7 @@ def _check(records: Records, model: str, kind: str) -> None:
     with ExitStack() as opened:
         engine = open_engine(records.target.config(records.models, model, kind))
         opened.callback(engine.close)
-        reference = OnnxEngine(file)
+        reference = OnnxCpuEngine(file)
         opened.callback(reference.close)
         found = [
             Agreement(size, compare(engine, reference, random_inputs(file, size, plan.seed)))

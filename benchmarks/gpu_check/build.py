@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from backend.engines.loading import open_engine
 from backend.errors import IsochroneError
+from backend.model_process.placement import open_engine
 from benchmarks.errors import BenchmarkError
 from benchmarks.gpu_check.budget import Budget, Step, TimeIsOver
 from benchmarks.gpu_check.records import Built, Records

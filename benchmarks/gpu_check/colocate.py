@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from backend.device.clocks import throttled_of
-from backend.engines.loading import open_here
+from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine
 from backend.load.arrivals import Traffic, poisson
 from backend.load.outcomes import Measured, Outcome, first_error
@@ -126,7 +126,7 @@ class Colocation:
         for model, kind in records.usable().items():
             if model not in self._engines:
                 config = records.target.config(records.models, model, kind)
-                engine = open_here(kind, config.model_file, config.options(lanes))
+                engine = load_engine(config.model_file, config.options(lanes))
                 self._opened.callback(engine.close)
                 self._engines[model] = engine
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from backend.engines.protocol import Array, Engine, Executing
+from backend.engines.protocol import Engine
+from backend.linux.execution_priority import ExecutionPriority
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome, Status
 from backend.model_process.batch import Batch, feeds
@@ -21,6 +22,7 @@ from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, 
 from backend.scheduler.state import Running, Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
+from backend.tensors import Array
 from benchmarks.errors import BenchmarkError
 from predictor.features import CoRunner
 
@@ -167,13 +169,13 @@ class InProcess:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch, executing: Executing) -> None:
+    def _work(self, batch: Batch, executing: ExecutionPriority) -> None:
         assert batch.launch is not None
         error = ""
         try:
             given = feeds(batch.requests)
             engine = self._served[batch.launch.source].engine
-            ran = engine.run(batch.lane, given, batch.requests[0].wanted, executing)
+            ran = engine.run(batch.lane, given, batch.requests[0].wanted, executing, exclusive=batch.leased)
             batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from shutil import which
 
-from backend.engines.loading import open_engine
+from backend.model_process.placement import open_engine
 from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.job import Job
 from backend.runtime_dir import runtime_dir

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from backend.config.datatypes import BY_CONFIG
-from backend.engines.gpu.runtime import Shape, Stream
-from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import Array, Engine, TensorSpec
-from backend.engines.tensorrt.plan_runtime import Profile
+from backend.engines.gpu.device import Shape, Stream
+from backend.engines.protocol import Engine
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
+from backend.tensors import BY_CONFIG, Array, TensorSpec
 from tests.fakes.fake_gpu import FakeDevice, FakePlan, tensor
 from tests.fakes.fake_session import FakeSession
 from tests.fakes.graphs import write_model
@@ -22,13 +21,7 @@ BATCH_SIZES = (1, 2, 4, 8)
 WIDTH = 4
 
 
-class GpuEngine(Engine, Protocol):
-    """What the engines on a GPU have in common."""
-
-    def timings(self, lane: int) -> Timings | None: ...
-
-
-Open = Callable[..., GpuEngine]
+OpenDouble = Callable[..., Engine]
 
 
 def run(engine: Engine, lane: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -72,6 +65,7 @@ def double_plan(device: FakeDevice) -> FakePlan:
     ]
     below = (0, *BATCH_SIZES)
     profiles = [
-        Profile({"x": (low + 1, WIDTH)}, {"x": (high, WIDTH)}) for low, high in zip(below, BATCH_SIZES, strict=False)
+        OptimizationProfile({"x": (low + 1, WIDTH)}, {"x": (high, WIDTH)})
+        for low, high in zip(below, BATCH_SIZES, strict=False)
     ]
     return FakePlan(device, tensors, profiles, _shapes, _compute)

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.config.datatypes import BY_CONFIG
-from backend.engines.gpu.runtime import Address, Event, Graph, Memory, Shape, Stream
-from backend.engines.gpu.transfers import Placed
-from backend.engines.protocol import Array
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.gpu.device import Address, CudaGraph, Event, GpuMemory, Shape, Stream
+from backend.engines.gpu.lane_streams import DeviceTensor
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import EngineError
+from backend.tensors import BY_CONFIG, Array
 
 GARBAGE = 0xA5
 COPY_NS_PER_BYTE = 2
@@ -58,7 +57,7 @@ class FakeDevice:
         self._events: dict[Event, tuple[Stream, int] | None] = {}
         self._times: dict[Event, int] = {}
         self._capturing: dict[Stream, list[_Op]] = {}
-        self._graphs: dict[Graph, list[_Op]] = {}
+        self._graphs: dict[CudaGraph, list[_Op]] = {}
         self._handles = 0
         self.launched = 0
         self.priorities: dict[Stream, int | None] = {}
@@ -84,9 +83,9 @@ class FakeDevice:
     def activate(self) -> None:
         self._called("activate")
 
-    def memory(self) -> Memory:
+    def memory(self) -> GpuMemory:
         self._called("memory")
-        return Memory(self.memory_bytes - self.held.get("bytes", 0), self.memory_bytes)
+        return GpuMemory(self.memory_bytes - self.held.get("bytes", 0), self.memory_bytes)
 
     def allocate(self, size_bytes: int) -> Address:
         self._called("allocate")
@@ -167,19 +166,19 @@ class FakeDevice:
         self._called("begin_capture")
         self._capturing[stream] = []
 
-    def end_capture(self, stream: Stream) -> Graph:
+    def end_capture(self, stream: Stream) -> CudaGraph:
         ops = self._capturing.pop(stream)
         self._called("end_capture")
-        graph = Graph(self._handle())
+        graph = CudaGraph(self._handle())
         self._graphs[graph] = ops
         return graph
 
-    def launch(self, graph: Graph, stream: Stream) -> None:
+    def launch(self, graph: CudaGraph, stream: Stream) -> None:
         self._called("launch")
         self.launched += 1
         self._queues[stream].ops.extend(self._graphs[graph])
 
-    def destroy_graph(self, graph: Graph) -> None:
+    def destroy_graph(self, graph: CudaGraph) -> None:
         self._called("destroy_graph")
         del self._graphs[graph]
 
@@ -191,7 +190,7 @@ class FakeDevice:
         """Whether what is put there goes into a graph."""
         return stream in self._capturing
 
-    def array(self, place: Placed) -> Array:
+    def array(self, place: DeviceTensor) -> Array:
         """A tensor in device memory. Fails where it would not fit."""
         size, memory = place.size_bytes, _whole(self._allocated, place.address)
         assert size <= len(memory), f"'{place.name}' of {size} bytes in {len(memory)}: a GPU would write past the end"
@@ -240,7 +239,7 @@ class FakePlan:
         self,
         device: FakeDevice,
         tensors: Sequence[PlanTensor],
-        profiles: Sequence[Profile],
+        profiles: Sequence[OptimizationProfile],
         shapes: Callable[[Mapping[str, Shape]], Mapping[str, Shape]],
         compute: Callable[[Mapping[str, Array]], Outputs],
         *,
@@ -285,7 +284,7 @@ class FakePlan:
 class FakeContext:
     """See `plan_runtime.Context`."""
 
-    def __init__(self, plan: FakePlan, profile: Profile, stream: Stream) -> None:
+    def __init__(self, plan: FakePlan, profile: OptimizationProfile, stream: Stream) -> None:
         self._plan, self._profile = plan, profile
         self._shapes: dict[str, Shape] = {}
         self._addresses: dict[str, Address] = {}
@@ -314,7 +313,7 @@ class FakeContext:
         outputs = plan.output_shapes(inputs)
         arrays = {
             t.name: device.array(
-                Placed(t.name, t.datatype, (inputs if t.is_input else outputs)[t.name], self._addresses[t.name])
+                DeviceTensor(t.name, t.datatype, (inputs if t.is_input else outputs)[t.name], self._addresses[t.name])
             )
             for t in plan.tensors
         }

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from backend.engines.protocol import Alone, Executing, Ran
+from backend.engines.protocol import BatchResult
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch, feeds
 from backend.model_process.dispatcher import Dispatcher, Handlers
 from backend.model_process.request import Pending
@@ -49,15 +50,13 @@ class FakeModel:
         self.gate.set()
         self.changed = threading.Condition()
         self.started: list[Batch] = []
-        self.alone: list[Batch] = []
-        """Those that are executed as with the device to themselves."""
         self.at_once = self.at_once_most = 0
         self.done: dict[int, Batch] = {}
         self.results: dict[int, Answered] = {}
         self.rejects: dict[int, Reject] = {}
         self.ends: Counter[int] = Counter()
         self.error: Exception | None = None
-        self.took = Ran([], 1_000_000)
+        self.took = BatchResult([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
         handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
         self.dispatcher = Dispatcher(device, lanes or 2, event, handlers, None)
@@ -74,7 +73,6 @@ class FakeModel:
         self.gate.set()
         left = self.dispatcher.close()
         assert set(self.ends.values()) <= {1}
-        assert self.alone == [batch for batch in self.started if batch.leased]
         return left
 
     def submit(self, *requests: Pending) -> list[Pending]:
@@ -101,10 +99,9 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def _run(self, batch: Batch, executing: Executing) -> list[Answered]:
+    def _run(self, batch: Batch, _priority: ExecutionPriority) -> list[Answered]:
         with self.changed:
             self.started.append(batch)
-            self.alone += [batch] if isinstance(executing, Alone) else []
             self.at_once += 1
             self.at_once_most = max(self.at_once_most, self.at_once)
             self.changed.notify_all()

@@ -16,8 +16,9 @@ from typing import TextIO
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.protocol import Array, EngineOptions
+from backend.engines.protocol import EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
+from backend.tensors import Array
 from tests.fakes.double import double_plan
 from tests.fakes.driver import OK
 from tests.fakes.fake_gpu import RUN_NS, FakeDevice
@@ -111,10 +112,10 @@ def _run(module: str, arguments: list[str], batches: list[int], patch: pytest.Mo
     patch.setattr(runtime, "cudaProfilerStop", lambda: mark(False))
     program = importlib.import_module(module)
 
-    def open_here(_: str, file: Path, options: EngineOptions) -> TensorRtEngine:
+    def load_engine(file: Path, options: EngineOptions) -> TensorRtEngine:
         return TensorRtEngine(plan, device, file, options)
 
-    patch.setattr(program, "open_here", open_here)
+    patch.setattr(program, "load_engine", load_engine)
     status: int = program.main(arguments)
     return status
 

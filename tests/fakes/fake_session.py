@@ -7,34 +7,34 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.engines.gpu.runtime import Address, Shape, Stream
-from backend.engines.gpu.transfers import Placed, array_at, quietly
-from backend.engines.onnxruntime.bound_lane import OnnxBoundSession
+from backend.engines.gpu.device import Address, Shape, Stream
+from backend.engines.gpu.lane_streams import DeviceTensor, array_at, quietly
+from backend.engines.onnxruntime.bound_session import BoundSession
 from backend.engines.onnxruntime.session import CPU
-from backend.engines.protocol import Array, TensorSpec
 from backend.errors import EngineError
+from backend.tensors import Array, TensorSpec
 from tests.fakes.fake_gpu import RUN_NS, FakeDevice
 
 
-class _Results:
+class _DeviceOutputs:
     """Device memory for the outputs of a run, until the next one."""
 
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
         self._addresses: list[Address] = []
 
-    def place(self, spec: TensorSpec, shape: Shape) -> Placed:
+    def place(self, spec: TensorSpec, shape: Shape) -> DeviceTensor:
         address = self._device.allocate(max(1, spec.datatype.size_bytes(shape)))
         self._addresses.append(address)
-        return Placed(spec.name, spec.datatype, shape, address)
+        return DeviceTensor(spec.name, spec.datatype, shape, address)
 
     def clear(self) -> None:
         while self._addresses:
             quietly(self._device.free, self._addresses.pop())
 
 
-class FakeSession:
-    """See `BoundSession`. compute: the outputs, from the inputs. refuses: name of a call → what it raises, once."""
+class FakeSession(BoundSession):
+    """A made-up session. compute: the outputs, from the inputs. refuses: name of a call → what it raises, once."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class FakeSession:
         self.output_shapes, self.compute = shapes, compute
         self.refuses: dict[str, EngineError] = {}
         self.ran: list[dict[str, Array]] = []
-        self._results = _Results(device)
-        self._bound: dict[str, Placed] = {}
+        self._results = _DeviceOutputs(device)
+        self._bound: dict[str, DeviceTensor] = {}
         self._host: dict[str, Array] = {}
 
-    def bind(self, places: Sequence[Placed], host: Mapping[str, Array]) -> None:
+    def bind(self, places: Sequence[DeviceTensor], host: Mapping[str, Array]) -> None:
         self._refused("bind")
         assert all(place.name in self.on_device for place in places)
         self._bound, self._host = {place.name: place for place in places}, dict(host)
         self._results.clear()
 
-    def run(self, outputs: Sequence[str]) -> list[Placed]:
+    def run(self, outputs: Sequence[str]) -> list[DeviceTensor]:
         self._refused("run")
         bound, host = self._bound, self._host
         shapes = self.output_shapes({n: p.shape for n, p in bound.items()} | {n: a.shape for n, a in host.items()})
@@ -89,19 +89,19 @@ class FakeSession:
             raise error
 
 
-class HostSession(OnnxBoundSession):
+class HostSession(BoundSession):
     """The real session on the CPU. It runs when it is called, not later: what the stream holds happens before."""
 
     def __init__(self, path: Path, device: FakeDevice, stream: Stream) -> None:
         super().__init__(path, [CPU], "cpu", 0)
         self._device, self._stream = device, stream
-        self._results = _Results(device)
+        self._results = _DeviceOutputs(device)
 
-    def bind(self, places: Sequence[Placed], host: Mapping[str, Array]) -> None:
+    def bind(self, places: Sequence[DeviceTensor], host: Mapping[str, Array]) -> None:
         self._results.clear()
         super().bind(places, host)
 
-    def run(self, outputs: Sequence[str]) -> list[Placed]:
+    def run(self, outputs: Sequence[str]) -> list[DeviceTensor]:
         self._device.drain(self._stream)
         specs = {spec.name: spec for spec in self.outputs}
         placed = []

@@ -12,11 +12,11 @@ import pytest
 from backend.commands.build import BuildOptions, run_build
 from backend.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from backend.engines.onnxruntime.cuda_loading import open_onnx_on_gpu
-from backend.engines.protocol import EngineOptions
+from backend.engines.protocol import Engine, EngineOptions
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.loading import open_plan
 from backend.errors import IsochroneError
-from tests.fakes.double import BATCH_SIZES, GpuEngine, Open, double_plan, double_session, write_double
+from tests.fakes.double import BATCH_SIZES, OpenDouble, double_plan, double_session, write_double
 from tests.fakes.fake_gpu import FakeDevice
 from tests.fakes.fake_session import HostSession
 
@@ -47,21 +47,21 @@ class Opener:
     def __init__(self, request: pytest.FixtureRequest, closed: ExitStack) -> None:
         self._request, self._closed = request, closed
 
-    def __call__(self, *, lanes: int = 2, max_batch_size: int = 8) -> GpuEngine:
+    def __call__(self, *, lanes: int = 2, max_batch_size: int = 8) -> Engine:
         engine, gpu = self._request.param
         open_one = {"tensorrt": self._plan, "onnxruntime": self._onnx}[engine]
         opened = open_one(gpu, EngineOptions(0, lanes, max_batch_size))
         self._closed.callback(opened.close)
         return opened
 
-    def _plan(self, gpu: str, options: EngineOptions) -> GpuEngine:
+    def _plan(self, gpu: str, options: EngineOptions) -> Engine:
         if gpu == "real":
             plan = self._request.getfixturevalue("real_plan")
             return open_plan(plan, options)
         device = self._device()
         return TensorRtEngine(double_plan(device), device, Path("double.plan"), options)
 
-    def _onnx(self, gpu: str, options: EngineOptions) -> GpuEngine:
+    def _onnx(self, gpu: str, options: EngineOptions) -> Engine:
         onnx = self._request.getfixturevalue("onnx")
         if gpu == "real":
             try:
@@ -83,14 +83,14 @@ SESSIONS = [("onnxruntime", "fake"), ("onnxruntime", "real library on the host")
 
 
 @pytest.fixture(params=PLANS + SESSIONS, ids=" ".join)
-def open_double(request: pytest.FixtureRequest) -> Iterator[Open]:
+def open_double(request: pytest.FixtureRequest) -> Iterator[OpenDouble]:
     """Opens it with `lanes` and `max_batch_size`, in each engine."""
     with ExitStack() as closed:
         yield Opener(request, closed)
 
 
 @pytest.fixture(params=PLANS, ids=" ".join)
-def open_double_plan(request: pytest.FixtureRequest) -> Iterator[Open]:
+def open_double_plan(request: pytest.FixtureRequest) -> Iterator[OpenDouble]:
     """The same in TensorRT only."""
     with ExitStack() as closed:
         yield Opener(request, closed)

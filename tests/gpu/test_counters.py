@@ -13,10 +13,11 @@ import pytest
 
 from backend.commands.profile import ProfileOptions, profile
 from backend.config.model_config import ModelConfig
-from backend.engines.loading import open_engine, read_model_specs
+from backend.engines.loading import read_model_specs
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.model_process.placement import open_engine
 from backend.profiling.repository import read_config
 from backend.runtime_dir import VARIABLE, runtime_dir
 from backend.trial.launch import remember, remembered_name

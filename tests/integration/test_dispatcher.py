@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from backend.engines.protocol import AS_IT_IS
 from backend.errors import ConfigError, EngineError
+from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Batch
 from backend.scheduler.messages import Cancel, Event, Ping
 from backend.scheduler_process.start import connect_or_spawn
@@ -83,7 +83,7 @@ def test_a_batch_that_is_run_by_two_threads_is_answered_once(model: FakeModel) -
     """As where the one stands still for a stranger."""
     (request,) = model.fill(1)
     (batch,) = model.started
-    other = threading.Thread(target=model.dispatcher._work, args=(replace(batch), AS_IT_IS))
+    other = threading.Thread(target=model.dispatcher._work, args=(replace(batch), ORDINARY_PRIORITY))
     other.start()
     model.wait(lambda: len(model.started) == 2)
     model.gate.set()

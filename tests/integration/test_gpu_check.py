@@ -15,7 +15,7 @@ import pynvml
 import pytest
 from cuda.bindings import runtime
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.errors import ConfigError
 from backend.load.outcomes import Measured, Outcome
 from benchmarks.errors import BenchmarkError
@@ -81,10 +81,10 @@ def test_another_model_does_not_agree(tmp_path: Path) -> None:
     weight = ones(1).tobytes()
     other.write_bytes(content.replace(weight * 160, np.float32(1.01).tobytes() * 160))
     assert other.read_bytes() != content
-    reference = OnnxEngine(same)
+    reference = OnnxCpuEngine(same)
     inputs = {"x": ones(3, 16)}
-    assert compare(OnnxEngine(same), reference, inputs) == {"y": 0.0}
-    assert compare(OnnxEngine(other), reference, inputs)["y"] == pytest.approx(0.16 / 17, rel=1e-3)
+    assert compare(OnnxCpuEngine(same), reference, inputs) == {"y": 0.0}
+    assert compare(OnnxCpuEngine(other), reference, inputs)["y"] == pytest.approx(0.16 / 17, rel=1e-3)
 
 
 # Time

@@ -19,10 +19,10 @@ import backend.model_process.load_profile as load_module
 import backend.profiling.campaign as campaign_module
 from backend.commands.main import app
 from backend.commands.profile import ProfileOptions, profile, read_batch_sizes
-from backend.engines.loading import open_engine
 from backend.errors import ConfigError, EngineError
 from backend.model_process.batch import group_of
 from backend.model_process.load_profile import profile_at_load
+from backend.model_process.placement import open_engine
 from backend.profiling import one_batch
 from backend.profiling.repository import find_versions, served_model
 from backend.runtime_dir import VARIABLE

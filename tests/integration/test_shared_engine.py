@@ -24,13 +24,15 @@ from backend.config.model_config import EngineConfig
 from backend.config.parameters import Parameters
 from backend.device_process import LINGER_S
 from backend.engine_process.client import watch as shared_watch
-from backend.engine_process.client.engine import SharedEngine
-from backend.engine_process.wire.messages import Pong, decode_pong
-from backend.engines.loading import open_engine, open_here
-from backend.engines.protocol import Array, Engine
+from backend.engine_process.client.engine import EngineClient
+from backend.engine_process.wire.messages import EnginePong, decode_pong
+from backend.engines.loading import load_engine
+from backend.engines.protocol import Engine
 from backend.errors import ConfigError, EngineError
 from backend.linux import hang_detector as standstill
+from backend.model_process.placement import open_engine
 from backend.runtime_dir import meeting_point
+from backend.tensors import Array
 from tests.fakes.fake_model import eventually
 from tests.fakes.open_files import open_files
 from tests.server.harness import batchmates, graph, mlp, write_model
@@ -56,7 +58,7 @@ def config(folder: Path, model: onnx.ModelProto | bytes, name: str = "m") -> Eng
 
 
 def own(config: EngineConfig) -> Engine:
-    return open_here("onnxruntime", config.model_file, config.options(2))
+    return load_engine(config.model_file, config.options(2))
 
 
 def engine_process() -> int:
@@ -95,7 +97,7 @@ def small(tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
     """One model in an engine process and in this process."""
     made = config(tmp_path, mlp(16, 4, hidden=64))
     with closing(open_engine(made)) as shared, closing(own(made)) as ours:
-        assert isinstance(shared, SharedEngine)
+        assert isinstance(shared, EngineClient)
         yield shared, ours
 
 
@@ -242,9 +244,9 @@ def test_a_model_that_comes_to_an_engine_process_that_hangs_is_loaded(
 
 @pytest.mark.usefixtures("impatient")
 def test_an_engine_process_that_has_nothing_to_do_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[Pong] = []
+    answers: list[EnginePong] = []
 
-    def counted(packet: bytes) -> Pong:
+    def counted(packet: bytes) -> EnginePong:
         answers.append(decode_pong(packet))
         return answers[-1]
 
@@ -327,11 +329,9 @@ def test_models_that_come_and_go_take_their_memory_with_them(tmp_path: Path, sma
 def test_a_process_that_dies_leaves_nothing_in_the_engine_process(tmp_path: Path, small: tuple[Engine, Engine]) -> None:
     made = config(tmp_path, mlp(16, 2, seed=3), "doomed")
     code = (
-        "import sys, pathlib, numpy; from backend.engine_process.client.engine import SharedEngine\n"
-        "from backend.config.model_config import EngineConfig; from backend.config.parameters import Parameters\n"
-        "file = pathlib.Path(sys.argv[1])\n"
-        "config = EngineConfig('m', '1', file, 8, Parameters(), None)\n"
-        "engine = SharedEngine(config, 'onnxruntime', config.options(2))\n"
+        "import sys, pathlib, numpy; from backend.engine_process.client.engine import EngineClient\n"
+        "from backend.engines.protocol import EngineOptions\n"
+        "engine = EngineClient('cpu', pathlib.Path(sys.argv[1]), EngineOptions(None, 2, 8))\n"
         "engine.run(0, {'x': [numpy.ones((1, 16), numpy.float32)]}, ['y']); print('runs', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engine_process.client.watch import Watch
+from backend.engine_process.client.watch import HangWatch
 from backend.linux import hang_detector as standstill
 from tests.fakes.fake_model import eventually
 from tests.fakes.open_files import open_files
@@ -57,7 +57,7 @@ def cpu_s(pid: int) -> float:
 
 def test_one_that_does_nothing_is_ended(start: Start) -> None:
     process, connection = start("time.sleep(600)")
-    with closing(Watch(connection)):
+    with closing(HangWatch(connection)):
         assert process.wait(timeout=20.0) == -9
 
 
@@ -65,14 +65,14 @@ def test_one_that_computes_is_not(start: Start) -> None:
     """As while it loads something that keeps Python's lock; until it has done so for several times the patience."""
     process, connection = start("while True: pass")
     begun_s = cpu_s(process.pid)
-    with closing(Watch(connection)):
+    with closing(HangWatch(connection)):
         eventually(lambda: cpu_s(process.pid) > begun_s + 2.5)
         assert process.poll() is None
 
 
 def test_one_that_answers_nonsense_is_left_alone(start: Start) -> None:
     process, connection = start("connection.recv(99); connection.send(b'hello'); connection.recv(99); time.sleep(600)")
-    with closing(Watch(connection)) as watch:
+    with closing(HangWatch(connection)) as watch:
         eventually(lambda: not watch._thread.is_alive())
         assert process.poll() is None
 
@@ -80,6 +80,6 @@ def test_one_that_answers_nonsense_is_left_alone(start: Start) -> None:
 def test_a_watch_that_is_closed_leaves_nothing(start: Start) -> None:
     before = open_files(os.getpid())
     process, connection = start("time.sleep(600)")
-    Watch(connection).close()
+    HangWatch(connection).close()
     assert process.poll() is None
     assert open_files(os.getpid()) == before

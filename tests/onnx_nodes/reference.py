@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from backend.config.datatypes import BY_ONNX
+from backend.tensors import BY_ONNX
 
 Arrays = dict[str, npt.NDArray[Any]]
 

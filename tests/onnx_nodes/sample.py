@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from backend.config.datatypes import DATATYPES
+from backend.tensors import DATATYPES
 from tests.onnx_nodes.cases import Case, is_random, operators
 
 _LOOPS = {"If", "Loop", "Scan"}

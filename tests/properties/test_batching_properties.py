@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engines.protocol import AS_USUAL
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS
 from backend.errors import EngineError
 from backend.trial.messages import Question
 from backend.trial.process import Clock, try_model
@@ -28,7 +28,7 @@ def test_a_batch_answers_as_its_requests_alone_or_there_is_none(block: int, tmp_
     for seed in range(block * GRAPHS // BLOCKS, (block + 1) * GRAPHS // BLOCKS):
         random = np.random.default_rng(seed)
         file.write_bytes(random_graph(random).SerializeToString())
-        question = Question("", str(file), "onnxruntime", "", None, AS_USUAL, {}, (), 8)
+        question = Question("", str(file), "onnxruntime", "", None, DEFAULT_ONNX_OPTIONS, {}, (), 8)
         with opened(question) as model:
             trial = try_model(question, model, Clock(), batch=True)
             counts[trial.batches] += 1

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.onnxruntime.session import read_specs
-from backend.linux.cpu_topology import teams, width
+from backend.linux.cpu_topology import lane_cores, width
 from backend.profiling.repository import read_config
 from backend.server.embedded import EmbeddedServer
 from backend.trial.launch import remember, remembered_name
@@ -43,7 +43,7 @@ def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float,
     """
     (file,) = model_folder.glob("*/model.onnx")
     lanes = _LANES.search((model_folder / "config.pbtxt").read_text())
-    engine = OnnxEngine(file, teams(int(lanes[1]) if lanes else width()))
+    engine = OnnxCpuEngine(file, lane_cores(int(lanes[1]) if lanes else width()))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     identity = BriefIdentity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
     engine.close()

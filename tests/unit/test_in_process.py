@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import helper
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
-from backend.engines.protocol import AS_IT_IS, Array, Executing, Feeds, Ran, TensorSpec
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
+from backend.engines.protocol import BatchResult
 from backend.errors import EngineError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival, Traffic, poisson
 from backend.scheduler_process.sample_log import SampleLog
 from backend.simulation.simulator import SimulatedModel
+from backend.tensors import Array, TensorSpec
 from benchmarks.gpu_check.in_process import InProcess, Served
 from predictor.samples import read_samples
 from predictor.workload import Load, ModelProfile
@@ -34,20 +35,20 @@ def write_slow(path: Path, layers: int) -> Path:
     return write_model(path, nodes, {"x": ["batch", 16]}, {"y": ["batch", 512]}, weights)
 
 
-def served(engine: OnnxEngine, name: str, *, aware: bool = True) -> Served:
+def served(engine: OnnxCpuEngine, name: str, *, aware: bool = True) -> Served:
     inputs: dict[str, Array] = {"x": np.ones((1, 16), np.float32)}
     return Served(SimulatedModel(name, PROFILE, interference_aware=aware, rejects=aware), engine, inputs)
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[OnnxEngine]:
-    engine = OnnxEngine(write_slow(tmp_path / "model.onnx", 20))
+def engine(tmp_path: Path) -> Iterator[OnnxCpuEngine]:
+    engine = OnnxCpuEngine(write_slow(tmp_path / "model.onnx", 20))
     yield engine
     engine.close()
 
 
 @pytest.mark.parametrize("aware", [False, True])
-def test_every_request_is_answered_and_every_batch_sampled(aware: bool, engine: OnnxEngine, tmp_path: Path) -> None:
+def test_every_request_is_answered_and_every_batch_sampled(aware: bool, engine: OnnxCpuEngine, tmp_path: Path) -> None:
     log = SampleLog(tmp_path / "samples.jsonl")
     device = InProcess([served(engine, name, aware=aware) for name in ("a", "b")], 2, "cpu", None)
     plan = poisson([Traffic("a", 200.0, 1e4), Traffic("b", 200.0, NO_DEADLINE_MS, 2)], 0.5, seed=1)
@@ -63,7 +64,9 @@ def test_every_request_is_answered_and_every_batch_sampled(aware: bool, engine: 
     assert any(s.co_runners for s in samples)
 
 
-def test_a_load_without_samples_leaves_none_and_counts_from_its_own_start(engine: OnnxEngine, tmp_path: Path) -> None:
+def test_a_load_without_samples_leaves_none_and_counts_from_its_own_start(
+    engine: OnnxCpuEngine, tmp_path: Path
+) -> None:
     device = InProcess([served(engine, "a")], 1, "cpu", None)
     device.run([Arrival(0.0, "a", NO_DEADLINE_MS)])
     log = SampleLog(tmp_path / "samples.jsonl")
@@ -85,11 +88,11 @@ class Broken:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(self, *_: object, **__: object) -> BatchResult:
         self.runs += 1
         if self.runs % 2 == 0:
             raise EngineError("the model's run failed: no")
-        return Ran([], 1)
+        return BatchResult([], 1)
 
     def close(self) -> None: ...
 
@@ -104,7 +107,7 @@ def test_a_batch_that_fails_fails_its_requests_alone() -> None:
     assert outcomes[0].error == ""
 
 
-def test_what_cannot_make_its_deadline_is_rejected_at_once_only_where_that_is_on(engine: OnnxEngine) -> None:
+def test_what_cannot_make_its_deadline_is_rejected_at_once_only_where_that_is_on(engine: OnnxCpuEngine) -> None:
     plan = [Arrival(0.0, "a", NO_DEADLINE_MS), Arrival(0.001, "a", 0.5)]
     for aware, status in ((True, "rejected"), (False, "ok")):
         device = InProcess([served(engine, "a", aware=aware)], 1, "cpu", None)
@@ -119,9 +122,9 @@ class Waiting(Broken):
         super().__init__()
         self.go = threading.Event()
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
+    def run(self, *_: object, **__: object) -> BatchResult:
         assert self.go.wait(30.0)
-        return Ran([], 1)
+        return BatchResult([], 1)
 
 
 def test_lanes_bound_how_many_run_at_a_time() -> None:

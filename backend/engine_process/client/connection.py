@@ -1,4 +1,4 @@
-"""Keeps a model open in its device's engine process: a thread waits for the loss of that process and opens it anew."""
+"""Keeps a model open in its device's engine process: a thread waits for that process to die, then opens it again."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import threading
 from contextlib import ExitStack, suppress
 
 from backend.device_process import LINGER_S, Start, connect_or_start
-from backend.engine_process.client.session import Session
-from backend.engine_process.client.watch import Watch
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Open, Opened, Refused, decode_opened
+from backend.engine_process.client.session import ModelSession
+from backend.engine_process.client.watch import HangWatch
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import ModelOpened, ModelRefused, OpenModel, decode_opened
 from backend.errors import ConfigError, EngineLostError, IsochroneError, ServerError
 from backend.runtime_dir import meeting_point
 
 CONNECT_S = 15.0
 BACK_WITHIN_S = 60.0
-"""So long a batch waits for a lost engine process to be back with its model."""
+"""Time that a batch waits for a lost engine process to be back with its model."""
 _OPEN_TRIES = 3
-"""A process without connections may end just as it is met, and another model may take it down while ours is loaded."""
+"""A process without connections may end just then, and another model may crash it while ours is loaded."""
 _AGAIN_S = 0.5
 _log = logging.getLogger("isochrone")
 
 
-class EngineLink:
+class EngineConnection:
     """Keeps the model open in an engine process as long as the model is loaded."""
 
-    def __init__(self, device: str, model: Open) -> None:
+    def __init__(self, device: str, model: OpenModel) -> None:
         self._device, self._model = device, model
         self._changed = threading.Condition()
-        self._opened: Opened | None = None
-        self._session: Session | None = None
+        self._opened: ModelOpened | None = None
+        self._session: ModelSession | None = None
         self._failure: IsochroneError | None = None
-        """Why the model cannot be opened again."""
+        """Reason why the model cannot be opened again."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="isochrone-engine-link", daemon=True)
 
-    def open(self) -> Opened:
-        """For the first time. Raises ConfigError where the model cannot be loaded, ServerError where nobody answers."""
+    def open(self) -> ModelOpened:
+        """Open the model. Raises ConfigError where it cannot be loaded, ServerError where no engine process answers."""
         self._session = self._open()
         self._opened = self._session.opened
         self._thread.start()
         return self._opened
 
-    def session(self) -> Session:
-        """The one to use now. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
+    def session(self) -> ModelSession:
+        """Present session. Raises EngineLostError where there is none within `BACK_WITHIN_S`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._session is not None or self._failure is not None or self._closing.is_set(),
@@ -57,15 +57,15 @@ class EngineLink:
             why = self._failure or f"it is not back after {BACK_WITHIN_S:g} s"
         raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
 
-    def lost(self, session: Session) -> None:
-        """A lane of that session found the engine process gone."""
+    def lost(self, session: ModelSession) -> None:
+        """Report that the engine process of a session is gone."""
         with self._changed:
             if self._session is session:
                 self._session = None
         session.hang_up()
 
     def close(self) -> None:
-        """The engine process gives the model back as the connections close."""
+        """Close the connections, by which the engine process releases the model."""
         self._closing.set()
         with self._changed:
             if self._session is not None:
@@ -76,13 +76,13 @@ class EngineLink:
     def _keep(self) -> None:
         session = self._session
         while session is not None:
-            session.wait_for_its_end()
+            session.wait_for_end()
             self.lost(session)
             session.close()
             session = self._reopen()
 
-    def _reopen(self) -> Session | None:
-        """None: the model is closed."""
+    def _reopen(self) -> ModelSession | None:
+        """Open the model again, however long that takes; None where it is closed meanwhile."""
         if not self._closing.is_set():
             _log.warning("isochrone: the engine process of device '%s' is gone; it is started again", self._device)
         while not self._closing.is_set():
@@ -102,7 +102,7 @@ class EngineLink:
                 return session
         return None
 
-    def _open(self) -> Session:
+    def _open(self) -> ModelSession:
         point = meeting_point(self._device, "engine process")
         options = ("--device", self._device, "--linger-s", str(LINGER_S))
         start = Start("backend.engine_process.process", options, own_session=False)
@@ -111,30 +111,30 @@ class EngineLink:
                 channel = Channel(connect_or_start(point, start, CONNECT_S))
                 undone.callback(channel.close)
                 # Second, so that it watches no other process than the one that the model is opened in.
-                watch = Watch(connect_or_start(point, start, CONNECT_S))
+                watch = HangWatch(connect_or_start(point, start, CONNECT_S))
                 undone.callback(watch.close)
                 with suppress(ConnectionError):
-                    session = Session(channel, watch, self._ask(channel))
+                    session = ModelSession(channel, watch, self._ask(channel))
                     undone.pop_all()
                     return session
         raise ServerError(
             f"the engine process ended each time it was to load '{self._model.file}'; its log is '{point.log}'"
         )
 
-    def _ask(self, channel: Channel) -> Opened:
-        reply: Opened | Refused
+    def _ask(self, channel: Channel) -> ModelOpened:
+        reply: ModelOpened | ModelRefused
         channel.send(self._model)
         try:
             reply, _ = channel.receive(decode_opened)
-        except ProtocolError as error:
+        except ChannelError as error:
             raise ServerError(f"the engine process of device '{self._device}' is not understood: {error}") from error
-        if isinstance(reply, Refused):
+        if isinstance(reply, ModelRefused):
             raise ConfigError(reply.reason)
         if self._opened is not None and _model_of(reply) != _model_of(self._opened):
             raise ConfigError(f"'{self._model.file}' is not what it was when it was loaded; load the model again")
         return reply
 
 
-def _model_of(opened: Opened) -> tuple[object, ...]:
-    """Not how it runs, which may differ, as where a CUDA graph cannot be had this time."""
+def _model_of(opened: ModelOpened) -> tuple[object, ...]:
+    """Identity of the model without how it runs, which may differ: a CUDA graph may not be available this time."""
     return opened.file_stamp, opened.inputs, opened.outputs

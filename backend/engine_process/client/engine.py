@@ -1,48 +1,55 @@
-"""A model whose engine lives in its device's engine process: batches go there through shared memory.
+"""Engine in the device's engine process, as a client of it: batches go there through shared memory.
 
-Where that process dies, it is started again, the model is loaded there again, and what it ran is run once more.
+Where that process dies, it is started again, the model is loaded there again, and its batches run once more.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from backend.config.datatypes import BY_CONFIG
-from backend.config.model_config import EngineConfig
-from backend.engine_process.client.connection import EngineLink
-from backend.engine_process.wire.channel import ProtocolError
-from backend.engine_process.wire.messages import PROTOCOL, Open, Spec
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran, TensorSpec
+from backend.engine_process.client.connection import EngineConnection
+from backend.engine_process.wire.channel import ChannelError
+from backend.engine_process.wire.messages import PROTOCOL, OpenModel, WireSpec
+from backend.engines.protocol import BatchResult, EngineOptions
 from backend.errors import EngineLostError
+from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
+from backend.tensors import BY_CONFIG, Feeds, TensorSpec
 
 _TRIES = 2
 
 
-class SharedEngine:
+class EngineClient:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
     lost = None
-    """The engine process ends where it is lost, and is started again."""
+    """An engine process that has lost its GPU ends and is started again."""
 
-    def __init__(self, config: EngineConfig, engine: str, options: EngineOptions) -> None:
-        file = str(config.model_file.absolute())
-        model = Open(PROTOCOL, engine, file, options)
-        self._link = EngineLink(config.device, model)
+    def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
+        self._link = EngineConnection(device, OpenModel(PROTOCOL, str(file.absolute()), options))
         opened = self._link.open()
         self.inputs = tuple(map(_spec, opened.inputs))
         self.outputs = tuple(map(_spec, opened.outputs))
         self.identity = opened.identity
 
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:  # noqa: ARG002
-        """See `Engine.run`. This thread executes nothing."""
+    def run(
+        self,
+        lane: int,
+        feeds: Feeds,
+        outputs: Sequence[str],
+        priority: ExecutionPriority = ORDINARY_PRIORITY,  # noqa: ARG002
+        *,
+        exclusive: bool = False,  # noqa: ARG002
+    ) -> BatchResult:
+        """See `Engine.run`. The calling thread only waits."""
         affinity = os.sched_getaffinity(0)
         core = affinity.pop() if len(affinity) == 1 else None
         for _ in range(_TRIES):
             session = self._link.session()
             try:
                 return session.lane(lane).run(core, feeds, outputs)
-            except (ConnectionError, ProtocolError):
+            except (ConnectionError, ChannelError):
                 self._link.lost(session)
         raise EngineLostError(
             "the model's run failed: the engine process died, and died again when the batch was run anew"
@@ -53,5 +60,5 @@ class SharedEngine:
         self._link.close()
 
 
-def _spec(told: Spec) -> TensorSpec:
+def _spec(told: WireSpec) -> TensorSpec:
     return TensorSpec(told.name, BY_CONFIG[told.datatype], told.shape, told.optional)

@@ -1,7 +1,7 @@
-"""Sees to it that an engine process that stands still is ended, so that it is noticed and replaced like one that died.
+"""Kills an engine process that hangs, so that it is replaced like one that died.
 
-A thread of that process, which runs no batches, answers pings on a connection of its own. It may be kept from it for
-long by what does not give Python's lock away, such as TensorRT reading a plan.
+A thread of that process, which runs no batches, answers pings on a connection of its own. It may answer late where a
+call holds Python's lock, as TensorRT's reading of a plan does.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import socket
 import threading
 from contextlib import suppress
 
-from backend.engine_process.wire.channel import Channel, ProtocolError
-from backend.engine_process.wire.messages import Ping, decode_pong
+from backend.engine_process.wire.channel import Channel, ChannelError
+from backend.engine_process.wire.messages import EnginePing, decode_pong
 from backend.linux import hang_detector as standstill
 from backend.linux.hang_detector import Standstill
 
 PING_EVERY_S = 1.0
 
 
-class Watch:
-    """Of one life of the engine process. Owns the connection."""
+class HangWatch:
+    """Thread that watches one engine process. Owns the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._channel = connection, Channel(connection)
@@ -29,20 +29,20 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """End the thread."""
         self._closing.set()
         self._channel.hang_up()
         self._thread.join(timeout=5.0)
         self._channel.close()
 
     def _run(self) -> None:
-        with suppress(ConnectionError, ProtocolError):
+        with suppress(ConnectionError, ChannelError):
             while self._lives() and not self._closing.wait(PING_EVERY_S):
                 pass
 
     def _lives(self) -> bool:
-        """False where it was ended here. Raises ConnectionError where it is gone, or this is closed."""
-        self._channel.send(Ping())
+        """Ping the process; False where it hung and was killed. Raises ConnectionError where that is closed."""
+        self._channel.send(EnginePing())
         while not self._channel.wait(standstill.WAIT_S):
             if self._standstill.waited(self._connection):
                 return False

@@ -1,4 +1,4 @@
-"""Messages with descriptors over a connected SEQPACKET socket. It blocks; each end is used by one thread at a time."""
+"""Blocking channel of messages and descriptors over a connected SEQPACKET socket; one thread at a time uses an end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TypeVar
 
 import msgspec
 
-from backend.engine_process.wire.messages import Message, encode
+from backend.engine_process.wire.messages import EngineMessage, encode
 
 _PACKET_BYTES_MAX = 1 << 16
-"""Longer messages, such as those about a model of a thousand inputs, travel as a file in memory."""
+"""Longer messages, such as those of a model with a thousand inputs, are sent as a file in memory."""
 _LONG = b"\xc1"
-"""Stands for such a message; no message begins so in MessagePack."""
+"""Packet in place of such a message; no MessagePack message begins so."""
 
 T = TypeVar("T")
 
 
-class ProtocolError(Exception):
-    """The other side sent what cannot be."""
+class ChannelError(Exception):
+    """The other end sent an invalid message."""
 
 
 class Channel:
@@ -33,11 +33,11 @@ class Channel:
         self._socket = connection
 
     def fileno(self) -> int:
-        """Of the socket; −1 once it is closed."""
+        """Descriptor of the socket; −1 once it is closed."""
         return self._socket.fileno()
 
-    def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Takes the descriptor over, whatever happens. Raises ConnectionError where nobody can be reached."""
+    def send(self, message: EngineMessage, descriptor: int | None = None) -> None:
+        """Send a message and take over the descriptor. Raises ConnectionError where the other end is closed."""
         descriptors = [] if descriptor is None else [descriptor]
         try:
             packet = encode(message)
@@ -54,9 +54,9 @@ class Channel:
             _close(descriptors)
 
     def receive(self, decode: Callable[[bytes], T]) -> tuple[T, int | None]:
-        """The next message and the descriptor that came with it, which is the caller's.
+        """Receive a message and the descriptor that came with it, which is the caller's.
 
-        Raises ConnectionError where the other end is closed, ProtocolError where the message cannot be read.
+        Raises ConnectionError where the other end is closed, ChannelError where the message cannot be read.
         """
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._socket, _PACKET_BYTES_MAX, 2)
@@ -70,25 +70,25 @@ class Channel:
             _close(descriptors)
             if not packet:
                 raise ConnectionResetError("the other end is closed") from error
-            raise ProtocolError(str(error)) from error
+            raise ChannelError(str(error)) from error
         if len(descriptors) > 1:
             _close(descriptors)
-            raise ProtocolError(f"{len(descriptors)} descriptors came with one message")
+            raise ChannelError(f"{len(descriptors)} descriptors came with one message")
         return message, descriptors[0] if descriptors else None
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether `receive` has something to say by then."""
+        """Wait for a message or the end of the connection; False where neither came in time."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout_s * 1e3))
 
     def hang_up(self) -> None:
-        """Wake whoever waits here or at the other end; `close` is still due."""
+        """Wake threads that wait here or at the other end; `close` is still due."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Nobody may be using it."""
+        """Close the socket; no thread is using it."""
         self._socket.close()
 
 

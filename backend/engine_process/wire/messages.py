@@ -1,7 +1,6 @@
-"""What a model's process and its device's engine process say to each other: frozen and typed; tensors lie elsewhere.
+"""Messages between a model's process and its device's engine process, frozen and typed; tensors are in `regions`.
 
-A model has one connection of its own, on which it is opened, one per lane, and one for signs of life. Closing the first
-releases the model.
+A model has one connection on which it is opened, one per lane, and one for pings. Closing the first releases the model.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ import msgspec
 
 from backend.engines.protocol import EngineOptions
 
-PROTOCOL = 3
-"""Raised when a message changes its meaning; an engine process of another protocol is not spoken to."""
+PROTOCOL = 4
+"""Version of these messages; an engine process of another one refuses to open models."""
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class EngineMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all messages: encoded as a tagged array."""
 
 
-class Tensor(Message, frozen=True):
-    """An array in the sender's region. dtype: as numpy spells it, `|O` for text. offset, nbytes: where it lies."""
+class TensorPlace(EngineMessage, frozen=True):
+    """Place of an array in the sender's region, in bytes. dtype: as numpy spells it, `|O` for text."""
 
     name: str
     dtype: str
@@ -28,7 +27,7 @@ class Tensor(Message, frozen=True):
     nbytes: int
 
 
-class Spec(Message, frozen=True):
+class WireSpec(EngineMessage, frozen=True):
     """A `TensorSpec`. datatype: as in config.pbtxt."""
 
     name: str
@@ -37,79 +36,78 @@ class Spec(Message, frozen=True):
     optional: bool
 
 
-class Open(Message, frozen=True, tag="open"):
-    """Load a model, or share it where it is loaded already; the first message on a connection.
+class OpenModel(EngineMessage, frozen=True, tag="open"):
+    """Request to load a model, or to share it where it is loaded already; the first message on a connection.
 
-    engine: "onnxruntime" or "tensorrt". file: absolute.
+    file: absolute.
     """
 
     protocol: int
-    engine: str
     file: str
     options: EngineOptions
 
 
-class AddLane(Message, frozen=True, tag="add-lane"):
-    """Comes with a descriptor: the other end of a connection for this lane's batches."""
+class AddLane(EngineMessage, frozen=True, tag="add-lane"):
+    """Request to serve a lane; comes with the descriptor of the other end of a connection for its batches."""
 
     lane: int
 
 
-class Ping(Message, frozen=True, tag="ping"):
-    """Are you there? The first message on a connection that carries nothing else."""
+class EnginePing(EngineMessage, frozen=True, tag="ping"):
+    """Request for a sign of life; its connection carries nothing else."""
 
 
-class Run(Message, frozen=True, tag="run"):
-    """Run a batch; comes with the descriptor of the region where the inputs lie, if that is a new one.
+class RunBatch(EngineMessage, frozen=True, tag="run"):
+    """Request to run a batch; comes with the descriptor of the region of the inputs, if that is a new one.
 
-    core: run it there, as the calling thread would; None: anywhere.
+    core: where to run it, None: anywhere.
     """
 
     core: int | None
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[TensorPlace, ...]
     outputs: tuple[str, ...]
 
 
-class Opened(Message, frozen=True, tag="opened"):
-    """Answer to `Open`. identity, inputs, outputs: see `Engine`. file_stamp: of the file as it was loaded."""
+class ModelOpened(EngineMessage, frozen=True, tag="opened"):
+    """Answer to `OpenModel`. identity, inputs, outputs: see `Engine`. file_stamp: of the file as it was loaded."""
 
     identity: str
     file_stamp: str
-    inputs: tuple[Spec, ...]
-    outputs: tuple[Spec, ...]
+    inputs: tuple[WireSpec, ...]
+    outputs: tuple[WireSpec, ...]
 
 
-class Pong(Message, frozen=True, tag="pong"):
-    """Answer to `Ping`, whatever else the process does."""
+class EnginePong(EngineMessage, frozen=True, tag="pong"):
+    """Answer to `EnginePing`, whatever else the process does."""
 
 
-class Refused(Message, frozen=True, tag="refused"):
-    """Answer to `Open`: the model cannot be loaded."""
+class ModelRefused(EngineMessage, frozen=True, tag="refused"):
+    """Answer to `OpenModel`: the model cannot be loaded."""
 
     reason: str
 
 
-class Finished(Message, frozen=True, tag="finished"):
-    """Answer to `Run`; comes with the descriptor of the region where the outputs lie, if that is a new one.
+class BatchFinished(EngineMessage, frozen=True, tag="finished"):
+    """Answer to `RunBatch`; comes with the descriptor of the region of the outputs, if that is a new one.
 
     The times are those of `Ran`.
     """
 
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[TensorPlace, ...]
     exec_ns: int
     transfer_in_ns: int = 0
     transfer_out_ns: int = 0
 
 
-class Failed(Message, frozen=True, tag="failed"):
-    """Answer to `Run`: the model's run failed."""
+class BatchFailed(EngineMessage, frozen=True, tag="failed"):
+    """Answer to `RunBatch`: the model's run failed."""
 
     reason: str
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Open | AddLane | Ping).decode
-decode_run = msgspec.msgpack.Decoder(Run).decode
-decode_pong = msgspec.msgpack.Decoder(Pong).decode
-decode_opened = msgspec.msgpack.Decoder(Opened | Refused).decode
-decode_finished = msgspec.msgpack.Decoder(Finished | Failed).decode
+decode_request = msgspec.msgpack.Decoder(OpenModel | AddLane | EnginePing).decode
+decode_run = msgspec.msgpack.Decoder(RunBatch).decode
+decode_pong = msgspec.msgpack.Decoder(EnginePong).decode
+decode_opened = msgspec.msgpack.Decoder(ModelOpened | ModelRefused).decode
+decode_finished = msgspec.msgpack.Decoder(BatchFinished | BatchFailed).decode

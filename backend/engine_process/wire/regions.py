@@ -1,6 +1,6 @@
-"""Tensors in memory that two processes map: written by the one, read by the other.
+"""Tensors in shared memory: one process writes, the other reads.
 
-A region is a memfd: it has no name, so that nothing is left of it once both have ended, however they end.
+A region is a memfd, which has no name, so that nothing is left of it once both processes have ended, however they end.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backend.engine_process.wire.messages import Tensor
-from backend.engines.parts import join_into, joined_shape
-from backend.engines.protocol import Array, Feeds
+from backend.engine_process.wire.messages import TensorPlace
+from backend.tensors import Array, Feeds, join_into, joined_shape
 
 _ALIGNED_BYTES = 64
 _MIN_BYTES = 1 << 16
@@ -25,34 +24,34 @@ _encode_text = msgspec.msgpack.Encoder().encode
 _decode_text = msgspec.msgpack.Decoder(list[Any]).decode
 
 
-class Outbox:
-    """A region to write to. It grows where it must and is used again by each `pack`: what lay there is overwritten."""
+class RegionWriter:
+    """A region to write to. It grows where it must; each `pack` overwrites it."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
-    def pack(self, feeds: Feeds) -> tuple[tuple[Tensor, ...], int | None]:
-        """Each tensor's parts joined; where they lie, and the descriptor of a new region, which is the caller's."""
+    def pack(self, feeds: Feeds) -> tuple[tuple[TensorPlace, ...], int | None]:
+        """Write each tensor's parts joined. Returns their places, and the descriptor of a new region, the caller's."""
         texts = {name: _text(parts) for name, parts in feeds.items() if parts[0].dtype.hasobject}
         tensors, size = [], 0
         for name, parts in feeds.items():
             dtype, shape = parts[0].dtype, joined_shape(parts)
             nbytes = len(texts[name]) if name in texts else math.prod(shape) * dtype.itemsize
-            tensors.append(Tensor(name, dtype.str, shape, size, nbytes))
+            tensors.append(TensorPlace(name, dtype.str, shape, size, nbytes))
             size += -(-nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
         descriptor = self._grow(size)
         try:
             for tensor in tensors:
                 self._write(tensor, feeds[tensor.name], texts.get(tensor.name))
         except BaseException:
-            if descriptor is not None:  # nobody will be told of this region
+            if descriptor is not None:  # the reader will not learn of this region
                 os.close(descriptor)
                 self._memory = None
             raise
         return tuple(tensors), descriptor
 
     def _grow(self, size: int) -> int | None:
-        """The descriptor of a new region, where the old one is too small."""
+        """Descriptor of a new region where the old one is too small."""
         if self._memory is not None and len(self._memory) >= size:
             return None
         descriptor = os.memfd_create("isochrone-tensors")
@@ -64,35 +63,35 @@ class Outbox:
             raise
         return descriptor
 
-    def _write(self, tensor: Tensor, parts: Sequence[Array], text: bytes | None) -> None:
+    def _write(self, tensor: TensorPlace, parts: Sequence[Array], text: bytes | None) -> None:
         if text is not None:
             _place(self._memory, tensor, np.uint8, (tensor.nbytes,))[...] = np.frombuffer(text, np.uint8)
             return
         join_into(_place(self._memory, tensor, tensor.dtype, tensor.shape), parts)
 
 
-class Inbox:
-    """What the other side's outbox holds, until it packs again."""
+class RegionReader:
+    """View of the region that the other process writes, valid until it packs again."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def map(self, descriptor: int) -> None:
-        """Look into this region from now on. Takes the descriptor."""
+        """Map a new region. Takes over the descriptor."""
         self._memory = None
         try:
             self._memory = mmap.mmap(descriptor, 0)
         finally:
             os.close(descriptor)
 
-    def arrays(self, tensors: Sequence[Tensor]) -> dict[str, Array]:
-        """Not copied, except for text. Raises ValueError where a tensor does not lie in the region."""
+    def arrays(self, tensors: Sequence[TensorPlace]) -> dict[str, Array]:
+        """Arrays at these places; only text is copied. Raises ValueError where a tensor is not within the region."""
         try:
             return {tensor.name: self._array(tensor) for tensor in tensors}
         except (TypeError, ValueError, msgspec.MsgspecError) as error:
             raise ValueError(f"a tensor's place in shared memory cannot be: {error}") from error
 
-    def _array(self, tensor: Tensor) -> Array:
+    def _array(self, tensor: TensorPlace) -> Array:
         if tensor.dtype != "|O":
             return _place(self._memory, tensor, tensor.dtype, tensor.shape)
         items = _decode_text(_place(self._memory, tensor, np.uint8, (tensor.nbytes,)).tobytes())
@@ -101,7 +100,7 @@ class Inbox:
         return array.reshape(tensor.shape)
 
 
-def _place(memory: mmap.mmap | None, tensor: Tensor, dtype: DTypeLike, shape: tuple[int, ...]) -> Array:
+def _place(memory: mmap.mmap | None, tensor: TensorPlace, dtype: DTypeLike, shape: tuple[int, ...]) -> Array:
     if memory is None:
         raise ValueError("there is no region")
     return np.ndarray(shape, dtype, memory, tensor.offset)

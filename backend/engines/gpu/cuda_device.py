@@ -1,4 +1,4 @@
-"""A GPU by CUDA's runtime: one call each, every result checked. Importing this module is what needs `cuda-bindings`."""
+"""A GPU by CUDA's runtime API: one call each, every result checked. Importing this module needs `cuda-bindings`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backend.device.cuda import check_gpu, describe, text  # first: it says so i
 # isort: split
 from cuda.bindings import runtime
 
-from backend.engines.gpu.runtime import Address, Event, Graph, Memory, Stream
+from backend.engines.gpu.device import Address, CudaGraph, Event, GpuMemory, Stream
 from backend.errors import EngineError
 
 _NS_PER_MS = 1e6
@@ -29,11 +29,11 @@ _LOST = (
     _E.cudaErrorMpsClientTerminated,
     _E.cudaErrorTensorMemoryLeak,
 )
-"""Of these CUDA's documentation says that the process must be ended to use CUDA again."""
+"""Errors after which, by CUDA's documentation, the process must be ended to use CUDA again."""
 
 
 class CudaDevice:
-    """See `gpu_runtime.Device`. whose: what needs it. Raises ConfigError where there is no such GPU."""
+    """See `GpuDevice`. whose: what needs the GPU, for error messages. Raises ConfigError where there is no such GPU."""
 
     def __init__(self, index: int, whose: str = "a plan") -> None:
         check_gpu(index, whose)
@@ -45,12 +45,12 @@ class CudaDevice:
         self._call("taking the device", runtime.cudaSetDevice(self.index))
 
     def name(self) -> str:
-        """As NVIDIA sells it."""
+        """Product name."""
         properties: runtime.cudaDeviceProp = self._call("asking its name", runtime.cudaGetDeviceProperties(self.index))
         return text(properties.name)
 
     def compute_capability(self) -> str:
-        """Such as 9.0."""
+        """Compute capability, such as "9.0"."""
         kind = runtime.cudaDeviceAttr
         major, minor = (
             self._call("asking its capability", runtime.cudaDeviceGetAttribute(attribute, self.index))
@@ -58,9 +58,9 @@ class CudaDevice:
         )
         return f"{major}.{minor}"
 
-    def memory(self) -> Memory:
+    def memory(self) -> GpuMemory:
         free_bytes, total_bytes = self._call("asking for free memory", runtime.cudaMemGetInfo())
-        return Memory(int(free_bytes), int(total_bytes))
+        return GpuMemory(int(free_bytes), int(total_bytes))
 
     def allocate(self, size_bytes: int) -> Address:
         return Address(int(self._call(f"allocating {size_bytes} bytes", runtime.cudaMalloc(size_bytes))))
@@ -125,21 +125,21 @@ class CudaDevice:
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("beginning a CUDA graph", runtime.cudaStreamBeginCapture(stream, mode))
 
-    def end_capture(self, stream: Stream) -> Graph:
+    def end_capture(self, stream: Stream) -> CudaGraph:
         kept = self._call("ending a CUDA graph", runtime.cudaStreamEndCapture(stream))
         try:
-            return Graph(int(self._call("preparing a CUDA graph", runtime.cudaGraphInstantiate(kept, 0))))
+            return CudaGraph(int(self._call("preparing a CUDA graph", runtime.cudaGraphInstantiate(kept, 0))))
         finally:
             self._call("ending a CUDA graph", runtime.cudaGraphDestroy(kept))
 
-    def launch(self, graph: Graph, stream: Stream) -> None:
+    def launch(self, graph: CudaGraph, stream: Stream) -> None:
         self._call("launching a CUDA graph", runtime.cudaGraphLaunch(graph, stream))
 
-    def destroy_graph(self, graph: Graph) -> None:
+    def destroy_graph(self, graph: CudaGraph) -> None:
         self._call("ending a CUDA graph", runtime.cudaGraphExecDestroy(graph))
 
     def _call(self, doing: str, result: tuple[Any, ...]) -> Any:
-        """The values of a call, without its status; one as it is, several as a tuple. Raises EngineError."""
+        """Values of a call without its status; a single one as it is, several as a tuple. Raises EngineError."""
         status, *values = result
         if status != _E.cudaSuccess:
             raise self._error(doing, status)

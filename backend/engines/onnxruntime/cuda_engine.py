@@ -5,64 +5,43 @@ A session runs on one stream; were it shared, batches of one model would wait fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from backend.device import mps
-from backend.engines.gpu.lanes import GpuLanes
-from backend.engines.gpu.runtime import Device, Stream
-from backend.engines.gpu.transfers import Timings
+from backend.engines.gpu.device import GpuDevice, Stream
+from backend.engines.gpu.engine import GpuEngine
 from backend.engines.onnxruntime.bound_session import BoundSession
-from backend.engines.onnxruntime.cpu_lane import OnnxLane
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
+from backend.engines.onnxruntime.cuda_lane import OnnxCudaLane
+from backend.engines.protocol import EngineOptions
 from backend.engines.ready_batches import ready_batches
 from backend.errors import ConfigError
 
 
-class OnnxCudaEngine:
-    """See `Engine`. `run` may be called from several threads at once, for different lanes.
+class OnnxCudaEngine(GpuEngine[OnnxCudaLane]):
+    """See `Engine`. open_session: on a lane's stream. file: for error messages. version: of ONNX Runtime.
 
-    open_session: for a lane's stream. version: of ONNX Runtime. file: for what is said of it.
     Raises ConfigError or EngineError, and leaves nothing on the device then.
     """
 
     def __init__(
         self,
         open_session: Callable[[Stream], BoundSession],
-        device: Device,
+        device: GpuDevice,
         file: Path,
         options: EngineOptions,
         *,
         version: str,
     ) -> None:
-        self._open_session, self._device, self._file = open_session, device, file
-        self._options = options
-        self._lanes = GpuLanes(device, self._lane, options.lanes)
-        session = self._lanes.first.session
+        self._open_session, self._file, self._options = open_session, file, options
+        super().__init__(device, self._open_lane, options.lanes)
+        session = self._lanes[0].session
         self.inputs, self.outputs = session.inputs, session.outputs
-        runs_in = f"onnxruntime {version} CUDAExecutionProvider{options.onnx.unusual}"
-        self.identity = ", ".join(filter(None, (runs_in, mps.stated_share())))
+        runtime = f"onnxruntime {version} CUDAExecutionProvider{options.onnx.deviations}"
+        self.identity = ", ".join(filter(None, (runtime, mps.stated_share())))
 
-    @property
-    def lost(self) -> str | None:
-        """See `Engine.lost`."""
-        return self._device.lost
-
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
-        """See `Engine.run`."""
-        with executing:
-            return self._lanes.run(lane, feeds, outputs)
-
-    def timings(self, lane: int) -> Timings | None:
-        """Of the last batch that ended well on a lane; for the thread that ran it."""
-        return self._lanes.timings(lane)
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._lanes.close()
-
-    def _lane(self, index: int) -> OnnxLane:  # noqa: ARG002 - all lanes are alike
-        lane = OnnxLane(self._open_session, self._device, self._options.priority)
+    def _open_lane(self, _index: int) -> OnnxCudaLane:
+        lane = OnnxCudaLane(self._open_session, self._device, self._options.priority)
         try:
             self._check_types(lane.session)
             for feeds in ready_batches(lane.session.inputs, self._options.max_batch_size):

@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions: how a model file is opened, and what it takes and gives."""
+"""ONNX Runtime's sessions: opens a model file, and reads its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import onnxruntime
 
-from backend.config.datatypes import BY_ONNX
-from backend.engines.protocol import AS_USUAL, ModelSpecs, OnnxOptions, TensorSpec
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
+from backend.tensors import BY_ONNX, TensorSpec
 
 # Warnings of ONNX Runtime about a graph go to the server's log on each load; errors reach us as exceptions.
 _ERRORS_ONLY = 3
@@ -28,12 +28,12 @@ _LEVELS = {
 _NOT_OF_ONNX_RUNTIME = re.compile(r"Fatal error: (\S+?)\(-?\d+\) is not a registered function/op")
 
 
-def read_specs(path: Path, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
-    """What a model file declares, without preparing it to run: the one reading of a file, whatever optimising it finds.
+def read_specs(path: Path, onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS) -> ModelSpecs:
+    """Inputs and outputs that a model file declares, read without optimising it, which may change them.
 
     Raises ConfigError.
     """
-    session = open_session(path, optimize=False, asked=asked)
+    session = open_session(path, optimize=False, onnx_options=onnx_options)
     inputs = _ranked(input_specs(session, path), path)
     unserved = {node.name: why for node in session.get_outputs() if (why := _why_unserved(node)) is not None}
     outputs = [_spec(node, path) for node in session.get_outputs() if node.name not in unserved]
@@ -44,13 +44,13 @@ def read_specs(path: Path, asked: OnnxOptions = AS_USUAL) -> ModelSpecs:
 
 
 def input_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
-    """Required inputs, then those with a default."""
+    """Inputs: the required ones, then those with a default."""
     required = [_spec(node, path) for node in session.get_inputs()]
     return (*required, *(_spec(node, path, optional=True) for node in session.get_overridable_initializers()))
 
 
 def output_specs(session: onnxruntime.InferenceSession, path: Path) -> tuple[TensorSpec, ...]:
-    """All outputs that can be served."""
+    """Outputs that can be served."""
     return tuple(_spec(node, path) for node in session.get_outputs() if _why_unserved(node) is None)
 
 
@@ -62,12 +62,11 @@ def open_session(
     threads: int = 1,
     entries: Mapping[str, str] = _NO_ENTRIES,
     content: bytes | None = None,
-    asked: OnnxOptions = AS_USUAL,
+    onnx_options: OnnxOptions = DEFAULT_ONNX_OPTIONS,
 ) -> onnxruntime.InferenceSession:
-    """providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's configuration.
-    asked: by the user.
+    """Open a session. providers: in order of preference. threads: for what runs on the CPU. entries: of ONNX Runtime's
+    session configuration. content: a model in place of the file's.
 
-    content: a model in the place of the file's.
     Raises ConfigError.
     """
     if not path.is_file():
@@ -80,12 +79,12 @@ def open_session(
     options.log_severity_level = _ERRORS_ONLY
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    options.graph_optimization_level = _LEVELS[asked.graph_level if optimize else 2]
-    options.enable_cpu_mem_arena, options.enable_mem_pattern = asked.memory_arena, asked.memory_pattern
-    for library in asked.op_libraries:
+    options.graph_optimization_level = _LEVELS[onnx_options.graph_level if optimize else 2]
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = onnx_options.memory_arena, onnx_options.memory_pattern
+    for library in onnx_options.op_libraries:
         _register(options, library)
     try:
-        # Its own fallback would hide why a provider cannot be had, and serve on another.
+        # Its own fallback would hide why a provider is not available, and serve on another.
         return onnxruntime.InferenceSession(
             str(path) if content is None else content, options, providers=list(providers), enable_fallback=0
         )
@@ -94,7 +93,7 @@ def open_session(
         if unknown := _NOT_OF_ONNX_RUNTIME.search(why):
             raise ConfigError(
                 f"'{path}' has the operator {unknown[1]}, which is not one of ONNX Runtime "
-                f"{onnxruntime.__version__}{_nor(asked.op_libraries)}; name the library that has it in "
+                f"{onnxruntime.__version__}{_nor(onnx_options.op_libraries)}; name the library that has it in "
                 'config.pbtxt: model_operations { op_library_filename: "FILE" }'
             ) from error
         raise ConfigError(f"ONNX Runtime cannot load '{path}': {why}") from error
@@ -123,7 +122,7 @@ def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> T
 
 
 def _why_unserved(node: onnxruntime.NodeArg) -> str | None:
-    """Why no tensor of Triton can hold it, None where one can."""
+    """Reason why no tensor of Triton can hold it, None where one can."""
     if node.type in BY_ONNX:
         return None
     if node.type.startswith(("seq(map(", "map(")):
@@ -136,7 +135,7 @@ def _why_unserved(node: onnxruntime.NodeArg) -> str | None:
 
 
 def _ranked(specs: Sequence[TensorSpec], path: Path) -> tuple[TensorSpec, ...]:
-    """The tensors, those of unknown rank marked: ONNX Runtime shows them as it shows scalars."""
+    """Specs with those of unknown rank marked, which ONNX Runtime shows like scalars."""
     if all(spec.shape for spec in specs):
         return tuple(specs)
     import onnx  # noqa: PLC0415 - a process that serves keeps no more of it than it must
@@ -148,5 +147,5 @@ def _ranked(specs: Sequence[TensorSpec], path: Path) -> tuple[TensorSpec, ...]:
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says of an error, without its backtrace."""
+    """ONNX Runtime's message of an error without its backtrace."""
     return str(error).strip().split("\n", 1)[0]

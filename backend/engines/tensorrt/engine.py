@@ -1,63 +1,44 @@
-"""A loaded plan as an engine: a lane of its own for each batch that may run at a time. Imports nothing of NVIDIA's."""
+"""TensorRT as an engine: a loaded plan, and a lane per batch that may run at a time. Imports nothing of NVIDIA's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from backend.device import mps
-from backend.engines.gpu.lanes import GpuLanes
-from backend.engines.gpu.runtime import Device
-from backend.engines.gpu.transfers import Timings
-from backend.engines.protocol import AS_IT_IS, EngineOptions, Executing, Feeds, Ran
+from backend.engines.gpu.device import GpuDevice
+from backend.engines.gpu.engine import GpuEngine
+from backend.engines.protocol import EngineOptions
 from backend.engines.ready_batches import ready_batches
-from backend.engines.tensorrt.lane import Lane
+from backend.engines.tensorrt.plan_lane import PlanLane
 from backend.engines.tensorrt.plan_layout import admits, check_batches, largest_shapes, specs
-from backend.engines.tensorrt.plan_memory import Budget, check_budget
-from backend.engines.tensorrt.plan_runtime import Plan
+from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
+from backend.engines.tensorrt.plan_runtime import LoadedPlan
 from backend.errors import ConfigError, EngineError
 
 
-class TensorRtEngine:
-    """See `Engine`. `run` may be called from several threads at once, for different lanes.
+class TensorRtEngine(GpuEngine[PlanLane]):
+    """See `Engine`. file: for error messages. Raises ConfigError, and leaves nothing on the device then."""
 
-    file: for what is said of it. Raises ConfigError, and leaves nothing on the device then.
-    """
-
-    def __init__(self, plan: Plan, device: Device, file: Path, options: EngineOptions) -> None:
+    def __init__(self, plan: LoadedPlan, device: GpuDevice, file: Path, options: EngineOptions) -> None:
         self._plan, self._device, self._file, self._options = plan, device, file, options
         check_batches(file, plan.tensors, plan.profiles, options.max_batch_size)
         self.inputs = specs(plan.tensors, inputs=True)
         self.outputs = specs(plan.tensors, inputs=False)
         self._capacities = _capacities(plan, device, file, options.max_batch_size)
-        self._copies: list[Plan] = []
+        self._copies: list[LoadedPlan] = []
         self._has_graphs = True
         check_budget(self._budget(options.lanes, options.lanes - 1), file, device.index, device.memory())
         with ExitStack() as undone:
             undone.callback(self._close_copies)
-            self._lanes = GpuLanes(device, self._lane, options.lanes)
+            super().__init__(device, self._open_lane, options.lanes)
             undone.pop_all()
         graphs = f"{'with' if self._has_graphs else 'without'} CUDA graphs"
         self.identity = ", ".join(filter(None, (f"tensorrt {plan.version}", graphs, mps.stated_share())))
 
-    @property
-    def lost(self) -> str | None:
-        """See `Engine.lost`."""
-        return self._device.lost
-
-    def run(self, lane: int, feeds: Feeds, outputs: Sequence[str], executing: Executing = AS_IT_IS) -> Ran:
-        """See `Engine.run`."""
-        with executing:
-            return self._lanes.run(lane, feeds, outputs)
-
-    def timings(self, lane: int) -> Timings | None:
-        """Of the last batch that ended well on a lane; for the thread that ran it."""
-        return self._lanes.timings(lane)
-
     def close(self) -> None:
         """See `Engine.close`."""
-        self._lanes.close()
+        super().close()
         self._close_copies()
         self._plan.close()
 
@@ -66,8 +47,8 @@ class TensorRtEngine:
             copy.close()
         self._copies.clear()
 
-    def _lane(self, index: int) -> Lane:
-        """Raises ConfigError where it does not fit."""
+    def _open_lane(self, index: int) -> PlanLane:
+        """Open a lane, with a copy of the plan where each can have one context per profile only. Raises ConfigError."""
         budget, memory = self._budget(1, min(index, 1)), self._device.memory()
         check_budget(budget, self._file, self._device.index, memory)
         with ExitStack() as undone:
@@ -76,7 +57,7 @@ class TensorRtEngine:
                 plan = plan.again()
                 undone.callback(plan.close)
             try:
-                lane = Lane(plan, self._device, self._capacities, self._options.priority)
+                lane = PlanLane(plan, self._device, self._capacities, self._options.priority)
             except EngineError as error:
                 raise ConfigError(
                     f"lane {index} of '{self._file}' cannot be had: {error}; "
@@ -89,12 +70,12 @@ class TensorRtEngine:
             self._copies.append(plan)
         return lane
 
-    def _budget(self, lanes: int, copies: int) -> Budget:
+    def _budget(self, lanes: int, copies: int) -> MemoryBudget:
         weights_bytes = 0 if self._plan.shares_profiles else copies * self._plan.weights_bytes
-        return Budget(weights_bytes, self._plan.activation_bytes + sum(self._capacities.values()), lanes)
+        return MemoryBudget(weights_bytes, self._plan.activation_bytes + sum(self._capacities.values()), lanes)
 
-    def _capture(self, lane: Lane) -> bool:
-        """Graphs for the batch sizes that decide all shapes; False where some of them has none.
+    def _capture(self, lane: PlanLane) -> bool:
+        """Capture graphs for the batch sizes that decide all shapes; False where one of them has none.
 
         A graph needs a context of its own beside the one that its profile has for other shapes.
         """
@@ -108,8 +89,8 @@ class TensorRtEngine:
         return captured
 
 
-def _capacities(plan: Plan, device: Device, file: Path, max_batch_size: int) -> dict[str, int]:
-    """Bytes that each tensor takes at most, over all profiles. Raises ConfigError where only the data decide."""
+def _capacities(plan: LoadedPlan, device: GpuDevice, file: Path, max_batch_size: int) -> dict[str, int]:
+    """Largest size of each tensor in bytes, over all profiles. Raises ConfigError where only the data decide it."""
     most = {tensor.name: 0 for tensor in plan.tensors}
     stream = device.create_stream()
     try:

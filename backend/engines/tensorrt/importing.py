@@ -1,4 +1,4 @@
-"""Finds TensorRT among the names that its packages have, or says in one sentence that it is missing."""
+"""Imports TensorRT by whichever name it is installed under."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from types import ModuleType
 from backend.errors import ConfigError
 
 NAMES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
-"""The whole package; its bindings alone, beside a TensorRT that the system has; the same of the lean runtime."""
+"""The whole package; its bindings alone, for a TensorRT of the system; the same of the lean runtime."""
 OLDEST = (8, 5)
 
 
 def import_tensorrt() -> ModuleType:
-    """The first that can be imported. Raises ConfigError where none can, or where it is too old."""
+    """First module that can be imported. Raises ConfigError where none can, or where it is too old."""
     failures: list[str] = []
     for name in NAMES:
         module = _try(name, failures)

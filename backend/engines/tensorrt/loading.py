@@ -1,6 +1,6 @@
 """Opens a `model.plan` with the real TensorRT and CUDA, neither of which is imported before.
 
-A process that only reads what a plan takes does without both, where `isochrone build` left its facts beside the plan.
+Reading a plan's inputs and outputs needs neither where `isochrone build` left its facts beside the plan.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from backend.engines.protocol import EngineOptions, ModelSpecs
 from backend.engines.tensorrt.engine import TensorRtEngine
 from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
 from backend.engines.tensorrt.plan_layout import largest_batch, specs
-from backend.engines.tensorrt.plan_memory import Budget, check_budget
-from backend.engines.tensorrt.plan_runtime import Plan, PlanTensor, Profile
+from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
+from backend.engines.tensorrt.plan_runtime import LoadedPlan, OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_plan(file: Path, options: EngineOptions) -> TensorRtEngine:
 
 
 def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
-    """From the facts beside the plan, else from the plan itself, which is loaded for it. Raises ConfigError."""
+    """Inputs and outputs by the facts beside the plan, else by the plan itself, loaded for it. Raises ConfigError."""
     check_file(file)
     if facts := read_facts(file):
         return _specs(facts.plan_tensors(), facts.plan_profiles())
@@ -48,22 +48,22 @@ def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
         plan.close()
 
 
-def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> ModelSpecs:
+def _specs(tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile]) -> ModelSpecs:
     return ModelSpecs(specs(tensors, inputs=True), specs(tensors, inputs=False), largest_batch(tensors, profiles))
 
 
 def _device(index: int | None) -> CudaDevice:
-    """What is missing is told in the order in which it would be installed. None: any GPU will do."""
+    """Open a GPU, None: any. Errors name what is missing in the order in which it would be installed."""
     from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
     from backend.engines.tensorrt import plan  # noqa: F401, PLC0415 - imports TensorRT
 
     return CudaDevice(index or 0)
 
 
-def _load(file: Path, device: CudaDevice) -> Plan:
+def _load(file: Path, device: CudaDevice) -> LoadedPlan:
     from backend.engines.tensorrt.plan import VERSION, TensorRtPlan  # noqa: PLC0415 - imports TensorRT
 
     if facts := read_facts(file):
         check_facts(facts, file, tensorrt=VERSION, gpu=device.name())
-    check_budget(Budget(file.stat().st_size, 0, 0), file, device.index, device.memory())
+    check_budget(MemoryBudget(file.stat().st_size, 0, 0), file, device.index, device.memory())
     return TensorRtPlan(file)

@@ -1,4 +1,4 @@
-"""A plan by TensorRT's name-based API, 8.5 to 11: one call each. Importing this module is what needs TensorRT."""
+"""A plan by TensorRT's name-based API, 8.5 to 11: one call each. Importing this module needs TensorRT."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.config.datatypes import BY_CONFIG, Datatype
-from backend.engines.gpu.runtime import Address, Shape, Stream
+from backend.engines.gpu.device import Address, Shape, Stream
 from backend.engines.tensorrt.importing import import_tensorrt, release_of
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError, EngineError
+from backend.tensors import BY_CONFIG, Datatype
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -36,8 +36,8 @@ if RELEASE >= (10, 0):
     _DATATYPES[trt.DataType.INT64] = "TYPE_INT64"
 
 
-class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorRT is not installed
-    """Keeps the first error of each thread until it is taken: TensorRT's calls say only that they failed."""
+class TensorRtLog(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorRT is not installed
+    """Keeps the first error of each thread until it is taken: TensorRT's calls return only that they failed."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -50,33 +50,33 @@ class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # Any where TensorR
             self._kept.first = message.strip().split("\n", 1)[0]
 
     def take(self) -> str | None:
-        """The first error since the last call, of this thread."""
+        """First error of this thread since the last call, None without one."""
         first: str | None = getattr(self._kept, "first", None)
         self._kept.__dict__.clear()
         return first
 
     def reason(self) -> str:
-        """The same, where there must be one."""
+        """First error of this thread since the last call, after a call that failed."""
         return self.take() or "TensorRT does not say why"
 
 
-LOG = Log()
-"""TensorRT wants one logger per process."""
+LOG = TensorRtLog()
+"""The one logger that TensorRT expects per process."""
 
 
-def started(begin: Callable[[Log], T]) -> T:
-    """What TensorRT begins with: its runtime, its builder. Raises ConfigError where it cannot use the GPU."""
+def started(begin: Callable[[TensorRtLog], T]) -> T:
+    """Create a root object of TensorRT, its runtime or builder. Raises ConfigError where it cannot use the GPU."""
     LOG.take()
     begun = begin(LOG)
     if why := LOG.take():
-        # It holds nothing then: the process would end as Python used it, or let go of it.
+        # The object is null then: the process would crash as Python used or freed it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(begun))
         raise ConfigError(f"TensorRT {VERSION} cannot use the GPU: {why}")
     return begun
 
 
 class TensorRtPlan:
-    """See `plan_runtime.Plan`. The calling thread's device is the plan's. Raises ConfigError."""
+    """See `LoadedPlan`. The calling thread's device is the plan's. Raises ConfigError."""
 
     def __init__(self, file: Path) -> None:
         self.version = VERSION
@@ -97,11 +97,11 @@ class TensorRtPlan:
         self.activation_bytes = _activation_bytes(engine)
 
     def again(self) -> TensorRtPlan:
-        """See `Plan.again`."""
+        """See `LoadedPlan.again`."""
         return TensorRtPlan(self._file)
 
     def context(self, profile: int, stream: Stream) -> TensorRtContext:
-        """See `Plan.context`."""
+        """See `LoadedPlan.context`."""
         assert self._engine is not None, "context after close"
         LOG.take()
         context = _bare_context(self._engine)
@@ -112,12 +112,12 @@ class TensorRtPlan:
         return TensorRtContext(context)
 
     def close(self) -> None:
-        """See `Plan.close`."""
+        """See `LoadedPlan.close`."""
         self._engine = None
 
 
 class TensorRtContext:
-    """See `plan_runtime.Context`."""
+    """See `PlanContext`."""
 
     def __init__(self, context: trt.IExecutionContext) -> None:
         self._context = context
@@ -145,7 +145,7 @@ class TensorRtContext:
 
 
 def _bare_context(engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
-    """Without memory of its own: the contexts of a lane take turns in the lane's."""
+    """Create a context without memory of its own: the contexts of a lane share the lane's."""
     if RELEASE >= (10, 0):
         return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     return engine.create_execution_context_without_device_memory()
@@ -178,14 +178,14 @@ def _datatype(engine: trt.ICudaEngine, name: str, kind: str, file: Path) -> Data
     return BY_CONFIG[_DATATYPES[datatype]]
 
 
-def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> Profile:
+def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> OptimizationProfile:
     bounds = {t.name: engine.get_tensor_profile_shape(t.name, index) for t in tensors if t.is_input}
-    return Profile(
+    return OptimizationProfile(
         {name: shape_of(smallest) for name, (smallest, _, _) in bounds.items()},
         {name: shape_of(largest) for name, (_, _, largest) in bounds.items()},
     )
 
 
 def shape_of(dims: Any) -> Shape:
-    """Of a Dims, which is a sequence without saying so."""
+    """Shape from a `Dims`, which is a sequence without being typed as one."""
     return tuple(int(dimension) for dimension in dims)

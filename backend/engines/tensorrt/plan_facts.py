@@ -1,4 +1,4 @@
-"""What a plan was built for, in a file beside it: `model.plan.json`. Read without TensorRT or a GPU."""
+"""Facts about a plan in a file beside it, `model.plan.json`, which is read without TensorRT or a GPU."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import msgspec
 
-from backend.config.datatypes import BY_CONFIG
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
+from backend.tensors import BY_CONFIG
 from profiler.host import sha256_of
 
 SCHEMA = 1
 
 
 class TensorFacts(msgspec.Struct, frozen=True):
-    """datatype: as in config.pbtxt. shape: −1 is dynamic."""
+    """An input or output. datatype: as in config.pbtxt. shape: −1 is dynamic."""
 
     name: str
     datatype: str
@@ -24,7 +24,7 @@ class TensorFacts(msgspec.Struct, frozen=True):
 
 
 class ProfileFacts(msgspec.Struct, frozen=True):
-    """Shapes of each input; optimum: those that the kernels were chosen for."""
+    """Shapes of each input in an optimisation profile; optimum: those that the kernels were chosen for."""
 
     smallest: dict[str, tuple[int, ...]]
     optimum: dict[str, tuple[int, ...]]
@@ -32,7 +32,7 @@ class ProfileFacts(msgspec.Struct, frozen=True):
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
-    """plan_bytes: size of the plan that this describes. precision: "model" or "fp16", see `isochrone build`."""
+    """Facts about one plan. plan_bytes: its size. precision: "model" or "fp16", see `isochrone build`."""
 
     schema: int
     plan_bytes: int
@@ -47,17 +47,17 @@ class PlanFacts(msgspec.Struct, frozen=True):
     def plan_tensors(self) -> tuple[PlanTensor, ...]:
         return tuple(PlanTensor(t.name, BY_CONFIG[t.datatype], t.shape, t.is_input) for t in self.tensors)
 
-    def plan_profiles(self) -> tuple[Profile, ...]:
-        return tuple(Profile(p.smallest, p.largest) for p in self.profiles)
+    def plan_profiles(self) -> tuple[OptimizationProfile, ...]:
+        return tuple(OptimizationProfile(p.smallest, p.largest) for p in self.profiles)
 
 
 def facts_path(plan: Path) -> Path:
-    """Where the facts of a plan lie."""
+    """Path of a plan's facts."""
     return plan.with_name(f"{plan.name}.json")
 
 
 def read_facts(plan: Path) -> PlanFacts | None:
-    """None where there are none, or where they describe another file. Raises ConfigError where they are broken."""
+    """Facts about a plan; None without any, or where they describe another file. Raises ConfigError where broken."""
     path = facts_path(plan)
     try:
         facts = msgspec.json.decode(path.read_bytes(), type=PlanFacts)
@@ -75,7 +75,7 @@ def read_facts(plan: Path) -> PlanFacts | None:
 
 
 def graph_of(plan: Path) -> Path | None:
-    """The ONNX file that the plan was built from, where it lies beside it still. Raises ConfigError as `read_facts`."""
+    """ONNX file that the plan was built from, if still beside it. Raises ConfigError as `read_facts`."""
     facts, onnx = read_facts(plan), plan.with_suffix(".onnx")
     return onnx if facts and onnx.is_file() and sha256_of(onnx) == facts.onnx_sha256 else None
 

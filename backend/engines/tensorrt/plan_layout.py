@@ -1,4 +1,4 @@
-"""Shapes of a plan: which profile takes a batch, how large tensors get. Arithmetic only."""
+"""Shapes of a plan: the profile for a batch, the largest tensors. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.engines.gpu.runtime import Shape, Shapes
-from backend.engines.protocol import TensorSpec
-from backend.engines.tensorrt.plan_runtime import PlanTensor, Profile
+from backend.engines.gpu.device import Shape, Shapes
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError, EngineError
+from backend.tensors import TensorSpec
 
 
 def specs(tensors: Sequence[PlanTensor], *, inputs: bool) -> tuple[TensorSpec, ...]:
-    """The inputs or the outputs, in the plan's order."""
+    """Specs of the inputs or the outputs, in the plan's order."""
     return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors if t.is_input == inputs)
 
 
-def admits(profile: Profile, shapes: Shapes) -> bool:
-    """Whether every input's shape lies between the profile's smallest and largest."""
+def admits(profile: OptimizationProfile, shapes: Shapes) -> bool:
+    """True where every input's shape lies between the profile's smallest and largest."""
     return all(
         len(shape) == len(profile.largest[name])
         and all(
@@ -29,10 +29,10 @@ def admits(profile: Profile, shapes: Shapes) -> bool:
     )
 
 
-def choose_profile(profiles: Sequence[Profile], shapes: Shapes) -> int:
-    """The profile with the least room to spare: its kernels were chosen for the nearest shapes. The first of equals.
+def choose_profile(profiles: Sequence[OptimizationProfile], shapes: Shapes) -> int:
+    """Index of the tightest profile that takes these shapes: its kernels were chosen for the nearest. First of equals.
 
-    Raises EngineError where none takes these shapes.
+    Raises EngineError where none does.
     """
     fitting = [index for index, profile in enumerate(profiles) if admits(profile, shapes)]
     if not fitting:
@@ -40,22 +40,24 @@ def choose_profile(profiles: Sequence[Profile], shapes: Shapes) -> int:
     return min(fitting, key=lambda index: sum(math.prod(shape) for shape in profiles[index].largest.values()))
 
 
-def largest_shapes(profile: Profile, max_batch_size: int) -> dict[str, Shape]:
-    """The largest shape of each input that can come. max_batch_size: 0 where the model does not batch."""
+def largest_shapes(profile: OptimizationProfile, max_batch_size: int) -> dict[str, Shape]:
+    """Largest shape of each input in serving. max_batch_size: 0 where the model does not batch."""
     if max_batch_size == 0:
         return dict(profile.largest)
     return {name: (min(shape[0], max_batch_size), *shape[1:]) for name, shape in profile.largest.items()}
 
 
-def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[Profile]) -> int:
-    """The largest batch that a profile takes, 0 where the first dimensions are not all dynamic."""
+def largest_batch(tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile]) -> int:
+    """Largest batch that a profile takes, 0 where the first dimensions are not all dynamic."""
     inputs = [tensor for tensor in tensors if tensor.is_input]
     if not inputs or not all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors):
         return 0
     return max(min(profile.largest[tensor.name][0] for tensor in inputs) for profile in profiles)
 
 
-def check_batches(file: Path, tensors: Sequence[PlanTensor], profiles: Sequence[Profile], max_batch_size: int) -> None:
+def check_batches(
+    file: Path, tensors: Sequence[PlanTensor], profiles: Sequence[OptimizationProfile], max_batch_size: int
+) -> None:
     """Refuse a `max_batch_size` of which some batch fits no profile. Raises ConfigError."""
     inputs = [tensor.name for tensor in tensors if tensor.is_input]
     for size in range(1, max_batch_size + 1):
@@ -66,11 +68,11 @@ def check_batches(file: Path, tensors: Sequence[PlanTensor], profiles: Sequence[
             )
 
 
-def _takes_batch(profile: Profile, inputs: Sequence[str], size: int) -> bool:
+def _takes_batch(profile: OptimizationProfile, inputs: Sequence[str], size: int) -> bool:
     return all(profile.smallest[name][0] <= size <= profile.largest[name][0] for name in inputs)
 
 
-def _batches(profiles: Sequence[Profile], inputs: Sequence[str]) -> str:
+def _batches(profiles: Sequence[OptimizationProfile], inputs: Sequence[str]) -> str:
     ranges = []
     for profile in profiles:
         low = max(profile.smallest[name][0] for name in inputs)
@@ -79,8 +81,8 @@ def _batches(profiles: Sequence[Profile], inputs: Sequence[str]) -> str:
     return ", ".join(ranges)
 
 
-def _no_profile(profiles: Sequence[Profile], shapes: Shapes) -> str:
-    """Names the first input that no profile takes, else all of them: each fits some profile, but no one takes all."""
+def _no_profile(profiles: Sequence[OptimizationProfile], shapes: Shapes) -> str:
+    """Error that names the first input that no profile takes, else all: each fits some profile, but none takes all."""
     for name, shape in shapes.items():
         if not any(admits(profile, {name: shape}) for profile in profiles):
             allowed = "; ".join(f"{_text(p.smallest[name])} to {_text(p.largest[name])}" for p in profiles)

@@ -1,19 +1,19 @@
-"""How much device memory a plan takes, and the refusal where that is more than there is. Arithmetic only."""
+"""Device memory that a plan needs, and the refusal where there is less. Arithmetic only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.engines.gpu.runtime import Memory
+from backend.engines.gpu.device import GpuMemory
 from backend.errors import ConfigError
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Budget:
-    """weights_bytes: still to be loaded, 0 once they are there. lane_bytes: activations and tensors of one lane."""
+class MemoryBudget:
+    """Memory that a plan needs. weights_bytes: yet to be loaded. lane_bytes: activations and tensors of one lane."""
 
     weights_bytes: int
     lane_bytes: int
@@ -23,8 +23,8 @@ class Budget:
     def needed_bytes(self) -> int:
         return self.weights_bytes + self.lane_bytes * self.lanes
 
-    def sentence(self, file: Path, gpu: int, memory: Memory) -> str:
-        """What is needed, of what, and what is free."""
+    def sentence(self, file: Path, gpu: int, memory: GpuMemory) -> str:
+        """Sentence that states what is needed, for what, and what is free."""
         parts = [f"{_mib(self.weights_bytes)} of weights"] if self.weights_bytes else []
         if self.lane_bytes:
             parts.append(f"{self.lanes} × {_mib(self.lane_bytes)} for its lanes")
@@ -35,7 +35,7 @@ class Budget:
         )
 
 
-def check_budget(budget: Budget, file: Path, gpu: int, memory: Memory) -> None:
+def check_budget(budget: MemoryBudget, file: Path, gpu: int, memory: GpuMemory) -> None:
     """Refuse a plan that would run out of memory later. Raises ConfigError."""
     if budget.needed_bytes > memory.free_bytes:
         raise ConfigError(budget.sentence(file, gpu, memory))

@@ -1,6 +1,6 @@
-"""What the TensorRT engine asks of a loaded plan: one call of TensorRT's each, in its terms.
+"""Interface of a loaded plan as the TensorRT engine uses it: one TensorRT call each, in TensorRT's terms.
 
-`tensorrt_plan` answers with the real library. Nothing here decides anything or imports NVIDIA's.
+`plan` implements it with the real library. Nothing here decides anything or imports NVIDIA's libraries.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backend.config.datatypes import Datatype
-from backend.engines.gpu.runtime import Address, Shape, Shapes, Stream
+from backend.engines.gpu.device import Address, Shape, Shapes, Stream
+from backend.tensors import Datatype
 
 
 @dataclass(frozen=True)
@@ -24,62 +24,62 @@ class PlanTensor:
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimizationProfile:
     """An optimisation profile: for each input the shapes it takes, dimension by dimension."""
 
     smallest: Shapes
     largest: Shapes
 
 
-class Context(Protocol):
-    """A plan under one profile; never used by two threads at a time."""
+class PlanContext(Protocol):
+    """Execution context of a plan under one profile; used by one thread at a time."""
 
     def set_memory(self, address: Address) -> None:
-        """Where it works, `activation_bytes` long. Contexts that take turns may share it. Only a run needs it."""
+        """Set its working memory of `activation_bytes`, which contexts may share in turn. Only a run needs it."""
 
     def set_shape(self, name: str, shape: Shape) -> None: ...
 
     def shape(self, name: str) -> Shape:
-        """Under the input shapes that are set; −1 where only the data decide."""
+        """Shape under the input shapes that are set; −1 where only the data decide it."""
 
     def set_address(self, name: str, address: Address) -> None: ...
 
     def enqueue(self, stream: Stream) -> None:
-        """Run with the shapes and addresses that are set, in the stream's order. Raises EngineError."""
+        """Enqueue a run with the shapes and addresses that are set. Raises EngineError."""
 
 
-class Plan(Protocol):
+class LoadedPlan(Protocol):
     """A plan whose weights are on the device."""
 
     @property
     def version(self) -> str:
-        """Of TensorRT."""
+        """Version of TensorRT."""
 
     @property
     def tensors(self) -> Sequence[PlanTensor]:
         """In the plan's order."""
 
     @property
-    def profiles(self) -> Sequence[Profile]:
+    def profiles(self) -> Sequence[OptimizationProfile]:
         """At least one."""
 
     @property
     def weights_bytes(self) -> int:
-        """Device memory that loading it once more would take, about."""
+        """Device memory that loading it once more would take, roughly."""
 
     @property
     def activation_bytes(self) -> int:
-        """Device memory that a context works in, whatever its profile."""
+        """Working memory of a context under any profile."""
 
     @property
     def shares_profiles(self) -> bool:
-        """Whether several contexts may be under one profile. In TensorRT below 10 there is one of each."""
+        """True where several contexts may use one profile; below TensorRT 10 one can."""
 
-    def again(self) -> Plan:
-        """The plan loaded once more. Raises ConfigError."""
+    def again(self) -> LoadedPlan:
+        """Load the plan once more. Raises ConfigError."""
 
-    def context(self, profile: int, stream: Stream) -> Context:
-        """A context under a profile, ready once the stream is drained. Raises EngineError."""
+    def context(self, profile: int, stream: Stream) -> PlanContext:
+        """Create a context under a profile, ready once the stream is drained. Raises EngineError."""
 
     def close(self) -> None:
-        """Give back the weights; no context is left."""
+        """Free the weights; no context is left."""

@@ -12,14 +12,13 @@ import pytest
 
 from backend.building.shapes import Bounds, make_profiles, read_bounds
 from backend.commands.build import BuildOptions, run_build
-from backend.config.datatypes import BY_CONFIG
 from backend.engines.gpu import cuda_device
-from backend.engines.protocol import TensorSpec
 from backend.engines.tensorrt import plan as tensorrt_plan
 from backend.engines.tensorrt.importing import import_tensorrt
 from backend.engines.tensorrt.plan_facts import ProfileFacts, read_facts
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE
+from backend.tensors import BY_CONFIG, TensorSpec
 from tests.fakes.fake_gpu import tensor
 from tests.fakes.graphs import write_mlp
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.model_config import (
     ModelConfig,
     check_tensors,
@@ -17,8 +16,9 @@ from backend.config.model_config import (
     read_engine_config,
     read_model_config,
 )
-from backend.engines.protocol import ModelSpecs, TensorSpec
+from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
+from backend.tensors import BY_CONFIG, TensorSpec
 
 Config = dict[str, Any]
 

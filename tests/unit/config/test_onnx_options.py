@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from onnxruntime_extensions import get_library_path
 
 from backend.config.onnx_options import read_onnx_options
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.onnxruntime.session import open_session, read_specs
 from backend.engines.protocol import OnnxOptions
 from backend.errors import ConfigError
@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_nothing_is_asked_by_default(file: Path) -> None:
     assert read_onnx_options({}, file) == OnnxOptions()
-    assert OnnxOptions().unusual == ""
+    assert OnnxOptions().deviations == ""
 
 
 def test_a_library_is_beside_the_model_in_its_folder_or_from_the_working_directory(
@@ -85,7 +85,7 @@ def test_memory_and_optimisations(file: Path) -> None:
     assert read_options == OnnxOptions(memory_arena=False, memory_pattern=False)
     leveled = read_onnx_options({"optimization": {"graph": {"level": 2}}}, file)
     assert leveled == OnnxOptions(graph_level=2)
-    assert leveled.unusual == ", graph level 2"
+    assert leveled.deviations == ", graph level 2"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_operators_of_a_library(file: Path) -> None:
     asked = OnnxOptions(op_libraries=(LIBRARY,))
     specs = read_specs(write_upper(file), asked)
     assert [(spec.name, spec.shape) for spec in (*specs.inputs, *specs.outputs)] == [("x", (-1, 1)), ("y", (-1, 1))]
-    for team in (cores()[:1], cores()[:2]):
-        engine = OnnxEngine(file, [team], asked)
+    for lane in (cores()[:1], cores()[:2]):
+        engine = OnnxCpuEngine(file, [lane], asked)
         ran = engine.run(0, {"x": [np.array([["ab"], ["c"]], object)]}, ["y"])
         assert ran.outputs[0].tolist() == [["AB"], ["C"]]
         engine.close()
@@ -130,7 +130,7 @@ def test_an_operator_that_nobody_has(libraries: tuple[str, ...], file: Path) -> 
 
 def test_a_library_that_is_none(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"the custom operators of op_library_filename 'libops.so' cannot be had: .*"):
-        open_session(write_mlp(file.parent), asked=OnnxOptions(op_libraries=("libops.so",)))
+        open_session(write_mlp(file.parent), onnx_options=OnnxOptions(op_libraries=("libops.so",)))
 
 
 def test_a_session_is_opened_as_asked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_session_is_opened_as_asked(file: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda _, options, **__: seen.append(options))
     path = write_mlp(file.parent)
     open_session(path)
-    open_session(path, asked=OnnxOptions(graph_level=-1, memory_arena=False, memory_pattern=False))
+    open_session(path, onnx_options=OnnxOptions(graph_level=-1, memory_arena=False, memory_pattern=False))
     levels = onnxruntime.GraphOptimizationLevel
     assert [(s.graph_optimization_level, s.enable_cpu_mem_arena, s.enable_mem_pattern) for s in seen] == [
         (levels.ORT_ENABLE_ALL, True, True),

@@ -12,9 +12,9 @@ import pynvml
 import pytest
 
 from backend.device import mps
-from backend.device.clocks import ASK_EVERY_S, Asked, throttled_of
+from backend.device.clocks import ASK_EVERY_S, CachedAnswer, throttled_of
 from backend.device.facts import device_name, open_gpu
-from backend.device.nvml import Clocks, Gpu, Identity, slowed_by
+from backend.device.nvml import Clocks, Gpu, GpuIdentity, slowed_by
 from backend.errors import ConfigError
 from profiler.host import cpu_name
 from tests.fakes.driver import ADDRESS, OK, made_up_driver
@@ -99,7 +99,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
 @pytest.mark.usefixtures("driver")
 def test_a_gpu_is_its_name_its_memory_and_its_driver() -> None:
     with open_gpu(0) as gpu:
-        assert gpu.identity() == Identity("NVIDIA A100-SXM4-40GB", 40 << 30, "570.1")
+        assert gpu.identity() == GpuIdentity("NVIDIA A100-SXM4-40GB", 40 << 30, "570.1")
     assert device_name(0) == "NVIDIA A100-SXM4-40GB, 40960 MiB, driver 570.1"
     assert device_name(None) == cpu_name()
 
@@ -150,7 +150,7 @@ def test_no_such_gpu_to_nvml(driver: dict[str, Any]) -> None:
 
 def test_a_driver_is_asked_once_a_second_at_most() -> None:
     now_s, answers = 10.0, iter((True, False))
-    asked = Asked(lambda: next(answers), lambda: now_s)
+    asked = CachedAnswer(lambda: next(answers), lambda: now_s)
     assert asked() is True
     now_s += ASK_EVERY_S - 0.01
     assert asked() is True

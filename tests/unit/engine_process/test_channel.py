@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.engine_process.wire.channel import Channel, ProtocolError
+from backend.engine_process.wire.channel import Channel, ChannelError
 from backend.engine_process.wire.messages import (
     AddLane,
-    Failed,
-    Open,
-    Opened,
-    Refused,
-    Run,
-    Spec,
-    Tensor,
+    BatchFailed,
+    ModelOpened,
+    ModelRefused,
+    OpenModel,
+    RunBatch,
+    TensorPlace,
+    WireSpec,
     decode_finished,
     decode_opened,
     decode_request,
@@ -57,7 +57,7 @@ def content(descriptor: int | None) -> bytes:
 
 def test_messages_arrive_in_order_with_what_belongs_to_them(ends: Ends) -> None:
     ours, theirs, _ = ends
-    opening = Open(1, "onnxruntime", "/m/1/model.onnx", EngineOptions(None, 2, 8))
+    opening = OpenModel(1, "/m/1/model.onnx", EngineOptions(None, 2, 8))
     ours.send(opening)
     ours.send(AddLane(3), memory(b"lane"))
     assert theirs.receive(decode_request) == (opening, None)
@@ -67,10 +67,10 @@ def test_messages_arrive_in_order_with_what_belongs_to_them(ends: Ends) -> None:
 
 def test_a_message_of_any_length(ends: Ends) -> None:
     ours, theirs, _ = ends
-    specs = tuple(Spec(f"input_{i}", "TYPE_FP32", (-1, 3), False) for i in range(20_000))
-    ours.send(Opened("engine", "stamp", specs, ()))
-    assert theirs.receive(decode_opened) == (Opened("engine", "stamp", specs, ()), None)
-    run = Run(0, tuple(Tensor(f"input_{i}", "<f4", (1, 3), 64 * i, 12) for i in range(5_000)), ("y",))
+    specs = tuple(WireSpec(f"input_{i}", "TYPE_FP32", (-1, 3), False) for i in range(20_000))
+    ours.send(ModelOpened("engine", "stamp", specs, ()))
+    assert theirs.receive(decode_opened) == (ModelOpened("engine", "stamp", specs, ()), None)
+    run = RunBatch(0, tuple(TensorPlace(f"input_{i}", "<f4", (1, 3), 64 * i, 12) for i in range(5_000)), ("y",))
     ours.send(run, memory(b"region"))
     found, descriptor = theirs.receive(decode_run)
     assert (found, content(descriptor)) == (run, b"region")
@@ -97,21 +97,21 @@ def test_hanging_up_is_noticed_at_both_ends(ends: Ends) -> None:
 def test_nonsense(ends: Ends, packet: bytes) -> None:
     _, theirs, sender = ends
     socket.send_fds(sender, [packet], [sender.fileno()])
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ChannelError):
         theirs.receive(decode_request)
 
 
 def test_a_message_where_another_one_is_due(ends: Ends) -> None:
     ours, theirs, _ = ends
-    ours.send(Refused("no"), memory(b""))
-    with pytest.raises(ProtocolError):
+    ours.send(ModelRefused("no"), memory(b""))
+    with pytest.raises(ChannelError):
         theirs.receive(decode_finished)
-    ours.send(Failed("no"))
-    assert theirs.receive(decode_finished) == (Failed("no"), None)
+    ours.send(BatchFailed("no"))
+    assert theirs.receive(decode_finished) == (BatchFailed("no"), None)
 
 
 def test_more_descriptors_than_a_message_has(ends: Ends) -> None:
     _, theirs, sender = ends
     socket.send_fds(sender, [b"\x92\xa8add-lane\x00"], [sender.fileno()] * 2)
-    with pytest.raises(ProtocolError, match="2 descriptors"):
+    with pytest.raises(ChannelError, match="2 descriptors"):
         theirs.receive(decode_request)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.engine_process.store import EngineStore, Held
-from backend.engine_process.wire.messages import PROTOCOL, Open
-from backend.engines.loading import open_here
+from backend.engine_process.store import EngineHandle, EngineStore
+from backend.engine_process.wire.messages import PROTOCOL, OpenModel
+from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine, EngineOptions
 from backend.errors import ConfigError
 from tests.server.harness import mlp, write_model
@@ -24,9 +24,9 @@ class Store(EngineStore):
         self.loaded: list[Path] = []
         super().__init__(self._counted)
 
-    def _counted(self, engine: str, file: Path, options: EngineOptions) -> Engine:
+    def _counted(self, file: Path, options: EngineOptions) -> Engine:
         self.loaded.append(file)
-        return open_here(engine, file, options)
+        return load_engine(file, options)
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def file(tmp_path: Path) -> Path:
     return write_model(tmp_path, "m", mlp(width=4), "") / "1" / "model.onnx"
 
 
-def model(file: Path) -> Open:
-    return Open(PROTOCOL, "onnxruntime", str(file), EngineOptions(None, 2, 8))
+def model(file: Path) -> OpenModel:
+    return OpenModel(PROTOCOL, str(file), EngineOptions(None, 2, 8))
 
 
-def runs(held: Held) -> bool:
+def runs(held: EngineHandle) -> bool:
     """Whether its engine is open still."""
     try:
         held.engine.run(0, {"x": [np.ones((1, 4), np.float32)]}, ["y"])

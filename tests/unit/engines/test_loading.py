@@ -16,11 +16,12 @@ from onnx import helper
 
 from backend.config.model_config import EngineConfig, complete, model_file, read_engine_config, read_model_config
 from backend.engines.gpu import cuda_device
-from backend.engines.loading import open_engine, read_model_specs
+from backend.engines.loading import read_model_specs
 from backend.engines.protocol import ModelSpecs
 from backend.engines.tensorrt.importing import NAMES
 from backend.engines.tensorrt.plan_facts import facts_path
 from backend.errors import ConfigError
+from backend.model_process.placement import open_engine
 from tests.fakes.driver import made_up_driver
 from tests.fakes.graphs import Shape, ones, write_mlp, write_model
 from tests.unit.engines.tensorrt.test_plan_layout import FACTS

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
-from backend.engines.protocol import TensorSpec
 from backend.engines.ready_batches import ready_batches, ready_sizes
+from backend.tensors import BY_CONFIG, TensorSpec
 
 FLOAT, INTEGER = BY_CONFIG["TYPE_FP32"], BY_CONFIG["TYPE_INT64"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from backend.linux import cpu_topology as lanes
 from backend.linux.cpu_quota import cpu_quota
-from backend.linux.cpu_topology import may_pin, teams, width
+from backend.linux.cpu_topology import lane_cores, may_pin, width
 
 V2 = "31 23 0:28 {top} {mount} rw,relatime - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "32 31 0:29 {top} {mount} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -90,5 +90,5 @@ def test_lanes_by_quota(quota: float | None, expected: int, pinned: bool, monkey
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
     monkeypatch.setattr(lanes, "cpu_quota", lambda: quota)
     assert (width(), may_pin()) == (expected, pinned)
-    assert len(teams(width())) == expected
-    assert {len(team) for team in teams(1)} == {expected}
+    assert len(lane_cores(width())) == expected
+    assert {len(lane) for lane in lane_cores(1)} == {expected}

@@ -12,8 +12,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from backend.engines.protocol import Executing
 from backend.linux.cpu_topology import cores
+from backend.linux.execution_priority import ExecutionPriority
 from backend.linux.low_priority import Aside
 from backend.linux.starvation import Help
 from backend.linux.starvation_guard import Guard
@@ -122,7 +122,7 @@ def test_what_cannot_come_back_is_run_by_another_thread_too(
     limit(monkeypatch, policies=lambda policy: policy == os.SCHED_IDLE, niceness=lambda value: value > 0)
     content, ended = bytes(50_000_000), SimpleQueue[tuple[Batch, int]]()
 
-    def work(batch: Batch, executing: Executing) -> None:
+    def work(batch: Batch, executing: ExecutionPriority) -> None:
         time.sleep(begins_after_s)
         with executing:
             hashlib.sha256(content).digest()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend.engines.parts import joined
-from backend.engines.protocol import Array, Ran
+from backend.engines.protocol import BatchResult
 from backend.model_process.batch import Batch, feeds, split, wanted
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish, Launch
+from backend.tensors import Array, joined
 
 Rows = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ def ended(*, planned: int = 2, moved: bool = True) -> Batch:
     launch = Launch(1, 7, 0, tuple(range(planned)), 10, 12, 15, "launch", 0)
     batch = Batch(7, 0, requests, launch, 0)
     outputs: list[Array] = [np.zeros((5, 8), np.float32)]
-    batch.ran(Ran(outputs, 11, 300, 200) if moved else Ran(outputs, 11), feeds(requests))
+    batch.ran(BatchResult(outputs, 11, 300, 200) if moved else BatchResult(outputs, 11), feeds(requests))
     return batch
 
 

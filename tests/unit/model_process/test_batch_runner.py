@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.model_config import ModelConfig
 from backend.config.parameters import Parameters
-from backend.engines.protocol import AS_IT_IS, Array, Engine, Executing, Feeds, Ran, TensorSpec
+from backend.engines.protocol import BatchResult, Engine
 from backend.errors import EngineError, EngineLostError
+from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.batch_runner import BatchRunner
 from backend.model_process.request import Pending
 from backend.scheduler.messages import Finish
+from backend.tensors import BY_CONFIG, Array, Feeds, TensorSpec
 
 FLOAT = BY_CONFIG["TYPE_FP32"]
 SPECS = (TensorSpec("x", FLOAT, (1,)),), (TensorSpec("y", FLOAT, (1,)),)
@@ -35,8 +35,10 @@ class FakeEngine:
     def __init__(self, *, doubles: bool = False, most: int = 8) -> None:
         self.doubles, self.most = doubles, most
         self.runs: list[list[float]] = []
+        self.exclusive: list[bool] = []
 
-    def run(self, _lane: int, feeds: Feeds, _outputs: Sequence[str], _executing: Executing = AS_IT_IS) -> Ran:
+    def run(self, _lane: int, feeds: Feeds, *_: object, exclusive: bool = False) -> BatchResult:
+        self.exclusive.append(exclusive)
         x: Any = np.concatenate(list(feeds["x"]))
         self.runs.append(x.ravel().tolist())
         if len(x) > self.most:
@@ -46,7 +48,7 @@ class FakeEngine:
         if POISON in x:
             raise EngineLostError("the engine is gone")
         y: Array = np.concatenate([x, x]) if self.doubles and len(feeds["x"]) > 1 else x
-        return Ran([y], 10)
+        return BatchResult([y], 10)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -61,12 +63,13 @@ class Runner:
     def _tell(self) -> None:
         self.told += 1
 
-    def run(self, *values: float) -> tuple[Batch, list[Answered]]:
+    def run(self, *values: float, leased: bool = False) -> tuple[Batch, list[Answered]]:
         inputs: list[dict[str, Array]] = [{"x": np.array([[value]], np.float32)} for value in values]
         requests = [Pending(i, None, x, ("y",), 1, 0, 0, None, 1) for i, x in enumerate(inputs)]
-        batch = Batch(7, 0, requests, None, 0)
+        batch = Batch(7, 0, requests, None, 0, leased=leased)
         self.engine.runs.clear()
-        return batch, self._runner.run(batch, AS_IT_IS)
+        self.engine.exclusive.clear()
+        return batch, self._runner.run(batch, ORDINARY_PRIORITY)
 
 
 def values(answers: list[Answered]) -> list[float | str]:
@@ -79,6 +82,13 @@ def test_a_batch_that_runs_runs_once() -> None:
     assert values(answers) == [1, 2, 3]
     assert runner.engine.runs == [[1, 2, 3]]
     assert (batch.rerun, batch.finish(failed=False)) == (False, Finish(7, 10))
+
+
+def test_a_leased_batch_has_the_process_to_itself() -> None:
+    runner = Runner(FakeEngine())
+    for leased in (True, False):
+        runner.run(1, leased=leased)
+        assert runner.engine.exclusive == [leased]
 
 
 @pytest.mark.parametrize("place", range(8))

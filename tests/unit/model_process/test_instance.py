@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.datatypes import BY_CONFIG
 from backend.config.model_config import ModelConfig
 from backend.config.parameters import Parameters
-from backend.engines.protocol import TensorSpec
 from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
 from backend.model_process.warm_up import warm_up_calls
+from backend.tensors import BY_CONFIG, TensorSpec
 from backend.trial.messages import Trial
 from tests.fakes.fake_model import eventually
 

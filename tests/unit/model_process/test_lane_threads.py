@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from backend.engines.protocol import Executing
-from backend.linux.cpu_topology import cores, teams
+from backend.linux.cpu_topology import cores, lane_cores
+from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Batch
 from backend.model_process.lane_threads import Lanes
 from tests.fakes.ranks import rank
@@ -19,7 +19,7 @@ def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
     found: dict[int, set[int]] = {}
     done = threading.Semaphore(0)
 
-    def work(batch: Batch, _executing: Executing) -> None:
+    def work(batch: Batch, _executing: ExecutionPriority) -> None:
         found[batch.lane] = os.sched_getaffinity(0)
         done.release()
 
@@ -50,14 +50,14 @@ def test_fewer_lanes_than_cores_share_them_out(
     lanes: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
-    assert teams(lanes) == expected
+    assert lane_cores(lanes) == expected
 
 
 def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
     count, policies = len(cores()), dict[int, tuple[int, int]]()
     done = threading.Semaphore(0)
 
-    def work(batch: Batch, executing: Executing) -> None:
+    def work(batch: Batch, executing: ExecutionPriority) -> None:
         with executing:
             policies[batch.lane] = rank()
         done.release()

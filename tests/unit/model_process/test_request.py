@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.datatypes import BY_CONFIG, DATATYPES, Datatype
 from backend.config.parameters import Parameters
-from backend.engines.protocol import TensorSpec
 from backend.errors import RequestError
 from backend.model_process.request import Arrival, Due, read_due, read_tensor
 from backend.scheduler.messages import Arrive, Request, decode_event, encode
+from backend.tensors import BY_CONFIG, DATATYPES, Datatype, TensorSpec
 
 MS = 1_000_000
 NOW = Arrival(monotonic_ns=5_000 * MS, unix_ns=1_700_000_000_000 * MS)

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from backend.commands.trace import run_trace
-from backend.engines.protocol import Ran
+from backend.engines.protocol import BatchResult
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
@@ -132,7 +132,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "samples.jsonl"
     monkeypatch.setenv(VARIABLE, str(path))
     with FakeModel("a") as model:
-        model.took = Ran([np.zeros(250, np.float32)], MS, 3_000, 2_000)
+        model.took = BatchResult([np.zeros(250, np.float32)], MS, 3_000, 2_000)
         for _ in range(10):
             model.wait_for(*model.submit(pending(5_000.0)))
 
@@ -146,7 +146,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
         }
         assert written()[0].predicted_out_ns == 0
         assert written()[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
-        model.took = Ran([], MS)
+        model.took = BatchResult([], MS)
         for _ in range(10):
             model.wait_for(*model.submit(pending(5_000.0)))
         eventually(lambda: len(written()) == 20)

@@ -1,4 +1,4 @@
-"""What `isochrone serve` checks before it starts a server, and how it starts it; each error is held to its sentence."""
+"""`isochrone serve`: its checks before it starts a server, with each error's sentence, and the server's command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from backend.commands import main as cli
 from backend.errors import ConfigError
 from backend.server import locate
-from backend.server.launch import ServeOptions, check, command
+from backend.server.checks import check
+from backend.server.command import assemble_command
+from backend.server.options import ServeOptions
 from backend.server.paths import temporary_base
 from backend.server.ports import free_ports, is_free
 from tests.unit.server.test_assemble import MINOR, fails, install
@@ -159,7 +161,7 @@ def test_the_command(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
     (tmp_path / f"opt/lib/libpython3.{MINOR}.so.1.0").touch()
     extra = ("--log-file=server.log", "--cache-directory", "cache", "--model-repository=s3://b/m", "--log-verbose=1")
     asked = ServeOptions(Path("models"), "0.0.0.0", 1, 2, 3, binary, extra)
-    made = command(asked, tmp_path / "made")
+    made = assemble_command(asked, tmp_path / "made")
     assert made.argv == (
         str(binary),
         f"--backend-directory={tmp_path}/made/backends",
@@ -172,7 +174,7 @@ def test_the_command(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
         *("--model-repository=s3://b/m", "--log-verbose=1"),
     )
     assert re.fullmatch(r"triton_isochrone_[0-9a-f]{16}_", made.regions)
-    assert made.regions != command(asked, tmp_path / "again").regions
+    assert made.regions != assemble_command(asked, tmp_path / "again").regions
     assert made.env["LD_LIBRARY_PATH"] == f"/usr/local/cuda/compat:{tmp_path}/opt/lib"
     assert made.env["PATH"].startswith(f"{Path(sys.executable).parent}:")
     assert [entry.name for entry in made.cwd.iterdir()] == ["model.py"]

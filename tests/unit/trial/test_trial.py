@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backend.engines.onnxruntime.session import read_specs
-from backend.engines.protocol import AS_USUAL
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS
 from backend.trial import session as session_module
 from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close
 from backend.trial.launch import remember, remembered_name, try_file
@@ -29,7 +29,7 @@ node = helper.make_node
 
 
 def question(file: Path, **more: Any) -> Question:
-    asked = Question("", str(file), "onnxruntime", "", None, AS_USUAL, {}, (), 8)
+    asked = Question("", str(file), "onnxruntime", "", None, DEFAULT_ONNX_OPTIONS, {}, (), 8)
     return msgspec.structs.replace(asked, **more)
 
 

@@ -9,7 +9,7 @@ import pytest
 from cuda.bindings import runtime
 
 from backend.engines.gpu.cuda_device import _LOST, CudaDevice
-from backend.engines.gpu.runtime import Event, Memory, Stream
+from backend.engines.gpu.device import Event, GpuMemory, Stream
 from backend.errors import ConfigError, EngineError
 
 STATUS = runtime.cudaError_t
@@ -98,7 +98,7 @@ def test_values_come_without_the_status(device: CudaDevice, answers: Answer) -> 
         cudaDeviceGetPCIBusId=(OK, b"0000:65:00.0\0\0\0"),
         cudaDeviceGetAttribute=(OK, 9),
     )
-    assert device.memory() == Memory(free_bytes=5, total_bytes=9)
+    assert device.memory() == GpuMemory(free_bytes=5, total_bytes=9)
     assert device.elapsed_ns(Event(1), Event(2)) == 1_250_000
     assert device.allocate(1) == 4096
     assert device.compute_capability() == "9.9"

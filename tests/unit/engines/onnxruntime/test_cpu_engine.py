@@ -11,16 +11,16 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from backend.engines.onnxruntime.cpu_engine import OnnxEngine
-from backend.engines.protocol import Alone, Executing
+from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.errors import EngineError
+from backend.linux.execution_priority import ExecutionPriority
 from tests.fakes.graphs import write_mlp, write_model
 
 TEXT = ([helper.make_node("Identity", ["x"], ["y"])], TensorProto.STRING, TensorProto.STRING)
 TO_TEXT = ([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)], TensorProto.FLOAT, TensorProto.STRING)
 
 
-class Watched(Executing):
+class WatchedPriority(ExecutionPriority):
     """A context that counts how often it was entered, and knows whether it is now."""
 
     def __init__(self) -> None:
@@ -33,14 +33,14 @@ class Watched(Executing):
         self.inside = False
 
 
-def engine_of(folder: Path, graph: tuple[Any, int, int]) -> OnnxEngine:
+def engine_of(folder: Path, graph: tuple[Any, int, int]) -> OnnxCpuEngine:
     nodes, given, wanted = graph
     dtypes = {"x": given, "y": wanted}
-    return OnnxEngine(write_model(folder / "model.onnx", nodes, {"x": ["n"]}, {"y": ["n"]}, dtypes=dtypes))
+    return OnnxCpuEngine(write_model(folder / "model.onnx", nodes, {"x": ["n"]}, {"y": ["n"]}, dtypes=dtypes))
 
 
-def run(engine: OnnxEngine, *parts: npt.NDArray[Any], lane: int = 0) -> npt.NDArray[Any]:
-    watched = Watched()
+def run(engine: OnnxCpuEngine, *parts: npt.NDArray[Any], lane: int = 0) -> npt.NDArray[Any]:
+    watched = WatchedPriority()
     ran = engine.run(lane, {"x": list(parts)}, ["y"], watched)
     assert (watched.entered, watched.inside) == (1, False)
     assert ran.exec_ns > 0
@@ -49,19 +49,19 @@ def run(engine: OnnxEngine, *parts: npt.NDArray[Any], lane: int = 0) -> npt.NDAr
 
 
 def test_a_batch_of_several_parts(tmp_path: Path) -> None:
-    engine = OnnxEngine(write_mlp(tmp_path))
+    engine = OnnxCpuEngine(write_mlp(tmp_path))
     found = run(engine, np.ones((1, 16), np.float32), np.full((2, 16), 2.0, np.float32))
     assert found[:, 0].tolist() == [17.0, 33.0, 33.0]
 
 
 def test_an_input_that_does_not_lie_row_by_row(tmp_path: Path) -> None:
     x = np.asfortranarray(np.arange(32, dtype=np.float32).reshape(2, 16))
-    engine = OnnxEngine(write_mlp(tmp_path))
+    engine = OnnxCpuEngine(write_mlp(tmp_path))
     np.testing.assert_array_equal(run(engine, x), run(engine, np.ascontiguousarray(x)))
 
 
 def test_outputs_are_the_callers_own(tmp_path: Path) -> None:
-    engine = OnnxEngine(write_mlp(tmp_path))
+    engine = OnnxCpuEngine(write_mlp(tmp_path))
     first = run(engine, np.ones((1, 16), np.float32))
     kept = first.copy()
     first += 1.0
@@ -79,9 +79,9 @@ def test_text_out_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_is_left(tmp_path: Path) -> None:
-    arrays, text = OnnxEngine(write_mlp(tmp_path)), engine_of(tmp_path, TEXT)
+    arrays, text = OnnxCpuEngine(write_mlp(tmp_path)), engine_of(tmp_path, TEXT)
     for engine, x in ((arrays, np.ones((1, 15), np.float32)), (text, np.array([1], np.int64))):
-        watched = Watched()
+        watched = WatchedPriority()
         with pytest.raises(EngineError, match="the model's run failed"):
             engine.run(0, {"x": [x]}, ["y"], watched)
         assert (watched.entered, watched.inside) == (1, False)
@@ -89,7 +89,7 @@ def test_a_run_that_fails_is_left(tmp_path: Path) -> None:
 
 def test_arrays_change_hands_outside_of_the_execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What holds Python's lock there may hold it for as long as another batch takes."""
-    engine, watched, seen = OnnxEngine(write_mlp(tmp_path)), Watched(), list[bool]()
+    engine, watched, seen = OnnxCpuEngine(write_mlp(tmp_path)), WatchedPriority(), list[bool]()
     into, back = onnxruntime.OrtValue.ortvalue_from_numpy, onnxruntime.IOBinding.copy_outputs_to_cpu
 
     def noted_into(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
@@ -108,14 +108,12 @@ def test_arrays_change_hands_outside_of_the_execution(tmp_path: Path, monkeypatc
     assert watched.entered == 1
 
 
-def test_with_the_device_to_itself_it_answers_the_same_without_a_binding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, watched = OnnxEngine(write_mlp(tmp_path)), Watched()
+def test_an_exclusive_run_answers_the_same_without_a_binding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, watched = OnnxCpuEngine(write_mlp(tmp_path)), WatchedPriority()
     parts = [np.arange(32, dtype=np.float32).reshape(2, 16), np.ones((1, 16), np.float32)]
     bound = run(engine, *parts)
     monkeypatch.setattr(onnxruntime.InferenceSession, "io_binding", None)
-    ran = engine.run(0, {"x": parts}, ["y"], Alone(watched))
+    ran = engine.run(0, {"x": parts}, ["y"], watched, exclusive=True)
     assert (watched.entered, watched.inside) == (1, False)
     assert ran.exec_ns > 0
     np.testing.assert_array_equal(ran.outputs[0], bound, strict=True)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from backend.engines.gpu.runtime import Address, Stream
+from backend.engines.gpu.device import Address, Stream
 from backend.engines.tensorrt.importing import NAMES, import_tensorrt
 from backend.engines.tensorrt.plan import LOG, TensorRtPlan
-from backend.engines.tensorrt.plan_runtime import Profile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError, EngineError
 
 trt: Any = import_tensorrt()
@@ -39,7 +39,7 @@ class Loaded:
         }
         self.tensors["x"] |= changed
         self.num_io_tensors = len(self.tensors)
-        self.made: list[Context] = []
+        self.made: list[RecordedContext] = []
         self.has_room = True
 
     def get_tensor_name(self, index: int) -> str:
@@ -64,16 +64,16 @@ class Loaded:
         assert name == "x"
         return [trt.Dims((low, 3)) for low in ((1, 4, 4), (5, 8, 8))[index]]
 
-    def create_execution_context(self, strategy: Any) -> Context | None:
+    def create_execution_context(self, strategy: Any) -> RecordedContext | None:
         assert strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not self.has_room:
             LOG.log(ERROR, "Error Code 2: OutOfMemory (Requested size was 99 bytes.)\nmore")
             return None
-        self.made.append(Context())
+        self.made.append(RecordedContext())
         return self.made[-1]
 
 
-class Context:
+class RecordedContext:
     """As much of an IExecutionContext as is asked of it; says no to what is in `refuses`."""
 
     def __init__(self) -> None:
@@ -131,7 +131,10 @@ def test_what_a_plan_holds(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
         ("x", "TYPE_FP16", (-1, 3), True),
         ("y", "TYPE_INT64", (-1,), False),
     ]
-    assert plan.profiles == (Profile({"x": (1, 3)}, {"x": (4, 3)}), Profile({"x": (5, 3)}, {"x": (8, 3)}))
+    assert plan.profiles == (
+        OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)}),
+        OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)}),
+    )
     assert (plan.version, plan.activation_bytes) == (trt.__version__, 12345)
 
 
@@ -163,7 +166,7 @@ def test_a_refusal_is_told_with_its_reason(
 ) -> None:
     loaded = Loaded()
     loads(monkeypatch, loaded)
-    monkeypatch.setattr(Context, "_answer", _refusing(refuses))
+    monkeypatch.setattr(RecordedContext, "_answer", _refusing(refuses))
     with pytest.raises(EngineError) as refused:
         context = TensorRtPlan(file).context(0, Stream(7))
         context.set_shape("x", (9, 9))
@@ -173,7 +176,7 @@ def test_a_refusal_is_told_with_its_reason(
 
 
 def _refusing(what: str) -> Any:
-    def answer(_: Context, *call: Any) -> bool:
+    def answer(_: RecordedContext, *call: Any) -> bool:
         if call[0] == what:
             LOG.log(ERROR, f"no {what}")
         return bool(call[0] != what)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backend.engines.gpu.runtime import Memory
+from backend.engines.gpu.device import GpuMemory
 from backend.engines.tensorrt.plan_facts import (
     PlanFacts,
     ProfileFacts,
@@ -17,14 +17,14 @@ from backend.engines.tensorrt.plan_facts import (
     read_facts,
 )
 from backend.engines.tensorrt.plan_layout import choose_profile, largest_batch, largest_shapes
-from backend.engines.tensorrt.plan_memory import Budget, check_budget
-from backend.engines.tensorrt.plan_runtime import Profile
+from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError, EngineError
 from tests.fakes.fake_gpu import tensor
 
-WIDE = Profile({"x": (1, 3)}, {"x": (64, 3)})
-SMALL = Profile({"x": (1, 3)}, {"x": (4, 3)})
-LARGE = Profile({"x": (5, 3)}, {"x": (8, 3)})
+WIDE = OptimizationProfile({"x": (1, 3)}, {"x": (64, 3)})
+SMALL = OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)})
+LARGE = OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)})
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ LARGE = Profile({"x": (5, 3)}, {"x": (8, 3)})
         ([SMALL, SMALL], 2, 0),
     ],
 )
-def test_the_tightest_profile_is_chosen(profiles: list[Profile], size: int, chosen: int) -> None:
+def test_the_tightest_profile_is_chosen(profiles: list[OptimizationProfile], size: int, chosen: int) -> None:
     assert choose_profile(profiles, {"x": (size, 3)}) == chosen
 
 
 def test_inputs_that_fit_only_apart() -> None:
     profiles = [
-        Profile({"x": (1, 1), "n": (1, 1)}, {"x": (8, 16), "n": (8, 1)}),
-        Profile({"x": (1, 17), "n": (1, 2)}, {"x": (8, 64), "n": (8, 2)}),
+        OptimizationProfile({"x": (1, 1), "n": (1, 1)}, {"x": (8, 16), "n": (8, 1)}),
+        OptimizationProfile({"x": (1, 17), "n": (1, 2)}, {"x": (8, 64), "n": (8, 2)}),
     ]
     with pytest.raises(
         EngineError, match=r"^no profile of the plan takes these shapes together: 'x' \[2, 9\], 'n' \[2, 2\]$"
@@ -62,14 +62,14 @@ def test_the_largest_batch() -> None:
     assert largest_shapes(LARGE, 6) == {"x": (6, 3)}
     assert largest_shapes(LARGE, 0) == {"x": (8, 3)}
     assert largest_batch(fixed, [SMALL, LARGE]) == 8
-    assert largest_batch([tensor("x", (4, 3), is_input=True)], [Profile({"x": (4, 3)}, {"x": (4, 3)})]) == 0
+    assert largest_batch([tensor("x", (4, 3), is_input=True)], [OptimizationProfile({"x": (4, 3)}, {"x": (4, 3)})]) == 0
 
 
 def test_a_budget() -> None:
-    memory = Memory(free_bytes=100 << 20, total_bytes=1 << 30)
-    check_budget(Budget(40 << 20, 30 << 20, 2), Path("p"), 1, memory)
+    memory = GpuMemory(free_bytes=100 << 20, total_bytes=1 << 30)
+    check_budget(MemoryBudget(40 << 20, 30 << 20, 2), Path("p"), 1, memory)
     with pytest.raises(ConfigError) as refused:
-        check_budget(Budget(40 << 20, 30 << 20, 3), Path("p"), 1, memory)
+        check_budget(MemoryBudget(40 << 20, 30 << 20, 3), Path("p"), 1, memory)
     assert str(refused.value) == (
         "'p' needs 130 MiB on GPU 1 (40 MiB of weights and 3 × 30 MiB for its lanes), "
         "where 100 MiB of 1024 MiB are free; use fewer device_lanes, a smaller max_batch_size or another GPU"
@@ -104,7 +104,7 @@ def test_facts_are_read_back(plan: Path) -> None:
         ("x", "TYPE_FP16", (-1, 3), True),
         ("y", "TYPE_BOOL", (-1,), False),
     ]
-    assert facts.plan_profiles() == (Profile({"x": (1, 3)}, {"x": (8, 3)}),)
+    assert facts.plan_profiles() == (OptimizationProfile({"x": (1, 3)}, {"x": (8, 3)}),)
     check_facts(facts, plan, tensorrt="10.16.1.11", gpu="NVIDIA H200")
 
 

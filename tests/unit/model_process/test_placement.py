@@ -9,7 +9,7 @@ import pytest
 
 from backend.config.model_config import EngineConfig
 from backend.config.parameters import Parameters
-from backend.engines.placement import in_engine_process
+from backend.model_process.placement import in_engine_process
 
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 

@@ -1,4 +1,4 @@
-"""What the engines ask of a GPU: one call of CUDA's each, in its terms. `cuda_device` answers with the real library."""
+"""Interface of a GPU as the engines use it: one CUDA call each, in CUDA's terms. `cuda_device` implements it."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ Shapes = Mapping[str, Shape]
 Address = NewType("Address", int)
 Stream = NewType("Stream", int)
 Event = NewType("Event", int)
-Graph = NewType("Graph", int)
+CudaGraph = NewType("CudaGraph", int)
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Of a GPU, now."""
+class GpuMemory:
+    """Device memory at one moment."""
 
     free_bytes: int
     total_bytes: int
 
 
-class Device(Protocol):
+class GpuDevice(Protocol):
     """One GPU. Its calls raise EngineError; once it is `lost`, all that follow fail in this process."""
 
     @property
     def index(self) -> int:
-        """As CUDA counts in this process."""
+        """Number by which CUDA knows the GPU in this process."""
 
     @property
     def lost(self) -> str | None:
-        """Why no call can succeed any more, where that is so."""
+        """Reason why no call can succeed any more, None while calls can."""
 
     def activate(self) -> None:
-        """Make it the calling thread's device. Each thread needs that before anything else."""
+        """Make it the calling thread's device; each thread calls this first."""
 
-    def memory(self) -> Memory: ...
+    def memory(self) -> GpuMemory: ...
 
     def allocate(self, size_bytes: int) -> Address:
-        """Device memory, aligned to 256 bytes at least."""
+        """Allocate device memory, aligned to at least 256 bytes."""
 
     def free(self, address: Address) -> None: ...
 
     def allocate_pinned(self, size_bytes: int) -> Address:
-        """Host memory that copies to and from the device can run beside everything else."""
+        """Allocate page-locked host memory, from and to which copies are asynchronous."""
 
     def free_pinned(self, address: Address) -> None: ...
 
     def create_stream(self, priority: int | None = None) -> Stream:
-        """priority: 1 is the highest; kernels wait for those of higher priorities. The device has few levels: all lower
-        ones are its lowest, as where None is asked for.
+        """Create a stream. priority: 1 is the highest; kernels wait for those of higher priorities. A device has few
+        levels: all priorities beyond them, and None, are its lowest.
         """
 
     def destroy_stream(self, stream: Stream) -> None: ...
@@ -66,25 +66,25 @@ class Device(Protocol):
     def record(self, event: Event, stream: Stream) -> None: ...
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """Let what follows on the stream begin after the event; the caller goes on at once."""
+        """Let what follows on the stream begin after the event; returns at once."""
 
     def synchronize(self, event: Event) -> None:
-        """Wait for the event, without a core spinning. Errors of work before it come out here."""
+        """Block until the event, without spinning. Raises errors of the work before it."""
 
     def elapsed_ns(self, start: Event, end: Event) -> int: ...
 
     def copy_in(self, target: Address, source: Address, size_bytes: int, stream: Stream) -> None:
-        """Pinned host memory to device memory, in the stream's order."""
+        """Enqueue a copy of pinned host memory to device memory."""
 
     def copy_out(self, target: Address, source: Address, size_bytes: int, stream: Stream) -> None:
-        """Device memory to pinned host memory, in the stream's order."""
+        """Enqueue a copy of device memory to pinned host memory."""
 
     def begin_capture(self, stream: Stream) -> None:
-        """From here on what this thread puts on the stream is kept, not run."""
+        """Record what this thread enqueues on the stream from here on, instead of running it."""
 
-    def end_capture(self, stream: Stream) -> Graph:
-        """What was kept, ready to launch. Also ends a capture that went wrong, then raises."""
+    def end_capture(self, stream: Stream) -> CudaGraph:
+        """Graph of what was recorded, ready to launch. Also ends a capture that went wrong, then raises."""
 
-    def launch(self, graph: Graph, stream: Stream) -> None: ...
+    def launch(self, graph: CudaGraph, stream: Stream) -> None: ...
 
-    def destroy_graph(self, graph: Graph) -> None: ...
+    def destroy_graph(self, graph: CudaGraph) -> None: ...
