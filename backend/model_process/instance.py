@@ -71,7 +71,8 @@ class Instance:
         runner = BatchRunner(config, engine, lambda: self._dispatcher.limit_batches(1))
         handlers = Handlers(runner.run, self._done, self._ended, self._rejected, self._decided)
         self._dispatcher = Dispatcher(config.device, lanes_of(config), join, handlers, pinned_cores(config))
-        self._voice = Voice(config.name, Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
+        exporter = Exporter(self._metrics, config.name, config.version, config.emulated)
+        self._voice = Voice(config.name, exporter, self._drop_cancelled)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue what Triton hands over. Answers follow through each request's response sender.

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from math import exp
 from statistics import NormalDist
 
@@ -90,12 +91,14 @@ class GpuLaw:
     def _pair_factors(self, own: KernelDemand, co_runners: Iterable[KernelDemand]) -> float:
         if not self.pair_sd:
             return 1.0
-        return exp(self.pair_sd * sum(self._normal(own, other) for other in co_runners))
+        return exp(self.pair_sd * sum(_pair_normal(self.seed, own.model, other.model) for other in co_runners))
 
-    def _normal(self, own: KernelDemand, other: KernelDemand) -> float:
-        """A standard normal number that depends on nothing but the seed and the ordered pair of models."""
-        digest = hashlib.blake2b(f"{self.seed}\0{own.model}\0{other.model}".encode(), digest_size=8).digest()
-        return _NORMAL.inv_cdf((int.from_bytes(digest) + 0.5) / 2**64)
+
+@lru_cache(maxsize=1 << 16)
+def _pair_normal(seed: int, own: str, other: str) -> float:
+    """A standard normal number that depends on nothing but the seed and the ordered pair of models."""
+    digest = hashlib.blake2b(f"{seed}\0{own}\0{other}".encode(), digest_size=8).digest()
+    return _NORMAL.inv_cdf((int.from_bytes(digest) + 0.5) / 2**64)
 
 
 def shared_slowdown(own: KernelDemand, pressure: float, saturation: float = SATURATION) -> float:
