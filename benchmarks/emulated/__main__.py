@@ -10,6 +10,7 @@ import typer
 
 from benchmarks.emulated.draws import draw_sets
 from benchmarks.emulated.fit import Agreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.timing import measure
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +21,7 @@ def main(
     draw: Annotated[int, typer.Option(help="Sets of models to draw.", min=0)] = 0,
     co_runners: Annotated[str, typer.Option(help="Numbers of co-runners, comma-separated.")] = "1,2,3",
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
     out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
 ) -> None:
     """EMULATED: no GPU takes part. Prints slowdowns as the law has them, or as open data has measured them."""
@@ -34,8 +36,13 @@ def main(
         print(text)
         if out is not None:
             out.write_text(text + "\n")
-    if not fit and not draw:
-        raise typer.BadParameter("nothing to do: give --fit, or --draw N")
+    if timing:
+        found = measure(timing)
+        p50_us, p99_us, max_us = found.late_us
+        print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
+        print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
+    if not fit and not draw and not timing:
+        raise typer.BadParameter("nothing to do: give --fit, --draw N or --timing SECONDS")
 
 
 def _numbers(text: str) -> list[int]:
