@@ -75,6 +75,14 @@ class VirtualGpu:
         """When some batch's present stage ends, if no other batch comes; None where there is none."""
         return None if self._next is None else self._next[0]
 
+    @property
+    def next_finishes(self) -> bool:
+        """True where that stage is a batch's last."""
+        if self._next is None:
+            return False
+        batch = self._next[1]
+        return bool(self._d2h and batch is self._d2h[0]) or (batch in self._running and not batch.copy_out_ns)
+
     def submit(
         self, demand: KernelDemand, solo_ns: float, now_ns: float, bytes_in: int = 0, bytes_out: int = 0
     ) -> GpuBatch:
