@@ -18,16 +18,17 @@ help:
 	@echo "make test                  all tests, on a real tritonserver too"
 	@echo "make test-unit             the tests that need nothing but Python (seconds)"
 	@echo "make lint                  ruff and mypy --strict"
+	@echo "make docs                  the documentation as a site, every link checked, into build/site"
 	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models                generate model_repository/*/1/model.onnx"
-	@echo "make study                 the paper's evaluation on this machine, into docs/study.md (half an hour to an hour)"
-	@echo "make bench                 stock Triton, other schedulers and this one on a real server, into docs/bench.md (an hour)"
+	@echo "make study                 the paper's evaluation on this machine, into docs/reports/study.md (half an hour to an hour)"
+	@echo "make bench                 stock Triton, other schedulers and this one on a real server, into docs/reports/bench.md (an hour)"
 	@echo "make bench-overhead        what this backend costs beside a blocking Python backend"
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
 	@echo "make bench-load            what the check of batching costs a model's first load"
 	@echo "make bench-decision        what one decision of the scheduler costs"
-	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/policies.md"
-	@echo "make gpu-check             everything that needs a GPU, on one, into docs/gpu.md (nine minutes; goes on when run again)"
+	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
+	@echo "make gpu-check             everything that needs a GPU, on one, into docs/reports/gpu.md (nine minutes; goes on when run again)"
 
 $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
@@ -52,12 +53,20 @@ test: lint $(MODELS)
 	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/unit benchmarks/tests/unit --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: $(MODELS)
 	$(BIN)/isochrone serve --model-repository model_repository
@@ -81,7 +90,7 @@ bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
 
 bench-policies: $(READY)
-	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/policies.md
+	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/reports/policies.md
 
 gpu-check: $(READY)
 	$(BIN)/python -m benchmarks.gpu_check

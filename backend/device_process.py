@@ -1,6 +1,6 @@
-"""One process per device and runtime folder that models' processes connect to: its scheduler, or its engine process.
+"""Connects to a device's scheduler or engine process, starts it where none runs, and keeps it the only one.
 
-How such a process is reached, started where none runs, and kept the only one. What is said there is not known here.
+There is one of each per device and runtime folder. Knows nothing of their messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from backend.runtime_dir import VARIABLE, MeetingPoint
 from profiler.child import search_path
 
 LINGER_S = 3.0
-"""How long a process that was started here outlives its last connection."""
+"""Time for which a process that was started here outlives its last connection."""
 _START_S = 5.0
 _CONNECT_S = 1.0
 _started: list[subprocess.Popen[bytes]] = []
@@ -31,10 +31,10 @@ _started: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Start:
-    """How the process is started where none runs: its module and options.
+    """Module and options to start the process with.
 
     own_session: Linux gives each session an equal share of a core, whatever its threads' niceness ("autogroups"). The
-    scheduler gains by that; lanes that are to give way to the threads of tritonserver must stay in its session.
+    scheduler gains by that; lanes with less priority than tritonserver's threads must stay in its session.
     """
 
     module: str
@@ -43,7 +43,7 @@ class Start:
 
 
 def connect_or_start(point: MeetingPoint, start: Start, timeout_s: float) -> socket.socket:
-    """A connection to the process that is met at `point`. Raises ServerError where none answers in `timeout_s`."""
+    """Connect to the process at `point`. Raises ServerError where none answers in `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         connection = _connect(point) or _start_and_connect(point, start)
@@ -58,7 +58,7 @@ def connect_or_start(point: MeetingPoint, start: Start, timeout_s: float) -> soc
 
 @contextmanager
 def only_listener(point: MeetingPoint) -> Iterator[socket.socket | None]:
-    """The socket on which the one process of `point` accepts connections; None where another process is that one."""
+    """Socket on which the one process of `point` accepts connections; None where another process is that one."""
     if not _only_one(point.lock):
         yield None
         return
@@ -79,7 +79,7 @@ def _connect(point: MeetingPoint) -> socket.socket | None:
     try:
         connection.connect(str(point.socket))
     except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, TimeoutError):
-        connection.close()  # nobody there, or nobody who accepts
+        connection.close()  # no process, or none that accepts
         return None
     except OSError as error:
         connection.close()
@@ -132,7 +132,7 @@ def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
 
 
 def _python(role: str) -> str:
-    """The interpreter to start it with; inside Triton's stub `sys.executable` may be empty."""
+    """Interpreter to start it with; inside Triton's stub `sys.executable` may be empty."""
     found = sys.executable or shutil.which("python3")
     if not found:
         raise ServerError(f"no python3 is on PATH, so the {role} cannot be started")
@@ -140,7 +140,7 @@ def _python(role: str) -> str:
 
 
 def _only_one(lock: Path) -> bool:
-    """Whether this process has the lock now; then until it ends, so that a successor binds the socket after that."""
+    """True where this process got the lock. It keeps it until it ends: a successor binds the socket after that."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

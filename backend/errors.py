@@ -1,4 +1,4 @@
-"""Every exception that Isochrone raises on purpose; any other one that escapes is a bug.
+"""Exceptions that Isochrone raises on purpose; any other one that escapes is a bug.
 
 IsochroneError
 ├── ConfigError    what a user wrote cannot be used: an option, a model parameter, a file
@@ -19,24 +19,24 @@ class IsochroneError(Exception):
 
 
 class ConfigError(IsochroneError):
-    """What a user wrote cannot be used."""
+    """Configuration or option of a user that cannot be used."""
 
 
 class RequestError(IsochroneError):
-    """One inference request cannot be served as it was asked."""
+    """Inference request that cannot be served as it was asked."""
 
 
 class EngineError(IsochroneError):
-    """A model's run failed; other batches and models are not concerned."""
+    """Failure of a model's run; other batches and models are not concerned."""
 
 
 class EngineLostError(EngineError):
-    """What runs a model is gone or going: no part of the batch would fare better."""
+    """Loss of what runs a model: no part of the batch would fare better."""
 
 
 class AnswerError(IsochroneError):
-    """An answer cannot be handed to Triton; the request is told so instead."""
+    """Answer that cannot be handed to Triton; the request is told so instead."""
 
 
 class ServerError(IsochroneError):
-    """A tritonserver cannot be found, started or kept running."""
+    """Tritonserver that cannot be found, started or kept running."""

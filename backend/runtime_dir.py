@@ -1,4 +1,4 @@
-"""Where a device's processes are met: a private folder with one socket, lock and log for each."""
+"""Runtime folder, private to the user, with the socket, lock and log of each of a device's processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Role = Literal["scheduler", "engine process"]
 
 @dataclass(frozen=True)
 class MeetingPoint:
-    """The files of a device's scheduler, or of its engine process. state: what the scheduler's predictor learned."""
+    """Files of a device's scheduler, or of its engine process. state: what the scheduler's predictor learned."""
 
     device: str
     role: Role
@@ -30,7 +30,7 @@ class MeetingPoint:
 
 
 def runtime_dir() -> Path:
-    """The private folder, made where it is missing; one within a folder that others may write to, or that is another's.
+    """Private folder, made where it is missing; one within a folder that others may write to, or that is another's.
 
     Raises ServerError where it cannot be used.
     """
@@ -66,7 +66,7 @@ def _is_private(directory: Path) -> bool:
 
 
 def meeting_point(device: str, role: Role = "scheduler") -> MeetingPoint:
-    """Where that process of `device` ("cpu", "gpu-0", …) is met. Raises ServerError."""
+    """Files of that process of `device` ("cpu", "gpu-0", …). Raises ServerError."""
     directory = runtime_dir()
     name = device if role == "scheduler" else f"{device}-engines"
     socket = directory / f"{name}.sock"

@@ -1,4 +1,4 @@
-"""The class that Triton's Python backend calls. Errors of a load become the sentence that Triton logs."""
+"""Entry point for Triton's Python backend. Errors of a load become the sentence that Triton logs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backend.config.completion import complete_config, tried
 from backend.config.model_config import (
     check_tensors,
     model_file,
     read_engine_config,
     read_model_config,
+    warm_up_calls,
 )
 from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
 from backend.engines.loading import specs_of
 from backend.errors import IsochroneError
-from backend.linux.raised_priority import go_ahead
+from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
 from backend.model_process.placement import open_engine
 from backend.model_process.tensor_check import check_tensors_come_through
-from backend.model_process.warm_up import warm_up_calls
+from backend.trial.completion import complete_config, tried
 
 _log = logging.getLogger("isochrone")
 
 
 class TritonPythonModel:
-    """One instance of one model. Triton makes one per instance, each in a process of its own."""
+    """Instance of a model. Triton makes one per instance, each in a process of its own."""
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
@@ -86,14 +86,14 @@ class TritonPythonModel:
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
-        go_ahead()  # Triton calls `execute` on this thread too: what arrived is known before more is executed
+        raise_priority()  # Triton calls `execute` on this thread too: requests are read before more batches execute
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue the requests; each is answered later through its response sender."""
         self._instance.execute(requests)
 
     def finalize(self) -> None:
-        """Triton has seen every answer: stop."""
+        """Stop: Triton has seen every answer."""
         if hasattr(self, "_instance"):
             self._instance.close()
 
@@ -104,7 +104,7 @@ def _refused(model: str, error: IsochroneError) -> Exception:
 
 
 def _version_directory_of_this_process() -> Path:
-    """Triton completes a configuration without saying of which files; the stub's own arguments name the version.
+    """Read the version directory from the stub's arguments: Triton completes a configuration without naming its files.
 
     The stub is started as `triton_python_backend_stub <repository>/<model>/<version>/model.py …`.
     """

@@ -1,4 +1,4 @@
-"""What one decision costs: `Scheduler.handle()` with 16 lanes busy and 64 requests waiting over 12 models.
+"""Cost of one decision: `Scheduler.handle()` with 16 lanes busy and 64 requests waiting over 12 models.
 
 The production object in virtual time, kept at that state: every finish launches a batch, every launch is followed by
 the arrival of as many requests as it took. Only the time inside `handle` counts; what the predictor is taught between
@@ -23,8 +23,8 @@ from rich.table import Table
 from backend.load.plots import COLOURS, STYLE, save
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
-from benchmarks.made_up import made_up
-from benchmarks.yardstick import yardstick
+from benchmarks.harness.machine import machine_speed
+from benchmarks.models.synthetic_models import synthetic_profile
 from predictor.workload import ModelProfile
 
 _MODELS = 12
@@ -34,7 +34,7 @@ _AROUND_NS = 300_000
 
 
 def _profile(model: int, rng: random.Random) -> ModelProfile:
-    return made_up((4 + 2 * model) * _MS, *(rng.uniform(0.1, 0.6) for _ in range(3)))
+    return synthetic_profile((4 + 2 * model) * _MS, *(rng.uniform(0.1, 0.6) for _ in range(3)))
 
 
 class Steady:
@@ -88,7 +88,7 @@ class Steady:
         for command in commands:
             assert isinstance(command, Launch)
             slowdown = (1.0 + _PER_NEIGHBOUR * len(self._running)) * self._rng.lognormvariate(0.0, 0.05)
-            end_ns = self._now_ns + round(command.solo_ns * slowdown) + _AROUND_NS
+            end_ns = self._now_ns + round(command.times.solo_ns * slowdown) + _AROUND_NS
             heapq.heappush(self._running, (end_ns, command.batch, command))
             self._launched_ns[command.batch] = self._now_ns
             self._waiting_per_model[command.source] -= len(command.requests)
@@ -103,7 +103,7 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Also draw the cost over lanes and waiting requests.")] = None,
 ) -> None:
     """Print p50 and p99 of `handle()` for both kinds of event."""
-    before = yardstick()
+    before = machine_speed()
     table = Table("running", "waiting", "event", "p50 us", "p99 us", "mean us", "events")
     for running, waiting in ((2, 16), (16, 64), (16, 256)):
         steady = _held(running, waiting, seed, events)
@@ -115,7 +115,7 @@ def main(
     console = Console()
     console.print(table)
     console.print(f"{_MODELS} models, batch sizes up to 8, two classes; one core, Python, virtual time, seed {seed}")
-    console.print(f"{before} before, {yardstick()} after", highlight=False)
+    console.print(f"{before} before, {machine_speed()} after", highlight=False)
     if plot is not None:
         _draw(plot, seed, events)
 

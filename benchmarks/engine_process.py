@@ -1,14 +1,14 @@
-"""What the way to an engine process costs: the same model with its engine there and in the model's own process."""
+"""Cost of the way to an engine process: the same model with its engine there and in the model's own process."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.ending import told
-from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
+from benchmarks.harness.command import one_sentence_errors
+from benchmarks.harness.model_pairs import PairsPlan, compare
+from benchmarks.models.model_repository import write_config
 
 
 def main(
@@ -16,19 +16,11 @@ def main(
     seconds: Annotated[float, typer.Option(help="length of one measurement")] = 3.0,
     solo_ms: Annotated[list[float] | None, typer.Option(help="solo latency of a model; may be repeated")] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="requests in flight; may be repeated")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency and throughput of engines in an engine process and in their model's own, on CPU."""
-    plan = Plan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
-    with told("bench-engine-process", kept="what was measured is above"):
-        compare(plan, _configure, json_out)
-
-
-def _configure(kind: str, folder: Path) -> None:
-    (folder / "config.pbtxt").write_text(
-        f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n'
-        f'parameters {{ key: "engine_process" value {{ string_value: "{kind}" }} }}\n'
-    )
+    plan = PairsPlan(("shared", "own"), solo_ms or (2.0, 15.0), concurrency or (1, 8, 32), repeats, seconds)
+    with one_sentence_errors("bench-engine-process", kept="what was measured is above"):
+        compare(plan, lambda kind, folder: write_config(folder, {"engine_process": kind}))
 
 
 if __name__ == "__main__":

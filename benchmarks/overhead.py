@@ -1,6 +1,6 @@
-"""What this backend costs beside a blocking Python backend that runs the same ONNX model on the same lanes.
+"""Cost of this backend beside a blocking Python backend that runs the same ONNX model on the same lanes.
 
-`--least`: what the least backend costs that answers late.
+`--least`: what the minimal backend costs that answers asynchronously.
 """
 
 from __future__ import annotations
@@ -11,33 +11,31 @@ from typing import Annotated
 import typer
 
 from backend.linux.cpu_topology import cores
-from benchmarks.ending import told
-from benchmarks.pairs import MAX_BATCH_SIZE, Plan, compare
-from benchmarks.stock import write_stock
+from benchmarks.harness.command import one_sentence_errors
+from benchmarks.harness.model_pairs import PairsPlan, compare
+from benchmarks.models.blocking_backend import write_stock
+from benchmarks.models.model_repository import MAX_BATCH_SIZE, write_config
 
-_OURS, _LEAST, _STOCK = "ours", "least", "stock"
+OURS, STOCK, _LEAST = "isochrone", "blocking", "minimal_async"
 
 
 def main(
     repeats: Annotated[int, typer.Option(help="pairs per row of the table")] = 7,
     seconds: Annotated[float, typer.Option(help="length of one measurement")] = 3.0,
     least: Annotated[bool, typer.Option("--least", help="instead of ours, the least that answers late")] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="write the raw numbers here")] = None,
 ) -> None:
     """Compare latency at concurrency 1 and throughput at 8 and 32 for a 2 ms and a 15 ms model."""
-    with told("bench-overhead", kept="what was measured is above"):
-        compare(
-            Plan((_LEAST if least else _OURS, _STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds), _configure, json_out
-        )
+    plan = PairsPlan((_LEAST if least else OURS, STOCK), (2.0, 15.0), (1, 8, 32), repeats, seconds)
+    with one_sentence_errors("bench-overhead", kept="what was measured is above"):
+        compare(plan, configure)
 
 
-def _configure(kind: str, folder: Path) -> None:
-    if kind == _STOCK:
-        write_stock(folder, MAX_BATCH_SIZE, len(cores()))
-    elif kind == _LEAST:
-        write_stock(folder, MAX_BATCH_SIZE, 1, late=True)
+def configure(kind: str, folder: Path) -> None:
+    if kind == OURS:
+        write_config(folder, {})
     else:
-        (folder / "config.pbtxt").write_text(f'backend: "isochrone"\nmax_batch_size: {MAX_BATCH_SIZE}\n')
+        least = kind == _LEAST
+        write_stock(folder, MAX_BATCH_SIZE, 1 if least else len(cores()), minimal_async=least)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one prediction and one update cost beside 16 co-runners, and how large the state is.
+"""Cost of one prediction and of one update beside 16 co-runners, and the size of the state.
 
 `python -m benchmarks.prediction_cost`
 """
@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contention import Workload, generate
-from benchmarks.yardstick import yardstick
+from benchmarks.harness.machine import machine_speed
 from predictor.evaluate import LEARNERS
 from predictor.features import contribution, exposure
 from predictor.learners.isochrone import Isochrone
 from predictor.samples import co_runners_of, own_of
+from tests.fakes.contended_samples import Contention, generate
 
 
 def _timed(repeats: int, calls: list[Callable[[], object]]) -> tuple[float, float, float]:
@@ -40,12 +40,14 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the batches.")] = 0,
 ) -> None:
     """Print microseconds. Ours learns in blocks, so its mean says more than its p50."""
-    before = yardstick()
+    before = machine_speed()
     batches = []
-    for sample in generate(Workload("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
-        beside = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
+    for sample in generate(Contention("mixed", lanes=17, count=1_000, whole=True, seed=seed)):
+        co_runners = [sample.co_runners[i % len(sample.co_runners)] for i in range(16)]
         own = own_of(sample)
-        batches.append((own, exposure(own, co_runners_of(msgspec.structs.replace(sample, co_runners=tuple(beside))))))
+        batches.append(
+            (own, exposure(own, co_runners_of(msgspec.structs.replace(sample, co_runners=tuple(co_runners)))))
+        )
     rng = np.random.default_rng(seed)
     table = Table("learner", "predict p50", "mean", "p99", "learn p50", "mean", "p99", "pickled bytes")
     for name, make in LEARNERS.items():
@@ -63,7 +65,7 @@ def main(
             table.add_row(" its function", *(f"{us:.1f}" for us in fast), "", "", "", "")
     console = Console()
     console.print(table)
-    console.print(f"16 neighbours; {before} before, {yardstick()} after", highlight=False)
+    console.print(f"16 neighbours; {before} before, {machine_speed()} after", highlight=False)
 
 
 if __name__ == "__main__":

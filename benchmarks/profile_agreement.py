@@ -1,4 +1,4 @@
-"""How well two runs of `isochrone profile` agree: p50 of each entry, measured twice into temporary repositories."""
+"""Agreement of two runs of `isochrone profile`: p50 of each entry, measured twice into temporary repositories."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from backend.commands.progress_bar import console
-from benchmarks.profiles import profile_models
-from benchmarks.repository import link_models, write_configs
-from profiler.profile_file import NAME, ProfileEntry, read_profile
+from backend.progress_bar import console
+from benchmarks.models.model_repository import link_models, write_configs
+from benchmarks.models.profiles import profile_models, read_profiles
+from profiler.profile_file import ProfileEntry
 
 AGREE = 0.10
 SHARE = 0.90
@@ -40,9 +40,8 @@ def main(
         b = second[key]
         difference = b.p50_ns / a.p50_ns - 1
         agreeing += abs(difference) <= AGREE
-        times = (f"{ns / 1e6:.2f}" for ns in (a.p50_ns, b.p50_ns, a.p95_ns, b.p95_ns))
-        p50, p50_again, p95, p95_again = times
-        table.add_row(key[0], str(key[1]), p50, p50_again, f"{100 * difference:+.1f}", p95, p95_again)
+        p50, again, p95, p95_again = (f"{ns / 1e6:.2f}" for ns in (a.p50_ns, b.p50_ns, a.p95_ns, b.p95_ns))
+        table.add_row(key[0], str(key[1]), p50, again, f"{100 * difference:+.1f}", p95, p95_again)
     out.print(table)
     out.print(f"{agreeing} of {len(first)} entries agree within {AGREE:.0%} on p50", highlight=False)
     raise typer.Exit(0 if agreeing >= SHARE * len(first) else 1)
@@ -55,13 +54,8 @@ def _profiled(source: Path, models: list[str], seconds: float) -> dict[tuple[str
         link_models(source, target, models)
         write_configs(target, {})
         profile_models(target, seconds)
-        files = {model: read_profile(target / model / "1" / NAME) for model in models}
-        return {
-            (model, entry.batch_size): entry
-            for model, file in files.items()
-            if file is not None
-            for entry in file.entries
-        }
+        files = read_profiles(target, models)
+        return {(model, entry.batch_size): entry for model, file in files.items() for entry in file.entries}
 
 
 if __name__ == "__main__":

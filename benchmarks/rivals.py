@@ -1,4 +1,4 @@
-"""What a user would run instead, and ours with a part taken out, by name: policies and predictors for one scheduler.
+"""Rivals by name: what a user would run instead, and ours with a part taken out, as policies and predictors.
 
 Each is the production scheduler with another policy or predictor, so that the idea is all that differs.
 """
@@ -8,55 +8,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import expm1
 from pathlib import Path
 from typing import ClassVar
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
-from backend.scheduler.state import Source
-from backend.simulation.contention import Linear, Truth
+from backend.scheduler.source import Source
+from backend.simulation.contention import LinearContention, Truth
+from backend.simulation.fixed_predictors import NO_WEIGHTS, Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
 from predictor.features import Exposure, Own, Sums
 from predictor.learners.isochrone import Isochrone
-from predictor.learners.learner import Forecaster, State
+from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.samples import Sample, read_samples, training_sample_of
 from predictor.slowdown_function import SlowdownFunction
 from predictor.transfers import TransferModel
 
-_NO_NEIGHBOURS = (0.0,) * 10
 _AVERAGE_WEIGHT = 0.1
 
 
-class Unaware:
-    """No interference: every batch takes its profiled latency."""
-
-    name: ClassVar[str] = "none"
-
-    def __init__(self) -> None:
-        self.revision = 0
-
-    def slowdown_function(self, own: Own) -> SlowdownFunction:
-        return SlowdownFunction(own.load, 1.0, _NO_NEIGHBOURS, logarithmic=False)
-
-    def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
-        return 1.0
-
-    def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        pass
-
-    def state(self) -> State:
-        return {}
-
-
 class MovingAverage(Unaware):
-    """Of each model and batch size by itself, whoever ran beside it."""
+    """Moving average of each model and batch size by itself, whoever ran beside it."""
 
     name: ClassVar[str] = "moving average"
 
@@ -66,7 +44,7 @@ class MovingAverage(Unaware):
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         mean = self._means.get((own.model, own.batch_size), 1.0)
-        return SlowdownFunction(own.load, mean, _NO_NEIGHBOURS, logarithmic=False)
+        return SlowdownFunction(own.load, mean, NO_WEIGHTS, logarithmic=False)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return self._means.get((own.model, own.batch_size), 1.0)
@@ -78,29 +56,13 @@ class MovingAverage(Unaware):
         self.revision += 1
 
 
-class Oracle(Unaware):
-    """Knows the simulated device."""
-
-    name: ClassVar[str] = "oracle"
-
-    def __init__(self, truth: Truth) -> None:
-        super().__init__()
-        self._truth = truth
-
-    def slowdown_function(self, own: Own) -> SlowdownFunction:
-        return self._truth.slowdown_function(own)
-
-    def predict_one(self, own: Own, seen: Exposure) -> float:
-        return self._truth.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
-
-
 class EarliestDeadline(Policy):
     """The earliest deadline first, as large a batch as makes it, at once; requests that are late come last."""
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:  # noqa: ARG002 - a lane is as good as another here
-        sums = occupancy.progress.sums()
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:  # noqa: ARG002 - a lane is as good as another here
+        sums = device.sums()
         heads = [(self._key(r, s, now_ns), s.id, s, r) for s in sources.values() if (r := s.queue.head()) is not None]
         if heads:
             _, _, source, head = min(heads, key=lambda h: h[:2])
@@ -124,12 +86,14 @@ class EarliestDeadline(Policy):
                 break
             members.append(request)
             rows += request.rows
+        own = source.own(rows, head.group)
         predicted_ns = max(1, round(self._takes_ns(source, rows, head.group, sums)))
-        return Choice(source, tuple(members), source.own(rows, head.group), predicted_ns)
+        return Choice(source, tuple(members), own, self.latency.times(own, predicted_ns))
 
     def _takes_ns(self, source: Source, rows: int, group: int, sums: Sums) -> float:
         own = source.own(rows, group)
-        return own.load.solo_ns * self.response(source.id, own).slowdown(sums) + self.overhead_ns
+        slowdown = self.latency.slowdown_function(source.id, own).slowdown(sums)
+        return own.load.solo_ns * slowdown + self.latency.overhead_ns
 
 
 class LeastSlack(EarliestDeadline):
@@ -145,15 +109,17 @@ class TwoLevels(Policy):
 
     preempts: ClassVar[bool] = False
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
         high = {i: s for i, s in sources.items() if (head := s.queue.head()) is not None and head.priority == 1}
-        return super().choose(high or sources, occupancy, lane, now_ns)
+        return super().choose(high or sources, device, lane, now_ns)
 
 
 class NoHold(Policy):
     """Ours, but whatever it would hold is launched."""
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
         found = super()._largest_harmless(source, members, forecast)
         return found or forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
 
@@ -161,7 +127,9 @@ class NoHold(Policy):
 class NoSplit(Policy):
     """Ours, but a batch is launched whole or not at all."""
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
         choice = forecast.choice(source, members, len(members))
         return None if forecast.harms(choice) else choice
 
@@ -175,7 +143,7 @@ class NoPreemption(Policy):
 class OneByOne(Policy):
     """Ours without batches."""
 
-    def _rows(self, source: Source, forecast: Forecast) -> int:  # noqa: ARG002 - ours' call
+    def _rows(self, source: Source, forecast: LaunchForecast) -> int:  # noqa: ARG002 - ours' call
         return 1
 
 
@@ -190,7 +158,7 @@ class FirstClassOnly(Scheduler):
         return [*refused, *super().handle(source, Arrive(stay), now_ns)]
 
 
-class Mean(UpperBound):
+class MeanAsBound(UpperBound):
     """The prediction itself."""
 
     def learn_one(self, ratio: float) -> None:
@@ -211,9 +179,9 @@ class Rival:
     lanes: int | None = None
     classes: bool = True
     others: bool = True
-    """Whether class 2 asks for anything."""
+    """False: class 2 asks for nothing."""
     virtual: bool = False
-    """Whether only a simulated device can run it."""
+    """True: only a simulated device can run it."""
 
     def scheduler(
         self,
@@ -228,7 +196,7 @@ class Rival:
         return self.kind(self.lanes or lanes, observer, predictor, self.bound(), self.policy, cores=cores)
 
     def models(self, models: Sequence[SimulatedModel]) -> list[SimulatedModel]:
-        """As they are configured under this rival."""
+        """Models as they are configured under this rival."""
         return [
             replace(m, interference_aware=not self.in_order, rejects=m.rejects and not self.in_order) for m in models
         ]
@@ -246,7 +214,7 @@ def _static(_truth: Truth, samples: Sequence[Sample]) -> Forecaster:
 
 
 RIVALS: dict[str, Rival] = {
-    "stock": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
+    "in order": Rival("in order of arrival, dynamic batching, a batch per lane", in_order=True),
     "one at a time": Rival(
         "Clockwork's way: no two batches at once, each on all cores; early rejection",
         lambda *_: Unaware(),
@@ -255,22 +223,22 @@ RIVALS: dict[str, Rival] = {
     ),
     "edf": Rival("earliest deadline first, profiled latencies", lambda *_: Unaware(), EarliestDeadline),
     "naive": Rival("class, then slack; a moving average per batch size", lambda *_: MovingAverage(), LeastSlack),
-    "ours, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
-    "ours, gpulets": Rival("our policy, the linear model fitted once", _static),
-    "ours, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
+    "isochrone, no prediction": Rival("our policy, profiled latencies", lambda *_: Unaware()),
+    "isochrone, gpulets": Rival("our policy, the linear model fitted once", _static),
+    "isochrone, RLS": Rival("our policy, the paper's online model", lambda *_: Rls()),
     "strait": Rival("two levels, the low one only while no high one waits; RLS", lambda *_: Rls(), TwoLevels),
-    "ours": Rival("this scheduler"),
+    "isochrone": Rival("this scheduler"),
     "oracle": Rival("our policy, knows the device", lambda truth, _: Oracle(truth), virtual=True),
     "class 1 alone": Rival(
         "the oracle, were class 2 not there", lambda truth, _: Oracle(truth), others=False, virtual=True
     ),
-    "class 2 refused": Rival("ours, but class 2 is refused as it comes", kind=FirstClassOnly),
-    "no hold": Rival("ours without holding", policy=NoHold),
-    "no split": Rival("ours without splitting", policy=NoSplit),
-    "no preemption": Rival("ours without going before others", policy=NoPreemption),
-    "no batches": Rival("ours one by one", policy=OneByOne),
-    "mean, not bound": Rival("ours by the mean", bound=Mean),
-    "no classes": Rival("ours blind to classes", classes=False),
+    "isochrone, class 2 refused": Rival("isochrone, but class 2 is refused as it comes", kind=FirstClassOnly),
+    "isochrone, no hold": Rival("isochrone without holding", policy=NoHold),
+    "isochrone, no split": Rival("isochrone without splitting", policy=NoSplit),
+    "isochrone, no preemption": Rival("isochrone without preemption", policy=NoPreemption),
+    "isochrone, no batches": Rival("isochrone without batches", policy=OneByOne),
+    "isochrone, mean for bound": Rival("isochrone by the mean", bound=MeanAsBound),
+    "isochrone, no classes": Rival("isochrone blind to classes", classes=False),
 }
 
 
@@ -286,7 +254,7 @@ def scheduler_by_name(
     transfers: TransferModel,  # noqa: ARG001
     cores: int | None,
 ) -> Scheduler:
-    """For ISOCHRONE_SCHEDULER: the rival that the environment names, taught by the samples that it names."""
+    """Makes the rival that the environment names, for ISOCHRONE_SCHEDULER, taught by the samples that it names."""
     path = os.environ.get(SAMPLES_VARIABLE)
     samples = read_samples(Path(path)).samples if path else ()
-    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, Linear(), samples, observer, cores)
+    return RIVALS[os.environ[NAME_VARIABLE]].scheduler(lanes, LinearContention(), samples, observer, cores)

@@ -1,4 +1,4 @@
-"""What a simulation costs: a million requests over twenty models through the production scheduler, on one core."""
+"""Cost of a simulation: a million requests over twenty models through the production scheduler, on one core."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import typer
 from backend.load.arrivals import Traffic, poisson
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.made_up import made_up
-from benchmarks.yardstick import yardstick
+from benchmarks.harness.machine import machine_speed
+from benchmarks.models.synthetic_models import synthetic_profile
 
-_TRUTH = Linear((0.15, 0.05, 0.15))
+_TRUTH = LinearContention((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0
 
 
 def _model(i: int) -> SimulatedModel:
-    return SimulatedModel(f"m{i}", made_up((5.0 + 1.5 * i) * 1e6, 0.3 + 0.03 * (i % 20), 0.1, 0.3), rejects=True)
+    return SimulatedModel(
+        f"m{i}", synthetic_profile((5.0 + 1.5 * i) * 1e6, 0.3 + 0.03 * (i % 20), 0.1, 0.3), rejects=True
+    )
 
 
 def main(
@@ -48,7 +50,7 @@ def main(
     typer.echo(
         f"{len(plan):,} requests over {models} models in {ran.seconds:,.0f} s of virtual time on {lanes} lanes at load "
         f"{load:g}: {ran.batches:,} batches, {100 * kept:.1f} % of deadlines kept; took {took_s:.0f} s, {cpu_s:.0f} s "
-        f"of one core, {cpu_s / len(plan) * 1e6:.0f} µs a request; {memory_mb:,.0f} MB; {yardstick()}"
+        f"of one core, {cpu_s / len(plan) * 1e6:.0f} µs a request; {memory_mb:,.0f} MB; {machine_speed()}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the check of batching costs a model's first load, and its next ones: `python -m benchmarks.trial`.
+"""Cost of the check of batching for a model's first load, and its next ones: `python -m benchmarks.trial`.
 
 Each model of the repository is tried from nothing, in the process of its own that a load starts, by turns.
 """
@@ -23,6 +23,8 @@ from backend.runtime_dir import VARIABLE
 from backend.trial.launch import try_file
 from backend.trial.messages import Question, Trial
 from backend.trial.question import question_of
+from benchmarks.harness import markdown
+from benchmarks.harness.markdown import spread
 from profiler.host import cpu_name
 from zoo.catalog import MODELS
 
@@ -41,7 +43,7 @@ def solo_ms(config: ModelConfig, trial: Trial) -> float:
 
 
 def seconds(question: Question, *, afresh: bool) -> float:
-    """Of one trial; afresh: in a runtime folder that remembers nothing."""
+    """Duration of one trial; afresh: in a runtime folder that remembers nothing."""
     with tempfile.TemporaryDirectory(prefix="iso-") as folder:
         os.environ[VARIABLE] = folder
         if not afresh:
@@ -60,7 +62,7 @@ def main(
         os.environ[VARIABLE] = folder
         versions, _ = find_versions(model_repository, tuple(MODELS))
         served = [(version, *served_model(version)) for version in versions]
-        alone = {config.name: solo_ms(config, trial) for _, config, trial in served}
+        solo = {config.name: solo_ms(config, trial) for _, config, trial in served}
     asked = {}
     for version, config, _ in served:
         specs = read_model_specs(config.model_file, config.device_id)
@@ -72,13 +74,11 @@ def main(
             first[name].append(seconds(question, afresh=True))
             again[name].append(seconds(question, afresh=False))
     print(f"{cpu_name()}, {os.cpu_count()} cores, {repeats} repeats by turns; median (least to most)\n")
-    print("| model | alone, ms | first check, s | a second one, ms |\n|---|---|---|---|")
-    for name in asked:
-        once, twice = sorted(first[name]), sorted(again[name])
-        print(
-            f"| {name} | {alone[name]:.1f} | {statistics.median(once):.2f} ({once[0]:.2f} to {once[-1]:.2f}) "
-            f"| {statistics.median(twice) * 1e3:.1f} |"
-        )
+    rows = [
+        (name, f"{solo[name]:.1f}", spread(first[name]), f"{statistics.median(again[name]) * 1e3:.1f}")
+        for name in asked
+    ]
+    print(markdown.table("model | alone, ms | first check, s | a second one, ms", rows))
 
 
 if __name__ == "__main__":

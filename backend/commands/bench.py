@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backend.commands.progress_bar import Stages, console
 from backend.errors import ConfigError, IsochroneError
-from backend.load import report
-from backend.load.bench import Bench, Schedule
+from backend.load import figures
 from backend.load.inputs import server_payloads, solo_ms
+from backend.load.interleaved_load import Bench, Schedule
 from backend.load.options import numbers
-from backend.load.outcomes import Measured
+from backend.load.outcomes import MeasuredLoad
 from backend.load.workload import Workload, check_deadlines, read_workload
+from backend.progress_bar import StageBar, console
 
 _LOAD_MAX, _REPEATS_MAX = 1e3, 1000
 _LATE_MS = 10.0
@@ -45,7 +45,7 @@ def run_bench(options: BenchOptions) -> int:
     if not 1 <= options.repeats <= _REPEATS_MAX:
         raise ConfigError(f"--repeats must lie in 1..{_REPEATS_MAX}, got {options.repeats}")
     if options.out is not None:
-        report.make_folder(options.out)
+        figures.make_folder(options.out)
     servers = _servers(options.servers)
     models = [asked.model for asked in workload.models]
     schedule = Schedule(workload, trace, loads, options.repeats, options.seed)
@@ -57,7 +57,7 @@ def run_bench(options: BenchOptions) -> int:
         check_deadlines(workload, solo_ms(url, payloads))
     out = console()
     code = 0
-    with Stages(out, schedule.seconds(len(servers))) as stages:
+    with StageBar(out, schedule.seconds(len(servers))) as stages:
         bench = Bench(schedule, payloads, stages.begin, stages.advance)
         try:
             bench.run(servers)
@@ -68,11 +68,11 @@ def run_bench(options: BenchOptions) -> int:
             code = INTERRUPTED
             print("isochrone: interrupted; what follows is partial", file=sys.stderr)
     if bench.measured:
-        found = report.points(bench.measured)
+        found = figures.points(bench.measured)
         _show(out, found, list(servers), workload, options)
         if options.out is not None:
             conditions = {"servers": servers, "seed": options.seed, "workload": workload, "host": platform.node()}
-            report.write(options.out, found, bench.measured, conditions)
+            figures.write(options.out, found, bench.measured, conditions)
             _draw(out, found, bench.measured, list(servers), options.out)
     return code
 
@@ -92,9 +92,13 @@ def _servers(given: Sequence[str]) -> dict[str, str]:
 
 
 def _show(
-    out: Console, found: Sequence[report.Point], targets: Sequence[str], workload: Workload, options: BenchOptions
+    out: Console,
+    found: Sequence[figures.MeasuredPoint],
+    targets: Sequence[str],
+    workload: Workload,
+    options: BenchOptions,
 ) -> None:
-    out.print(report.table(found, targets))
+    out.print(figures.table(found, targets))
     out.print(
         f"{len(workload.models)} models, {workload.arrivals} arrivals over {workload.seconds:g} s × {options.repeats}, "
         f"seed {options.seed}; latencies count from the planned instant",
@@ -112,7 +116,11 @@ def _show(
 
 
 def _draw(
-    out: Console, found: Sequence[report.Point], measured: Sequence[Measured], targets: Sequence[str], folder: Path
+    out: Console,
+    found: Sequence[figures.MeasuredPoint],
+    measured: Sequence[MeasuredLoad],
+    targets: Sequence[str],
+    folder: Path,
 ) -> None:
     if find_spec("matplotlib") is None:
         out.print("no plots: matplotlib is missing (pip install 'isochrone[bench]')", highlight=False)

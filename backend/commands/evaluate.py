@@ -9,8 +9,8 @@ import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backend.commands.progress_bar import console
 from backend.errors import ConfigError
+from backend.progress_bar import console
 from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
 from predictor.samples import Sample, Samples, SamplesError, read_samples
 

@@ -158,7 +158,7 @@ def evaluate(
 
 @app.command()
 def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
-    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    workload: Annotated[Path, typer.Argument(help="JSON: rates, deadlines, classes; docs/reference/file-formats.md.")],
     model_repository: Annotated[Path, typer.Option(help="Folder of the models and their profile.json.")],
     samples: Annotated[
         Path | None, typer.Option(help="Recorded batches to learn the interference from; without: none.")
@@ -195,7 +195,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
 @app.command()
 def bench(
-    workload: Annotated[Path, typer.Argument(help="JSON: models with rates, deadlines and classes; see the README.")],
+    workload: Annotated[Path, typer.Argument(help="JSON: rates, deadlines, classes; docs/reference/file-formats.md.")],
     server: Annotated[
         list[str] | None, typer.Option(help="gRPC address, HOST:PORT or NAME=HOST:PORT; several take turns.")
     ] = None,
@@ -223,6 +223,20 @@ def trace(
     from backend.commands.trace import run_trace  # noqa: PLC0415 - `serve` needs none of it
 
     typer.echo(f"{run_trace(samples, out)} batches in {out}; open it at ui.perfetto.dev")
+
+
+@app.command()
+def explain(
+    log: Annotated[Path, typer.Argument(help="Events recorded with ISOCHRONE_EVENTS.")],
+    request: Annotated[str | None, typer.Option(help="Explain this one, such as 3.17, as the lists have it.")] = None,
+    model: Annotated[str | None, typer.Option(help="List this model's requests.")] = None,
+    at: Annotated[str | None, typer.Option(help="List requests around this time, such as 14:03:27.5.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why a request was launched, held, split, preempted or rejected; without options: an overview."""
+    from backend.commands.explain import ExplainOptions, run_explain  # noqa: PLC0415 - `serve` needs none of it
+
+    run_explain(ExplainOptions(log, request, model, at, json))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backend.commands.progress_bar import console
 from backend.config.model_config import ModelConfig
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
@@ -21,6 +20,7 @@ from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.given_inputs import GivenInputs
 from backend.profiling.job import Job, check_batch_sizes
 from backend.profiling.repository import ModelVersion, find_versions, served_model
+from backend.progress_bar import console
 from backend.runtime_dir import runtime_dir
 from backend.trial.messages import Trial
 from profiler.brief import batch_sizes

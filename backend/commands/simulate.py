@@ -11,17 +11,17 @@ import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backend.commands.progress_bar import console
 from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
 from backend.load.workload import Workload, check_deadlines, check_models, read_workload
 from backend.model_process.placement import preemptible_lanes
 from backend.profiling.repository import find_versions, served_model
+from backend.progress_bar import console
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
+from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from backend.tensors import TensorSpec
 from predictor.samples import SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFileError, read_profile
@@ -30,12 +30,12 @@ _LANES_MAX = 1024
 _LOAD_MAX = 1e3
 _GB_PER_S_MAX = 1e3
 _WIDTH = 140
-"""Of the table, where it is not for a terminal."""
+"""Width of the table, where it is not for a terminal."""
 
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """lanes, loads: as the user wrote them, with commas between. overhead_ms: beside each execution on its lane.
+    """lanes, loads: as the user wrote them, with commas between. overhead_ms: added to each execution on its lane.
 
     bandwidth_in, bandwidth_out: between host and device in GB/s; None: nothing takes time to move.
     """
@@ -52,7 +52,7 @@ class SimulateOptions:
     bandwidth_out: float | None = None
 
 
-class Point(msgspec.Struct, frozen=True):
+class SimulatedPoint(msgspec.Struct, frozen=True):
     """One load on one number of lanes. lanes_busy: share of the lanes' time."""
 
     load: float
@@ -91,7 +91,7 @@ def run_simulation(options: SimulateOptions) -> None:
 
 
 def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
-    """Those of the workload. Raises ConfigError where one cannot be read or was not profiled."""
+    """Models of the workload. Raises ConfigError where one cannot be read or was not profiled."""
     asked = {a.model for a in workload.models}
     versions, failed = find_versions(repository)
     check_models(workload, {*(version.model for version in versions), *failed})
@@ -144,16 +144,16 @@ def _row_bytes(specs: Sequence[TensorSpec]) -> int:
 
 def _truth(samples: Path | None) -> Truth:
     if samples is None:
-        return Linear()
+        return LinearContention()
     try:
         return learned(read_samples(samples).samples)
     except SamplesError as error:
         raise ConfigError(str(error)) from None
 
 
-def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
+def _point(load: float, lanes: int, ran: SimulationResult, seconds: float) -> SimulatedPoint:
     outcomes = ran.outcomes()
-    return Point(
+    return SimulatedPoint(
         load,
         lanes,
         summarise(outcomes, seconds),
@@ -164,14 +164,14 @@ def _point(load: float, lanes: int, ran: Ran, seconds: float) -> Point:
     )
 
 
-def _write(path: Path, points: Sequence[Point]) -> None:
+def _write(path: Path, points: Sequence[SimulatedPoint]) -> None:
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode({"points": points})) + b"\n")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _show(workload: Workload, options: SimulateOptions, points: Sequence[Point]) -> None:
+def _show(workload: Workload, options: SimulateOptions, points: Sequence[SimulatedPoint]) -> None:
     out = console(_WIDTH)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     classes = sorted({c for point in points for c in point.classes}, key=int)

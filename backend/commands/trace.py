@@ -13,7 +13,7 @@ from predictor.samples import Sample, SamplesError, read_samples
 
 
 def run_trace(samples: Path, out: Path) -> int:
-    """How many batches were written. Raises ConfigError on files that cannot be used."""
+    """Returns how many batches were written. Raises ConfigError on files that cannot be used."""
     if out.exists() and out.samefile(samples):
         raise ConfigError(f"'{out}' holds the samples; name another file for the timeline")
     try:

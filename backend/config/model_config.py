@@ -34,7 +34,7 @@ AS_IT_COMES = (-1,)
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What a model's engine is opened for. device_id: the GPU of a KIND_GPU instance, None on CPU.
+    """Configuration of a model's engine. device_id: the GPU of a KIND_GPU instance, None on CPU.
 
     max_batch_size: rows that batches grow to, 0 where the model does not batch. onnx: what is asked of ONNX
     Runtime. emulated: the name of the emulated device that the model file is for, and time_dilation: its real time per
@@ -64,7 +64,7 @@ class EngineConfig:
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
 
     def options(self, lanes: int) -> EngineOptions:
-        """What its engine is opened for, with so many lanes."""
+        """Options to open its engine with, for that many lanes."""
         return EngineOptions(
             *(self.device_id, lanes, self.max_batch_size, self.parameters.priority, self.onnx, self.time_dilation)
         )
@@ -83,7 +83,7 @@ class ModelConfig(EngineConfig):
 
 
 def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
-    """The file to load: `default_model_filename`, else as the parameter `engine` has it, else the first there is of
+    """Model file to load: `default_model_filename`, else the parameter `engine`'s, else the first there is of
     `model.onnx`, `model.plan` and `model.emulated.json`.
     """
     named = config.get("default_model_filename")
@@ -99,11 +99,21 @@ def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
 
 
 def first_gpu(config: Mapping[str, Any]) -> int | None:
-    """The first GPU of a KIND_GPU instance group, None on CPU."""
+    """GPU of the first KIND_GPU instance group, None on CPU."""
     for group in config.get("instance_group", ()):
         if group.get("kind") == "KIND_GPU":
             return int(next(iter(group.get("gpus", ())), 0))
     return None
+
+
+def warm_up_calls(config: Mapping[str, Any]) -> int:
+    """Number of calls of `execute` before an instance is ready. config: Triton's model configuration.
+
+    Triton sends the requests of `model_warmup` first, and marks them in no way: a call per sample and its `count`, one
+    after the other, with as many requests of one row as its `batch_size`.
+    """
+    samples = [sample for sample in config.get("model_warmup", ()) if int(sample.get("batch_size", 0)) > 0]
+    return sum(max(1, int(sample.get("count", 0))) for sample in samples)
 
 
 def complete(
@@ -130,7 +140,7 @@ def complete(
 
 
 def may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """Whether the first dimension may be a batch's: all have a dynamic one, and no full shape is spelt out.
+    """True where the first dimension may be a batch's: all have a dynamic one, and no full shape is spelt out.
 
     Whether rows may share a batch is another matter: see `backend.trial`. Of an input with a number per row Triton
     would ask clients for [rows, 1] then, which is not the model's own shape.
@@ -144,7 +154,7 @@ def may_batch(config: Mapping[str, Any], inputs: Sequence[TensorSpec], outputs: 
 
 
 def may_have_rows(inputs: Sequence[TensorSpec]) -> bool:
-    """Whether every required input has a dynamic first dimension."""
+    """True where every required input has a dynamic first dimension."""
     required = [spec for spec in inputs if not spec.optional]
     return bool(required) and all(spec.shape[:1] == (-1,) for spec in required)
 
@@ -176,7 +186,7 @@ def _check_ranks(stated: Sequence[Mapping[str, Any]], inputs: Sequence[TensorSpe
 
 
 def read_engine_config(config: Mapping[str, Any], version: str, file: Path, device_id: int | None) -> EngineConfig:
-    """All that the model file has no say in. Raises ConfigError on what cannot be kept."""
+    """Read what does not depend on the model file. Raises ConfigError on values that cannot be used."""
     check_stock_config(config)
     stated = int(config.get("max_batch_size", 0))
     max_batch_size = DEFAULT_MAX_BATCH_SIZE if stated == ANY_ROWS else stated
@@ -189,7 +199,7 @@ def read_engine_config(config: Mapping[str, Any], version: str, file: Path, devi
 
 
 def read_model_config(engine: EngineConfig, config: Mapping[str, Any], model: ModelSpecs) -> ModelConfig:
-    """The configuration as served. Raises ConfigError on whatever contradicts the model."""
+    """Configuration as served. Raises ConfigError on what contradicts the model."""
     batching, outputs = engine.max_batch_size > 0, model.outputs
     return ModelConfig(
         **vars(engine),

@@ -1,4 +1,4 @@
-"""What config.pbtxt asks of ONNX Runtime's sessions, by the keys that Triton's own backend for it knows."""
+"""Options of ONNX Runtime's sessions in config.pbtxt, by the keys that Triton's own backend for it knows."""
 
 from __future__ import annotations
 

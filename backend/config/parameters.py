@@ -1,4 +1,4 @@
-"""The parameters of a model's config.pbtxt, read once and strictly: an unknown key is an error, not a silence."""
+"""Parameters of a model's config.pbtxt, read once and strictly: an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NS_PER_MS = 1_000_000
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a user may set per model; the defaults are the documented ones.
+    """Parameters that a user may set per model; the defaults are the documented ones.
 
     slo_ns: latency objective from arrival, None: best effort. priority: 1 is the highest class.
     """
@@ -91,7 +91,7 @@ KEYS: Mapping[str, _Key] = {
 
 
 def read_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Parameters:
-    """From the `parameters` of Triton's model configuration. Raises ConfigError naming key, value, what is allowed."""
+    """Read `parameters` of Triton's model configuration. Raises ConfigError naming key, value, what is allowed."""
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name in PARAMETERS:  # Triton's and its other backends': see `stock_config`

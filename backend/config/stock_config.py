@@ -1,4 +1,4 @@
-"""What a config.pbtxt written for Triton's ONNX Runtime or TensorRT backend may carry, and what becomes of it here.
+"""Keys of a config.pbtxt written for Triton's ONNX Runtime or TensorRT backend, and their effect here.
 
 Each key is honoured, refused, or has no effect, which the log says: none is dropped in silence.
 docs/how-to/coming-from.md has the same table for people.
@@ -12,33 +12,35 @@ from typing import Any, Literal
 
 from backend.errors import ConfigError
 
-Asks = Callable[[Any, Mapping[str, Any]], bool]
+Applies = Callable[[Any, Mapping[str, Any]], bool]
 
 
-def _stated(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - one of several
+def _is_set(value: Any, config: Mapping[str, Any]) -> bool:  # noqa: ARG001 - one of several
     return bool(value)
 
 
 @dataclass(frozen=True)
 class Key:
-    """becomes: what the key comes to. says: the sentence where it is not honoured, with the {name} of what it belongs
-    to and its {value}. asks: whether a value asks for it, given the configuration; Triton fills in what was left out.
+    """Treatment of a key of config.pbtxt.
+
+    sentence: logged or raised where it is not honoured, with the {name} of its owner and its {value}. applies: whether
+    a value sets the key, given the configuration; Triton fills in what was left out.
     """
 
-    becomes: Literal["honoured", "no effect", "refused"]
-    says: str = ""
-    asks: Asks = _stated
+    effect: Literal["honoured", "no effect", "refused"]
+    sentence: str = ""
+    applies: Applies = _is_set
 
 
-def _ignored(says: str, asks: Asks = _stated) -> Key:
-    return Key("no effect", says, asks)
+def _ignored(sentence: str, applies: Applies = _is_set) -> Key:
+    return Key("no effect", sentence, applies)
 
 
-def _refused(says: str, asks: Asks = _stated) -> Key:
-    return Key("refused", says, asks)
+def _refused(sentence: str, applies: Applies = _is_set) -> Key:
+    return Key("refused", sentence, applies)
 
 
-def _is_not(*usual: object) -> Asks:
+def _is_not(*usual: object) -> Applies:
     return lambda value, _: value not in usual
 
 
@@ -192,11 +194,11 @@ KEYS: Mapping[str, Key] = {
     ),
     "model_metrics": HONOURED,
 }
-"""By path. What lies below a key that is here goes with it."""
+"""Keys by path. A key's entry covers all below it."""
 
 
-def _parameter(says: str, asks: Asks = _stated) -> Key:
-    return _ignored(f"parameter '{{name}}' has no effect: {says}", asks)
+def _parameter(sentence: str, applies: Applies = _is_set) -> Key:
+    return _ignored(f"parameter '{{name}}' has no effect: {sentence}", applies)
 
 
 _OF_A_LANE = "a batch has as many threads as its lane has cores; use the parameter 'device_lanes' instead"
@@ -243,34 +245,34 @@ PARAMETERS: Mapping[str, Key] = {
     "FORCE_CPU_ONLY_INPUT_TENSORS": HONOURED,
     "TRITON_INFERENCE_REQUEST_TIMEOUT": HONOURED,
 }
-"""Of `parameters`, those that are not isochrone's own."""
+"""Entries of `parameters` that are not isochrone's own."""
 
 _UNKNOWN = _ignored("'{name}' in config.pbtxt is not known to this version of isochrone, and has no effect")
 
 
 def check_stock_config(config: Mapping[str, Any]) -> None:
-    """Refuse what would come between the queue and the scheduler, or cannot be kept. Raises ConfigError."""
+    """Refuse keys that would come between the queue and the scheduler, or cannot be honoured. Raises ConfigError."""
     for key, sentence in _found(config):
-        if key.becomes == "refused":
+        if key.effect == "refused":
             raise ConfigError(sentence)
 
 
 def without_effect(config: Mapping[str, Any]) -> list[str]:
-    """A sentence for each thing that is stated and comes to nothing."""
-    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.becomes != "refused"))
+    """Sentences for the keys that are set and have no effect."""
+    return list(dict.fromkeys(sentence for key, sentence in _found(config) if key.effect != "refused"))
 
 
 def is_first_instance(config: Mapping[str, Any], instance: str) -> bool:
-    """Whether an instance is the one that speaks for the model's load; each of them is initialised."""
+    """True for the instance that logs for the model's load; each of them is initialised."""
     groups = config.get("instance_group") or [{}]
     return instance.startswith(f"{groups[0].get('name', '')}_0")
 
 
 def _found(config: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
-    """What is not honoured, each with its sentence."""
+    """Keys that are not honoured, each with its sentence."""
     for key, name, value in (*_walk(config, "", ""), *_parameters(config.get("parameters") or {})):
-        if key.says and key.asks(value, config):
-            yield key, key.says.format(name=name, value=_as_written(value))
+        if key.sentence and key.applies(value, config):
+            yield key, key.sentence.format(name=name, value=_as_written(value))
 
 
 def _walk(node: Mapping[str, Any], above: str, owner: str) -> Iterator[tuple[Key, str, Any]]:

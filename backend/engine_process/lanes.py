@@ -14,13 +14,13 @@ from backend.engine_process.wire.regions import RegionReader, RegionWriter
 from backend.errors import EngineError
 from backend.linux.cpu_topology import cores
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
-from backend.linux.low_priority import Aside
-from backend.linux.starvation_guard import Guard
+from backend.linux.low_priority import LowPriority
+from backend.linux.starvation_guard import StarvationGuard
 
 LOST = 3
 """Exit status where the GPU is lost to the process, which CUDA says must then be ended."""
 _log = logging.getLogger("isochrone.engines")
-_guard = Guard()
+_guard = StarvationGuard()
 _lanes: list[int] = []
 """Numbers of the lanes so far; more lanes than cores share them."""
 
@@ -87,7 +87,7 @@ class LaneThread:
     def _run(self) -> None:
         priority: ExecutionPriority = ORDINARY_PRIORITY
         if self._on_cpu:
-            priority = Aside(behind=False)
+            priority = LowPriority(preemptible=False)
             _guard.watch(priority, lambda: -(-len(_lanes) // self._cores))
         while True:
             for descriptor, _ in self._ready.poll():
@@ -97,9 +97,9 @@ class LaneThread:
         model = self._models[descriptor]
         try:
             run = model.receive()
-            if isinstance(priority, Aside):
-                priority.settle(run.core)
-                _guard.notice()
+            if isinstance(priority, LowPriority):
+                priority.move_to(run.core)
+                _guard.wake()
             model.answer(run, priority)
         except (ConnectionError, ChannelError) as error:
             if isinstance(error, ChannelError):

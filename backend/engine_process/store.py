@@ -60,7 +60,7 @@ class EngineStore:
     def acquire(self, model: OpenModel) -> EngineHandle:
         """Handle of the model's engine, which is loaded where it is not yet. Raises what loading raises."""
         file = Path(model.file)
-        key = (file.parent.resolve() / file.name, model.options, _files_beside(file))
+        key = (file.parent.resolve() / file.name, model.options, _adjacent_files(file))
         entry = self._join(key)
         try:
             with entry.loading:
@@ -103,7 +103,7 @@ def file_stamp(file: Path) -> str:
     return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
-def _files_beside(file: Path) -> tuple[object, ...]:
+def _adjacent_files(file: Path) -> tuple[object, ...]:
     """Fingerprints of all files in the model's version directory: weights may be in files of their own."""
     try:
         entries = sorted(file.parent.iterdir())

@@ -1,6 +1,6 @@
-"""How many cores' worth of time a container may use, by the kernel's control groups; version 1 and 2.
+"""CPU quota of this process's container, from the kernel's control groups, version 1 and 2.
 
-What lies above a container's own group may allow less than it does, as far as it can be seen from inside.
+Groups above the container's own may allow less than it does; they count as far as they are visible from inside.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _ROOT = Path("/")
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
-    """Cores' worth of CPU time that this process's groups allow; None where they limit nothing. root: of all files."""
+    """Cores' worth of CPU time that this process's control groups allow, None: no limit. root: of the file system."""
     return min((limit for group in _groups(root) if (limit := _limit_of(group)) is not None), default=None)
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folder of each group that this process is in and that controls the CPU, and those above it."""
+    """Folders of the groups that control this process's CPU time, and of those above them."""
     try:
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
@@ -31,7 +31,7 @@ def _groups(root: Path) -> Iterator[Path]:
             continue
         for top, mount in _mounted(mounts, "cpu" if controllers else None):
             within = PurePosixPath(path)
-            # Another namespace's path, as where a host's is shown in a container, says nothing of what is mounted here.
+            # A path of another namespace, such as the host's, says nothing of what is mounted here.
             below = within.relative_to(top) if within.is_relative_to(top) and ".." not in within.parts else None
             folder = root / mount.lstrip("/")
             for depth in range(len(below.parts) if below else 0, -1, -1):
@@ -39,7 +39,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _mounted(mounts: list[str], controller: str | None) -> Iterator[tuple[str, str]]:
-    """Where control groups of that controller (version 1), or of all (None: version 2), are: top group and folder."""
+    """Mounts of that controller (version 1), or of all (None: version 2): top group and folder."""
     for line in mounts:
         before, _, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(), after.split(maxsplit=2)
@@ -62,5 +62,5 @@ def _limit_of(group: Path) -> float | None:
 
 
 def _cores(quota_us: int, period_us: int) -> float | None:
-    """A negative quota stands for none."""
+    """Quota in cores; None for a negative quota, which stands for no limit."""
     return quota_us / period_us if quota_us > 0 and period_us > 0 else None

@@ -1,12 +1,11 @@
-"""Executing a batch on a CPU core after whatever else wants that core: the one thing that a lane's thread does so.
+"""Low CPU priority for a lane's thread while it executes a batch, and only then.
 
-A thread that goes after others may wait for as long as a batch of another model takes. Were it to hold Python's lock
-meanwhile, its whole process would wait: nothing handed in, nothing answered. So it steps aside just for the execution,
-which holds no lock. The kernel lets a thread come back where its process has CAP_SYS_NICE, or an RLIMIT_NICE of 20;
-elsewhere it stays aside.
+A low-priority thread may wait for as long as a batch of another model takes. Were it to hold Python's lock meanwhile,
+its whole process would wait: no request read, no answer sent. So the priority is lowered just for the execution, which
+holds no lock, and restored after it where the kernel allows that: with CAP_SYS_NICE, or an RLIMIT_NICE of 20.
 
-What the lanes give way to is known and short. A stranger that takes the core for good is neither: beside one, a thread
-that has stepped aside stands still. So it may be helped (`Aside.help`), for the batch and for a while.
+What the lanes give way to is known and short. A foreign process that takes the core for good is neither, and starves a
+low-priority thread. So another thread may boost it (`LowPriority.boost`), for the batch and for a while.
 """
 
 from __future__ import annotations
@@ -20,79 +19,80 @@ from contextlib import suppress
 from functools import cache
 
 from backend.linux.execution_priority import ExecutionPriority, IntraOpThreads
-from backend.linux.starvation import Help
+from backend.linux.starvation import Boost
 
 _log = logging.getLogger("isochrone")
 _NICENESS, _NICENESS_MAX = 10, 19
-"""What hands requests in and answers out shares the core, needs it for microseconds, and would else wait for the rest
-of a time slice at each of the several steps of an answer."""
-HELPED_NS, HELPED_NS_MAX = 1_000_000_000, 60_000_000_000
-"""For so long a thread's batches are executed as the one that was helped; then its core is tried again, which costs a
-batch its time if the stranger is still there: so twice as long after each try in vain. One that was to rise and cannot
-is helped for the longest time at once, since another thread runs its batch as well then."""
+"""Threads that read requests and send answers share the core, need it for microseconds, and would else wait for the
+rest of a time slice at each of the several steps of an answer."""
+BOOST_NS, BOOST_NS_MAX = 1_000_000_000, 60_000_000_000
+"""A boost lasts so long; then the core is tried again, which costs a batch its time if the foreign process is still
+there, so the time doubles with each try in vain. A thread that should be raised and cannot be is boosted for the
+longest time at once: another thread runs its batch then."""
 
 
-class Aside(ExecutionPriority):
-    """Of the thread that makes it: within the context it goes after threads of ordinary rank.
+class LowPriority(ExecutionPriority):
+    """Lowers the CPU priority of the thread that made it while entered.
 
-    behind: it runs only while nothing else wants its core, not even what has stepped aside otherwise. core: where it
-    stays, None: where it may be now.
+    preemptible: lowered to SCHED_IDLE, so that it runs only while nothing else wants its core, not even another
+    low-priority thread. core: the thread is pinned there, None: it stays on the cores that it may use.
     """
 
     began_ns: int | None = None
-    """When the batch that executes began to, or was suspended. cpu_ns: the thread's CPU time then."""
+    """Start of the batch being executed, or of its suspension; None between batches. cpu_ns: the thread's CPU time
+    then."""
     cpu_ns = 0
     suspended = False
-    """It stands still for another model's batch, as it should."""
+    """Suspended on purpose, for another model's batch."""
 
-    def __init__(self, *, behind: bool, core: int | None = None) -> None:
+    def __init__(self, *, preemptible: bool, core: int | None = None) -> None:
         self.thread = threading.get_native_id()
         self.intra_op_threads: IntraOpThreads | None = None
         self._changing = threading.Lock()
         self._everywhere = os.sched_getaffinity(0)
         self._core, self._pinned = core, False
-        self._help, self._until_ns, self._lasts_ns = Help.NONE, 0, HELPED_NS
-        self._idles, self._policy = behind, (os.sched_getscheduler(0), os.sched_getparam(0))
+        self._boost, self._until_ns, self._lasts_ns = Boost.NONE, 0, BOOST_NS
+        self._idle_policy, self._policy = preemptible, (os.sched_getscheduler(0), os.sched_getparam(0))
         self._niceness = os.getpriority(os.PRIO_PROCESS, self.thread)
-        self._aside = max(self._niceness, _NICENESS_MAX if behind else _NICENESS)
+        self._low_niceness = max(self._niceness, _NICENESS_MAX if preemptible else _NICENESS)
         self._pin()
         try:
-            self._leave()
-        except OSError:  # some containers forbid another policy: niceness alone leaves what is behind some 12 %
-            self._idles = False
-            self._leave()
-        self.comes_back = True
+            self._lower()
+        except OSError:  # some containers forbid another policy; niceness alone leaves it some 12 % of the core
+            self._idle_policy = False
+            self._lower()
+        self.can_restore = True
         try:
-            self._return()
+            self._restore()
         except OSError:
-            self.comes_back = False
-            _warn()
+            self.can_restore = False
+            _warn_once()
 
     def __enter__(self) -> None:
         with self._changing:
             now_ns = time.monotonic_ns()
             if now_ns >= self._until_ns:
-                self._help = Help.NONE
+                self._boost = Boost.NONE
                 self._pin()
             self.cpu_ns = time.thread_time_ns()
             self.began_ns = now_ns
-            if self._help < Help.RISE:
-                self._leave_if_it_comes_back()
+            if self._boost < Boost.RAISE:
+                self._lower_if_restorable()
 
     def __exit__(self, *_: object) -> None:
         with self._changing:
             self.began_ns = None
-            if self._help < Help.RISE and self.comes_back:
-                self._return()
+            if self._boost < Boost.RAISE and self.can_restore:
+                self._restore()
 
     def include(self, threads: IntraOpThreads) -> None:
-        """See `ExecutionPriority.include`."""
+        """Lower these threads too; see `ExecutionPriority.include`."""
         with self._changing:
             self.intra_op_threads = threads
-            self._followed()
+            self._match_intra_op_threads()
 
-    def settle(self, core: int | None) -> None:
-        """Between two batches: stay on another core from now on."""
+    def move_to(self, core: int | None) -> None:
+        """Pin the thread to another core, None: to none. Between two batches."""
         if core != self._core:
             with self._changing:
                 self._core, self._pinned, self._until_ns = core, False, 0
@@ -101,62 +101,65 @@ class Aside(ExecutionPriority):
                     self._may_use(self._everywhere)
 
     @property
-    def helped(self) -> Help:
-        """How it executes."""
-        return self._help
+    def boosted(self) -> Boost:
+        """Boost that it executes with."""
+        return self._boost
 
     @property
-    def stands_aside(self) -> bool:
-        """Whether it was to rise and the kernel does not let it."""
-        return self._help == Help.RISE and not self.comes_back and time.monotonic_ns() < self._until_ns
+    def stuck_low(self) -> bool:
+        """True while it should be raised and the kernel forbids it."""
+        return self._boost == Boost.RAISE and not self.can_restore and time.monotonic_ns() < self._until_ns
 
-    def help(self, by: Help, began_ns: int) -> bool:
-        """The batch that began then, and what comes within a while; False where it has ended. For another thread."""
+    def boost(self, by: Boost, began_ns: int) -> bool:
+        """Boost the batch that began at `began_ns`, and those within a while; False where it has ended.
+
+        Called on another thread.
+        """
         with self._changing:
             if self.began_ns != began_ns:
                 return False
-            rises = by == Help.RISE
+            raises = by == Boost.RAISE
             now_ns = time.monotonic_ns()
-            in_vain = now_ns - self._until_ns < HELPED_NS
-            self._lasts_ns = min(2 * self._lasts_ns, HELPED_NS_MAX) if in_vain else HELPED_NS
-            lasts_ns = HELPED_NS_MAX if rises and not self.comes_back else self._lasts_ns
-            self._help, self._until_ns = by, now_ns + lasts_ns
-            if rises and self.comes_back:
-                self._return()
+            in_vain = now_ns - self._until_ns < BOOST_NS
+            self._lasts_ns = min(2 * self._lasts_ns, BOOST_NS_MAX) if in_vain else BOOST_NS
+            lasts_ns = BOOST_NS_MAX if raises and not self.can_restore else self._lasts_ns
+            self._boost, self._until_ns = by, now_ns + lasts_ns
+            if raises and self.can_restore:
+                self._restore()
             self._unpin()
-            self._followed()
+            self._match_intra_op_threads()
             return True
 
     def suspend(self) -> None:
-        """Give way to what goes before it, helped or not: another model's batch. For another thread."""
+        """Give way to another model's batch, boosted or not. Called on another thread."""
         with self._changing:
             self.suspended, self._until_ns = True, 0
             if self.began_ns is None:
                 return
             self.cpu_ns, self.began_ns = cpu_ns_of(self.thread), time.monotonic_ns()
-            if self._help == Help.RISE:
-                self._leave_if_it_comes_back()
-            self._help = Help.NONE
+            if self._boost == Boost.RAISE:
+                self._lower_if_restorable()
+            self._boost = Boost.NONE
             self._pin()
-            self._followed()
+            self._match_intra_op_threads()
 
-    def _followed(self) -> None:
+    def _match_intra_op_threads(self) -> None:
         if self.intra_op_threads is not None:
             cores = None if self._pinned or self._core is None else self._everywhere
             self.intra_op_threads.match(self.thread, cores)
 
-    def _leave_if_it_comes_back(self) -> None:
-        if self.comes_back:
-            self._leave()
+    def _lower_if_restorable(self) -> None:
+        if self.can_restore:
+            self._lower()
 
-    def _leave(self) -> None:
-        if self._idles:
+    def _lower(self) -> None:
+        if self._idle_policy:
             os.sched_setscheduler(self.thread, os.SCHED_IDLE, os.sched_param(0))
         else:
-            os.setpriority(os.PRIO_PROCESS, self.thread, self._aside)
+            os.setpriority(os.PRIO_PROCESS, self.thread, self._low_niceness)
 
-    def _return(self) -> None:
-        if self._idles:
+    def _restore(self) -> None:
+        if self._idle_policy:
             os.sched_setscheduler(self.thread, *self._policy)
         else:
             os.setpriority(os.PRIO_PROCESS, self.thread, self._niceness)
@@ -184,9 +187,9 @@ def cpu_ns_of(thread: int) -> int:
 
 
 @cache
-def _warn() -> None:
-    """Once per process."""
+def _warn_once() -> None:
+    """Log once per process that priorities cannot be restored."""
     _log.warning(
-        "isochrone: threads of this process that give way to others may not come back, so it can stand still while "
+        "isochrone: this process cannot restore the priority of a thread that it has lowered, so it can stall while "
         "another model's batch runs; give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"
     )

@@ -1,9 +1,8 @@
-"""Running a thread as soon as it has something to do, also where every core executes a batch.
+"""Raised CPU priority for threads that need a core for microseconds: they read requests, decide, launch, send answers.
 
-What hands requests in, decides launches and carries them out needs a core for microseconds. Woken like any other thread
-it may wait there for the rest of another's time slice, some milliseconds, in which the lane that it is about to fill
-idles. It is nice, as little as can be, not real-time: a real-time thread wakes on the core that it ran on last, and
-would stop the batch there though another core idles.
+Where every core executes a batch, such a thread may wait for the rest of another's time slice, some milliseconds, in
+which the lane that it is about to fill idles. It gets the lowest niceness, not a real-time policy: a real-time thread
+wakes on the core that it ran on last, and would stop the batch there though another core idles.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ _NICENESS = -20
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
-def go_ahead() -> bool:
-    """From now on the calling thread, but none that it starts, goes before threads of ordinary rank.
+def raise_priority() -> bool:
+    """Raise the calling thread above threads of ordinary priority, for good; threads that it starts stay ordinary.
 
-    False where it does not: the kernel allows it with CAP_SYS_NICE, or an RLIMIT_NICE of 40. A real-time thread stays
-    one, and a thread of lower policy than the ordinary one keeps that.
+    False where the kernel forbids it: it takes CAP_SYS_NICE, or an RLIMIT_NICE of 40. A thread with a real-time policy,
+    or one below the ordinary, keeps that.
     """
     if (policy := os.sched_getscheduler(0)) != os.SCHED_OTHER:
         return policy not in (os.SCHED_BATCH, os.SCHED_IDLE)
@@ -36,9 +35,12 @@ def go_ahead() -> bool:
     return True
 
 
-def lead_session() -> bool:
-    """`go_ahead`, for a process with a session of its own: Linux may weigh those as wholes first ("autogroups")."""
-    if not go_ahead():
+def raise_session_priority() -> bool:
+    """Raise the calling thread and its session, which must be this process's own: see `raise_priority`.
+
+    Linux may weigh whole sessions first ("autogroups").
+    """
+    if not raise_priority():
         return False
     with suppress(OSError):  # a kernel without them
         _AUTOGROUP.write_text(str(_NICENESS))

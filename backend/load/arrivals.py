@@ -1,4 +1,4 @@
-"""When requests leave, decided before the first does: from a seed, equal for whatever is compared."""
+"""Departure times of requests, decided before the first leaves: from a seed, equal for whatever is compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_DEADLINE_MS = 1e12
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one model is asked for. priority: 1 is the highest class; slo_ms: None where there is no deadline."""
+    """Load on one model. priority: 1 is the highest class; slo_ms: None where there is no deadline."""
 
     model: str
     rate_per_s: float
@@ -72,7 +72,7 @@ def along(trace: Sequence[float], traffic: Iterable[Traffic], seconds: float, se
 
 
 def _stretch(trace: Sequence[float], rate_per_s: float, seconds: float, stream: np.random.Generator) -> list[float]:
-    """As many arrivals as the rate asks for, one after the other in the trace, from a random one on."""
+    """Takes as many arrivals as the rate asks for, one after the other in the trace, from a random one on."""
     count = round(rate_per_s * seconds)
     length_s = trace[-1] + trace[-1] / len(trace)  # and the gap to the next round
     rounds, places = np.divmod(int(stream.integers(len(trace))) + np.arange(count + 1), len(trace))

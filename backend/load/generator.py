@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from backend.errors import ServerError
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
-from backend.load.aside import Interruption, aside
+from backend.load.interruption import Interruption, interruptible
 from backend.load.outcomes import Outcome, Status
 
 TIMEOUT_S = 10.0
@@ -57,11 +57,11 @@ def run_load(
     `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
     ServerError where no server answers.
     """
-    run = _Run(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
-    return aside(partial(run.against, url))
+    run = _OpenLoopRun(plan, payloads, timeout_s, in_flight_max, on_progress or (lambda _: None))
+    return interruptible(partial(run.against, url))
 
 
-class _Run:
+class _OpenLoopRun:
     """One plan under way. Slot i of each list belongs to arrival i; a slot is written once."""
 
     def __init__(
@@ -108,7 +108,7 @@ class _Run:
             self._send_one(client, i, arrival)
 
     def _wait(self, interruption: Interruption) -> None:
-        """For the answers still out, no longer than a request may take."""
+        """Waits for the answers still out, no longer than a request may take."""
         end_s = self._now_s() + self._timeout_s + _GRACE_S
         with self._changed:
             while self._in_flight and not interruption.asked and (left_s := end_s - self._now_s()) > 0:
@@ -175,7 +175,7 @@ class _Run:
 
 
 def is_rejection(error: Exception) -> bool:
-    """Whether the server declined a request; one that is away is UNAVAILABLE as well."""
+    """Tells whether the server declined a request; one that is away is UNAVAILABLE as well."""
     return (
         isinstance(error, InferenceServerException)
         and str(error.status()).endswith("UNAVAILABLE")

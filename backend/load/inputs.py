@@ -13,10 +13,10 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from backend.errors import ConfigError, ServerError
-from backend.load.aside import Interruption, aside
 from backend.load.generator import TIMEOUT_S, Payloads
+from backend.load.interruption import Interruption, interruptible
 
-_WARM_UP_CALLS, _CALLS = 3, 15
+_WARM_UP_CALLS = 3
 _CALLS_S = 3.0
 
 
@@ -31,16 +31,18 @@ def server_payloads(url: str, models: Iterable[str], seed: int = 0) -> Payloads:
         return {model: _payload(client, url, model, random) for model in models}
 
 
-def solo_ms(url: str, payloads: Payloads) -> dict[str, float]:
-    """Median latency of each model's request, one at a time. Raises ConfigError where a model does not answer it."""
+def solo_ms(url: str, payloads: Payloads, calls: int = 15) -> dict[str, float]:
+    """Median latency of each model's request, one at a time, of so many calls or those of a few seconds.
+
+    Raises ConfigError where a model does not answer.
+    """
 
     def measure(interruption: Interruption) -> dict[str, float]:
         with triton.InferenceServerClient(url) as client:
-            return {
-                model: _solo_ms(client, model, inputs) for model, inputs in payloads.items() if not interruption.asked
-            }
+            asked = ((m, inputs) for m, inputs in payloads.items() if not interruption.asked)
+            return {model: _solo_ms(client, model, inputs, calls) for model, inputs in asked}
 
-    return aside(measure)
+    return interruptible(measure)
 
 
 def is_live(url: str) -> bool:
@@ -81,10 +83,10 @@ def _array(datatype: str, shape: list[int], random: np.random.Generator) -> NDAr
     return np.ones(shape, dtype)
 
 
-def _solo_ms(client: Any, model: str, inputs: Any) -> float:
+def _solo_ms(client: Any, model: str, inputs: Any, calls: int) -> float:
     latencies_ms: list[float] = []
     end_s = time.monotonic() + _CALLS_S
-    for call in range(_WARM_UP_CALLS + _CALLS):
+    for call in range(_WARM_UP_CALLS + calls):
         started_s = time.monotonic()
         try:
             client.infer(model, inputs, client_timeout=TIMEOUT_S)

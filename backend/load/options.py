@@ -1,4 +1,4 @@
-"""What commands that send load have in common on their command lines."""
+"""Options that commands which send load have in common."""
 
 from __future__ import annotations
 

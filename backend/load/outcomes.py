@@ -1,4 +1,4 @@
-"""What became of each request as its client saw it, and the figures that follow. No network, no clock."""
+"""Outcome of each request as its client saw it, and the figures that follow. No network, no clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outcome:
 
     @property
     def latency_ms(self) -> float:
-        """From the planned instant, so that a generator that lags does not flatter the server."""
+        """Latency from the planned instant, so that a generator that lags does not flatter the server."""
         return (self.answered_s - self.intended_s) * 1e3
 
     @property
@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLoad:
     """One load on one server once. seconds: of the plan that the outcomes stand for."""
 
     target: str
@@ -79,19 +79,19 @@ def summarise(outcomes: Iterable[Outcome], seconds: float) -> Summary:
 
 
 def by_class(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Summary]:
-    """Of each priority class, the highest first."""
+    """Summaries of each priority class, the highest first."""
     classes = sorted({o.priority for o in outcomes})
     return {str(c): summarise((o for o in outcomes if o.priority == c), seconds) for c in classes}
 
 
 def by_model(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Summary]:
-    """Of each model."""
+    """Summaries of each model."""
     models = sorted({o.model for o in outcomes})
     return {model: summarise((o for o in outcomes if o.model == model), seconds) for model in models}
 
 
 def first_error(outcomes: Iterable[Outcome]) -> str | None:
-    """Of the requests that failed, what the first one was told."""
+    """Error of the first request that failed; None where none did."""
     return next((o.error for o in outcomes if o.status == "failed"), None)
 
 
@@ -103,5 +103,5 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def lateness_ms(outcomes: Iterable[Outcome], percent: float = 99) -> float:
-    """How late the generator itself sent: beyond a few milliseconds it was part of what was measured."""
+    """Lateness of the generator itself: beyond a few milliseconds it was part of what was measured."""
     return percentile([(o.sent_s - o.intended_s) * 1e3 for o in outcomes], percent)

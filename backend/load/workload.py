@@ -1,4 +1,4 @@
-"""What a simulation is asked, a JSON file: which models at which rates and deadlines."""
+"""Workloads, JSON files: which models at which rates and deadlines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.errors import ConfigError
 from backend.load.arrivals import NO_DEADLINE_MS, PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model. slo_ms: from arrival to answer; none: no deadline. priority_class: 1 is the highest."""
 
     model: str
@@ -24,7 +24,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """arrivals: of `PROCESSES`, or "trace" with `trace`, a path relative to the file. Loads scale all rates."""
 
-    models: tuple[Asked, ...]
+    models: tuple[ModelLoad, ...]
     seconds: float = 60.0
     arrivals: str = "poisson"
     trace: str | None = None
@@ -40,7 +40,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
-    """And its trace, if it has one. Raises ConfigError, one sentence."""
+    """Reads a workload and its trace, if it has one. Raises ConfigError, one sentence."""
     try:
         workload = msgspec.json.decode(path.read_bytes(), type=Workload)
     except OSError as error:
@@ -63,13 +63,13 @@ def check_models(workload: Workload, known: Collection[str]) -> None:
             raise ConfigError(f"the workload names model '{asked.model}', which the repository has not; it has {names}")
 
 
-def check_deadlines(workload: Workload, alone_ms: Mapping[str, float]) -> None:
-    """Raises ConfigError where a model can never answer in time. alone_ms: what it takes without company."""
+def check_deadlines(workload: Workload, solo_ms: Mapping[str, float]) -> None:
+    """Raises ConfigError where a model can never answer in time. solo_ms: what it takes solo."""
     for asked in workload.models:
-        if asked.slo_ms is not None and asked.slo_ms < alone_ms[asked.model]:
+        if asked.slo_ms is not None and asked.slo_ms < solo_ms[asked.model]:
             raise ConfigError(
                 f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes "
-                f"{alone_ms[asked.model]:.1f} ms"
+                f"{solo_ms[asked.model]:.1f} ms"
             )
 
 
@@ -92,7 +92,7 @@ def _wrong_in_all(workload: Workload) -> str | None:
     return None if twice is None else f"model '{twice}' is named twice"
 
 
-def _wrong_in_one(asked: Asked) -> str | None:
+def _wrong_in_one(asked: ModelLoad) -> str | None:
     if not (isfinite(asked.rate_per_s) and asked.rate_per_s > 0.0):
         return f"model '{asked.model}': rate_per_s must be above 0, got {asked.rate_per_s:g}"
     if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):

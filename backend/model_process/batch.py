@@ -11,7 +11,7 @@ from backend.scheduler.messages import Finish, Launch
 from backend.tensors import Array, Feeds
 
 Answered = list[tuple[str, Array]] | Exception
-"""A request's outputs by name, or why there are none."""
+"""Outputs of a request by name, or the error instead."""
 
 
 class RowsError(ValueError):
@@ -23,7 +23,7 @@ class Batch:
     """Requests that run together. `launch`: the scheduler's decision, None where it was taken without one.
 
     id: as the scheduler knows it; negative where it did not number it. exec_ns and what follows it: see `BatchResult`.
-    preempted: it stood still for a while, for another one. leased: launched without asking, by a lease, when nothing
+    preempted: it was suspended for another one. leased: launched without asking, by a lease, when nothing
     else ran or waited. rerun: it ran again in parts; its times are those of all its runs. ended: it is being answered.
     """
 
@@ -47,12 +47,17 @@ class Batch:
         self.rows = sum(r.rows for r in self.requests)
 
     @property
+    def preempts(self) -> bool:
+        """True where the other batch on its lane is suspended for it."""
+        return self.launch is not None and self.launch.preempts
+
+    @property
     def whole(self) -> bool:
-        """False where cancellations made it smaller than planned, or it ran in parts: its time tells nothing then."""
+        """False where cancellations made it smaller than planned, or it ran in parts: its time teaches nothing then."""
         return not self.rerun and (self.launch is None or len(self.launch.requests) == len(self.requests))
 
     def ran(self, ran: BatchResult, given: Feeds) -> None:
-        """Note what a run took. Bytes count where an engine says that it moved them."""
+        """Add a run's times. Bytes count where an engine reports that it moved them."""
         self.exec_ns += max(1, ran.exec_ns)
         self.transfer_in_ns += ran.transfer_in_ns
         self.transfer_out_ns += ran.transfer_out_ns
@@ -62,29 +67,29 @@ class Batch:
             self.bytes_out = sum(output.nbytes for output in ran.outputs)
 
     def finish(self, *, failed: bool) -> Finish:
-        """What the scheduler learns."""
+        """Message to the scheduler, with the measured times."""
         if failed or not self.whole:
             return Finish(self.id, None)
         return Finish(self.id, self.exec_ns, self.transfer_in_ns, self.transfer_out_ns, self.bytes_in, self.bytes_out)
 
 
 def group_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Of a request with inputs of these shapes, without its rows: requests of one group may share a batch."""
+    """Group of a request with inputs of these shapes, without its rows: requests of one group may share a batch."""
     return hash(tuple(sorted(shapes.items()))) >> 2
 
 
 def feeds(requests: Sequence[Pending]) -> dict[str, list[Array]]:
-    """Each input of all requests, in their order; to be joined along the batch dimension."""
+    """Inputs of all requests, in their order; to be joined along the batch dimension."""
     return {name: [r.inputs[name] for r in requests] for name in requests[0].inputs}
 
 
 def wanted(requests: Sequence[Pending]) -> list[str]:
-    """Every output that one of the requests asks for, in a stable order."""
+    """Outputs that at least one of the requests asks for, in a stable order."""
     return list(dict.fromkeys(name for r in requests for name in r.wanted))
 
 
 def split(requests: Sequence[Pending], names: Sequence[str], outputs: Sequence[Array]) -> list[list[tuple[str, Array]]]:
-    """Each request's own rows of the outputs it asked for, in the order of `requests`.
+    """Rows of each request in the outputs that it asked for, in the order of `requests`.
 
     Raises RowsError where there are several and an output has not one row per row of the batch.
     """

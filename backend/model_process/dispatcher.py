@@ -1,6 +1,6 @@
-"""A model's queue and its running batches: asks the scheduler, does what it says, launches by itself while it is away.
+"""A model's queue and its running batches: launched as the scheduler decides, or in order while there is none.
 
-Knows neither Triton nor the engine: a batch is executed, and its results handed on, by the `Handlers`.
+Knows neither Triton nor the engine: the `Runner` executes batches and answers requests.
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
+from typing import Protocol
 
 import msgspec
 
 from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.lane_threads import Lanes
+from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
-from backend.model_process.scheduler_client import Callbacks, SchedulerLink
+from backend.model_process.scheduler_client import SchedulerClient
 from backend.scheduler.messages import (
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Decided,
+    Event,
     Finish,
     Join,
     Launch,
@@ -33,41 +36,47 @@ from backend.scheduler.messages import (
     Reject,
     Request,
     Return,
-    RunningBatch,
     Take,
 )
 
 _log = logging.getLogger("isochrone")
 _MAX_REQUESTS_PER_MESSAGE = 512
 _LANE_FIRST_S = 0.0001
-"""Triton's thread keeps Python's lock for some 0.2 ms after it handed a request over, and a lane that was just woken
-would wait for it. Nothing else is due on that thread then."""
+"""Sleep of Triton's thread after a launch by lease: it would keep Python's lock for some 0.2 ms more, and the lane that
+was just woken would wait for it. Nothing else is due on that thread then."""
 
 
-@dataclass(frozen=True)
-class Handlers:
-    """run: execute a batch, in the context that is for this, setting its `exec_ns`; an answer per request.
+class Runner(Protocol):
+    """Executes a model's batches and answers its requests.
 
-    done: send these. ended: the scheduler knows of its end, whatever else is to be
-    noted may be. rejected: answer so.
-
-    decided: how long the scheduler took and what it said, for the metrics.
+    separate: whether the outputs of a batch showed that the model's requests cannot share one.
     """
 
-    run: Callable[[Batch, ExecutionPriority], list[Answered]]
-    done: Callable[[Batch, list[Answered]], None]
-    ended: Callable[[Batch, list[Answered]], None]
-    rejected: Callable[[Pending, Reject], None]
-    decided: Callable[[Decided], None]
+    separate: bool
+
+    def run(self, batch: Batch, executing: ExecutionPriority) -> list[Answered]:
+        """Execute a batch, in the context that is for this, setting its times; an answer per request."""
+
+    def answer(self, batch: Batch, answers: Sequence[Answered]) -> None:
+        """Send the answers of a batch."""
+
+    def reject(self, request: Pending, reject: Reject) -> None:
+        """Refuse a request that the scheduler rejected."""
 
 
 class Dispatcher:
-    """Every waiting request is launched, rejected, cancelled or dropped exactly once."""
+    """Launches, rejects, cancels or drops every waiting request exactly once."""
 
     def __init__(
-        self, device: str, lanes: int, join: Join, handlers: Handlers, pinned_to: Sequence[int] | None
+        self,
+        device: str,
+        lanes: int,
+        join: Join,
+        runner: Runner,
+        metrics: Metrics,
+        pinned_to: Sequence[int] | None,
     ) -> None:
-        self._handlers, self._join = handlers, join
+        self._join, self._runner, self._metrics = join, runner, metrics
         self._lock = threading.Lock()
         self._waiting: dict[int, Pending] = {}
         self._running: dict[int, Batch] = {}
@@ -75,60 +84,55 @@ class Dispatcher:
         self._own_batches = 0
         self._arrivals = 0
         self._lease: tuple[Lease, int] | None = None
-        """What lets the next request launch without asking, and how long deciding that took."""
-        callbacks = Callbacks(self._decided, self._lost, self._restored, self._due)
-        self._link = SchedulerLink(device, lanes, join, callbacks)
-        self._link.open()
-        self._lanes = Lanes(self._link.lanes, self._work, pinned_to, runs_again=True)
+        """Lease that lets the next request launch without asking, and the time that deciding on it took."""
+        self._take: Take | None = None
+        """Tells the scheduler of a launch by lease; due before any other event."""
+        self._client = SchedulerClient(device, lanes, join, self)
+        self._client.open()
+        self._lanes = Lanes(self._client.lanes, self._run, pinned_to, runs_again=True)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def submit(self, requests: Sequence[Pending]) -> None:
-        """Queue requests, oldest first."""
+        """Queue requests, oldest first; launch at once where a lease lets them."""
         with self._lock:
-            if self._lease is not None and self._launch_by_lease(*self._lease, requests):
+            leased = None if self._lease is None else self._launch_by_lease(*self._lease, requests)
+            if leased is None:
+                self._queue(requests)
                 return
-            for r in requests:
-                self._waiting[r.id] = r
-            if self._connected:
-                self._announce(requests)
-            else:
-                self._launch_in_order()
+        time.sleep(_LANE_FIRST_S)
+        with self._lock:
+            self._send_take()
+        self._metrics.decided(leased)
 
-    def _launch_by_lease(self, lease: Lease, took_ns: int, requests: Sequence[Pending]) -> bool:
+    def _queue(self, requests: Sequence[Pending]) -> None:
+        for r in requests:
+            self._waiting[r.id] = r
+        if self._connected:
+            self._announce(requests)
+        else:
+            self._launch_in_order()
+
+    def _launch_by_lease(self, lease: Lease, took_ns: int, requests: Sequence[Pending]) -> Decided | None:
         """Launch first, then tell, if it is one request such as the lease is for, in time, and nothing else is here."""
         r = requests[0]
         if len(requests) > 1 or (r.rows, r.group) != (lease.rows, lease.group) or self._waiting or self._running:
-            return False
+            return None
         now_ns = time.monotonic_ns()
-        takes_ns = lease.transfer_in_ns + lease.bound_ns + lease.transfer_out_ns
-        if r.deadline_ns is not None and now_ns + takes_ns > r.deadline_ns:
-            return False
+        times = lease.times
+        if r.deadline_ns is not None and now_ns + times.h2d_ns + times.bound_ns + times.d2h_ns > r.deadline_ns:
+            return None
         self._own_batches -= 1
-        launch = Launch(
-            lease.source,
-            self._own_batches,
-            lease.lane,
-            (r.id,),
-            lease.solo_ns,
-            lease.predicted_ns,
-            lease.bound_ns,
-            "launch",
-            0,
-            lease.transfer_in_ns,
-            lease.transfer_out_ns,
-        )
+        launch = Launch(lease.source, self._own_batches, lease.lane, False, (r.id,), times, "launch", 0)
         batch = Batch(launch.batch, launch.lane, requests, launch, now_ns, leased=True)
         self._running[batch.id] = batch
         self._lanes.submit(batch)
-        time.sleep(_LANE_FIRST_S)
-        self._link.send(Take(batch.id, _told(r)))
-        self._handlers.decided(Decided((launch,), took_ns))
-        return True
+        self._take = Take(batch.id, _as_message(r))
+        return Decided((launch,), took_ns)
 
     def waiting_since(self, before_ns: int, after: int, limit: int) -> list[Pending]:
-        """Up to `limit` requests that arrived before `before_ns` and still wait, of those numbered above `after`."""
+        """Waiting requests that arrived before `before_ns` and have an id above `after`; at most `limit`."""
         with self._lock:
             old = (r for r in self._waiting.values() if r.id > after and r.arrival_ns < before_ns)
             return list(islice(old, limit))
@@ -139,28 +143,22 @@ class Dispatcher:
             if self._waiting.pop(request.id, None) is None:
                 return False
             if self._connected:
-                self._link.send(Cancel((request.id,)))
+                self._send(Cancel((request.id,)))
             return True
-
-    def limit_batches(self, rows: int) -> None:
-        """From now on batches grow to at most so many rows; one that is launched already is left as it is."""
-        with self._lock:
-            self._join = msgspec.structs.replace(self._join, max_batch_size=rows)
-            self._link.limit(rows)
 
     def close(self) -> list[Pending]:
         """Stop; returns what was still waiting, for the caller to answer."""
-        self._link.close()
+        self._client.close()
         with self._lock:  # before the lanes close: without a scheduler a batch that ends launches the next one
             left = list(self._waiting.values())
             self._waiting.clear()
         self._lanes.close()
         return left
 
-    # What the scheduler says, on the link's thread
+    # Decisions of the scheduler, on its client's thread: see `scheduler_client.Listener`
 
-    def _decided(self, decided: Decided) -> None:
-        self._handlers.decided(decided)
+    def decided(self, decided: Decided) -> None:
+        """Carry out commands, then record them."""
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._launch(command)
@@ -174,13 +172,14 @@ class Dispatcher:
                 with self._lock:
                     request = self._waiting.pop(command.request, None)
                 if request is not None:
-                    self._handlers.rejected(request, command)
+                    self._runner.reject(request, command)
+        self._metrics.decided(decided)
 
     def _launch(self, launch: Launch) -> None:
         with self._lock:
             requests = [r for i in launch.requests if (r := self._waiting.pop(i, None)) is not None]
             if not requests:  # all were cancelled meanwhile
-                self._link.send(Finish(launch.batch, None))
+                self._send(Finish(launch.batch, None))
                 return
             batch = Batch(launch.batch, launch.lane, requests, launch, time.monotonic_ns())
             self._running[batch.id] = batch
@@ -195,32 +194,34 @@ class Dispatcher:
 
     def _leased(self, lease: Lease, took_ns: int) -> None:
         with self._lock:
-            if lease.arrivals == self._arrivals:  # else what was sent meanwhile gave it up
+            if lease.arrivals == self._arrivals:  # else an `Arrive` sent meanwhile gave it up
                 self._lease = (lease, took_ns)
 
     def _recalled(self, recall: Recall) -> None:
         with self._lock:
             if self._lease is not None and self._lease[0].lease == recall.lease:
                 self._lease = None
-                self._link.send(Return(recall.lease))
+                self._send(Return(recall.lease))
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
+        """Launch in order of arrival from now on."""
         with self._lock:
-            self._connected, self._lease, self._arrivals = False, None, 0
+            self._connected, self._lease, self._take, self._arrivals = False, None, None, 0
             self._launch_in_order()
 
-    def _restored(self) -> None:
-        """A scheduler that knows nothing of us: tell it what runs, then what waits."""
+    def restored(self) -> None:
+        """Tell a new scheduler what runs, then what waits."""
         with self._lock:
             running = list(self._running.values())
             for batch in running:
                 self._renumber(batch)
             self._connected = True
             if running:
-                self._link.send(Adopt(tuple(RunningBatch(b.id, b.rows, b.lane) for b in running)))
+                self._send(Adopt(tuple(AdoptedBatch(b.id, b.rows, b.lane, b.preempts) for b in running)))
             self._announce(list(self._waiting.values()))
 
-    def _due(self) -> bool:
+    def awaits_decision(self) -> bool:
+        """True while requests wait."""
         return bool(self._waiting)
 
     def _announce(self, requests: Sequence[Pending]) -> None:
@@ -228,7 +229,16 @@ class Dispatcher:
             chunk = requests[i : i + _MAX_REQUESTS_PER_MESSAGE]
             self._lease = None
             self._arrivals += 1
-            self._link.send(Arrive(tuple(map(_told, chunk))))
+            self._send(Arrive(tuple(map(_as_message, chunk))))
+
+    def _send(self, event: Event) -> None:
+        self._send_take()
+        self._client.send(event)
+
+    def _send_take(self) -> None:
+        if self._take is not None:
+            self._client.send(self._take)
+            self._take = None
 
     # Without a scheduler: in order of arrival, as soon as one of our lanes is free
 
@@ -240,7 +250,7 @@ class Dispatcher:
             self._lanes.submit(batch)
 
     def _free_lane(self) -> int | None:
-        busy = {batch.lane for batch in self._running.values()}
+        busy = {batch.lane for batch in self._running.values() if not batch.preempts}
         return next((lane for lane in range(len(self._lanes)) if lane not in busy), None)
 
     def _take_in_order(self) -> list[Pending]:
@@ -263,12 +273,14 @@ class Dispatcher:
 
     # On a lane's thread
 
-    def _work(self, batch: Batch, executing: ExecutionPriority) -> None:
+    def _run(self, batch: Batch, executing: ExecutionPriority) -> None:
         answers: list[Answered]
         try:
-            answers = self._handlers.run(batch, executing)
+            answers = self._runner.run(batch, executing)
         except Exception as error:  # whatever a model does, its requests are answered and its lane goes on
             answers = [error] * len(batch.requests)
+        if self._runner.separate and self._join.max_batch_size > 1:
+            self._limit_batches(1)
         with self._lock:
             known = self._running.get(batch.id)
             if known is None or known.ended:  # it was run twice, and this is the second end
@@ -276,18 +288,25 @@ class Dispatcher:
             known.ended = True
         # Answers first: their thread gets going while this one is in the system call that tells the scheduler.
         try:
-            self._handlers.done(batch, answers)
+            self._runner.answer(batch, answers)
         except Exception:  # a bug of ours: the batch has ended all the same, and its lane goes on
             _log.exception("isochrone: a batch could not be answered")
         with self._lock:
             del self._running[batch.id]
             if self._connected:
-                self._link.send(batch.finish(failed=any(isinstance(answer, Exception) for answer in answers)))
+                self._send(batch.finish(failed=any(isinstance(answer, Exception) for answer in answers)))
             else:
                 self._launch_in_order()
-        self._handlers.ended(batch, answers)
+        self._metrics.batch_ended(batch, answers)
+
+    def _limit_batches(self, rows: int) -> None:
+        """Limit the rows of later batches; one that is launched already is left as it is."""
+        with self._lock:
+            self._join = msgspec.structs.replace(self._join, max_batch_size=rows)
+            self._send_take()
+            self._client.limit(rows)
 
 
-def _told(r: Pending) -> Request:
-    """What the scheduler knows of a request."""
+def _as_message(r: Pending) -> Request:
+    """A request as the scheduler knows it."""
     return Request(r.id, r.rows, r.arrival_ns, r.deadline_ns, r.priority, r.group)

@@ -68,6 +68,6 @@ class Exporter:
 
 
 def _kept_for_ever(metric_object: Any) -> Any:
-    """Not even the end of the interpreter deletes it: one reference too many is counted."""
+    """Keep an object even beyond the end of the interpreter, by one reference too many."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(metric_object))
     return metric_object

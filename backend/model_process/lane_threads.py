@@ -1,9 +1,9 @@
 """Threads for the lanes of the device, on CPU each pinned to a core: unpinned batches disturb each other more.
 
 Where there are fewer lanes than cores, a lane has several: its threads stay on the first, the engine's intra-op threads
-on the others. Of two threads, what runs on the one *in front* goes before what runs on the other, which the kernel lets
-stand still meanwhile. More lanes than cores are spread over them by turns, with a thread each, so that who shares one
-with whom is known.
+on the others. A lane has two threads then: a batch on the second preempts one on the first, which the kernel suspends
+meanwhile. More lanes than cores are assigned to them in rotation, with a thread each, so that it is known which lanes
+share a core.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from functools import partial
 from queue import SimpleQueue
 
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
-from backend.linux.low_priority import Aside
-from backend.linux.starvation_guard import Guard
+from backend.linux.low_priority import LowPriority
+from backend.linux.starvation_guard import StarvationGuard
 from backend.model_process.batch import Batch
 
 Work = Callable[[Batch, ExecutionPriority], None]
 
 
 class Lanes:
-    """Runs each batch given to a lane, in the order given. `work` must not raise. pinned_to: None where not on CPU.
+    """Runs the batches of each lane in the order given. `work` must not raise. pinned_to: None where not on CPU.
 
-    Where each has a core, lane `count + i` is in front of lane i. runs_again: where a thread stands still for a
-    stranger and cannot come back, a copy of its batch is run by another thread; what ends second is to be ignored.
+    Where each lane has a core, it has a second thread for batches that preempt the first one's. runs_again: where a
+    foreign process starves a thread that cannot be raised, another thread runs a copy of its batch; the caller ignores
+    the end that comes second.
     """
 
     def __init__(self, count: int, work: Work, pinned_to: Sequence[int] | None, *, runs_again: bool = False) -> None:
         self._count, self._runs_again = count, runs_again
-        self._guard = Guard()
+        self._guard = StarvationGuard()
         prepare: list[Callable[[_Worker], ExecutionPriority]]
         if pinned_to is None:
             prepare = [lambda _: ORDINARY_PRIORITY] * count
         else:
             shared = count > len(pinned_to)
-            self._turns = -(-count // len(pinned_to))
+            self._threads_per_core = -(-count // len(pinned_to))
             prepare = [
-                partial(self._pinned, core=pinned_to[i % len(pinned_to)], behind=side == 0 and not shared)
+                partial(self._pinned, core=pinned_to[i % len(pinned_to)], preemptible=side == 0 and not shared)
                 for side in range(1 if shared else 2)
                 for i in range(count)
             ]
@@ -48,94 +49,100 @@ class Lanes:
         self._spares = {
             worker: _Worker(f"isochrone-spare-{i}", lambda _: ORDINARY_PRIORITY, work, self._guard)
             for i, worker in enumerate(self._workers)
-            if isinstance(worker.executing, Aside) and not worker.executing.comes_back
+            if isinstance(worker.executing, LowPriority) and not worker.executing.can_restore
         }
-        """For batches of a lane whose thread, beside a stranger, cannot come back."""
+        """Threads for the batches of a lane whose own thread a foreign process starves, where that cannot be raised."""
 
     def __len__(self) -> int:
-        """Without those in front."""
+        """Number of lanes."""
         return self._count
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch to its lane's thread."""
-        worker = self._workers[batch.lane % len(self._workers)]
+        worker = self._worker_of(batch)
         if worker in self._spares and worker.is_stuck:
             worker = self._spares[worker]
-        worker.give(batch)
+        worker.submit(batch)
 
     def suspend(self, batch: Batch) -> None:
-        """It stands still for one that goes before it, however long that takes."""
-        self._workers[batch.lane % len(self._workers)].suspend(batch)
+        """Suspend a batch for one that preempts it, however long that takes."""
+        self._worker_of(batch).suspend(batch)
 
     def close(self) -> None:
         """Let each lane end its batches, then its thread."""
-        everybody = (*self._workers, *self._spares.values())
-        for worker in everybody:
-            worker.give(None)
-        for worker in everybody:
+        workers = (*self._workers, *self._spares.values())
+        for worker in workers:
+            worker.submit(None)
+        for worker in workers:
             worker.thread.join(timeout=30.0)
         self._guard.close()
 
-    def _pinned(self, worker: _Worker, *, core: int, behind: bool) -> ExecutionPriority:
-        aside = Aside(behind=behind, core=core)
-        self._guard.watch(aside, lambda: self._turns, partial(self._stuck, worker), lambda: worker.is_busy)
-        return aside
+    def _worker_of(self, batch: Batch) -> _Worker:
+        return self._workers[(batch.lane + self._count * batch.preempts) % len(self._workers)]
 
-    def _stuck(self, worker: _Worker) -> None:
-        if self._runs_again and (batch := worker.give_up()) is not None:
-            self._spares[worker].give(replace(batch))
+    def _pinned(self, worker: _Worker, *, core: int, preemptible: bool) -> ExecutionPriority:
+        low = LowPriority(preemptible=preemptible, core=core)
+        run_again = partial(self._run_again, worker)
+        self._guard.watch(low, lambda: self._threads_per_core, run_again, lambda: worker.is_busy)
+        return low
+
+    def _run_again(self, worker: _Worker) -> None:
+        if self._runs_again and (batch := worker.hand_over()) is not None:
+            self._spares[worker].submit(replace(batch))
 
 
 class _Worker:
-    """A thread that runs batches one after the other. executing: made by it, once and for all."""
+    """A thread that runs batches one after the other. executing: its execution context, which it makes itself."""
 
-    def __init__(self, name: str, prepare: Callable[[_Worker], ExecutionPriority], work: Work, guard: Guard) -> None:
+    def __init__(
+        self, name: str, prepare: Callable[[_Worker], ExecutionPriority], work: Work, guard: StarvationGuard
+    ) -> None:
         self._queue = SimpleQueue[Batch | None]()
         self._unfinished = deque[Batch]()
         self._prepare, self._work, self._guard = prepare, work, guard
-        self._given_up = False
+        self._handed_over = False
         ready = SimpleQueue[ExecutionPriority]()
         self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
         self.thread.start()
         self.executing = ready.get()
 
-    def give(self, batch: Batch | None) -> None:
-        """Run it after those given before; None: end the thread then."""
+    def submit(self, batch: Batch | None) -> None:
+        """Run a batch after those submitted before; None: end the thread then."""
         if batch is not None:
             self._unfinished.append(batch)
-            self._guard.notice()
+            self._guard.wake()
         self._queue.put(batch)
 
     @property
     def is_busy(self) -> bool:
-        """Whether it was given a batch that has not ended."""
+        """True while a batch that was submitted has not ended."""
         return bool(self._unfinished)
 
     @property
     def is_stuck(self) -> bool:
-        """It stands still, or would, and what comes is better run by another thread."""
-        return self._given_up or (isinstance(self.executing, Aside) and self.executing.stands_aside)
+        """True where it starves, or would, and further batches are better run by another thread."""
+        return self._handed_over or (isinstance(self.executing, LowPriority) and self.executing.stuck_low)
 
-    def give_up(self) -> Batch | None:
-        """What it runs, where somebody else is to run it too."""
-        if self._given_up or not self._unfinished:
+    def hand_over(self) -> Batch | None:
+        """The batch that it runs, for another thread to run too; None where there is none or it was handed over."""
+        if self._handed_over or not self._unfinished:
             return None
-        self._given_up = True
+        self._handed_over = True
         return self._unfinished[0]
 
     def suspend(self, batch: Batch) -> None:
-        """Where it runs that batch."""
-        if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, Aside):
+        """Suspend the thread, where it runs that batch."""
+        if self._unfinished and self._unfinished[0] is batch and isinstance(self.executing, LowPriority):
             self.executing.suspend()
 
     def _run(self, ready: SimpleQueue[ExecutionPriority]) -> None:
         executing = self._prepare(self)
         ready.put(executing)
         while (batch := self._queue.get()) is not None:
-            if isinstance(executing, Aside):
+            if isinstance(executing, LowPriority):
                 executing.suspended = False
                 if batch.preempted:
                     executing.suspend()
             self._work(batch, executing)
             self._unfinished.popleft()
-            self._given_up = False
+            self._handed_over = False

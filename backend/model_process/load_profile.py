@@ -21,13 +21,13 @@ from backend.engines.loading import is_plan
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_facts import graph_of
 from backend.errors import EngineError
-from backend.linux.cpu_topology import pin
+from backend.linux.cpu_topology import pin_thread
 from backend.model_process.batch import group_of
 from backend.model_process.placement import pinned_cores
 from backend.runtime_dir import runtime_dir
 from backend.tensors import Array
-from backend.trial.made_up import arrays
-from backend.trial.messages import MadeUp, Trial
+from backend.trial.messages import SyntheticInputs, Trial
+from backend.trial.synthetic_inputs import arrays
 from predictor.workload import Load, ModelProfile
 from profiler.brief import brief_profile
 from profiler.feature_source import FeatureSource, feature_source
@@ -36,11 +36,11 @@ from profiler.profile_file import NAME, ProfileFile, ProfileFileError, ProfileId
 
 _log = logging.getLogger("isochrone")
 _GUESS = ModelProfile((1,), (Load(solo_ns=10_000_000, compute=0.5, l2=0.5, dram=0.2),))
-"""Of a model that does not run on made-up inputs: corrected by what its first batches take."""
+"""Profile of a model that does not run on synthetic inputs; its first batches correct it."""
 
 
 Inputs = Callable[[int | None], Mapping[str, Array]]
-"""A batch of so many rows in the model's whole shapes; None: of a model that does not batch."""
+"""Makes a batch of that many rows in the model's whole shapes; None: of a model that does not batch."""
 
 
 class LoadProfile(NamedTuple):
@@ -53,57 +53,59 @@ class LoadProfile(NamedTuple):
 def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
 
-    Raises ConfigError where a GPU cannot be asked what it is.
+    Raises ConfigError where a GPU cannot be identified.
     """
-    made_up = _made_up(config, trial)
+    synthetic = _synthetic_inputs(config, trial)
     stored = _stored_profile(config, engine)
     if stored is not None:
         shapes = stored.shapes or (
-            shapes_of(config, partial(arrays, config.inputs, made_up)) if made_up else _static_shapes(config)
+            shapes_of(config, partial(arrays, config.inputs, synthetic)) if synthetic else _static_shapes(config)
         )
         return LoadProfile(stored.profile(), None if shapes is None else group_of(shapes))
-    if made_up is None:
+    if synthetic is None:
         _log.warning(
             "isochrone: model '%s': %s; its first requests are its profile; model_warmup can name inputs that run",
             config.name,
             trial.why,
         )
         return LoadProfile(_GUESS, None)
-    return _brief_profile(config, engine, made_up)
+    return _brief_profile(config, engine, synthetic)
 
 
 def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
     """Inputs that the model runs on as it is served, None where none are known."""
-    made_up = _made_up(config, trial)
-    return None if made_up is None else partial(arrays, config.inputs, made_up)
+    synthetic = _synthetic_inputs(config, trial)
+    return None if synthetic is None else partial(arrays, config.inputs, synthetic)
 
 
-def _made_up(config: ModelConfig, trial: Trial) -> MadeUp | None:
-    made_up = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
-    return made_up if made_up is not None and all(s.optional or s.name in made_up for s in config.inputs) else None
+def _synthetic_inputs(config: ModelConfig, trial: Trial) -> SyntheticInputs | None:
+    synthetic = trial.as_batch if config.max_batch_size > 0 else trial.as_is or trial.as_batch
+    return (
+        synthetic if synthetic is not None and all(s.optional or s.name in synthetic for s in config.inputs) else None
+    )
 
 
 def shapes_of(config: ModelConfig, inputs: Inputs) -> dict[str, tuple[int, ...]]:
-    """Of a request with these inputs, without its rows."""
+    """Shapes of a request with these inputs, without its rows."""
     lead = 1 if config.max_batch_size > 0 else 0
     return {name: array.shape[lead:] for name, array in inputs(1 if lead else None).items()}
 
 
-def _are_usual(config: ModelConfig, made_up: MadeUp) -> bool:
-    """Whether the model file alone says what these inputs are."""
-    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in made_up.values())
+def _are_usual(config: ModelConfig, synthetic: SyntheticInputs) -> bool:
+    """True where the model file alone determines these inputs."""
+    return _static_shapes(config) is not None and not any(fill.data or fill.zeros for fill in synthetic.values())
 
 
 def _static_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]] | None:
-    """The same where the model leaves none open."""
+    """Shapes of a request, None where the model leaves one open."""
     shapes = {spec.name: spec.shape for spec in config.inputs if not spec.optional}
     return None if any(-1 in shape for shape in shapes.values()) else shapes
 
 
 def identity_of(config: ModelConfig, engine: Engine) -> ProfileIdentity:
-    """What a profile of this model with this engine holds for.
+    """Identity that a profile of this model with this engine is valid for.
 
-    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be asked what it is.
+    Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be identified.
     """
     return ProfileIdentity(_device_name(config), engine.identity, sha256_of(config.model_file))
 
@@ -115,9 +117,9 @@ def _device_name(config: ModelConfig) -> str:
 def counted_features(
     config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
 ) -> FeatureSource:
-    """From the model's graph, see `feature_source`, or as the file of an emulated model states them.
+    """Features from the model's graph, see `feature_source`, or as the file of an emulated model states them.
 
-    Raises ConfigError where a GPU cannot be asked what it is.
+    Raises ConfigError where a GPU cannot be identified.
     """
     file = config.model_file
     if config.emulated:
@@ -127,7 +129,7 @@ def counted_features(
 
 
 def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
-    """From the version directory; where it cannot be used, the log says why."""
+    """Profile of the version directory; None, with the reason in the log, where it cannot be used."""
     path = config.model_file.parent / NAME
     try:
         found = read_profile(path)
@@ -146,9 +148,9 @@ def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
     return None
 
 
-def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> LoadProfile:
-    inputs = partial(arrays, config.inputs, made_up)
-    digest = hashlib.sha256(msgspec.json.encode(made_up)).hexdigest()[:16]
+def _brief_profile(config: ModelConfig, engine: Engine, synthetic: SyntheticInputs) -> LoadProfile:
+    inputs = partial(arrays, config.inputs, synthetic)
+    digest = hashlib.sha256(msgspec.json.encode(synthetic)).hexdigest()[:16]
     try:
         with on_first_lane(config):
             brief = brief_profile(
@@ -157,12 +159,12 @@ def _brief_profile(config: ModelConfig, engine: Engine, made_up: MadeUp) -> Load
                 config.max_batch_size,
                 directory=runtime_dir(),
                 device=_device_name(config),
-                engine=engine.identity if _are_usual(config, made_up) else f"{engine.identity}, inputs {digest}",
+                engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
                 features=partial(counted_features, config, runtime_dir()),
             )
     except EngineError as error:
         _log.warning(
-            "isochrone: model '%s' does not run on made-up inputs (%s), so its first requests are its profile",
+            "isochrone: model '%s' does not run on synthetic inputs (%s), so its first requests are its profile",
             config.name,
             error,
         )
@@ -185,7 +187,7 @@ def on_first_lane(config: ModelConfig) -> Iterator[None]:
     allowed = os.sched_getaffinity(0)
     try:
         if cores := pinned_cores(config):
-            pin(cores[0])
+            pin_thread(cores[0])
         yield
     finally:
         os.sched_setaffinity(0, allowed)

@@ -1,4 +1,4 @@
-"""What is counted per model, as plain numbers; `backend.model_process.exporter` carries them to Triton's /metrics.
+"""Counters and histograms of a model, as plain numbers; `exporter` carries them to Triton's /metrics.
 
 A call of Triton's metrics costs some 50 µs, so nothing here calls it: counts gather, and only what changed is sent.
 For the same reason a histogram is exported as its cumulative `_bucket`, `_sum` and `_count` series.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from backend.model_process.batch import Batch
+from backend.model_process.batch import Answered, Batch
+from backend.model_process.request import Pending
+from backend.scheduler.messages import Decided, Launch, Reject
 
 _TIMES_US = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6)
 _TRANSFERS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5)
@@ -24,7 +26,7 @@ _DECISIONS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 5e3)
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
+    """Metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
 
     description: str
     label: str = ""
@@ -46,7 +48,7 @@ METRICS = {
         buckets=_TRANSFERS_US,
     ),
     "isochrone_batches_total": Metric("Batches that were run"),
-    "isochrone_preempted_total": Metric("Batches that stood still for a while, for one with less time"),
+    "isochrone_preempted_total": Metric("Batches that were suspended for a while, for one with less time"),
     "isochrone_batches_rerun_total": Metric("Batches that ran again in parts, as they failed or had other rows"),
     "isochrone_batch_size": Metric("Rows of a batch", buckets=_SIZES),
     "isochrone_slowdown_ratio": Metric(
@@ -67,7 +69,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line of /metrics: its full name and the labels beside `model` and `version`."""
+    """Line of /metrics: its full name and the labels besides `model` and `version`."""
 
     name: str
     labels: tuple[tuple[str, str], ...] = ()
@@ -81,7 +83,7 @@ class _Histogram:
 
 
 class Metrics:
-    """The counts of one model's process. Methods may be called from any thread."""
+    """Counts of one model's process. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -107,8 +109,38 @@ class Metrics:
             histogram.counts[bisect_left(histogram.bounds, value)] += 1
             histogram.sum += value
 
-    def batch_ended(self, batch: Batch) -> None:
-        """A batch ran to its end."""
+    def request_served(self, request: Pending, now_ns: int) -> None:
+        """Record a request whose outputs were sent."""
+        met = request.deadline_ns is None or now_ns <= request.deadline_ns
+        self.count("isochrone_requests_total", "met" if met else "missed")
+        self.observe("isochrone_request_latency_us", (now_ns - request.arrival_ns) / 1e3)
+
+    def decided(self, decided: Decided) -> None:
+        """Record decisions of the scheduler, and how long they took."""
+        if decided.samples_lost:
+            self.count("isochrone_samples_lost_total", by=decided.samples_lost)
+        if any(isinstance(command, Launch | Reject) for command in decided.commands):
+            self.observe("isochrone_decision_us", decided.took_ns / 1e3)
+        for command in decided.commands:
+            if isinstance(command, Launch):
+                self.count("isochrone_decisions_total", command.decision)
+                if command.holds:
+                    self.count("isochrone_decisions_total", "hold", command.holds)
+            elif isinstance(command, Reject):
+                self.count("isochrone_decisions_total", "reject")
+
+    def batch_ended(self, batch: Batch, answers: Sequence[Answered]) -> None:
+        """Record a batch that was answered."""
+        if batch.launch is None:
+            self.count("isochrone_fail_open_total")
+        if batch.rerun:
+            self.count("isochrone_batches_rerun_total")
+        for request in batch.requests:
+            self.observe("isochrone_queue_us", (batch.launched_ns - request.arrival_ns) / 1e3)
+        if not all(isinstance(answer, Exception) for answer in answers):
+            self._batch_ran(batch)
+
+    def _batch_ran(self, batch: Batch) -> None:
         execution_us = batch.exec_ns / 1e3
         self.observe("isochrone_execution_us", execution_us)
         for direction, transfer_ns in (("in", batch.transfer_in_ns), ("out", batch.transfer_out_ns)):
@@ -121,16 +153,17 @@ class Metrics:
             self.count("isochrone_preempted_total")
         if launch is None or batch.preempted or not batch.whole:
             return
-        self.observe("isochrone_slowdown_ratio", batch.exec_ns / launch.solo_ns)
-        self.observe("isochrone_prediction_error_ratio", abs(launch.predicted_ns - batch.exec_ns) / batch.exec_ns)
-        self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= launch.bound_ns else "false")
+        times = launch.times
+        self.observe("isochrone_slowdown_ratio", batch.exec_ns / times.solo_ns)
+        self.observe("isochrone_prediction_error_ratio", abs(times.predicted_ns - batch.exec_ns) / batch.exec_ns)
+        self.count("isochrone_bound_held_total", "true" if batch.exec_ns <= times.bound_ns else "false")
 
     def values(self) -> Iterator[tuple[Series, float]]:
-        """Every series as /metrics shows it, histograms cumulative."""
+        """Series as /metrics shows them, histograms cumulative."""
         return chain.from_iterable(self.together())
 
     def together(self) -> list[list[tuple[Series, float]]]:
-        """The same; a histogram's series are in one list, for a part of them says something false."""
+        """Series in groups to export together: a part of a histogram's would be false."""
         with self._lock:
             counters = [[(series, value)] for series, value in self._counters.items()]
             return [*counters, *(list(_series(base, histogram)) for base, histogram in self._histograms.items())]

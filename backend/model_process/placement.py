@@ -8,7 +8,7 @@ from backend.engine_process.client.engine import EngineClient
 from backend.engines.loading import engine_of, load_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import lane_cores, may_pin, width
+from backend.linux.cpu_topology import core_budget, lane_cores, may_pin
 
 GPU_LANES = 2
 
@@ -47,7 +47,7 @@ def in_engine_process(config: EngineConfig) -> bool:
 
 def lanes_of(config: EngineConfig) -> int:
     """Concurrent batches on the device; by default on CPU one for each core's worth of time."""
-    return config.parameters.device_lanes or (width() if config.on_cpu else GPU_LANES)
+    return config.parameters.device_lanes or (core_budget() if config.on_cpu else GPU_LANES)
 
 
 def pinned_cores(config: EngineConfig) -> list[int] | None:
@@ -59,7 +59,7 @@ def pinned_cores(config: EngineConfig) -> list[int] | None:
 
 def preemptible_lanes(config: EngineConfig) -> int:
     """Most lanes that the kernel can suspend for others: those that have a core, of engines in this process."""
-    return width() if config.on_cpu and may_pin() and not in_engine_process(config) else 0
+    return core_budget() if config.on_cpu and may_pin() and not in_engine_process(config) else 0
 
 
 def _check_emulated(config: EngineConfig) -> None:

@@ -1,4 +1,4 @@
-"""One inference request while it is ours: its arrays, when it is due, how to answer it.
+"""Inference requests between arrival and answer: their arrays, deadlines and senders.
 
 The request parameters of the public contract are read here; nothing here talks to Triton.
 """
@@ -43,7 +43,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class Due:
-    """When a request must be answered, and its class."""
+    """Deadline and class of a request."""
 
     deadline_ns: int | None
     priority: int
@@ -51,14 +51,14 @@ class Due:
 
 @dataclass(frozen=True)
 class Arrival:
-    """The instant of arrival on both clocks: deadlines are given in Unix time and kept in monotonic time."""
+    """Instant of arrival on both clocks: deadlines are given in Unix time and kept in monotonic time."""
 
     monotonic_ns: int
     unix_ns: int
 
 
 def read_due(given: Mapping[str, object], timeout_us: int, defaults: Parameters, arrival: Arrival) -> Due:
-    """From request parameters, else Triton's `timeout`, else the model's `slo_ms`. Raises RequestError."""
+    """Read request parameters, else Triton's `timeout`, else the model's `slo_ms`. Raises RequestError."""
     priority = defaults.priority
     if "priority_class" in given:
         allowed = "a whole number from 1, the highest class"

@@ -1,8 +1,8 @@
-"""Speaks to Triton: answers requests, exports metrics, asks which requests were cancelled. One at a time, nobody else.
+"""Answers requests, exports metrics and looks for cancelled requests: all calls of Triton once a model serves.
 
-A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so whatever talks
-to Triton does so in turn: its own thread, or, where that is idle, one with a single answer. Each answer waits until the
-server has taken it over.
+A metrics call beside an answer aborts tritonserver 2.51 (boost lock_exception in its shared memory), so calls are made
+one at a time: on the responder's own thread, or, where that is idle, on one with a single answer. Each answer waits
+until the server has taken it over.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Any, Literal
 
 import triton_python_backend_utils as pb_utils
 
@@ -20,57 +21,98 @@ from backend.errors import AnswerError
 from backend.model_process import shared_memory
 from backend.model_process.export_pace import ExportPace
 from backend.model_process.exporter import Exporter
+from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
-from backend.model_process.sender import Sender
 from backend.tensors import Array
 
-_LOOK_S = 0.05
+_IDLE_WORK_EVERY_S = 0.05
 _METRIC_CALLS_PER_STEP = 4
 _log = logging.getLogger("isochrone")
+Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL", "CANCELLED"]
+"""Triton's error codes, as far as requests are answered with them."""
+
+
+class Sender:
+    """Triton's response sender of one request. answered: nothing can be sent any more.
+
+    An attempt to send closes Triton's response sender, also one that fails, and a client without an answer waits for
+    ever. So outputs get their shared memory before anything is sent.
+    """
+
+    __slots__ = ("_id", "_triton", "answered")
+
+    def __init__(self, request: Any) -> None:
+        self._triton, self._id = request.get_response_sender(), request.request_id()
+        self.answered = False
+
+    def send(self, outputs: Sequence[tuple[str, Array]]) -> None:
+        """Send outputs. Raises AnswerError, before anything is sent, where they do not fit."""
+        tensors = [pb_utils.Tensor(name, array) for name, array in outputs]
+        shared_memory.place(tensors, [array for _, array in outputs])
+        self._send(pb_utils.InferenceResponse(tensors))
+
+    def refuse(self, sentence: str, code: Code) -> None:
+        """Send an error. It names the request as Triton's own errors do: on a stream nothing else does."""
+        named = f"[request id: {self._id}] {sentence}" if self._id else sentence
+        self._send(pb_utils.InferenceResponse(error=pb_utils.TritonError(named, getattr(pb_utils.TritonError, code))))
+
+    def is_cancelled(self) -> bool:
+        """True where Triton knows that the client gave up: over gRPC. About 34 µs: not for the way to a launch."""
+        return bool(self._triton.is_cancelled())
+
+    def _send(self, response: Any) -> None:
+        self.answered = True
+        self._triton.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """outputs, or the sentence and Triton's code of why there are none.
-
-    told: called when the request has its answer, with the time and whether it was this one: where outputs cannot be
-    sent, it is an error instead. Never called for an answer to a request that has one.
-    """
+class _Outputs:
+    """Outputs of a request that was served."""
 
     sender: Sender
-    outputs: Sequence[tuple[str, Array]] = ()
-    error: str | None = None
-    code: int = 0
-    told: Callable[[int, bool], None] = field(kw_only=True)
+    request: Pending
+    outputs: Sequence[tuple[str, Array]]
 
 
-class Voice:
-    """Answers in the order of `say`; in between it keeps the metrics and looks for cancellations.
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Error for a request without outputs. outcome: its label in the metrics."""
 
-    idle_work: called on the voice's thread, about every 50 ms, for whatever else must talk to Triton.
-    """
+    sender: Sender
+    sentence: str
+    code: Code
+    outcome: str
 
-    def __init__(self, model: str, exporter: Exporter, idle_work: Callable[[], None]) -> None:
-        self._model, self._exporter, self._idle_work = model, exporter, idle_work
-        self._queue: SimpleQueue[Answer | None] = SimpleQueue()
-        self._floor = threading.Lock()
+
+class Responder:
+    """Answers each request once, in the order given, and counts how it ended; a second answer is dropped."""
+
+    def __init__(self, model: str, metrics: Metrics) -> None:
+        self._model, self._metrics = model, metrics
+        self._queue: SimpleQueue[_Outputs | _Refusal | None] = SimpleQueue()
+        self._calling_triton = threading.Lock()
         self._pace = ExportPace()
-        self._thread = threading.Thread(target=self._run, name="isochrone-voice", daemon=True)
+
+    def start(self, exporter: Exporter, idle_work: Callable[[], None]) -> None:
+        """Start the responder's thread. idle_work: called on it about every 50 ms, for other calls of Triton."""
+        self._exporter, self._idle_work = exporter, idle_work
+        self._thread = threading.Thread(target=self._run, name="isochrone-responder", daemon=True)
         self._thread.start()
 
-    def say(self, answer: Answer) -> None:
-        """Send an answer soon."""
-        self._queue.put(answer)
-
-    def say_now(self, answer: Answer) -> None:
-        """Send an answer on the calling thread, which spares a change of threads; soon, where somebody speaks."""
-        if not self._queue.empty() or not self._floor.acquire(blocking=False):
-            self.say(answer)
+    def send(self, request: Pending, outputs: Sequence[tuple[str, Array]], *, at_once: bool = False) -> None:
+        """Send a request's outputs soon. at_once: on the calling thread, which spares a switch of threads, if idle."""
+        answer = _Outputs(request.sender, request, outputs)
+        if not (at_once and self._queue.empty() and self._calling_triton.acquire(blocking=False)):
+            self._queue.put(answer)
             return
         try:
-            self._send(answer)
+            self._answer(answer)
         finally:
-            self._floor.release()
+            self._calling_triton.release()
+
+    def refuse(self, sender: Sender, sentence: str, code: Code, outcome: str) -> None:
+        """Send an error soon. outcome: the request's label in the metrics."""
+        self._queue.put(_Refusal(sender, sentence, code, outcome))
 
     def close(self) -> None:
         """Send what is queued, export the last counts."""
@@ -79,65 +121,62 @@ class Voice:
         self._exporter.flush()
 
     def _run(self) -> None:
-        next_look_s = time.monotonic() + _LOOK_S
+        idle_work_s = time.monotonic() + _IDLE_WORK_EVERY_S
         while True:
             try:
-                answer = self._queue.get(timeout=max(0.0, next_look_s - time.monotonic()))
+                answer = self._queue.get(timeout=max(0.0, idle_work_s - time.monotonic()))
                 if answer is None:
                     return
-                with self._floor:
-                    self._send(answer)
+                with self._calling_triton:
+                    self._answer(answer)
             except Empty:
                 pass
-            if (now_s := time.monotonic()) >= next_look_s:
-                with self._floor:
-                    self._keep(now_s)
-                next_look_s = time.monotonic() + _LOOK_S
+            if (now_s := time.monotonic()) >= idle_work_s:
+                with self._calling_triton:
+                    self._do_idle_work(now_s)
+                idle_work_s = time.monotonic() + _IDLE_WORK_EVERY_S
 
-    def _keep(self, now_s: float) -> None:
+    def _do_idle_work(self, now_s: float) -> None:
         try:
             if self._pace.take(now_s):
                 self._exporter.step(_METRIC_CALLS_PER_STEP)
             self._idle_work()
-            shared_memory.look()
+            shared_memory.measure_free()
         except Exception:
-            _log.exception("isochrone: metrics or cancellations could not be kept")
+            _log.exception("isochrone: metrics could not be exported, or cancelled requests not be looked for")
 
-    def _send(self, answer: Answer) -> None:
+    def _answer(self, answer: _Outputs | _Refusal) -> None:
         if answer.sender.answered:
             return
         try:
-            sent = self._sent(answer)
+            sent = self._send(answer)
             now_ns = time.monotonic_ns()
             self._pace.answered(now_ns / 1e9)
-            answer.told(now_ns, sent)
+            if isinstance(answer, _Refusal):
+                self._metrics.count("isochrone_requests_total", answer.outcome)
+            elif sent:
+                self._metrics.request_served(answer.request, now_ns)
+            else:
+                self._metrics.count("isochrone_requests_total", "failed")
         except Exception:  # a bug of ours: the other answers go on
-            _log.exception("isochrone: model '%s': an answer could not be noted", self._model)
+            _log.exception("isochrone: model '%s': an answer could not be recorded", self._model)
 
-    def _sent(self, answer: Answer) -> bool:
-        """Whether it was sent. Else an error was; where Triton had taken the answer, Triton sent one itself."""
+    def _send(self, answer: _Outputs | _Refusal) -> bool:
+        """Send the answer; False where an error was sent instead, by Triton itself where it had taken the answer."""
         sender = answer.sender
         try:
-            if answer.error is not None:
-                sender.refuse(answer.error, answer.code)
+            if isinstance(answer, _Refusal):
+                sender.refuse(answer.sentence, answer.code)
             else:
                 sender.send(answer.outputs)
             return True
         except Exception as error:
-            sentence = f"model '{self._model}': {_why(error)}"
+            why = str(error) if isinstance(error, AnswerError) else f"its answer could not be sent: {error!r}"
+            sentence = f"model '{self._model}': {why}"
         _log.warning("isochrone: %s", sentence)
         if not sender.answered:
             try:
-                sender.refuse(sentence, pb_utils.TritonError.INTERNAL)
+                sender.refuse(sentence, "INTERNAL")
             except Exception as error:
-                _log.warning("isochrone: model '%s': a request could not be told so: %s", self._model, error)
+                _log.warning("isochrone: model '%s': nor could the request be refused: %s", self._model, error)
         return False
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, AnswerError) else f"its answer could not be sent: {error!r}"
-
-
-def cancelled(requests: Sequence[Pending]) -> list[Pending]:
-    """Those whose clients gave up. About 34 µs each: not for the way to a launch."""
-    return [r for r in requests if r.sender.is_cancelled()]

@@ -1,6 +1,6 @@
 """A model's connection to its device's scheduler: sends events, receives commands, reconnects after a loss.
 
-Knows nothing of requests or tensors. Callbacks run on the link's own thread.
+Knows nothing of tensors. The client's own thread calls the `Listener`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from backend.errors import ConfigError, IsochroneError, ServerError
-from backend.linux import hang_detector as standstill
-from backend.linux.hang_detector import Standstill
-from backend.linux.raised_priority import go_ahead
+from backend.linux import hang_detector
+from backend.linux.hang_detector import HangDetector
+from backend.linux.raised_priority import raise_priority
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Decided,
     Event,
     Join,
@@ -32,53 +32,56 @@ from backend.scheduler.messages import (
     decode_reply,
     encode,
 )
-from backend.scheduler_process.process import MAX_MESSAGE_BYTES
 from backend.scheduler_process.start import connect_or_spawn
 
 SILENCE_S = 0.25
-"""After so long without a word while something is due, the scheduler is asked whether it lives."""
+"""Silence after which the scheduler is pinged, while a decision is awaited."""
 ANSWER_WAITS = 4
-"""A scheduler that has not answered the question after so many waits more is given up: the model launches by itself.
-Waits are counted, not time: where the whole machine stood still it is one wait, however long, and the scheduler then
-has its turn before the next is over."""
+"""A scheduler that has not answered the ping after so many waits more counts as lost: the model launches by itself.
+Waits are counted, not time: where the whole machine was suspended it is one wait, however long, and the scheduler runs
+again before the next is over."""
 FIRST_CONNECT_S = 15.0
 _RECONNECT_S = 1.0
 _RETRY_S, _REFUSED_S = 0.2, 5.0
 _log = logging.getLogger("isochrone")
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """decided: commands came. lost: launch by yourself from now on. restored: connected, tell your state again.
-    due: whether an answer is waited for, so that silence means something.
-    """
+class Listener(Protocol):
+    """Receiver of the scheduler's decisions: the dispatcher."""
 
-    decided: Callable[[Decided], None]
-    lost: Callable[[], None]
-    restored: Callable[[], None]
-    due: Callable[[], bool]
+    def decided(self, decided: Decided) -> None:
+        """Carry out the commands."""
+
+    def lost(self) -> None:
+        """Launch without a scheduler from now on."""
+
+    def restored(self) -> None:
+        """Send the state again: there is a scheduler that knows nothing."""
+
+    def awaits_decision(self) -> bool:
+        """True where silence of the scheduler would mean something."""
 
 
-class SchedulerLink:
-    """One connection at a time, for the life of a model's process."""
+class SchedulerClient:
+    """Holds one connection at a time, for the life of a model's process."""
 
-    def __init__(self, device: str, lanes: int, join: Join, callbacks: Callbacks) -> None:
-        self._device, self._wanted_lanes, self._join, self._callbacks = device, lanes, join, callbacks
+    def __init__(self, device: str, lanes: int, join: Join, listener: Listener) -> None:
+        self._device, self._wanted_lanes, self._join, self._listener = device, lanes, join, listener
         self._send_lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="isochrone-link", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="isochrone-scheduler-client", daemon=True)
         self._socket: socket.socket | None = None
-        self._standstill = Standstill("scheduler")
+        self._hang_detector = HangDetector("scheduler")
         self.lanes = 0
-        """Of the device, as its scheduler says."""
+        """Lanes of the device, as its scheduler says."""
 
     def open(self) -> None:
-        """Connect for the first time. Raises ServerError or ConfigError, each a sentence for the load's log."""
-        self._socket = self._shake_hands(FIRST_CONNECT_S)
+        """Connect for the first time. Raises ServerError or ConfigError."""
+        self._socket = self._connect(FIRST_CONNECT_S)
         self._thread.start()
 
     def send(self, event: Event) -> bool:
-        """False where nobody is connected or the connection broke: then `lost` follows."""
+        """Send an event; False where there is no connection or it broke: then `lost` follows."""
         packet = encode(event)
         with self._send_lock:
             connection = self._socket
@@ -92,12 +95,12 @@ class SchedulerLink:
         return True
 
     def limit(self, max_batch_size: int) -> None:
-        """Batches grow to at most so many rows from now on, with each later scheduler too."""
+        """Limit the rows of batches from now on, with each later scheduler too."""
         self._join = replace(self._join, max_batch_size=max_batch_size)
         self.send(Limit(max_batch_size))
 
     def close(self) -> None:
-        """Say nothing more; the scheduler forgets this model as the connection closes."""
+        """Disconnect; the scheduler forgets this model then."""
         self._closing.set()
         with self._send_lock:
             if self._socket is not None:
@@ -106,7 +109,7 @@ class SchedulerLink:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        go_ahead()
+        raise_priority()
         while not self._closing.is_set():
             connection = self._socket
             assert connection is not None
@@ -120,20 +123,20 @@ class SchedulerLink:
                     "until there is one again",
                     *(self._join.model, self._device),
                 )
-                self._callbacks.lost()
+                self._listener.lost()
                 self._reconnect()
         if self._socket is not None:  # restored while closing
             self._socket.close()
 
     def _listen(self, connection: socket.socket) -> None:
-        """Until the scheduler is gone, silent where it should answer, or speaks nonsense."""
+        """Receive until the scheduler is gone, does not answer, or sends what cannot be decoded."""
         unanswered = 0
         connection.settimeout(SILENCE_S)
         while not self._closing.is_set():
             try:
                 packet = connection.recv(MAX_MESSAGE_BYTES)
             except TimeoutError:
-                if not unanswered and not self._callbacks.due():
+                if not unanswered and not self._listener.awaits_decision():
                     continue
                 unanswered += 1
                 if unanswered == 1:
@@ -144,10 +147,10 @@ class SchedulerLink:
             except OSError:
                 return
             unanswered = 0
-            if not packet or not self._take(packet):
+            if not packet or not self._handle(packet):
                 return
 
-    def _take(self, packet: bytes) -> bool:
+    def _handle(self, packet: bytes) -> bool:
         try:
             reply = decode_reply(packet)
         except msgspec.MsgspecError:
@@ -155,46 +158,47 @@ class SchedulerLink:
         if not isinstance(reply, Decided):
             return False
         try:
-            self._callbacks.decided(reply)
-        except Exception:  # a bug of ours must not leave the model without a link: reconnecting tells all again
+            self._listener.decided(reply)
+        except Exception:  # a bug of ours must not leave the model without a scheduler: reconnecting sends all again
             _log.exception("isochrone: a decision could not be carried out")
             return False
         return True
 
     def _reconnect(self) -> None:
-        said = ""
+        logged = ""
         while not self._closing.is_set():
             join = self._join
             try:
-                connection = self._shake_hands(_RECONNECT_S)
+                connection = self._connect(_RECONNECT_S)
             except IsochroneError as error:
                 refused = isinstance(error, ConfigError)
-                if refused and str(error) != said:  # once: it may last as long as another model is loaded
-                    said = str(error)
-                    _log.warning("isochrone: model '%s' launches without its scheduler: %s", self._join.model, said)
+                if refused and str(error) != logged:  # once: it may last as long as another model is loaded
+                    logged = str(error)
+                    _log.warning("isochrone: model '%s' launches without its scheduler: %s", self._join.model, logged)
                 self._closing.wait(_REFUSED_S if refused else _RETRY_S)
                 continue
             with self._send_lock:
                 self._socket = connection
             if self._join is not join:  # it was limited meanwhile, and may have joined without
                 self.send(Limit(self._join.max_batch_size))
-            self._callbacks.restored()
+            self._listener.restored()
             return
 
-    def _shake_hands(self, timeout_s: float) -> socket.socket:
-        """Raises ServerError where no scheduler answers, ConfigError where it refuses this model."""
+    def _connect(self, timeout_s: float) -> socket.socket:
+        """Connect and join. Raises ServerError where no scheduler answers, ConfigError where it refuses this model."""
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.01, deadline - time.monotonic())
             connection = connect_or_spawn(self._device, self._wanted_lanes, left_s)
-            connection.settimeout(min(left_s, standstill.WAIT_S))
-            why = "ends as soon as it is met"
+            connection.settimeout(min(left_s, hang_detector.WAIT_S))
+            why = "ends as soon as it is connected to"
             try:
                 reply = self._ask_to_join(connection)
-                self._standstill.answered()
+                self._hang_detector.answered()
             except TimeoutError:
                 reply, why = None, "does not answer"
-                self._standstill.waited(connection)
+                if self._hang_detector.hangs_after_wait(connection):
+                    self._hang_detector.kill()
             if isinstance(reply, Welcome) and self.lanes in (0, reply.lanes):
                 self.lanes = self._wanted_lanes = reply.lanes  # so a new scheduler gets what this one had
                 return connection
@@ -213,9 +217,9 @@ class SchedulerLink:
         return f"the scheduler answered {reply!r}"
 
     def _ask_to_join(self, connection: socket.socket) -> Reply | None:
-        """None: it ended just then, as one without connections does; the next one is met at the same place.
+        """Answer to `Join`; None where the scheduler just ended, as one without connections does.
 
-        Raises TimeoutError where it says nothing.
+        Raises TimeoutError where it does not answer.
         """
         try:
             connection.send(encode(self._join))

@@ -12,7 +12,7 @@ _SAMPLES = (np.array([[1.5, -2.0, 3.25]], np.float32), np.array([[True, False, T
 
 
 def check_tensors_come_through() -> None:
-    """Raises ConfigError where they do not: tritonserver 2.51 does not know numpy 2, and would answer 0 bytes."""
+    """Raise ConfigError where they do not: tritonserver 2.51 does not know numpy 2, and would answer 0 bytes."""
     for sample in _SAMPLES:
         # As DLPack, since `as_numpy` hands back the very array, whatever the tensor has made of it.
         tensor = pb_utils.Tensor.from_dlpack("x", pb_utils.Tensor("x", sample).to_dlpack())

@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from backend.commands.progress_bar import Told
 from backend.profiling.job import Job
+from backend.progress_bar import ProgressBar
 from profiler.profile_file import ProfileEntry
 
 SCHEMA = 1
 
 
-class Bar(Told):
-    """A bar on a terminal, plain lines elsewhere. It draws when called, never from a thread while times are taken."""
+class Bar(ProgressBar):
+    """A bar on a terminal, plain lines elsewhere. It draws when told to, never from a thread beside the timing."""
 
     def __init__(self, out: Console) -> None:
         drawn = Progress(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.config.completion import complete_config, tried
 from backend.config.model_config import ModelConfig, first_gpu, model_file, read_engine_config, read_model_config
 from backend.errors import ConfigError
+from backend.trial.completion import complete_config, tried
 from backend.trial.messages import Trial
 
 BACKEND = "isochrone"

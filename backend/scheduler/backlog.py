@@ -1,9 +1,9 @@
-"""What waits for the device, over all models, and what of it has become late.
+"""The waiting requests of all models, and which of them have become late.
 
 A request is late once it would miss its deadline even alone on the device, launched at once, as far as its like was
-measured; else once its deadline has passed. Where its model rejects misses it is answered so; else it no longer stands
-before those that can make it. Of those that would be refused for what they are believed to take, not for having waited,
-one is served now and then: else a latency believed too high would never be measured again.
+measured; else once its deadline has passed. Where its model rejects misses it is rejected; else it is served after
+those that can make it. Of those that would be rejected for what they are believed to take, not for having waited, one
+is served now and then: else a latency believed too high would never be measured again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import inf
 
 from backend.scheduler.messages import Reject, Request
-from backend.scheduler.state import Source
+from backend.scheduler.source import Source
 
 
 class Backlog:
@@ -27,24 +27,24 @@ class Backlog:
         return bool(self.sources)
 
     def add(self, source: Source, request: Request) -> None:
-        """It waits from now on."""
+        """Queue a request."""
         late_after_ns = source.late_after_ns(request)
         source.queue.add(request, late_after_ns)
         self.sources[source.id] = source
-        self._note(source, late_after_ns)
+        self._note_late_after(source, late_after_ns)
 
     def remove(self, source: Source, request: int) -> None:
-        """It waits no more."""
+        """Take out a request that waits."""
         source.queue.remove(request)
         if not source.queue:
             del self.sources[source.id]
 
     def forget(self, source: int) -> None:
-        """The model's process is gone."""
+        """Drop a model whose process is gone."""
         self.sources.pop(source, None)
 
     def find_late(self, now_ns: int) -> list[Reject]:
-        """Put aside what has become late; of models that reject it, the rejections."""
+        """Set aside the requests that have become late; returns the rejections, of models that reject them."""
         if now_ns <= self._late_after_ns:
             return []
         self._late_after_ns = self.reject_after_ns = inf
@@ -57,33 +57,33 @@ class Backlog:
         while (due := queue.first_late()) is not None:
             if now_ns <= (late_after_ns := source.late_after_ns(due)):
                 if not queue.postpone(due, late_after_ns):  # else it was to be late before what is learned now
-                    self._note(source, late_after_ns)
+                    self._note_late_after(source, late_after_ns)
                     break
-            elif _on_trial(source, due, now_ns) or not source.join.rejects:
+            elif _remeasures(source, due, now_ns) or not source.join.rejects:
                 queue.give_up(due)
             else:
                 rejected.append(_rejection(source, due, now_ns))
                 self.remove(source, due.id)
         return rejected
 
-    def _note(self, source: Source, late_after_ns: float) -> None:
+    def _note_late_after(self, source: Source, late_after_ns: float) -> None:
         self._late_after_ns = min(self._late_after_ns, late_after_ns)
         if source.join.rejects and source.join.interference_aware:
             self.reject_after_ns = min(self.reject_after_ns, late_after_ns)
 
     def check(self, sources: dict[int, Source]) -> None:
-        """What holds between any two events. sources: all that joined."""
+        """Assert what holds between any two events. sources: all that joined."""
         for source in sources.values():
             source.queue.check()
         assert self.sources == {source.id: source for source in sources.values() if source.queue}
 
 
-def _on_trial(source: Source, request: Request, now_ns: int) -> bool:
-    """Whether it is to be served for the sake of what is believed of its kind: that, not a wait, makes it hopeless, and
+def _remeasures(source: Source, request: Request, now_ns: int) -> bool:
+    """True where it is to be served to measure its like again: its believed latency, not a wait, makes it hopeless, and
     was not measured for a while. Of a model that rejects misses, one at a time.
     """
     assert request.deadline_ns is not None
-    if not 0 < request.deadline_ns - request.arrival_ns < source.expected_ns(request):
+    if not 0 < request.deadline_ns - request.arrival_ns < source.expected_solo_ns(request):
         return False
     if source.join.rejects and source.queue.late_head() is not None:
         return False
@@ -91,7 +91,7 @@ def _on_trial(source: Source, request: Request, now_ns: int) -> bool:
 
 
 def _rejection(source: Source, request: Request, now_ns: int) -> Reject:
-    """What it would take and what it was allowed, from its arrival on."""
+    """Rejection with the time that it would take and that it was allowed, from its arrival on."""
     assert request.deadline_ns is not None
-    predicted_ns = now_ns - request.arrival_ns + source.alone_ns(request)
+    predicted_ns = now_ns - request.arrival_ns + source.measured_solo_ns(request)
     return Reject(source.id, request.id, predicted_ns, request.deadline_ns - request.arrival_ns)

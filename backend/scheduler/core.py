@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import NamedTuple
-
-from msgspec.structs import replace
 
 from backend.scheduler.backlog import Backlog
-from backend.scheduler.device_state import Occupancy, Suffered
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.launch_forecast import Choice
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
@@ -34,23 +32,16 @@ from backend.scheduler.messages import (
     Take,
 )
 from backend.scheduler.policy import Policy
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler.waiting import WaitingQueue
 from predictor.bound import UpperBound
-from predictor.co_runners import Execution
-from predictor.features import CoRunner, Own, Sums, exposure
+from predictor.features import CoRunner
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
-from predictor.link_sharing import Span
 from predictor.solo_latency import SoloLatency
-from predictor.transfers import NO_TRANSFERS, BytesPerRow, TransferModel, TransferTimes
+from predictor.transfers import NO_TRANSFERS, TransferModel
 
-_OVERHEAD_WEIGHT = 0.05
-"""Of the newest batch in the moving average of the time around an execution."""
-_MORE_OVERHEAD_NS = 10_000_000
-"""Above the average counts as so much: else one long pause would make every deadline look hopeless for a while."""
-_MAX_SLOWDOWN = 20.0
-"""What the predictor is taught at most."""
 _MAX_WAITING = 100_000
 """Per model: beyond it a process that ignores its own `max_queue_size` is refused."""
 _MAX_ROWS = 2**31
@@ -60,23 +51,14 @@ class ProtocolError(Exception):
     """An event that cannot be: it names what was wrong. The state is as before."""
 
 
-Observer = Callable[[Source, Running, Finish, list[CoRunner]], None]
-"""Told of each batch that ended well: whose it was, the batch, with its solo latency as known now, what it took, who
-ran beside its execution."""
-
-
-class _Ended(NamedTuple):
-    """A batch that the predictor is to learn from. sums: its neighbours' contributions, exactly; None: see `stay`."""
-
-    own: Own
-    stay: Execution
-    sums: Sums | None
-    slowdown: float
+Observer = Callable[[Source, RunningBatch, Finish, list[CoRunner]], None]
+"""Called with each batch that ended well: its model, the batch, with its solo latency as known now, its measured times,
+its execution's co-runners."""
 
 
 class Scheduler:
-    """All state of one device. `lanes`: how many batches may run at once; predictor, bound, transfers: what is known
-    already; cores: that the lanes are spread over, None where a lane is no core.
+    """All state of one device. `lanes`: how many batches may run at once; predictor, bound, transfers: as learned so
+    far; cores: that the lanes are spread over, None where a lane is no core.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
@@ -91,26 +73,26 @@ class Scheduler:
         transfers: TransferModel | None = None,
         cores: int | None = None,
     ) -> None:
-        self.occupancy = Occupancy(lanes, cores)
-        self.running, self.lanes = self.occupancy.running, self.occupancy.lanes
-        self.colocation, self.progress = self.occupancy.colocation, self.occupancy.progress
-        self.leases = LeaseDesk(self.lanes)
+        self.device = DeviceState(lanes, cores)
+        self.leases = LeaseDesk(self.device)
         self.sources: dict[int, Source] = {}
         self._backlog = Backlog()
-        self.policy = policy(predictor or Isochrone(), bound or UpperBound())
-        self.transfers = transfers or TransferModel()
+        self.latency = LatencyModel(predictor or Isochrone(), bound or UpperBound(), transfers or TransferModel())
+        self.policy = policy(self.latency)
         self._observer = observer
-        self._ended: list[_Ended] = []
-        self._revision = self.policy.predictor.revision
         self._now_ns = 0
         self._batches = 0
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy of it observes nothing."""
+        return {**self.__dict__, "_observer": None}
+
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
-        """Take one event of `source` and return what is to be done, in order."""
+        """Take one event of `source` and return the commands that follow, in order."""
         if now_ns < self._now_ns:
             raise ProtocolError(f"time went back from {self._now_ns} to {now_ns} ns")
-        ended: Running | None = None
-        stand: list[Command] = []
+        ended: RunningBatch | None = None
+        suspended: list[Command] = []
         match event:
             case Join():
                 self._join(source, event, now_ns)
@@ -123,7 +105,7 @@ class Scheduler:
             case Finish():
                 ended = self._finish(self._source(source), event, now_ns)
             case Adopt():
-                stand = self._adopt(self._source(source), event, now_ns)
+                suspended = self._adopt(self._source(source), event, now_ns)
             case Take():
                 self._take(self._source(source), event, now_ns)
             case Return():
@@ -131,47 +113,39 @@ class Scheduler:
             case Ping():
                 return []
         self._now_ns = now_ns
-        self.colocation.advance(now_ns)
-        return stand + self._decide(now_ns, ended)
+        return suspended + self._decide(now_ns, ended)
 
     def leave(self, source: int, now_ns: int) -> list[Command]:
-        """The process is gone: its requests and batches are forgotten, its lanes are free."""
+        """Forget the requests and batches of a process that is gone; its lanes are free."""
         now_ns = max(now_ns, self._now_ns)
         self._now_ns = now_ns
         self.leases.end(source)
         self._backlog.forget(source)
         if self.sources.pop(source, None) is not None:
-            for key in [k for k in self.running if k[0] == source]:
-                self.occupancy.end(key, now_ns)
-        self.colocation.advance(now_ns)
+            for key in [k for k in self.device.running if k[0] == source]:
+                self.device.end(key, now_ns)
         return self._decide(now_ns)
 
     @property
     def reject_after_ns(self) -> float:
-        """Until then no request that waits is to be rejected for being late; inf: none ever."""
+        """Instant until which no waiting request is to be rejected for being late; inf: none ever."""
         return self._backlog.reject_after_ns
 
     def reject(self, now_ns: int) -> list[Command]:
-        """What became late since the last event, where that is rejected: to be asked after `reject_after_ns`."""
+        """Rejections of requests that became late since the last event; to be called after `reject_after_ns`."""
         self._now_ns = max(now_ns, self._now_ns)
         return list(self._backlog.find_late(self._now_ns))
 
     def learn(self) -> int:
-        """Teach the predictor what ended since the last call, and how many batches that were.
+        """Train the predictor with the batches that ended since the last call, and return how many they were.
 
         Apart from `handle`, so that no launch waits for it.
         """
-        ended, self._ended = self._ended, []
-        predictor = self.policy.predictor
-        for own, stay, sums, slowdown in ended:
-            predictor.learn_one(own, exposure(own, stay.co_runners(), sums), slowdown)
-        if self.transfers.pending:  # whatever began before the oldest that runs was launched has ended, and told
-            self.transfers.learn_pending(min((batch.launched_ns for batch in self.running.values()), default=inf))
-        if predictor.revision != self._revision:
-            self._revision = predictor.revision
-            self.policy.renew()
-            self.progress.renew(lambda key: self.policy.response(key[0], self.running[key].own))
-        return len(ended)
+        oldest = next(iter(self.device.batches), None)
+        trained = self.latency.train(inf if oldest is None else oldest.launched_ns)
+        if self.latency.renew():
+            self.device.update_functions(self.latency.slowdown_function)
+        return trained
 
     # Events
 
@@ -185,7 +159,7 @@ class Scheduler:
             raise ProtocolError(f"source {source} has joined already")
         if event.protocol != PROTOCOL:
             raise ProtocolError(f"protocol {event.protocol} is not spoken here, only {PROTOCOL}")
-        lanes = self.lanes.count
+        lanes = self.device.lanes
         if event.lanes not in (None, lanes):
             raise ProtocolError(
                 f"device_lanes is {event.lanes} for model '{event.model}', but this device's scheduler runs {lanes}; "
@@ -210,7 +184,7 @@ class Scheduler:
             self._backlog.add(source, r)
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
-        busy = {r for batch in self.running.values() if batch.key[0] == source.id for r in batch.requests}
+        busy = {r for batch in self.device.batches if batch.key[0] == source.id for r in batch.requests}
         seen: set[int] = set()
         for r in requests:
             if r.id in source.queue or r.id in busy or r.id in seen:
@@ -224,83 +198,44 @@ class Scheduler:
             if request in source.queue:  # launched meanwhile: too late
                 self._backlog.remove(source, request)
 
-    def _finish(self, source: Source, event: Finish, now_ns: int) -> Running:
+    def _finish(self, source: Source, event: Finish, now_ns: int) -> RunningBatch:
         key = (source.id, event.batch)
-        if key not in self.running:
+        if key not in self.device.running:
             raise ProtocolError(f"batch {event.batch} of source {source.id} does not run")
         if event.exec_ns is not None and event.exec_ns <= 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} took {event.exec_ns} ns")
-        if min(event.transfer_in_ns, event.transfer_out_ns, event.bytes_in, event.bytes_out) < 0:
+        if min(event.h2d_ns, event.d2h_ns, event.h2d_bytes, event.d2h_bytes) < 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} moved less than nothing: {event}")
-        batch, suffered = self.occupancy.end(key, now_ns)
-        # What an adopted one suffered is not known either.
-        if event.exec_ns is not None and batch.requests and suffered is not None:
-            sums: Sums | None
-            stay, sums = suffered
-            if event.transfer_in_ns or event.transfer_out_ns:
-                stay, sums = self._note_transfers(source, batch, event, stay), None
-            around_ns = now_ns - batch.launched_ns - event.exec_ns - event.transfer_in_ns - event.transfer_out_ns
-            if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
-                self.policy.bound.learn_one(event.exec_ns / batch.predicted_ns)
-            batch = self._learn_alone(source, batch, suffered, event.exec_ns, now_ns, alone=stay.solo)
-            self._note(batch, stay, sums, event.exec_ns, around_ns)
+        batch, co_run = self.device.end(key, now_ns)
+        if event.exec_ns is not None and batch.requests and co_run is not None:  # when an adopted one began is unknown
+            stay = self.latency.observe(source, batch, event, co_run, now_ns)
             if self._observer is not None:
                 self._observer(source, batch, event, stay.co_runners())
         return batch
 
-    def _learn_alone(
-        self, source: Source, batch: Running, suffered: Suffered, exec_ns: int, now_ns: int, *, alone: bool
-    ) -> Running:
-        """What it took alone, or would have: from a batch that had company only as far as nothing better is known.
-
-        The batch, with its solo latency as known then: what is left of what it took is its neighbours' doing.
-        """
-        rows, group = batch.rows, batch.group
-        assert group is not None
-        if alone:
-            source.learn_alone(rows, group, exec_ns, now_ns)
-        elif source.solo.learns_from_co_run(rows, group, exec_ns):
-            slowdown = self.policy.response(source.id, batch.own).slowdown(suffered.sums, suffered.stay.core_co_runners)
-            source.learn_alone(rows, group, exec_ns / max(1.0, slowdown), now_ns)
-        own = source.own(rows, group)
-        return batch if own is batch.own else replace(batch, own=own)
-
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
         seen: set[int] = set()
         for b in event.batches:
-            if b.batch >= 0 or b.batch in seen or (source.id, b.batch) in self.running or b.rows < 1 or b.lane < 0:
+            known = b.batch in seen or (source.id, b.batch) in self.device.running
+            if known or b.batch >= 0 or b.rows < 1 or b.lane < 0:
                 raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
             seen.add(b.batch)
-        stand: list[Command] = []
+        commands: list[Command] = []
         for b in event.batches:
-            own = source.own(b.rows, None)
-            stand += self._start(Running((source.id, b.batch), (), own, b.lane, 1, None, now_ns, own.load.solo_ns))
-        return stand
+            own, lane = source.own(b.rows, None), min(b.lane, self.device.lanes - 1)
+            choice = Choice(source, (), own, self.latency.times(own, own.load.solo_ns))
+            commands += self._start(choice, b.batch, lane, now_ns, preempts=b.preempts and lane == b.lane)
+        return commands
 
     def _take(self, source: Source, event: Take, now_ns: int) -> None:
         self._check_new(source, (event.request,))
         lease, request = self.leases.of(source.id), event.request
         if lease is None or (lease.rows, lease.group) != (request.rows, request.group):
             raise ProtocolError(f"source {source.id} has no lease for {request.rows} rows of group {request.group}")
-        if event.batch >= 0 or source.queue or any(key[0] == source.id for key in self.running):
+        if event.batch >= 0 or source.queue or any(key[0] == source.id for key in self.device.running):
             raise ProtocolError(f"batch {event.batch} of source {source.id} cannot be launched by its lease")
-        self._start(
-            Running(
-                (source.id, event.batch),
-                (request.id,),
-                source.own(request.rows, request.group),
-                lease.lane,
-                request.priority,
-                request.deadline_ns,
-                now_ns,
-                lease.predicted_ns,
-                "lease",
-                lease.transfer_in_ns,
-                lease.transfer_out_ns,
-                request.group,
-            ),
-            source.work(request.rows),
-        )
+        choice = Choice(source, (request,), source.own(request.rows, request.group), lease.times)
+        self._start(choice, event.batch, lease.lane, now_ns, leased=True)
 
     def _return(self, source: Source, event: Return) -> None:
         lease = self.leases.of(source.id)
@@ -308,102 +243,75 @@ class Scheduler:
             raise ProtocolError(f"source {source.id} returns lease {event.lease}, which it has not")
         self.leases.end(source.id)
 
-    def _note_transfers(self, source: Source, batch: Running, event: Finish, stay: Execution) -> Execution:
-        """Its inputs came first and its outputs last: what was between is its execution's."""
-        if source.cargo is None:
-            source.cargo = BytesPerRow(self.transfers, batch.rows, event.bytes_in, event.bytes_out)
-        else:
-            source.cargo.learn_one(batch.rows, event.bytes_in, event.bytes_out)
-        begin_ns, end_ns = stay.since_ns, stay.until_ns
-        arrived_ns = min(end_ns, begin_ns + event.transfer_in_ns)
-        left_ns = max(begin_ns, end_ns - event.transfer_out_ns)
-        self.transfers.h2d.record(event.bytes_in, Span(begin_ns, arrived_ns))
-        self.transfers.d2h.record(event.bytes_out, Span(left_ns, end_ns))
-        return stay.between(arrived_ns, left_ns)
-
-    def _note(self, batch: Running, stay: Execution, sums: Sums | None, exec_ns: int, around_ns: int) -> None:
-        policy = self.policy
-        # A process that was stopped for a while tells nothing about interference.
-        self._ended.append(_Ended(batch.own, stay, sums, min(exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)))
-        more_ns = min(around_ns - policy.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
-        policy.overhead_ns = max(0.0, policy.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
-
     # Launches
 
-    def _decide(self, now_ns: int, ended: Running | None = None) -> list[Command]:
+    def _decide(self, now_ns: int, ended: RunningBatch | None = None) -> list[Command]:
         commands: list[Command] = list(self._backlog.find_late(now_ns))
         while self._backlog and (following := self._next(now_ns)) is not None:
             commands += self._launch(*following, now_ns)
-        return commands + self._lease(ended)
+        return commands + self._offer_lease(ended)
 
-    def _next(self, now_ns: int) -> tuple[Choice, int] | None:
-        """A launch and its lane: a free one, or, where every lane is taken, one in front of another."""
-        self.progress.advance(now_ns)
-        if (lane := self.lanes.free()) is not None:
-            choice = self.policy.choose(self._backlog.sources, self.occupancy, lane, now_ns)
-            return None if choice is None else (choice, lane)
-        if self.lanes.reserved is not None:
+    def _next(self, now_ns: int) -> tuple[Choice, int, bool] | None:
+        """The next launch, its lane, and whether it preempts there: only where no lane is free."""
+        device = self.device
+        device.advance(now_ns)
+        if (lane := device.free_lane()) is not None:
+            choice = self.policy.choose(self._backlog.sources, device, lane, now_ns)
+            return None if choice is None else (choice, lane, False)
+        if device.reserved_lane is not None:
             return None
-        return self.policy.overtake(self._backlog.sources, self.sources, self.occupancy, now_ns)
+        preemption = self.policy.preempt(self._backlog.sources, self.sources, device, now_ns)
+        return None if preemption is None else (preemption.choice, preemption.suspended.lane, True)
 
-    def _lease(self, ended: Running | None) -> list[Command]:
-        """A lease is for a model that has the device to itself."""
-        lease = self.leases.current
-        if lease is not None and (self._backlog or any(key[0] != lease.source for key in self.running)):
-            return self.leases.recall()
-        if ended is None or self.running or len(ended.requests) != 1:
-            return []
-        assert ended.group is not None
-        return self.leases.offer(self.sources[ended.key[0]], ended.rows, ended.group, self.policy)
-
-    def _launch(self, choice: Choice, lane: int, now_ns: int) -> list[Command]:
+    def _launch(self, choice: Choice, lane: int, preempts: bool, now_ns: int) -> list[Command]:
         self._batches += 1
         source, requests = choice.source, choice.requests
         for r in requests:
             self._backlog.remove(source, r.id)
-        deadlines = [r.deadline_ns for r in requests if r.deadline_ns is not None]
-        batch = Running(
-            key=(source.id, self._batches),
-            requests=tuple(r.id for r in requests),
-            own=choice.own,
-            lane=lane,
-            priority=min(r.priority for r in requests),
-            deadline_ns=min(deadlines, default=None),
-            launched_ns=now_ns,
-            predicted_ns=choice.predicted_ns,
-            decision=choice.decision,
-            transfer_in_ns=choice.transfer_in_ns,
-            transfer_out_ns=choice.transfer_out_ns,
-            group=requests[0].group,
-        )
-        preempted = self._start(batch, source.work(batch.rows))
+        suspended = self._start(choice, self._batches, lane, now_ns, preempts=preempts)
         holds, source.holds = source.holds, 0
-        bound_ns = round(choice.predicted_ns * self.policy.bound.multiplier)
-        launch = Launch(
-            source.id,
-            self._batches,
-            lane,
-            batch.requests,
-            choice.load.solo_ns,
-            choice.predicted_ns,
-            bound_ns,
-            choice.decision,
-            holds,
-            choice.transfer_in_ns,
-            choice.transfer_out_ns,
-        )
-        return [*preempted, launch]
+        ids = self.device.running[source.id, self._batches].requests
+        launch = Launch(source.id, self._batches, lane, preempts, ids, choice.times, choice.decision, holds)
+        return [*suspended, launch]
 
-    def _start(self, batch: Running, work: TransferTimes = NO_TRANSFERS) -> list[Command]:
-        response = self.policy.response(batch.key[0], batch.own)
-        return [Preempted(*key) for key in self.occupancy.start(batch, response, work)]
+    def _start(
+        self, choice: Choice, batch: int, lane: int, now_ns: int, *, preempts: bool = False, leased: bool = False
+    ) -> list[Command]:
+        """Note a batch as running. choice: without requests where it is adopted."""
+        source, requests, own, deadline_ns = choice.source, choice.requests, choice.own, choice.deadline_ns
+        running = RunningBatch(
+            key=(source.id, batch),
+            requests=tuple([r.id for r in requests]),
+            own=own,
+            lane=lane,
+            priority=choice.priority,
+            deadline_ns=inf if deadline_ns is None else deadline_ns,
+            launched_ns=now_ns,
+            times=choice.times,
+            slowdown_function=self.latency.slowdown_function(source.id, own),
+            preempts=preempts,
+            decision="lease" if leased else choice.decision,
+            group=requests[0].group if requests else None,
+        )
+        transfers = source.solo_transfers(own.batch_size) if requests else NO_TRANSFERS
+        return [Preempted(*other.key) for other in self.device.start(running, transfers)]
+
+    def _offer_lease(self, ended: RunningBatch | None) -> list[Command]:
+        """Offer a lease to a model that has the device to itself, or recall it from one that has not any more."""
+        lease = self.leases.current
+        if lease is not None and (self._backlog or any(key[0] != lease.source for key in self.device.running)):
+            return self.leases.recall()
+        if ended is None or self.device.running or len(ended.requests) != 1:
+            return []
+        assert ended.group is not None
+        return self.leases.offer(self.sources[ended.key[0]], ended.rows, ended.group, self.latency)
 
     def check_invariants(self) -> None:
-        """What holds between any two events; called by every test's teardown."""
-        self.occupancy.check()
-        for batch in self.running.values():
+        """Assert what holds between any two events; called by every test's teardown."""
+        self.device.check()
+        for batch in self.device.batches:
             queue = self.sources[batch.key[0]].queue
             assert not any(request in queue for request in batch.requests), batch
         self.leases.check()
         self._backlog.check(self.sources)
-        assert self.running or not self._backlog, "an idle device holds"
+        assert self.device.running or not self._backlog, "an idle device holds"

@@ -1,6 +1,6 @@
-"""What is to be expected at one instant if a batch is launched: of the batch itself, and of those that run.
+"""Forecasts of possible launches at one instant: of the candidate, and of the running batches beside it.
 
-The questions that `backend.scheduler.policy` asks before it decides. Nothing is decided or changed here.
+Answers the questions that `backend.scheduler.policy` asks before it decides; decides and changes nothing itself.
 """
 
 from __future__ import annotations
@@ -8,77 +8,84 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
-from backend.scheduler.messages import Request
-from backend.scheduler.running_batches import MIN_SLOWDOWN, Going, Progress, column
-from backend.scheduler.state import BatchKey, Source
-from backend.scheduler.timeline import forecast_finishes
-from backend.scheduler.transfer_forecast import Passage
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.latency_model import Kind, LatencyModel
+from backend.scheduler.messages import BatchTimes, Request
+from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
+from backend.scheduler.source import Source
+from backend.scheduler.timeline import timelines
+from backend.scheduler.transfer_forecast import RemainingTransfers
 from predictor.features import Own, Sums, contribution
 from predictor.slowdown_function import SlowdownFunction, shared
-from predictor.workload import Load
-
-if TYPE_CHECKING:
-    from backend.scheduler.policy import Policy
-
-
-Kind = tuple[int, int, int]
-"""Of batches that differ in nothing that a forecast asks for: source, rows, solo latency, which differs by shape."""
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A batch to launch. predicted_ns: its execution, between the transfers of its inputs and outputs."""
+    """A batch that could be launched now, and its times if it is. requests: unknown, so empty, of an adopted batch."""
 
     source: Source
     requests: tuple[Request, ...]
     own: Own
-    predicted_ns: int
+    times: BatchTimes
     decision: Literal["launch", "split"] = "launch"
-    transfer_in_ns: int = 0
-    transfer_out_ns: int = 0
 
     @property
-    def load(self) -> Load:
-        return self.own.load
+    def priority(self) -> int:
+        """Highest class among its requests; of an adopted batch, which has none, the highest of all."""
+        return min([r.priority for r in self.requests], default=1)
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """Tightest among its requests; None without any."""
+        return min([r.deadline_ns for r in self.requests if r.deadline_ns is not None], default=None)
 
 
-class Forecast:
-    """What is to be expected at one instant: of the running batches alone, and with a candidate beside them.
+class LaunchForecast:
+    """The running batches at one instant, without a candidate and with one.
 
-    sums: of the running batches. core: of the candidate's lane, where lanes share cores.
+    sums: contributions of the candidate's co-runners; contended: more than one model waits; core: of the candidate's
+    lane, where lanes share cores.
     """
 
     def __init__(
-        self, policy: Policy, progress: Progress, sums: Sums, now_ns: int, contended: bool, core: int | None = None
+        self,
+        latency: LatencyModel,
+        device: DeviceState,
+        sums: Sums,
+        now_ns: int,
+        *,
+        contended: bool,
+        core: int | None = None,
     ) -> None:
-        self._policy, self._progress, self._sums, self.now_ns = policy, progress, sums, now_ns
-        self._margin = policy.bound.multiplier
+        self._latency, self._device, self._sums, self.now_ns = latency, device, sums, now_ns
+        self._margin = latency.bound.multiplier
         self._shared = shared(sums)
-        self._core, self._crowd = core, progress.crowd(core)
+        self._core, self._core_sharers = core, device.core_sharers(core)
         self._slowdowns: dict[Kind, float] = {}
-        self._could: dict[int, list[tuple[int, Going]]] = {}
-        self._alone: list[float] = []
-        """When each running batch ends without one more."""
+        self._at_risk: dict[int, list[tuple[int, RunningBatch]]] = {}
+        self._finishes_ns: list[float] = []
+        """Of the running batches without a candidate, from now on."""
         self._timelines: dict[Kind, list[float]] = {}
-        """The same with one more, which comes last; by its kind."""
-        self._moving: dict[Kind, tuple[Mapping[BatchKey, Passage], Passage]] = {}
-        self.idle = not len(progress)
+        """The same with a candidate, which comes last; by its kind."""
+        self._candidate_transfers: dict[Kind, tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]] = {}
+        self.idle = not device.running
         self.contended = contended
 
     def choice(self, source: Source, requests: tuple[Request, ...], available: int | None = None) -> Choice:
-        """A launch of these requests, with the execution predicted beside what runs now."""
+        """A launch of these requests, beside what runs now. available: so many could have shared the batch."""
         own = source.own(sum(r.rows for r in requests), requests[0].group)
         split = available is not None and len(requests) < available
         predicted_ns = max(1, round(self._predicted_ns(source, own)))
-        in_ns, out_ns = (0, 0) if source.cargo is None else map(round, self._moves(source, own)[1])
-        return Choice(source, requests, own, predicted_ns, "split" if split else "launch", in_ns, out_ns)
+        h2d_ns, d2h_ns = (0, 0) if source.bytes_per_row is None else self._transfers_with(source, own)[1]
+        times = self._latency.times(own, predicted_ns, h2d_ns, d2h_ns)
+        return Choice(source, requests, own, times, "split" if split else "launch")
 
     def timely(self, source: Source, requests: Iterable[Request]) -> Iterator[Request]:
-        """Those predicted to make their deadline if launched now, each in a batch of its own; and those, until then, of
-        whose model nothing was measured: it would stay so."""
+        """Requests predicted to make their deadline if launched now, each in a batch of its own; and all while nothing
+        was measured of their model: else that would stay so."""
         ends_ns: dict[tuple[int, int], float] = {}
         for request in requests:
             if request.deadline_ns is not None:
@@ -91,161 +98,163 @@ class Forecast:
             yield request
 
     def makes_it(self, source: Source, request: Request, waits_ns: float) -> bool:
-        """Whether a batch of this request alone meets its deadline, launched so much later beside what runs now."""
+        """True if a batch of this request alone meets its deadline, launched so much later beside what runs now."""
         own, due_ns = source.own(request.rows, request.group), request.deadline_ns
-        return due_ns is None or self._ends_ns(source, own, waits_ns + self._predicted_ns(source, own)) <= due_ns
+        return due_ns is None or self._bound_end_ns(source, own, waits_ns + self._predicted_ns(source, own)) <= due_ns
 
     def fitting(self, source: Source, members: tuple[Request, ...]) -> int:
-        """How many of `members`, from the first, meet the tightest deadline among them; at least 1."""
+        """Number of `members`, from the first, that meet the tightest deadline among them; at least 1."""
         rows, fits, tightest = 0, 1, None
         for i, request in enumerate(members):
             rows += request.rows
             tightest = _tighter(tightest, request.deadline_ns)
             own = source.own(rows, request.group)
-            if tightest is None or self._ends_ns(source, own, self._predicted_ns(source, own)) <= tightest:
+            if tightest is None or self._bound_end_ns(source, own, self._predicted_ns(source, own)) <= tightest:
                 fits = i + 1
         return fits
 
     def may_harm(self, choice: Choice) -> bool:
-        """Whether a running batch would newly miss its deadline if nobody beside it finished.
+        """True if a running batch would newly miss its deadline if no co-runner of it ended.
 
-        A finish is taken to slow nobody down: what is harmless so needs no timeline.
+        An end is taken to slow no batch down: a choice that is harmless so needs no timeline.
         """
-        threatened = self._threatened(choice)
-        if not threatened:
+        at_risk = self._batches_at_risk(choice)
+        if not at_risk:
             return False
-        sums = self._progress.sums_with(contribution(choice.own.batch_size, choice.load))
-        allowed_ns = self._allowed_beside_ns(choice)
+        sums = self._device.sums_with(contribution(choice.own.batch_size, choice.own.load))
+        allowed_ns = self._allowed_with_ns(choice)
         core = self._core
         return any(
-            batch.slowdown(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
-            for i, batch in threatened
+            batch.slowdown_with(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
+            for i, batch in at_risk
         )
 
     def harms(self, choice: Choice) -> bool:
-        """Whether a running batch of the same or a higher class that makes its deadline newly misses it."""
+        """True if a running batch of the same or a higher class that makes its deadline newly misses it."""
         if _kind(choice) not in self._timelines and not self.may_harm(choice):
             return False
-        self.follow((choice,))
-        beside, alone = self._timelines[_kind(choice)], self._alone
-        allowed_beside_ns, allowed_ns = self._allowed_beside_ns(choice), self._allowed_ns
-        return any(beside[i] > allowed_beside_ns[i] and alone[i] <= allowed_ns[i] for i, _ in self._threatened(choice))
+        self.compute_timelines((choice,))
+        with_it, without = self._timelines[_kind(choice)], self._finishes_ns
+        allowed_with_ns, allowed_ns = self._allowed_with_ns(choice), self._allowed_ns
+        return any(
+            with_it[i] > allowed_with_ns[i] and without[i] <= allowed_ns[i] for i, _ in self._batches_at_risk(choice)
+        )
 
-    def follow(self, choices: Sequence[Choice]) -> None:
-        """The timelines with each of them, and the one with none, all at once."""
+    def compute_timelines(self, choices: Sequence[Choice]) -> None:
+        """TransferTimes out the timelines with each of them, and the one with none, all at once."""
         kinds = {_kind(choice): choice for choice in choices if _kind(choice) not in self._timelines}
-        columns = [column(choice.own, self._response(choice)) for choice in kinds.values()]
+        columns = [candidate_column(choice.own, self._slowdown_function(choice)) for choice in kinds.values()]
         if not columns:
             return
-        if self._alone:
-            found = forecast_finishes(*self._progress.beside(columns, self._core)).tolist()
+        if self._finishes_ns:
+            found = timelines(self._device.batches, columns, self._core).tolist()
         else:
-            first, *found = forecast_finishes(*self._progress.beside([None, *columns], self._core)).tolist()
-            self._alone = first[:-1]
+            first, *found = timelines(self._device.batches, [None, *columns], self._core).tolist()
+            self._finishes_ns = first[:-1]
         self._timelines.update(zip(kinds, found, strict=True))
 
-    def _threatened(self, choice: Choice) -> list[tuple[int, Going]]:
-        """Batches of the same or a higher class that would make their deadlines without any neighbour; each with its
-        place among those that run."""
-        priority = min(r.priority for r in choice.requests)
-        found = self._could.get(priority)
+    def better_later(self, choice: Choice) -> bool:
+        """True if the batch misses its deadline launched now, but makes it launched at the next finish."""
+        deadline_ns, source, own = choice.deadline_ns, choice.source, choice.own
+        if deadline_ns is None or self._bound_end_ns(source, own, choice.times.predicted_ns) <= deadline_ns:
+            return False
+        self.compute_timelines((choice,))
+        if self._bound_end_ns(source, own, self._timelines[_kind(choice)][-1]) <= deadline_ns:
+            return False
+        transfers, batches = self._transfers, list(self._device.batches)
+        end_ns, first = min(
+            (exec_ns + transfers[batch.key].total_ns if batch.key in transfers else exec_ns, i)
+            for i, (batch, exec_ns) in enumerate(zip(batches, self._finishes_ns, strict=True))
+        )
+        sharers = self._core_sharers - (self._core is not None and batches[first].core == self._core)
+        function, sums = self._slowdown_function(choice), self._device.sums_without(batches[first])
+        slowdown = max(MIN_SLOWDOWN, function.slowdown(sums, sharers))
+        return self._bound_end_ns(source, own, end_ns + own.load.solo_ns * slowdown) <= deadline_ns
+
+    def _batches_at_risk(self, choice: Choice) -> list[tuple[int, RunningBatch]]:
+        """Running batches of the same or a higher class that would make their deadlines without any co-runner; each
+        with its place among all."""
+        priority = choice.priority
+        found = self._at_risk.get(priority)
         if found is None:
             allowed_ns = self._allowed_ns
-            found = self._could[priority] = [
+            found = self._at_risk[priority] = [
                 (i, batch)
-                for i, batch in enumerate(self._progress.batches)
-                if batch.priority <= priority and batch.alone * batch.remaining_ns <= allowed_ns[i] < inf
+                for i, batch in enumerate(self._device.batches)
+                if batch.priority <= priority and batch.solo_slowdown * batch.remaining_ns <= allowed_ns[i] < inf
             ]
         return found
 
     @cached_property
     def _allowed_ns(self) -> list[float]:
-        """From now on: what the deadline of each running batch leaves to its execution as predicted."""
-        return self._allowed(self._passages)
+        """From now on: time that the deadline of each running batch leaves to its execution as predicted."""
+        return self._allowed(self._transfers)
 
-    def _allowed_beside_ns(self, choice: Choice) -> list[float]:
+    def _allowed_with_ns(self, choice: Choice) -> list[float]:
         """The same with the choice's transfers beside theirs."""
-        if not self._passages or choice.source.cargo is None:
+        if not self._transfers or choice.source.bytes_per_row is None:
             return self._allowed_ns
-        return self._allowed(self._moves(choice.source, choice.own)[0])
+        return self._allowed(self._transfers_with(choice.source, choice.own)[0])
 
-    def _allowed(self, passages: Mapping[BatchKey, Passage]) -> list[float]:
+    def _allowed(self, transfers: Mapping[BatchKey, RemainingTransfers]) -> list[float]:
         # Less `now` first: a nanosecond of a clock that far from 0 is beyond a float's digits.
-        around_ns, margin, now_ns = self._policy.overhead_ns, self._margin, self.now_ns
-        passing_ns = {key: passage.both_ns for key, passage in passages.items()}
+        overhead_ns, margin, now_ns = self._latency.overhead_ns, self._margin, self.now_ns
+        transfers_ns = {key: times.total_ns for key, times in transfers.items()}
         return [
-            (batch.deadline_ns - now_ns - (around_ns + passing_ns.get(batch.key, 0.0))) / margin
-            for batch in self._progress.batches
+            (batch.deadline_ns - now_ns - (overhead_ns + transfers_ns.get(batch.key, 0.0))) / margin
+            for batch in self._device.batches
         ]
 
     @cached_property
-    def _passages(self) -> Mapping[BatchKey, Passage]:
-        """What the transfers of the running batches still take; of those that move anything."""
-        return self._progress.passages()[0] if self._progress.traffic else {}
+    def _transfers(self) -> Mapping[BatchKey, RemainingTransfers]:
+        """Remaining transfers of the running batches; of those that move anything."""
+        return self._device.transfer_times()[0] if self._device.transfers else {}
 
-    def better_later(self, choice: Choice) -> bool:
-        """Whether the batch misses its deadline launched now, but makes it launched at the next finish."""
-        deadline_ns = None
-        for request in choice.requests:
-            deadline_ns = _tighter(deadline_ns, request.deadline_ns)
-        source, own = choice.source, choice.own
-        if deadline_ns is None or self._ends_ns(source, own, choice.predicted_ns) <= deadline_ns:
-            return False
-        self.follow((choice,))
-        if self._ends_ns(source, own, self._timelines[_kind(choice)][-1]) <= deadline_ns:
-            return False
-        gone_ns, first = min(
-            (gone_ns + self._passages[batch.key].both_ns if batch.key in self._passages else gone_ns, i)
-            for i, (batch, gone_ns) in enumerate(zip(self._progress.batches, self._alone, strict=True))
-        )
-        crowd = self._crowd - (self._core is not None and self._progress.core(first) == self._core)
-        slowdown = max(MIN_SLOWDOWN, self._response(choice).slowdown(self._progress.sums_without(first), crowd))
-        return self._ends_ns(source, own, gone_ns + choice.load.solo_ns * slowdown) <= deadline_ns
+    def _transfers_with(
+        self, source: Source, own: Own
+    ) -> tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]:
+        """Transfers of the running batches beside those of such a batch, and its own."""
+        kind = (source.id, own.batch_size, own.load.solo_ns)
+        if kind not in self._candidate_transfers:
+            transfers = source.solo_transfers(own.batch_size)
+            self._candidate_transfers[kind] = self._device.transfer_times(transfers, self._predicted_ns(source, own))
+        return self._candidate_transfers[kind]
 
     def _end_ns(self, source: Source, rows: int, group: int) -> float:
-        """The instant that such a batch is over by, as predicted; now, where that would be a mere guess."""
+        """Instant that such a batch ends at, as predicted; now, where that would be a mere guess."""
         if source.solo.guesses(group):
             return self.now_ns
         own = source.own(rows, group)
         return self.now_ns + self._predicted_ns(source, own) + self._around_ns(source, own)
 
+    def _bound_end_ns(self, source: Source, own: Own, predicted_ns: float) -> float:
+        """Instant that such a batch ends by, with the bound's margin and the time around its execution."""
+        return self.now_ns + predicted_ns * self._margin + self._around_ns(source, own)
+
+    def _around_ns(self, source: Source, own: Own) -> float:
+        """Time of a batch beside its execution: its transfers, and the overhead."""
+        overhead_ns = self._latency.overhead_ns
+        if source.bytes_per_row is None:
+            return overhead_ns
+        return overhead_ns + self._transfers_with(source, own)[1].total_ns
+
     def _predicted_ns(self, source: Source, own: Own) -> float:
-        """Such a batch beside what runs now."""
+        """Execution time of such a batch beside what runs now."""
         solo_ns = own.load.solo_ns
         kind = (source.id, own.batch_size, solo_ns)
         slowdown = self._slowdowns.get(kind)
         if slowdown is None:
-            slowdown = self._policy.response(source.id, own).slowdown_at(self._shared, self._sums, self._crowd)
+            function = self._latency.slowdown_function(source.id, own)
+            slowdown = function.slowdown_at(self._shared, self._sums, self._core_sharers)
             slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
             self._slowdowns[kind] = slowdown
         return solo_ns * slowdown
 
-    def _ends_ns(self, source: Source, own: Own, predicted_ns: float) -> float:
-        """The instant that such a batch is over by, with the bound's margin and what is around its execution."""
-        return self.now_ns + predicted_ns * self._margin + self._around_ns(source, own)
-
-    def _around_ns(self, source: Source, own: Own) -> float:
-        """What a batch takes beside its execution: its transfers, and the learned cost."""
-        overhead_ns = self._policy.overhead_ns
-        if source.cargo is None:
-            return overhead_ns
-        _, passage = self._moves(source, own)
-        return overhead_ns + passage.both_ns
-
-    def _moves(self, source: Source, own: Own) -> tuple[Mapping[BatchKey, Passage], Passage]:
-        """The transfers of the running batches beside those of such a batch, and its own."""
-        kind = (source.id, own.batch_size, own.load.solo_ns)
-        if kind not in self._moving:
-            work = source.work(own.batch_size)
-            self._moving[kind] = self._progress.passages(work, self._predicted_ns(source, own))
-        return self._moving[kind]
-
-    def _response(self, choice: Choice) -> SlowdownFunction:
-        return self._policy.response(choice.source.id, choice.own)
+    def _slowdown_function(self, choice: Choice) -> SlowdownFunction:
+        return self._latency.slowdown_function(choice.source.id, choice.own)
 
 
 def _kind(choice: Choice) -> Kind:
-    """Of choices that differ in nothing else a timeline is one."""
     own = choice.own
     return choice.source.id, own.batch_size, own.load.solo_ns
 

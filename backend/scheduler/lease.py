@@ -7,9 +7,10 @@ the others still find a lane.
 
 from __future__ import annotations
 
-from backend.scheduler.messages import Command, Lease, Recall
-from backend.scheduler.policy import Policy
-from backend.scheduler.state import Lanes, Source
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.latency_model import LatencyModel
+from backend.scheduler.messages import BatchTimes, Command, Lease, Recall
+from backend.scheduler.source import Source
 
 STREAK = 4
 """Batches in a row by one model, each ending on an idle device, before it is offered the lease: recalling one costs a
@@ -19,10 +20,10 @@ _NEWS = 0.02
 
 
 class LeaseDesk:
-    """Who may launch without asking. `lanes` keeps the lane free. streak: see `STREAK`."""
+    """Issues the lease, for whose lane it keeps a reservation on the device. streak: see `STREAK`."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
         self.streak = STREAK
         self._issued = 0
         self._last, self._in_a_row = 0, 0
@@ -34,44 +35,40 @@ class LeaseDesk:
         return self.current if self.current is not None and self.current.source == source else None
 
     def end(self, source: int) -> None:
-        """The source gave up what it may have had, returned it, or is gone."""
+        """End the lease of a source that gave it up, returned it, or is gone; it may have none."""
         if self.of(source) is not None:
-            self.current = self._lanes.reserved = None
+            self.current = self._device.reserved_lane = None
             self._recalled = False
 
     def recall(self) -> list[Command]:
-        """Ask for it back, once."""
+        """Recall it, once."""
         if self.current is None or self._recalled:
             return []
         self._recalled = True
         return [Recall(self.current.source, self.current.lease)]
 
-    def offer(self, source: Source, rows: int, group: int, policy: Policy) -> list[Command]:
-        """Such a request left the device idle: give its model the lease, or renew it where times have changed."""
+    def offer(self, source: Source, rows: int, group: int, latency: LatencyModel) -> list[Command]:
+        """Give the lease to a model whose request has left the device idle, or renew it where times have changed."""
         self._in_a_row = self._in_a_row + 1 if self._last == source.id else 1
         self._last = source.id
-        if self._in_a_row < self.streak or self._lanes.count < 2 or self._recalled:
+        if self._in_a_row < self.streak or self._device.lanes < 2 or self._recalled:
             return []
-        own, (in_ns, out_ns) = source.own(rows, group), map(round, source.work(rows))
-        predicted_ns = policy.alone_ns(source, own)
-        whole_ns = predicted_ns + in_ns + out_ns
-        if self.current is not None and abs(whole_ns - _whole_ns(self.current)) <= _NEWS * whole_ns:
+        times = latency.solo_times(source, source.own(rows, group))
+        whole_ns = _whole_ns(times)
+        if self.current is not None and abs(whole_ns - _whole_ns(self.current.times)) <= _NEWS * whole_ns:
             return []
-        lane = self._lanes.free() if self.current is None else self.current.lane
+        lane = self._device.free_lane() if self.current is None else self.current.lane
         assert lane is not None
         self._issued += 1
-        bound_ns = round(predicted_ns * policy.bound.multiplier)
-        solo_ns = own.load.solo_ns
-        times = (solo_ns, predicted_ns, bound_ns, in_ns, out_ns)
-        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, group, *times)
-        self._lanes.reserved = lane
+        self.current = Lease(source.id, self._issued, source.arrivals, lane, rows, group, times)
+        self._device.reserved_lane = lane
         return [self.current]
 
     def check(self) -> None:
-        """The lane is kept free exactly as long as there is a lease."""
-        assert self._lanes.reserved == (None if self.current is None else self.current.lane)
-        assert self.current is None or self._lanes.count >= 2
+        """Assert that the lane is reserved exactly as long as there is a lease."""
+        assert self._device.reserved_lane == (None if self.current is None else self.current.lane)
+        assert self.current is None or self._device.lanes >= 2
 
 
-def _whole_ns(lease: Lease) -> int:
-    return lease.predicted_ns + lease.transfer_in_ns + lease.transfer_out_ns
+def _whole_ns(times: BatchTimes) -> int:
+    return times.predicted_ns + times.h2d_ns + times.d2h_ns

@@ -1,4 +1,4 @@
-"""What a model's process and the device scheduler say to each other: frozen, typed, metadata only, never tensors.
+"""Messages between a model's process and the device scheduler: frozen, typed, metadata only, never tensors.
 
 Events go to the scheduler, commands come back. Times are CLOCK_MONOTONIC nanoseconds of the one machine.
 """
@@ -11,8 +11,10 @@ import msgspec
 
 from predictor.workload import ModelProfile
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
+MAX_MESSAGE_BYTES = 1 << 17
+"""Of one packet in either direction; senders split what could grow beyond it."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -32,12 +34,27 @@ class Request(Message, frozen=True):
     group: int = 0
 
 
-class RunningBatch(Message, frozen=True):
-    """A batch that a process launched by itself while no scheduler answered. `batch` is negative."""
+class AdoptedBatch(Message, frozen=True):
+    """A batch that a process launched by itself; `batch` is negative. lane, preempts: see `Launch`."""
 
     batch: int
     rows: int
     lane: int
+    preempts: bool = False
+
+
+class BatchTimes(Message, frozen=True):
+    """Forecast times of a batch in nanoseconds.
+
+    solo_ns: execution alone on the device, as learned; predicted_ns, bound_ns: its execution beside its co-runners and
+    the upper bound of that; h2d_ns, d2h_ns: its inputs and outputs on their way to the device and back.
+    """
+
+    solo_ns: int
+    predicted_ns: int
+    bound_ns: int
+    h2d_ns: int = 0
+    d2h_ns: int = 0
 
 
 # Events
@@ -48,8 +65,8 @@ class Join(Message, frozen=True, tag="join"):
 
     max_batch_size: batches grow to at most so many rows; 0: the model does not batch.
     lanes: what its configuration asks of the device, None where it leaves that open. rejects: `on_miss: reject`.
-    preemptible_lanes: on a device of at most so many lanes its batches can go before others of a lane, and stand still
-    for them; see `Launch`. profiled_group: the group that the profile was measured with; None: the profile is a guess.
+    preemptible_lanes: on a device of at most so many lanes its batches can preempt others, and be suspended for them;
+    see `Launch`. profiled_group: the group that the profile was measured with; None: the profile is a guess.
     """
 
     protocol: int
@@ -65,7 +82,7 @@ class Join(Message, frozen=True, tag="join"):
 
 
 class Limit(Message, frozen=True, tag="limit"):
-    """From now on batches grow to at most so many rows: what `Join` said, said again."""
+    """From now on batches grow to at most so many rows: replaces `Join.max_batch_size`."""
 
     max_batch_size: int
 
@@ -83,24 +100,24 @@ class Cancel(Message, frozen=True, tag="cancel"):
 
 
 class Finish(Message, frozen=True, tag="finish"):
-    """A batch left its lane. `exec_ns`: measured execution alone, None where the run failed.
+    """A batch left its lane. `exec_ns`: measured execution without transfers, None where the run failed.
 
-    transfer_in_ns, transfer_out_ns: measured, before and after it; bytes_in, bytes_out: what was moved so. All 0 where
-    nothing was moved, or the engine cannot tell its transfers apart.
+    h2d_ns, d2h_ns: measured transfers of its inputs before it and its outputs after it; h2d_bytes, d2h_bytes: their
+    sizes. All 0 where nothing was moved, or the engine cannot tell its transfers apart.
     """
 
     batch: int
     exec_ns: int | None
-    transfer_in_ns: int = 0
-    transfer_out_ns: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
+    h2d_ns: int = 0
+    d2h_ns: int = 0
+    h2d_bytes: int = 0
+    d2h_bytes: int = 0
 
 
 class Adopt(Message, frozen=True, tag="adopt"):
     """After a reconnect: batches that run already."""
 
-    batches: tuple[RunningBatch, ...]
+    batches: tuple[AdoptedBatch, ...]
 
 
 class Take(Message, frozen=True, tag="take"):
@@ -117,7 +134,7 @@ class Return(Message, frozen=True, tag="return"):
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Are you there? Answered by `Decided` without commands."""
+    """Answered by `Decided` without commands: the scheduler is alive."""
 
 
 Event = Join | Limit | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
@@ -126,29 +143,22 @@ Event = Join | Limit | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
 
 
 class Launch(Message, frozen=True, tag="launch"):
-    """Run these requests as one batch on this lane, now. On a device of n lanes, lane n + i is in front of lane i: a
-    batch there goes before what runs on lane i, which stands still meanwhile.
-
-    predicted_ns, bound_ns: forecast execution and its upper bound; solo_ns: execution alone, as learned;
-    holds: how often this model's next batch was held since its last launch; transfer_in_ns, transfer_out_ns: forecast
-    time of its inputs and outputs on their way to the device and back.
+    """Run these requests as one batch on this lane, now. preempts: the batch on that lane is suspended
+    meanwhile. holds: how often this model's next batch was held since its last launch.
     """
 
     source: int
     batch: int
     lane: int
+    preempts: bool
     requests: tuple[int, ...]
-    solo_ns: int
-    predicted_ns: int
-    bound_ns: int
+    times: BatchTimes
     decision: Literal["launch", "split"]
     holds: int
-    transfer_in_ns: int = 0
-    transfer_out_ns: int = 0
 
 
 class Preempted(Message, frozen=True, tag="preempted"):
-    """Your batch stands still until another one, which went before it on its lane, is done."""
+    """Your batch is suspended until another one, which preempts it on its lane, has ended."""
 
     source: int
     batch: int
@@ -168,7 +178,7 @@ class Lease(Message, frozen=True, tag="lease"):
     one that finds none of yours waiting or running, until recalled. `Arrive` gives it up; a later lease replaces it.
 
     arrivals: `Arrive` events of yours that this was decided after; where you sent more, it was given up already.
-    rows, group: it is for such requests; the times are those of `Launch` for such a batch.
+    rows, group: of the requests that it is for.
     """
 
     source: int
@@ -177,15 +187,11 @@ class Lease(Message, frozen=True, tag="lease"):
     lane: int
     rows: int
     group: int
-    solo_ns: int
-    predicted_ns: int
-    bound_ns: int
-    transfer_in_ns: int = 0
-    transfer_out_ns: int = 0
+    times: BatchTimes
 
 
 class Recall(Message, frozen=True, tag="recall"):
-    """Somebody else wants the device: use the lease no more, and say so (`Return`)."""
+    """Another model wants the device: use the lease no more, and confirm that (`Return`)."""
 
     source: int
     lease: int

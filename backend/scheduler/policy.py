@@ -1,7 +1,7 @@
-"""Which waiting requests to launch next, as how large a batch, or to hold: admission by forecast.
+"""Admission by forecast: the waiting requests to launch next, as how large a batch, or to hold.
 
-Reads the state; keeps there how often it held and each model's knee, and here what late requests are owed. Nothing
-depends on the kind of device.
+Reads the state; keeps there the holds and each model's knee, and here the credit of late requests. Nothing depends on
+the kind of device.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast, Kind
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.latency_model import LatencyModel
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
-from backend.scheduler.preemption import Urgent, overtake
-from backend.scheduler.running_batches import MIN_SLOWDOWN
-from backend.scheduler.state import Source
+from backend.scheduler.preemption import Preemption, choose_preemption
+from backend.scheduler.source import Source
 from backend.scheduler.waiting import CLASS_NS
-from predictor.bound import UpperBound
-from predictor.features import ZERO_SUMS, Own
-from predictor.learners.learner import Forecaster
-from predictor.slowdown_function import SlowdownFunction
+from predictor.features import Sums
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05
 LATE_SHARE_MAX = 0.1
-"""Of the lanes' time that goes to requests which are late, or were held too long, while others can still make it; it
-grows with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
+"""Share of the lanes' time for requests which are late, or were held too long, while others can still make it; it grows
+with their wait, so that none starves, up to a share that keeps a lasting overload from making all late."""
 OVERDUE_NS = CLASS_NS
 """A request that waits so long beyond its rank may harm running batches, in that same share of the lanes' time."""
 NEARLY_BEST = 1.15
@@ -38,8 +35,6 @@ MAX_LOOKED_AT = 256
 MAX_CANDIDATES = 2
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
-_RESPONSES_MAX = 4096
-"""Looked up between two lessons of the predictor's: rows are the callers' choice."""
 
 
 class _Candidate(NamedTuple):
@@ -52,82 +47,67 @@ class _Candidate(NamedTuple):
 
 
 class Policy:
-    """Holds what the decisions learn from; see `backend.scheduler.core` for the state they are taken on."""
+    """Chooses the launches, by the latency model; see `backend.scheduler.core` for the state they are chosen on."""
 
     late_share_max: ClassVar[float] = LATE_SHARE_MAX
     preempts: ClassVar[bool] = True
+    forecast: type[LaunchForecast] = LaunchForecast
+    """What each decision asks; to explain decisions, one that takes notes."""
 
-    def __init__(self, predictor: Forecaster, bound: UpperBound) -> None:
-        self.predictor = predictor
-        self.bound = bound
-        self.overhead_ns = 0.0
-        """Learned: from launch to finish, less the execution itself and the transfers around it."""
+    def __init__(self, latency: LatencyModel) -> None:
+        self.latency = latency
         self._credit_ns = 0.0
-        self._responses: dict[Kind, SlowdownFunction] = {}
 
-    def response(self, source: int, own: Own) -> SlowdownFunction:
-        """The predictor's of a batch of this source, looked up once until `renew`."""
-        key = (source, own.batch_size, own.load.solo_ns)
-        known = self._responses.get(key)
-        if known is None:
-            if len(self._responses) >= _RESPONSES_MAX:
-                self._responses.clear()
-            known = self._responses[key] = self.predictor.slowdown_function(own)
-        return known
-
-    def renew(self) -> None:
-        """The predictor has learned."""
-        self._responses.clear()
-
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
         """The next launch, on this lane, which is free, or None: what waits is held.
 
-        sources: those with requests that wait; occupancy: what runs, as of `now_ns`.
+        sources: those with requests that wait; device: as of `now_ns`.
         """
-        progress, contended = occupancy.progress, len(sources) > 1
-        if not contended and not len(progress):
+        contended = len(sources) > 1
+        if not contended and not device.running:
             (source,) = sources.values()
             if len(source.queue) == 1:
                 return self._take_only(source)
-        forecast = Forecast(self, progress, progress.sums(), now_ns, contended, occupancy.lanes.core(lane))
+        core = device.core_of(lane)
+        forecast = self.forecast(self.latency, device, device.sums(), now_ns, contended=contended, core=core)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely, firsts = self._candidates(sources, forecast)
         late = self._late_source(sources)
-        alone = not timely and in_order is None
-        if late is not None and (choice := self._admit_late(late, alone, forecast)) is not None:
+        unopposed = not timely and in_order is None
+        if late is not None and (choice := self._admit_late(late, unopposed, forecast)) is not None:
             return choice
         return self._choose_timely(in_order, timely or firsts, late, forecast)
 
-    def overtake(
-        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
-    ) -> Urgent | None:
-        """The next batch that goes before another on its lane, where all lanes are taken; None: everybody waits.
+    def preempt(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
+    ) -> Preemption | None:
+        """The next launch that preempts a running batch, where all lanes are taken; None: what waits is held.
 
-        waiting: of `sources`, those with requests that wait; occupancy: what runs, as of `now_ns`.
+        waiting: of `sources`, those with requests that wait; device: as of `now_ns`.
         """
-        return overtake(self, waiting, sources, occupancy, now_ns) if self.preempts else None
+        if not self.preempts:
+            return None
 
-    def members(self, requests: Iterable[Request], source: Source, forecast: Forecast) -> tuple[Request, ...]:
-        """From the first on, those that may share a batch with it, as large as it may grow."""
+        def forecast_with(sums: Sums) -> LaunchForecast:
+            return self.forecast(self.latency, device, sums, now_ns, contended=True)
+
+        return choose_preemption(self.latency, self.members, forecast_with, waiting, sources, device, now_ns)
+
+    def members(self, requests: Iterable[Request], source: Source, forecast: LaunchForecast) -> tuple[Request, ...]:
+        """Form a batch as large as it may grow: of the first request, and those that may share a batch with it."""
         return _same_group(requests, self._rows(source, forecast))
 
     def _take_only(self, source: Source) -> Choice:
-        """One request on an idle device: whatever the forecast, it is launched."""
+        """Launch the only request on an idle device, whatever the forecast."""
         request = source.queue.head() or source.queue.late_head()
         assert request is not None
-        own, (in_ns, out_ns) = source.own(request.rows, request.group), source.work(request.rows)
-        alone_ns = self.alone_ns(source, own)
-        return Choice(source, (request,), own, alone_ns, "launch", round(in_ns), round(out_ns))
-
-    def alone_ns(self, source: Source, own: Own) -> int:
-        """The execution time predicted on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.response(source.id, own).slowdown(ZERO_SUMS))
-        return max(1, round(own.load.solo_ns * slowdown))
+        own = source.own(request.rows, request.group)
+        return Choice(source, (request,), own, self.latency.solo_times(source, own))
 
     def _choose_timely(
-        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: Forecast
+        self, in_order: Source | None, candidates: list[_Candidate], late: Source | None, forecast: LaunchForecast
     ) -> Choice | None:
-        """Whichever arrived first: models that launch in order, or the first of the others that need not be held."""
+        """Launch whichever arrived first: of models in order, or the first of the others that need not be held."""
         owed = None if late is None else late.queue.late_head()
         choice: Choice | None = None
         if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in candidates[:1]):
@@ -139,31 +119,31 @@ class Policy:
                 owed = owed or candidate.head
                 if (choice := self._paid(forecast.choice(candidate.source, (candidate.head,)))) is not None:
                     return choice
-            candidate.source.held(candidate.head)
+            candidate.source.hold(candidate.head)
         if choice is None and in_order is not None:
             choice = self._take_in_order(in_order, forecast)
         if choice is not None and owed is not None:
-            self._save(owed, choice, forecast.now_ns)
+            self._credit(owed, choice, forecast.now_ns)
         return choice
 
-    def _save(self, owed: Request, choice: Choice, now_ns: int) -> None:
-        """A launch that passed over someone: a share of its time is theirs."""
+    def _credit(self, owed: Request, choice: Choice, now_ns: int) -> None:
+        """Credit late requests with a share of the time of a launch that passed them over."""
         waited_s = (now_ns - owed.arrival_ns) / 1e9
         share = min(self.late_share_max, LATE_SHARE + LATE_SHARE_PER_S * waited_s)
-        self._credit_ns += share * choice.load.solo_ns
+        self._credit_ns += share * choice.times.solo_ns
 
     def _paid(self, choice: Choice) -> Choice | None:
-        """The launch, if what was saved suffices for it. Nothing saved outlives it: no burst follows a long hold."""
-        if choice.load.solo_ns > self._credit_ns:
+        """The launch, if the credit suffices for it. No credit outlives it: no burst follows a long hold."""
+        if choice.times.solo_ns > self._credit_ns:
             return None
-        self._credit_ns = min(self._credit_ns - choice.load.solo_ns, choice.load.solo_ns)
+        self._credit_ns = min(self._credit_ns - choice.times.solo_ns, choice.times.solo_ns)
         return choice
 
     def _candidates(
-        self, sources: Mapping[int, Source], forecast: Forecast
+        self, sources: Mapping[int, Source], forecast: LaunchForecast
     ) -> tuple[list[_Candidate], list[_Candidate]]:
-        """By rank: the first requests of models that can make it if launched now, as many as will be looked at; and
-        each model's first, which matter where none can."""
+        """First requests of models, by rank: of those that can make it if launched now, as many as will be looked at;
+        and of all, which matter where none can."""
         firsts = sorted(
             _Candidate(source.queue.rank(head), source.id, source, head)
             for source in sources.values()
@@ -184,13 +164,13 @@ class Policy:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]
         return sources[min(late)[1]] if late else None
 
-    def _take_in_order(self, source: Source, forecast: Forecast) -> Choice:
-        """As a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
+    def _take_in_order(self, source: Source, forecast: LaunchForecast) -> Choice:
+        """Launch like a stock dynamic batcher: consecutive requests of one shape, as many as fit, at once."""
         requests = _same_group(source.queue.by_rank(), source.join.max_batch_size, consecutive=True)
         return forecast.choice(source, requests)
 
-    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
-        """The largest batch that keeps its own deadlines and harms nobody; None: hold."""
+    def _admit(self, source: Source, forecast: LaunchForecast) -> Choice | None:
+        """The largest batch that keeps its own deadlines and makes no running batch miss; None: hold."""
         rows = self._rows(source, forecast)
         timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
@@ -199,8 +179,10 @@ class Policy:
         choice = self._largest_harmless(source, members, forecast)
         return None if choice is None or forecast.better_later(choice) else choice
 
-    def _largest_harmless(self, source: Source, members: tuple[Request, ...], forecast: Forecast) -> Choice | None:
-        """Half as many again and again; where the least harms, a larger one does too."""
+    def _largest_harmless(
+        self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
+    ) -> Choice | None:
+        """The largest, by halving, that makes no running batch miss; where the least does, a larger one does too."""
         count = forecast.fitting(source, members)
         largest = forecast.choice(source, members[:count], len(members))
         if not forecast.may_harm(largest):
@@ -208,13 +190,13 @@ class Policy:
         choices = [largest]
         while (count := count // 2) > 0:
             choices.append(forecast.choice(source, members[:count], len(members)))
-        forecast.follow(choices)
+        forecast.compute_timelines(choices)
         if forecast.harms(choices[-1]):
             return None
         return next(choice for choice in choices if not forecast.harms(choice))
 
-    def _rows(self, source: Source, forecast: Forecast) -> int:
-        """How large a batch may grow: to the maximum where nobody else waits for the lane, else while it pays.
+    def _rows(self, source: Source, forecast: LaunchForecast) -> int:
+        """Rows that a batch may grow to: the maximum where no other model waits for the lane, else while it pays.
 
         It pays up to the smallest batch whose time per row comes close to the best: beyond it others wait for nothing.
         """
@@ -222,22 +204,22 @@ class Policy:
         if not forecast.contended or most < 2:
             return most
         # Looked up: the overhead moves little, so it is taken in steps.
-        step = round(self.overhead_ns / _OVERHEAD_STEP_NS)
+        step = round(self.latency.overhead_ns / _OVERHEAD_STEP_NS)
         if source.knee is None or source.knee[0] != step:
             source.knee = (step, knee(source, step * _OVERHEAD_STEP_NS))
         return source.knee[1]
 
-    def _admit_late(self, source: Source, alone: bool, forecast: Forecast) -> Choice | None:
-        """Those that missed already: at once where nobody else wants the lane, else from what was saved for them."""
+    def _admit_late(self, source: Source, unopposed: bool, forecast: LaunchForecast) -> Choice | None:
+        """Launch late requests: at once where no other model wants the lane, else from their credit."""
         head = source.queue.late_head()
         assert head is not None
-        if not alone and source.load(head.rows, head.group).solo_ns > self._credit_ns:
-            return None  # too little was saved for even the smallest batch: no need to look further
+        if not unopposed and source.load(head.rows, head.group).solo_ns > self._credit_ns:
+            return None  # too little credit for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
-        if not alone and choice.load.solo_ns > self._credit_ns:
+        if not unopposed and choice.times.solo_ns > self._credit_ns:
             return None
         harmless = forecast.idle or not forecast.harms(choice)
-        if harmless and alone:
+        if harmless and unopposed:
             return choice
         overdue = forecast.now_ns > source.queue.rank(head) + OVERDUE_NS
         return self._paid(choice) if harmless or overdue else None
@@ -259,7 +241,7 @@ def knee(source: Source, overhead_ns: int) -> int:
 
 
 def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool = False) -> tuple[Request, ...]:
-    """From the first on, those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
+    """The first request and those that may share a batch with it, up to `max_rows` (0: the model does not batch)."""
     taken: list[Request] = []
     rows = 0
     for request in islice(requests, MAX_LOOKED_AT):

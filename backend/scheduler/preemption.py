@@ -1,29 +1,28 @@
-"""Which batch goes before another on its lane: one that would miss its deadline by waiting for a free lane.
+"""Preemption: a batch that would miss its deadline by waiting for a free lane suspends one that runs.
 
-The other stands still meanwhile. It is one that makes its own deadline all the same, with the bound's margin, or misses
-it anyway, even without, or is of a lower class; but what was launched some time ago only for as long as it still makes
-it, so that none stands for ever.
+The suspended one makes its own deadline all the same, with the bound's margin, or misses it anyway, even without, or is
+of a lower class; but what was launched some time ago is suspended only for as long as it still makes it, so that none
+is suspended for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.latency_model import LatencyModel
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
-from backend.scheduler.running_batches import Going, Progress
-from backend.scheduler.state import Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler.waiting import CLASS_NS
-
-if TYPE_CHECKING:
-    from backend.scheduler.policy import Policy
+from predictor.features import Sums
 
 PATIENCE, PATIENCE_NS_MAX = 8.0, CLASS_NS
-"""For so many times its predicted execution, at most for this long, a batch may stand still whatever becomes of it."""
+"""For so many times its predicted execution, at most for this long, a batch may be suspended whatever becomes of it."""
 ABOVE_CLASS = 3.0
 """A batch of a higher class has at least so many times to spare what a lower one takes of it: those that come next must
 still find their place."""
@@ -32,77 +31,83 @@ _LOOKED_AT = 32
 _CANDIDATES = 2
 """Models."""
 
+Beside = Callable[[Sums], LaunchForecast]
+"""Makes the forecast of a candidate beside co-runners with these summed contributions."""
+Members = Callable[[Iterable[Request], Source, LaunchForecast], tuple[Request, ...]]
+"""Forms a batch: from the first request on, those that may share a batch with it."""
 
-class Urgent(NamedTuple):
-    """A launch in front of a lane."""
+
+class Preemption(NamedTuple):
+    """A launch, and the running batch that is suspended for it."""
 
     choice: Choice
-    lane: int
+    suspended: RunningBatch
 
 
-class _Yielding(NamedTuple):
-    """A batch that could stand still, and for how long without missing its deadline; inf: it misses it anyway; 0 also
-    where it makes it by the prediction, but not with the margin.
-
-    place: among those that run. patient: it may be made to miss.
+class _Preemptible(NamedTuple):
+    """A batch that could be suspended, and for how long without missing its deadline; inf: it misses it anyway; 0 also
+    where it makes it by the prediction, but not with the margin. patient: it may be made to miss.
     """
 
-    lane: int
-    place: int
-    going: Going
+    batch: RunningBatch
     spare_ns: float
     patient: bool
 
-    def yields_to(self, priority: int, highest: int, takes_ns: float) -> bool:
-        """Whether a batch of that class may go before it at all. highest: the class of those that wait."""
-        return priority <= self.going.priority or (priority <= highest and ABOVE_CLASS * takes_ns <= self.spare_ns)
+    def gives_way_to(self, priority: int, highest: int, takes_ns: float) -> bool:
+        """True if a batch of that class may preempt it at all. highest: the class of the waiting requests."""
+        return priority <= self.batch.priority or (priority <= highest and ABOVE_CLASS * takes_ns <= self.spare_ns)
 
 
-class _Free(NamedTuple):
-    """When a lane will be free, from now on. moving: the place, among those that run, of what does not stand still on
-    it."""
+class _FreeLane(NamedTuple):
+    """A lane that will be free. place, executing: of the batch on it that is not suspended, among those that run."""
 
-    free_ns: float
-    moving: int
+    free_in_ns: float
+    place: int
+    executing: RunningBatch
 
 
-def overtake(
-    policy: Policy, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
-) -> Urgent | None:
-    """The next such batch, where all lanes are taken. waiting: of `sources`, those with requests that wait.
+def choose_preemption(
+    latency: LatencyModel,
+    members: Members,
+    beside: Beside,
+    waiting: Mapping[int, Source],
+    sources: Mapping[int, Source],
+    device: DeviceState,
+    now_ns: int,
+) -> Preemption | None:
+    """The next preemption, where all lanes are taken. waiting: of `sources`, those with requests that wait.
 
-    Whether it could wait is asked beside all but what frees a lane first; whether it may go, in `_before`, beside all
-    but the one that would stand still for it.
+    A request that could wait is recognised beside all batches but the one that frees a lane first; a batch that may
+    preempt is formed, in `_form`, beside all but the one that it would suspend.
     """
-    progress, lanes = occupancy.progress, occupancy.lanes
-    candidates = _in_turn(waiting, lanes.count)
+    candidates = _candidates(waiting, device.lanes)
     if not candidates:
         return None
-    progress.set_pace()
-    yielding = _yielding(policy, sources, occupancy, now_ns)
-    if not yielding:
+    device.update_slowdowns()
+    preemptible = _preemptible(latency, sources, device, now_ns)
+    if not preemptible:
         return None
-    free = sorted(_free(progress))
-    forecast = Forecast(policy, progress, progress.sums_without(free[0].moving), now_ns, contended=True)
+    free = _free_lanes(device)
+    forecast = beside(device.sums_without(free[0].executing))
     highest = min((head.priority for s in waiting.values() if (head := s.queue.head()) is not None), default=0)
-    for turn, source in enumerate(candidates):
-        waits_ns = free[min(turn, len(free) - 1)].free_ns
+    for i, source in enumerate(candidates):
+        waits_ns = free[min(i, len(free) - 1)].free_in_ns
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
         if head is None or head.deadline_ns is None or source.solo.guesses(head.group):
             continue
         if forecast.makes_it(source, head, waits_ns):
             continue
         solo_ns = source.load(head.rows, head.group).solo_ns
-        for batch in yielding:
-            if not batch.yields_to(head.priority, highest, solo_ns):
+        for other in preemptible:
+            if not other.gives_way_to(head.priority, highest, solo_ns):
                 continue
-            if (choice := _before(policy, source, head, batch, progress, now_ns)) is not None:
-                return Urgent(choice, lanes.count + batch.lane)
+            if (choice := _form(latency, members, beside, device, source, head, other)) is not None:
+                return Preemption(choice, other.batch)
     return None
 
 
-def _in_turn(waiting: Mapping[int, Source], lanes: int) -> list[Source]:
-    """Models whose batches can go before others, the one with the first request first."""
+def _candidates(waiting: Mapping[int, Source], lanes: int) -> list[Source]:
+    """Models whose batches can preempt others, the one with the first request first."""
     heads = [
         (source.queue.rank(head), source.id)
         for source in waiting.values()
@@ -112,56 +117,58 @@ def _in_turn(waiting: Mapping[int, Source], lanes: int) -> list[Source]:
 
 
 def _takes_part(source: Source, lanes: int) -> bool:
-    """Whether its batches go before others and stand still for them; not beside transfers, which would go on."""
+    """True if its batches can preempt and be suspended; not beside transfers, which would go on."""
     join = source.join
-    return join.interference_aware and lanes <= join.preemptible_lanes and source.cargo is None
+    return join.interference_aware and lanes <= join.preemptible_lanes and source.bytes_per_row is None
 
 
-def _yielding(policy: Policy, sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int) -> list[_Yielding]:
+def _preemptible(
+    latency: LatencyModel, sources: Mapping[int, Source], device: DeviceState, now_ns: int
+) -> list[_Preemptible]:
     """Those with most time to spare first."""
-    progress, count = occupancy.progress, occupancy.lanes.count
-    places = {batch.key: (place, batch) for place, batch in enumerate(progress.batches)}
     found = []
-    for running in occupancy.unhindered():
-        if not running.requests or not _takes_part(sources[running.key[0]], count):
+    for batch in device.preemptible():
+        if not batch.requests or not _takes_part(sources[batch.key[0]], device.lanes):
             continue
-        place, going = places[running.key]
-        allowed_ns = going.deadline_ns - now_ns - policy.overhead_ns
-        takes_ns = going.remaining_ns * going.pace
-        spare_ns = max(0.0, allowed_ns / policy.bound.multiplier - takes_ns) if takes_ns <= allowed_ns else inf
-        patient = now_ns < running.launched_ns + min(PATIENCE * running.predicted_ns, PATIENCE_NS_MAX)
+        allowed_ns = batch.deadline_ns - now_ns - latency.overhead_ns
+        takes_ns = batch.remaining_ns * batch.slowdown
+        spare_ns = max(0.0, allowed_ns / latency.bound.multiplier - takes_ns) if takes_ns <= allowed_ns else inf
+        patient = now_ns < batch.launched_ns + min(PATIENCE * batch.times.predicted_ns, PATIENCE_NS_MAX)
         if patient or spare_ns < inf:
-            found.append(_Yielding(running.lane, place, going, spare_ns, patient))
-    return sorted(found, key=lambda batch: -batch.spare_ns)
+            found.append(_Preemptible(batch, spare_ns, patient))
+    return sorted(found, key=lambda one: -one.spare_ns)
 
 
-def _free(progress: Progress) -> list[_Free]:
-    """Every lane; that of a batch which goes before another is the other's."""
-    places = {id(batch): place for place, batch in enumerate(progress.batches)}
-    fronts = {id(batch.front) for batch in progress.batches}
-    return [
-        _Free(batch.remaining_ns * batch.pace, places[id(batch.front or batch)])
-        for batch in progress.batches
-        if id(batch) not in fronts
-    ]
+def _free_lanes(device: DeviceState) -> list[_FreeLane]:
+    """All lanes, ordered by when they will be free; a preempting batch shares the lane of the suspended one."""
+    places = {batch.key: place for place, batch in enumerate(device.batches)}
+    preempting = {batch.suspended_for.key for batch in device.batches if batch.suspended_for is not None}
+    found = []
+    for batch in device.batches:
+        if batch.key not in preempting:
+            executing = batch.suspended_for or batch
+            found.append(_FreeLane(batch.remaining_ns * batch.slowdown, places[executing.key], executing))
+    return sorted(found)
 
 
-def _before(
-    policy: Policy, source: Source, head: Request, batch: _Yielding, progress: Progress, now_ns: int
+def _form(
+    latency: LatencyModel,
+    members: Members,
+    beside: Beside,
+    device: DeviceState,
+    source: Source,
+    head: Request,
+    other: _Preemptible,
 ) -> Choice | None:
-    """As many requests of this model, from `head` on, as may go before that batch; None: none may."""
-    beside = Forecast(policy, progress, progress.sums_without(batch.place), now_ns, contended=True)
-    timely = beside.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
-    members = policy.members(timely, source, beside)
-    count = beside.fitting(source, members) if head in members[:1] else 0
+    """As many requests of this model, from `head` on, as may preempt the other batch; None: none may."""
+    forecast = beside(device.sums_without(other.batch))
+    timely = forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT))
+    found = members(timely, source, forecast)
+    count = forecast.fitting(source, found) if head in found[:1] else 0
     while count:
-        choice = beside.choice(source, members[:count], len(members))
-        harmless = choice.predicted_ns + policy.overhead_ns <= batch.spare_ns
-        if harmless or (batch.patient and _class(choice.requests) < batch.going.priority):
+        choice = forecast.choice(source, found[:count], len(found))
+        harmless = choice.times.predicted_ns + latency.overhead_ns <= other.spare_ns
+        if harmless or (other.patient and choice.priority < other.batch.priority):
             return choice
         count //= 2
     return None
-
-
-def _class(requests: tuple[Request, ...]) -> int:
-    return min(request.priority for request in requests)

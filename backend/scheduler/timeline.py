@@ -1,27 +1,75 @@
-"""When each running batch will finish: a timeline from finish to finish under mutual slowdown.
+"""Timelines: the finishes of all running batches under mutual slowdown, one after the other.
 
-Pure arithmetic over `predictor.slowdown_function`: between two finishes each batch progresses at 1 / slowdown.
+Between two finishes each batch progresses at 1 / slowdown. On arrays, for many cases at once; no state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
-from backend.scheduler.core_sharing import Turns
-from backend.scheduler.running_batches import slowdowns
-from predictor.slowdown_function import Matrix, SlowdownFunctions, Tensor
+from backend.scheduler.running_batch import MIN_SLOWDOWN, Column, RunningBatch
+from predictor.slowdown_function import ROW, Matrix, SlowdownFunctions, Tensor, Vector
 
 HORIZON = 2
-"""Finishes that the timeline follows one by one. Later it keeps the neighbours as they are then: on a device with that
+"""Finishes that a timeline follows one by one. Later it keeps the co-runners as they are then: on a device with that
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
+_ADDS, _SHARING = slice(ROW, ROW + 6), ROW + 6
+_HEIGHT = ROW + 8
+_NONE: Column = (*[0.0] * (ROW + 7), 1e18)
+"""A batch that adds nothing and does not end."""
+
+
+def timelines(
+    batches: Collection[RunningBatch], candidates: Sequence[Column | None], core: int | None = None
+) -> Matrix:
+    """(k, n + 1) nanoseconds from now to the finish of each batch, in a case per candidate, which comes last.
+
+    candidates: launched now, on this core; None: no candidate.
+    """
+    n = len(batches)
+    table = np.empty((len(candidates), _HEIGHT, n + 1))
+    table[..., :n] = np.array([batch.column() for batch in batches]).T
+    table[..., n] = [_NONE if candidate is None else candidate for candidate in candidates]
+    sharing = None
+    if core is not None:
+        cores = np.array([*(batch.core for batch in batches), core])
+        sharing = CoreSharing(cores, table[:, _SHARING], [candidate is not None for candidate in candidates])
+    return forecast_finishes(table[:, -1], table[:, _ADDS], SlowdownFunctions(table[:, :ROW]), sharing)
+
+
+class CoreSharing:
+    """The slowdown by sharing cores, in k cases of n + 1 batches, from finish to finish.
+
+    cores: (n + 1,); weights: (k, n + 1), see `SlowdownFunction.sharing`; with_last: (k,) bools, False where the last
+    batch is not there.
+    """
+
+    def __init__(self, cores: Vector, weights: Matrix, with_last: Sequence[bool]) -> None:
+        self._same = (cores[:, None] == cores).astype(float)
+        self._weights = weights
+        self._sharers: Matrix = np.tile(self._same.sum(axis=1) - 1.0, (len(with_last), 1))
+        self._sharers[~np.array(with_last)] -= self._same[-1]
+        np.maximum(self._sharers, 0.0, out=self._sharers)
+
+    def terms(self) -> Matrix:
+        """(k, n + 1) terms that sharing adds to each slowdown function."""
+        found: Matrix = self._weights * np.log1p(self._sharers)
+        return found
+
+    def end(self, first: Vector) -> None:
+        """(k,) indices of the batch that ends in each case."""
+        self._sharers -= self._same[first]
+        np.maximum(self._sharers, 0.0, out=self._sharers)
 
 
 def forecast_finishes(
-    remaining_ns: Matrix, contributions: Tensor, responses: SlowdownFunctions, turns: Turns | None = None
+    remaining_ns: Matrix, contributions: Tensor, functions: SlowdownFunctions, sharing: CoreSharing | None = None
 ) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
-    remaining_ns: (k, n) of its solo latency; contributions: (k, 6, n) to its neighbours.
+    remaining_ns: (k, n) of its solo latency; contributions: (k, 6, n) to its co-runners.
     """
     cases, count = remaining_ns.shape
     case = np.arange(cases)
@@ -29,7 +77,7 @@ def forecast_finishes(
     sums = contributions.sum(axis=2)
     now = np.zeros(cases)
     for _ in range(min(count, HORIZON)):
-        slow = slowdowns(responses, sums, turns)
+        slow = _slowdowns(functions, sums, sharing)
         spans = remaining * slow
         column = spans.argmin(axis=1)
         first = case, column
@@ -37,13 +85,19 @@ def forecast_finishes(
         now += step
         finishes[first] = now
         sums -= contributions[case, :, column]
-        if turns is not None:
-            turns.leave(column)
+        if sharing is not None:
+            sharing.end(column)
         # Of two that end together, rounding would leave the second a little less than nothing.
         remaining -= step[:, None] / slow
         np.maximum(remaining, 0.0, out=remaining)
         remaining[first] = np.inf
     if count > HORIZON:
-        later = now[:, None] + remaining * slowdowns(responses, sums, turns)
+        later = now[:, None] + remaining * _slowdowns(functions, sums, sharing)
         np.copyto(finishes, later, where=remaining < np.inf)
     return finishes
+
+
+def _slowdowns(functions: SlowdownFunctions, sums: Vector, sharing: CoreSharing | None) -> Vector:
+    """(k, n) where all that runs contributes `sums`, (k, 6)."""
+    found = functions.slowdowns(sums, None if sharing is None else sharing.terms())
+    return np.maximum(found, MIN_SLOWDOWN, out=found)

@@ -1,7 +1,7 @@
-"""One model's waiting requests in the order in which they should be served. No clock, no decisions.
+"""One model's waiting requests in the order in which they are to be served. No clock, no decisions.
 
-Launch order is a single number, the rank: due time plus a fixed time per class, so that a low class yields to a
-higher one but, having waited that much longer, passes it.
+Launch order is a single number, the rank: due time plus a fixed time per class, so that a low class is served
+after a higher one but, having waited that much longer, before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Key = TypeVar("_Key", tuple[int, int], tuple[float, int])
 
 
 def rank_ns(request: Request) -> int:
-    """Lower is served first. Priority class first within a second, then the earliest deadline."""
+    """Rank of a request, the lowest served first: by class within a second, then by deadline."""
     due = request.deadline_ns if request.deadline_ns is not None else request.arrival_ns + BEST_EFFORT_NS
     return due + (request.priority - 1) * CLASS_NS
 
@@ -95,11 +95,11 @@ class WaitingQueue:
             yield self._requests[request_id]
 
     def first_late(self) -> Request | None:
-        """Of those that can still make it, the one that has to be launched first for that, whatever its class."""
+        """The one that has to be launched first of those that can still make it, whatever its class."""
         return self._requests[self._latest[0][1]] if self._latest else None
 
     def postpone(self, request: Request, late_after_ns: float) -> bool:
-        """One that can still make it becomes late only then, as is known now; False where that is no later."""
+        """Note that a request becomes late only then, as is known now; False where that is no later."""
         before_ns = self._late_after_ns[request.id]
         if late_after_ns <= before_ns:
             return False
@@ -109,7 +109,7 @@ class WaitingQueue:
         return True
 
     def give_up(self, request: Request) -> None:
-        """It can no longer make it: it joins the late ones."""
+        """Move a request that can no longer make it to the late ones."""
         if self._unrank(request):
             self._late.append(request.id)
 
@@ -121,7 +121,7 @@ class WaitingQueue:
         return True
 
     def check(self) -> None:
-        """Every waiting request stands in exactly one of the two orders."""
+        """Assert that every waiting request is in exactly one of the two orders."""
         listed = [request_id for _, request_id in self._ranked] + list(self._late)
         assert sorted(listed) == sorted(self._requests), (listed, list(self._requests))
         assert self._ranked == sorted(self._ranked)

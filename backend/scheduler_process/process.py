@@ -1,6 +1,7 @@
 """The scheduler's process: sockets and the clock around the pure core. One process per device and runtime folder.
 
-Each connection is one source. Whatever a connection does wrong ends that connection only.
+Each connection is one source. Whatever a connection does wrong ends that connection only. Each call of the core that
+may change it is written to the event log, where there is one, and nothing else is: replay repeats these calls.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import msgspec
 
 from backend.device_process import only_listener
 from backend.errors import ConfigError
-from backend.linux.cpu_topology import width
-from backend.linux.raised_priority import lead_session
+from backend.linux.cpu_topology import core_budget
+from backend.linux.raised_priority import raise_session_priority
 from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Command,
     Decided,
     Finish,
@@ -33,14 +35,15 @@ from backend.scheduler.messages import (
     decode_event,
     encode,
 )
-from backend.scheduler.state import Running, Source
-from backend.scheduler_process.online_trainer import Tutor
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
+from backend.scheduler_process.event_file import Entry, Handled, Left, Rejected, Saved, Trained
+from backend.scheduler_process.event_log import EventLog, event_log_of_environment
+from backend.scheduler_process.online_trainer import OnlineTrainer
 from backend.scheduler_process.sample_log import SampleLog, sample_log_of_environment, sample_of_batch
-from backend.scheduler_process.scheduler_factory import MakeScheduler, scheduler_of_environment
+from backend.scheduler_process.scheduler_factory import SchedulerFactory, scheduler_factory
 from predictor.features import CoRunner
 
-MAX_MESSAGE_BYTES = 1 << 17
-"""Of one packet in either direction; senders split what could grow beyond it."""
 _SEND_BUFFER_BYTES = 1 << 21
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
@@ -58,22 +61,25 @@ class SchedulerProcess:
         lanes: int,
         linger_s: float | None,
         samples: SampleLog | None,
-        make_scheduler: MakeScheduler = Scheduler,
+        make_scheduler: SchedulerFactory = Scheduler,
+        events: EventLog | None = None,
     ) -> None:
         self._device = point.device
         self._listener = listener
         self._linger_s = linger_s
         self._lanes = lanes
-        self._samples = samples
-        self._tutor = Tutor(point.state)
+        self._samples, self._events = samples, events
+        self._trainer = OnlineTrainer(point.state, lambda: self._record(Saved()))
         self._scheduler = make_scheduler(
             lanes,
             None if samples is None else self._sample,
-            self._tutor.predictor,
-            self._tutor.bound,
-            transfers=self._tutor.transfers,
-            cores=width() if point.device == "cpu" else None,
+            self._trainer.predictor,
+            self._trainer.bound,
+            transfers=self._trainer.transfers,
+            cores=cores_of(point.device),
         )
+        if events is not None:
+            events.checkpoint(self._scheduler, time.monotonic_ns())
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._connections: dict[int, socket.socket] = {}
@@ -81,30 +87,50 @@ class SchedulerProcess:
         self._idle_since = time.monotonic()
 
     def run(self) -> None:
-        """Until idle for too long."""
+        """Serve until idle for too long."""
         while not self._expired():
-            for key, _ in self._selector.select(self._patience_s()):
+            ready = self._selector.select(self._patience_s())
+            for key, _ in ready:
                 if key.fileobj is self._listener:
                     self._accept()
                 else:
                     self._receive(key.data)
-                    self._teach()
-            if self._patience_s() == 0.0:
-                now_ns = time.monotonic_ns()
-                self._deliver(self._scheduler.reject(now_ns), time.monotonic_ns() - now_ns)
+                    self._train()
+            if not ready and self._checkpoint_due():
+                assert self._events is not None
+                self._events.checkpoint(self._scheduler, time.monotonic_ns())
+            elif self._scheduler.reject_after_ns + _REJECT_WITHIN_NS <= time.monotonic_ns():
+                self._reject()
 
     def close(self) -> None:
         """Keep what was learned."""
-        self._tutor.close()
+        self._trainer.close()
 
-    def _teach(self) -> None:
+    def _record(self, entry: Entry) -> None:
+        if self._events is not None:
+            self._events.put(entry)
+
+    def _checkpoint_due(self) -> bool:
+        return self._events is not None and self._events.checkpoint_due(time.monotonic_ns())
+
+    def _train(self) -> None:
+        self._record(Trained())
         try:
-            self._tutor.teach(self._scheduler)
-        except Exception:  # a bug in a learner costs what it was told, not the scheduler
+            self._trainer.train(self._scheduler)
+        except Exception:  # a bug in a learner costs the batches that it was given, not the scheduler
             _log.exception("what ended could not be learned from")
 
+    def _reject(self) -> None:
+        now_ns = time.monotonic_ns()
+        commands = self._scheduler.reject(now_ns)
+        took_ns = time.monotonic_ns() - now_ns
+        self._record(Rejected(now_ns, tuple(commands)))
+        self._deliver(commands, took_ns)
+
     def _patience_s(self) -> float:
-        """How long to wait for an event; 0 where what is late has waited for one long enough."""
+        """Time to wait for an event; 0 where what is late has waited for one long enough, or a checkpoint is due."""
+        if self._checkpoint_due():
+            return 0.0
         left_ns = self._scheduler.reject_after_ns + _REJECT_WITHIN_NS - time.monotonic_ns()
         return min(_LOOK_S, max(0.0, left_ns / 1e9))
 
@@ -145,8 +171,13 @@ class SchedulerProcess:
     def _handle(self, source: int, packet: bytes) -> None:
         now_ns = time.monotonic_ns()
         event = decode_event(packet)
-        commands = self._scheduler.handle(source, event, now_ns)
+        try:
+            commands = self._scheduler.handle(source, event, now_ns)
+        except Exception as error:
+            self._record(Handled(now_ns, source, event, (), str(error)))
+            raise
         took_ns = time.monotonic_ns() - now_ns
+        self._record(Handled(now_ns, source, event, tuple(commands)))
         if isinstance(event, Join):
             _log.info("source %d: %s version %s joined", source, event.model, event.version)
             self._send(source, Welcome(source, self._lanes))
@@ -164,9 +195,9 @@ class SchedulerProcess:
             for i in range(0, len(own), 256):
                 self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
 
-    def _sample(self, source: Source, batch: Running, took: Finish, beside: list[CoRunner]) -> None:
+    def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         assert self._samples is not None
-        self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
+        self._samples.put(source.id, sample_of_batch(source, batch, finish, co_runners, self._device, self._lanes))
 
     def _send(self, source: int, reply: Reply) -> None:
         connection = self._connections.get(source)
@@ -185,26 +216,36 @@ class SchedulerProcess:
         self._selector.unregister(connection)
         connection.close()
         now_ns = time.monotonic_ns()
-        self._deliver(self._scheduler.leave(source, now_ns), time.monotonic_ns() - now_ns)
+        commands = self._scheduler.leave(source, now_ns)
+        took_ns = time.monotonic_ns() - now_ns
+        self._record(Left(now_ns, source, tuple(commands)))
+        self._deliver(commands, took_ns)
         if not self._connections:
-            self._tutor.save()
+            self._trainer.save()
+
+
+def cores_of(device: str) -> int | None:
+    """The number of cores that a device's lanes are spread over; None: its lanes are no cores."""
+    return core_budget() if device == "cpu" else None
 
 
 def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
     """Run the device's scheduler here; returns at once where one runs already. Raises ConfigError."""
-    make_scheduler = scheduler_of_environment()
+    make_scheduler = scheduler_factory()
     with only_listener(point) as listener:
         if listener is None:
             return
         listener.setblocking(False)
         samples = sample_log_of_environment(point.device)
-        process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler)
+        events = event_log_of_environment(point.device, lanes, cores_of(point.device))
+        process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler, events)
         try:
             process.run()
         finally:
             process.close()
-            if samples is not None:
-                samples.close()
+            for log in (samples, events):
+                if log is not None:
+                    log.close()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -217,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server still drains then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if not lead_session():
+    if not raise_session_priority():
         _log.info(
             "decisions may wait for a time slice of what executes: this process may not go before it; "
             "give the server CAP_SYS_NICE or an RLIMIT_NICE of 40 (docker run --ulimit nice=40)"

@@ -1,4 +1,4 @@
-"""Which scheduler a device's process runs: ours, or one that the environment names, for research and comparisons."""
+"""Finds the scheduler that a device's process runs: ours, or one that the environment names, for comparisons."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from predictor.learners.learner import Forecaster
 from predictor.transfers import TransferModel
 
 VARIABLE = "ISOCHRONE_SCHEDULER"
-"""`module:function`, importable by the scheduler's process; the function is a `MakeScheduler`."""
+"""`module:function`, importable by the scheduler's process; the function is a `SchedulerFactory`."""
 
 
-class MakeScheduler(Protocol):
-    """See `Scheduler`."""
+class SchedulerFactory(Protocol):
+    """Makes a scheduler; see `Scheduler` for the arguments."""
 
     def __call__(
         self,
@@ -31,14 +31,14 @@ class MakeScheduler(Protocol):
     ) -> Scheduler: ...
 
 
-def scheduler_of_environment() -> MakeScheduler:
-    """Raises ConfigError where what is named cannot be had."""
+def scheduler_factory() -> SchedulerFactory:
+    """Find the factory. Raises ConfigError where what is named cannot be had."""
     named = os.environ.get(VARIABLE)
     if not named:
         return Scheduler
     module, _, function = named.partition(":")
     try:
-        found: MakeScheduler = getattr(importlib.import_module(module), function)
+        found: SchedulerFactory = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{VARIABLE} must be module:function, got '{named}': {error}") from None
     return found

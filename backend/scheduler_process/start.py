@@ -1,4 +1,4 @@
-"""How a model's process reaches its device's scheduler, starting one where none runs."""
+"""Connects a model's process to its device's scheduler, starting one where none runs."""
 
 from __future__ import annotations
 

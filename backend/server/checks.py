@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.errors import ConfigError
+from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
-from backend.scheduler_process.scheduler_factory import scheduler_of_environment
+from backend.scheduler_process.scheduler_factory import scheduler_factory
 from backend.server import ports
 from backend.server.assemble import CODE
 from backend.server.options import ServeOptions, is_given, value_of
@@ -60,11 +61,12 @@ def _check_environment() -> None:
     """Check what otherwise only the scheduler's own log would tell."""
     check_path("the folder of isochrone", CODE)
     check_path("the folder of Python", sys.prefix)
-    scheduler_of_environment()
-    if samples := os.environ.get(SAMPLES):
-        folder = Path(samples).expanduser().absolute().parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"{SAMPLES} is '{samples}', but nothing can be written to '{folder}'")
+    scheduler_factory()
+    for variable in (SAMPLES, EVENTS):
+        if named := os.environ.get(variable):
+            folder = Path(named).expanduser().absolute().parent
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(f"{variable} is '{named}', but nothing can be written to '{folder}'")
 
 
 def _check_extra(extra: Sequence[str]) -> None:

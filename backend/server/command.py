@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
+from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
 from backend.server import processes
 from backend.server.assemble import assemble, working_directory
@@ -58,7 +59,7 @@ def _environment(server: TritonServer) -> dict[str, str]:
         libraries.append(str(libpython_dir(libpython.soname, server.library_dirs)))
     # After the user's own entries: a container's CUDA compatibility folder must stay first.
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (env.get("LD_LIBRARY_PATH"), *dict.fromkeys(libraries))))
-    for variable in (SAMPLES, RUNTIME_DIR):  # the server's processes run in folders of their own
+    for variable in (SAMPLES, EVENTS, RUNTIME_DIR):  # the server's processes run in folders of their own
         if path := env.get(variable):
             env[variable] = str(Path(path).expanduser().absolute())
     return env

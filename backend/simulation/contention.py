@@ -1,4 +1,4 @@
-"""How much co-located batches slow each other down in a simulation: learned from samples, or given as a rule."""
+"""Contention in a simulation, how much co-located batches slow each other down: learned from samples, or a rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from predictor.slowdown_function import SlowdownFunction
 
 
 class Truth(Protocol):
-    """The device: a batch's slowdown beside others, and how single batches differ from it."""
+    """The device: a batch's slowdown by co-runners, and how single batches differ from it."""
 
     @property
     def residuals(self) -> Sequence[float]:
@@ -24,8 +24,8 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
-    """1 + weights · the neighbours' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
+class LinearContention:
+    """1 + weights · the co-runners' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
     interference.
     """
 
@@ -39,8 +39,8 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a learner made of recorded batches, frozen."""
+class LearnedContention:
+    """State of a learner after recorded batches, frozen."""
 
     learner: Isochrone
     residuals: Sequence[float]
@@ -49,8 +49,8 @@ class Learned:
         return self.learner.slowdown_function(own)
 
 
-def learned(samples: Sequence[Sample]) -> Learned:
-    """From batches of the device that is to be simulated, in the order of their start.
+def learned(samples: Sequence[Sample]) -> LearnedContention:
+    """Learns from batches of the device that is to be simulated, in the order of their start.
 
     Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
     in the mean.
@@ -65,4 +65,4 @@ def learned(samples: Sequence[Sample]) -> Learned:
         slowdown / learner.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
         for own, seen, slowdown in lessons
     ]
-    return Learned(learner, residuals or [1.0])
+    return LearnedContention(learner, residuals or [1.0])

@@ -8,7 +8,7 @@ per turn), a batch i beside others gets its turn after one kernel of each of the
 
 h_i is the product of a fixed factor per ordered pair (i, j), exp(N(0, `PAIR_SD`)): what neither counters nor u and w
 tell. `python -m benchmarks.emulated --fit` holds the law against measured co-locations of open data, and says how well
-it does; docs/explanation/emulated-gpu.md says what was measured on which GPU, and what is assumed.
+it does; docs/how-to/emulate.md says what was measured on which GPU, and what is assumed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NORMAL = NormalDist()
 
 
 class Regime(Enum):
-    """How batches of several models share a GPU."""
+    """Way in which batches of several models share a GPU."""
 
     SHARED = "shared"
     """Kernels of all take turns: streams of one process, or MPS at 100 %."""

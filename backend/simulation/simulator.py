@@ -21,14 +21,14 @@ from backend.scheduler.messages import (
     Request,
     Return,
 )
-from backend.simulation.device import Ended, Key, VirtualDevice
+from backend.simulation.device import EndedBatch, Key, VirtualDevice
 from predictor.features import Own
 from predictor.workload import ModelProfile
 
 
 @dataclass(frozen=True)
 class SimulatedModel:
-    """As its config.pbtxt has it. bytes_in, bytes_out: of a row's inputs and outputs."""
+    """A model as its config.pbtxt has it. bytes_in, bytes_out: of a row's inputs and outputs."""
 
     name: str
     profile: ModelProfile
@@ -42,7 +42,7 @@ class SimulatedModel:
 
     @property
     def join(self) -> Join:
-        """As its process tells the scheduler."""
+        """Message by which its process joins the scheduler."""
         return Join(
             PROTOCOL,
             self.name,
@@ -57,7 +57,7 @@ class SimulatedModel:
 
 
 @dataclass(slots=True)
-class Served:
+class SimulatedRequest:
     """One request. answered_s: from the start of the load; None where it was rejected."""
 
     arrival: Arrival
@@ -65,7 +65,7 @@ class Served:
 
     @property
     def outcome(self) -> Outcome:
-        """As a client sees it; a rejection comes at once."""
+        """Outcome as a client sees it; a rejection comes at once."""
         a, answered_s = self.arrival, self.answered_s
         if answered_s is None:
             return Outcome(a.model, a.at_s, a.at_s, a.at_s, a.slo_ms, a.priority, "rejected")
@@ -73,12 +73,12 @@ class Served:
 
 
 @dataclass
-class Ran:
-    """What came of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
+class SimulationResult:
+    """Results of a simulation. busy_s: of all lanes together; predicted: per batch, predicted and measured ns of its
     execution; moved: the same of each transfer, in or out.
     """
 
-    requests: list[Served]
+    requests: list[SimulatedRequest]
     seconds: float = 0.0
     busy_s: float = 0.0
     batches: int = 0
@@ -95,12 +95,12 @@ def simulate(
     scheduler: Scheduler,
     device: VirtualDevice,
     overhead_ns: int = 0,
-) -> Ran:
+) -> SimulationResult:
     """The whole plan, and until the last answer; `scheduler` and `device` are new ones.
 
     overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
     """
-    run = _Run(models, scheduler, device, overhead_ns)
+    run = _Simulation(models, scheduler, device, overhead_ns)
     for arrival in plan:
         run.until(round(arrival.at_s * 1e9))
         run.arrive(arrival)
@@ -108,7 +108,7 @@ def simulate(
     return run.ran
 
 
-class _Run:
+class _Simulation:
     def __init__(
         self,
         models: Sequence[SimulatedModel],
@@ -116,14 +116,14 @@ class _Run:
         device: VirtualDevice,
         overhead_ns: int,
     ) -> None:
-        self.ran = Ran([])
+        self.ran = SimulationResult([])
         self._scheduler, self._device = scheduler, device
         self._overhead_ns = overhead_ns
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
         self._names = dict(self._models.values())
         self._owns: dict[tuple[int, int], Own] = {}
         self._launches: dict[Key, Launch] = {}
-        self._reports: list[tuple[int, Ended]] = []
+        self._reports: list[tuple[int, EndedBatch]] = []
         """Batches that ended, and when the scheduler hears of it."""
         for source, model in self._models.values():
             self._scheduler.handle(source, model.join, 0)
@@ -131,7 +131,7 @@ class _Run:
     def arrive(self, arrival: Arrival) -> None:
         source, _ = self._models[arrival.model]
         number, now_ns = len(self.ran.requests), round(arrival.at_s * 1e9)
-        self.ran.requests.append(Served(arrival))
+        self.ran.requests.append(SimulatedRequest(arrival))
         due_ns = None if arrival.slo_ms >= NO_DEADLINE_MS else now_ns + round(arrival.slo_ms * 1e6)
         request = Request(number, 1, now_ns, due_ns, arrival.priority)
         self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)
@@ -153,52 +153,52 @@ class _Run:
             else:
                 return
 
-    def _ended(self, now_ns: int, ended: Ended) -> None:
+    def _ended(self, now_ns: int, ended: EndedBatch) -> None:
         if self._overhead_ns:
             heapq.heappush(self._reports, (now_ns + self._overhead_ns, ended))
         else:
             self._report(now_ns, ended)
 
-    def _report(self, now_ns: int, ended: Ended) -> None:
-        (source, batch), exec_ns, in_ns, out_ns = ended
+    def _report(self, now_ns: int, ended: EndedBatch) -> None:
+        (source, batch), exec_ns, h2d_ns, d2h_ns = ended
         launch, ran = self._launches.pop(ended.key), self.ran
         for number in launch.requests:
             ran.requests[number].answered_s = now_ns / 1e9
         ran.batches += 1
-        ran.busy_s += (in_ns + exec_ns + out_ns + self._overhead_ns) / 1e9
+        ran.busy_s += (h2d_ns + exec_ns + d2h_ns + self._overhead_ns) / 1e9
         ran.seconds = now_ns / 1e9
-        ran.predicted.append((launch.predicted_ns, exec_ns))
-        if in_ns:
-            ran.moved.append((launch.transfer_in_ns, in_ns))
-        if out_ns:
-            ran.moved.append((launch.transfer_out_ns, out_ns))
+        ran.predicted.append((launch.times.predicted_ns, exec_ns))
+        if h2d_ns:
+            ran.moved.append((launch.times.h2d_ns, h2d_ns))
+        if d2h_ns:
+            ran.moved.append((launch.times.d2h_ns, d2h_ns))
         moved = self._bytes(source, len(launch.requests))
-        commands = self._scheduler.handle(source, Finish(batch, exec_ns, in_ns, out_ns, *moved), now_ns)
+        commands = self._scheduler.handle(source, Finish(batch, exec_ns, h2d_ns, d2h_ns, *moved), now_ns)
         self._scheduler.learn()
         self._obey(commands, now_ns)
 
     def _obey(self, commands: list[Command], now_ns: int) -> None:
-        before: list[Key] = []
+        preempted: list[Key] = []
         for command in commands:
             if isinstance(command, Preempted):  # by the launch that follows
-                before.append((command.source, command.batch))
+                preempted.append((command.source, command.batch))
             elif isinstance(command, Launch):
-                self._launch(command, now_ns, before)
-                before = []
+                self._launch(command, now_ns, preempted)
+                preempted = []
             elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
                 self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
 
-    def _launch(self, launch: Launch, now_ns: int, before: Sequence[Key]) -> None:
+    def _launch(self, launch: Launch, now_ns: int, preempted: Sequence[Key]) -> None:
         key, rows = (launch.source, launch.batch), len(launch.requests)
         own = self._owns.get((launch.source, rows))
         if own is None:
             model = self._names[launch.source]
             own = self._owns[launch.source, rows] = Own(model.name, rows, model.profile.at(rows))
         self._launches[key] = launch
-        core = self._scheduler.occupancy.lanes.core(launch.lane)
-        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), before=before, core=core)
+        core = self._scheduler.device.core_of(launch.lane)
+        self._device.start(key, own, now_ns, *self._bytes(launch.source, rows), preempted=preempted, core=core)
 
     def _bytes(self, source: int, rows: int) -> tuple[int, int]:
-        """Of a batch's inputs and outputs."""
+        """Bytes of a batch's inputs and outputs."""
         model = self._names[source]
         return rows * model.bytes_in, rows * model.bytes_out

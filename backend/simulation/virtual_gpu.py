@@ -31,7 +31,7 @@ class CopyEngines:
 
 
 class GpuTimes(NamedTuple):
-    """When a batch came, when its run began and ended, and when its outputs were out."""
+    """Times at which a batch came, its run began and ended, and its outputs were out."""
 
     submitted_ns: float
     started_ns: float
@@ -72,7 +72,7 @@ class VirtualGpu:
 
     @property
     def next_ns(self) -> float | None:
-        """When some batch's present stage ends, if no other batch comes; None where there is none."""
+        """Earliest end of a batch's present stage, if no other batch comes; None where there is none."""
         return None if self._next is None else self._next[0]
 
     @property
@@ -113,7 +113,7 @@ class VirtualGpu:
             finished = batch
         else:
             self._running.remove(batch)
-            self._settle()
+            self._update_slowdowns()
             batch.executed_ns = now_ns
             if batch.copy_out_ns:
                 batch.left_ns = batch.copy_out_ns
@@ -128,9 +128,9 @@ class VirtualGpu:
     def _start(self, batch: GpuBatch) -> None:
         batch.started_ns, batch.left_ns = self._now_ns, batch.solo_ns
         self._running.append(batch)
-        self._settle()
+        self._update_slowdowns()
 
-    def _settle(self) -> None:
+    def _update_slowdowns(self) -> None:
         """Each running batch's slowdown beside the others that run now."""
         running = self._running
         for batch in running:

@@ -1,8 +1,8 @@
-"""Whether batching changes a model's answers: batches of several rows beside the same rows one by one.
+"""Check that batching changes no answer of a model: batches of several rows against the same rows one by one.
 
-Two comparisons. A row in a batch and the same row alone may differ by rounding, as kernels depend on the batch size. A
-row and itself at the same place of a batch of the same size, with other rows beside it, may hardly differ at all: what
-differs is what those rows did to it.
+Two comparisons. A row in a batch and the same row solo may differ by rounding, as kernels depend on the batch size. A
+row and itself at the same place of a batch of the same size, with other rows in it, may hardly differ at all: any
+difference comes from those rows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.made_up import KINDS, Kind, arrays
-from backend.trial.messages import MadeUp
+from backend.trial.messages import SyntheticInputs
 from backend.trial.search import Run
+from backend.trial.synthetic_inputs import KINDS, Kind, arrays
 
-ALONE_TOLERANCE: Mapping[int, float] = {2: 1e-2, 4: 1e-3, 8: 1e-6}
-"""By bytes of a float: how far a value in a batch may be from the one alone, as a share of the row's largest."""
-BESIDE_TOLERANCE: Mapping[int, float] = {2: 1e-3, 4: 1e-6, 8: 1e-12}
-"""The same of a row beside other rows."""
+SOLO_TOLERANCE: Mapping[int, float] = {2: 1e-2, 4: 1e-3, 8: 1e-6}
+"""Largest difference of a value in a batch from the one solo, as a share of the row's largest; by bytes of a float."""
+CO_BATCHED_TOLERANCE: Mapping[int, float] = {2: 1e-3, 4: 1e-6, 8: 1e-12}
+"""The same for a row between two batches that differ in its co-batched rows."""
 ODD_SHARE = 1e-3
-"""Of a row's values that may be further off alone: one that is rounded, or the first of two equals, falls any way."""
+"""Share of a row's values that may differ more: one that is rounded, or the first of two equals, falls either way."""
 _BATCHES = ((0, 1), (1, 0, 2), (3, 0, 2), (3, 1, 3, 0))
-"""Rows of each batch. Row 0 stands in the middle of the two of three, beside other rows."""
+"""Rows of each batch. Row 0 is the middle one of both batches of three, with other rows."""
 ROWS_MAX = 4
 _Row = Mapping[str, Array]
 _Answers = list[Array]
@@ -42,7 +42,7 @@ class RefutedError(Exception):
 
 
 class RandomAnswerError(RefutedError):
-    """The same request has other answers each time, so nothing can be compared."""
+    """Answers to one request differ from run to run, so nothing can be compared."""
 
     random = True
 
@@ -54,25 +54,25 @@ class ShapeRefutedError(RefutedError):
 
 
 class UncheckedError(Exception):
-    """Made-up inputs tell nothing of this model; its text is a clause that says why."""
+    """Synthetic inputs cannot check this model; the text is a clause that says why."""
 
 
 def check_batching(
     run: Run,
     specs: Sequence[TensorSpec],
     outputs: Sequence[str],
-    made_up: MadeUp,
+    synthetic: SyntheticInputs,
     rows_max: int,
     *,
     seed: int = 0,
     check_time: Callable[[], None] = lambda: None,
 ) -> None:
-    """One round over rows drawn by `seed`. outputs: names in the order of `run`'s answers.
+    """Check one round over rows drawn by `seed`. outputs: names in the order of `run`'s answers.
 
     Raises RefutedError or UncheckedError.
     """
     kinds: Sequence[Kind] = ["wide"] * len(KINDS) if seed % 2 else KINDS
-    rows = [arrays(specs, made_up, 1, seed * len(KINDS) + i, kind) for i, kind in enumerate(kinds)]
+    rows = [arrays(specs, synthetic, 1, seed * len(KINDS) + i, kind) for i, kind in enumerate(kinds)]
     _check_variety(rows)
     alone = [_answers_alone(run, row, check_time) for row in rows]
     if seed == 0 and not _same(_answers_alone(run, rows[0], check_time), alone[0]):
@@ -89,7 +89,7 @@ def check_batching(
             middles.append([answer[1] for answer in answers])
     for beside_some, beside_others in pairwise(middles):
         for name, one, other in zip(outputs, beside_some, beside_others, strict=True):
-            if not close(one, other, BESIDE_TOLERANCE, 0.0):
+            if not close(one, other, CO_BATCHED_TOLERANCE, 0.0):
                 raise RefutedError(f"output '{name}' of a row depends on the rows beside it")
 
 
@@ -104,7 +104,7 @@ def _answers_alone(run: Run, row: _Row, check_time: Callable[[], None]) -> _Answ
     try:
         return run(row)
     except EngineError as error:
-        raise UncheckedError(f"not all made-up rows run ({error})") from None
+        raise UncheckedError(f"not all synthetic rows run ({error})") from None
 
 
 def _answers_of(run: Run, rows: Sequence[_Row]) -> _Answers:
@@ -115,7 +115,7 @@ def _answers_of(run: Run, rows: Sequence[_Row]) -> _Answers:
 
 
 def in_batch(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Rows as one batch."""
+    """Join rows to one batch."""
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -128,16 +128,16 @@ def _compare(name: str, of_batch: Array, of_rows: Sequence[Array]) -> None:
             raise ShapeRefutedError(
                 f"output '{name}' has shape {list(row.shape)} for a row, {list(of_batch.shape)} for a batch of {count}"
             )
-        if not close(of_batch[i], row[0], ALONE_TOLERANCE, ODD_SHARE):
+        if not close(of_batch[i], row[0], SOLO_TOLERANCE, ODD_SHARE):
             raise RefutedError(f"output '{name}' of a row is not in a batch of {count} rows what it is alone")
 
 
 def _same(one: _Answers, other: _Answers) -> bool:
-    return all(a.shape == b.shape and close(a, b, BESIDE_TOLERANCE, 0.0) for a, b in zip(one, other, strict=True))
+    return all(a.shape == b.shape and close(a, b, CO_BATCHED_TOLERANCE, 0.0) for a, b in zip(one, other, strict=True))
 
 
 def close(one: Array, other: Array, tolerance: Mapping[int, float], odd_share: float) -> bool:
-    """Whether all values, but for `odd_share` of them, are equal within the tolerance; infinities and NaN are equal."""
+    """True where all values but `odd_share` of them are equal within the tolerance; infinities and NaN are equal."""
     if one.shape != other.shape:
         return False
     if one.dtype.kind not in "fc":

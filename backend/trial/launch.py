@@ -1,4 +1,4 @@
-"""Has a model file tried in a process of its own, and remembers what was found beside the profiles."""
+"""Runs the trial of a model file in a process of its own, and keeps its result in the runtime folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from profiler.store import keep_newest, read_json, write_json
 
 _FILES_MAX = 256
 _NOT_LASTING_S = 120.0
-"""So long a trial is remembered that may find something else next time: a load asks twice."""
+"""Life of a result that another trial may not repeat: a load asks twice."""
 
 
 class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def try_file(question: Question, *, batch: bool) -> Trial:
-    """What is known of the model file, tried now where nothing is. Never raises: a trial that fails says why.
+    """Result of the file's trial, run now where none is kept. Never raises: a trial that fails says why.
 
     batch: try batching, too.
     """
@@ -40,7 +40,7 @@ def try_file(question: Question, *, batch: bool) -> Trial:
     try:
         found = msgspec.json.decode(run_module("backend.trial.process", arguments, timeout_s=WALL_S), type=Trial)
     except ChildError as error:
-        found = Trial(batch=batch, why=f"what it does to made-up inputs could not be seen ({error})", lasting=False)
+        found = Trial(batch=batch, why=f"its trial on synthetic inputs failed ({error})", lasting=False)
     except msgspec.DecodeError as error:
         found = Trial(batch=batch, why=f"its trial gave an answer that cannot be read ({error})", lasting=False)
     if path is not None:
@@ -49,7 +49,7 @@ def try_file(question: Question, *, batch: bool) -> Trial:
 
 
 def _remembered_path(question: Question) -> Path | None:
-    """Where the trial of a question is kept, None where the runtime folder cannot be used."""
+    """File of a question's trial, None where the runtime folder cannot be used."""
     try:
         return runtime_dir() / "trials" / remembered_name(question)
     except ServerError:
@@ -57,12 +57,12 @@ def _remembered_path(question: Question) -> Path | None:
 
 
 def remembered_name(question: Question) -> str:
-    """The name of its file."""
+    """Name of the file that keeps a question's trial."""
     return f"{hashlib.sha256(msgspec.json.encode((SCHEMA, question))).hexdigest()}.json"
 
 
 def remember(path: Path, question: Question, trial: Trial) -> None:
-    """Keep it for the next load; a folder that refuses is no reason to fail."""
+    """Keep a result for the next load, where the folder lets it."""
     try:
         write_json(path, Remembered(SCHEMA, question, trial))
         keep_newest(path.parent, _FILES_MAX)

@@ -1,4 +1,4 @@
-"""What is asked of a trial of a model file, and what it found. Data only; a trial runs in a process of its own."""
+"""Messages between a load and the process of a trial: the question about a model file, and the result."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import msgspec
 from backend.engines.protocol import OnnxOptions
 
 SCHEMA = 1
-"""Raised when a trial would find something else for the same question."""
+"""Incremented when a trial would find something else for the same question."""
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """How one input is made up. dims: its whole shape, of one row where the first dimension is the batch.
+    """Synthetic values of one input. dims: its whole shape, of one row where the first dimension is the batch.
 
     low, high: integers lie in low <= value < high. words: strings are taken from these. data: a file of the model's
     `model_warmup` that holds the values of one row. zeros: nothing but zeros.
@@ -25,12 +25,12 @@ class Fill(msgspec.Struct, frozen=True):
     zeros: bool = False
 
 
-MadeUp = dict[str, Fill]
+SyntheticInputs = dict[str, Fill]
 """Inputs that the model runs on, by name."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One `model_warmup` entry's inputs. dims: as it has them, without the batch dimension."""
+    """Inputs of a `model_warmup` entry. dims: as written there, without the batch dimension."""
 
     name: str
     dims: dict[str, tuple[int, ...]]
@@ -57,15 +57,15 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What was found. as_batch, as_is: inputs that the model runs on, with one row, and with the whole shape made up.
+    """Result. as_batch, as_is: inputs that the model runs on, with one row, and with the whole shape synthetic.
 
     batch: whether batching was tried; batches: whether it changes no answer, None where that could not be told; why: a
     clause that says so, where it does or that could not be told. splits: False where outputs of a batch have not a row
     for each of its rows. lasting: whether another attempt would find the same.
     """
 
-    as_batch: MadeUp | None = None
-    as_is: MadeUp | None = None
+    as_batch: SyntheticInputs | None = None
+    as_is: SyntheticInputs | None = None
     batch: bool = False
     batches: bool | None = None
     why: str = ""

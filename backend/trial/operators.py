@@ -40,7 +40,7 @@ def _with_subgraphs(nodes: list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def explanation(file: Path, *, random: bool) -> str:
-    """A clause to append, empty where the graph explains nothing or cannot be read. random: its answers are."""
+    """Clause to append, empty where the graph explains nothing or cannot be read. random: whether its answers are."""
     try:
         kinds = operators_of(file)
     except Exception:  # whatever onnx raises: the explanation is an addition

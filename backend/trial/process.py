@@ -1,4 +1,4 @@
-"""Tries a model file on made-up inputs, in a process of its own: `python -m backend.trial.process QUESTION [batch]`.
+"""Tries a model file on synthetic inputs, in a process of its own: `python -m backend.trial.process QUESTION [batch]`.
 
 A model that crashes, takes all memory or never ends on inputs that nobody sent does so here, and not where it serves.
 """
@@ -22,8 +22,8 @@ from backend.config.model_config import may_have_rows
 from backend.errors import IsochroneError
 from backend.tensors import TensorSpec
 from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
-from backend.trial.inside import Look, check_inside
-from backend.trial.messages import MadeUp, Question, Trial
+from backend.trial.intermediate_tensors import Look, check_intermediate_tensors
+from backend.trial.messages import Question, SyntheticInputs, Trial
 from backend.trial.operators import explanation
 from backend.trial.search import ExpiredError, Search
 from backend.trial.session import Opened, opened
@@ -39,27 +39,27 @@ _MEMORY_MIN_BYTES = 2 << 30
 
 
 class Clock:
-    """What is left of the budget."""
+    """Budget of CPU time."""
 
     def __init__(self, budget_s: float = BUDGET_S) -> None:
         self._begin_s, self._budget_s = time.process_time(), budget_s
 
     def check(self) -> None:
-        """Raises ExpiredError."""
+        """Raise ExpiredError where the budget is spent."""
         if time.process_time() - self._begin_s > self._budget_s:
             raise ExpiredError
 
 
 def answer(question: Question, *, batch: bool) -> Trial:
-    """Raises IsochroneError where the file cannot be opened."""
+    """Open the file and try it. Raises IsochroneError where it cannot be opened."""
     with opened(question) as model:
         return try_model(question, model, Clock(), batch=batch)
 
 
 def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -> Trial:
-    """With the model open."""
+    """Try an open model."""
     search = Search(model.run, model.inputs, question.dims, question.samples, clock.check)
-    as_batch: MadeUp | None = None
+    as_batch: SyntheticInputs | None = None
     verdict = _Verdict(None)
     try:
         if may_have_rows(model.inputs):
@@ -68,33 +68,35 @@ def try_model(question: Question, model: Opened, clock: Clock, *, batch: bool) -
             verdict = _verdict(question, model, search, clock, as_batch)
         as_is = None if verdict.batches else search.find(batch=False)
     except ExpiredError:
-        why = verdict.why or f"what it does to made-up inputs could not be seen within {BUDGET_S:g} s"
+        why = verdict.why or f"it could not be tried within {BUDGET_S:g} s"
         return Trial(as_batch, None, batch, verdict.batches, why, verdict.splits, lasting=False)
     why = verdict.why
     if as_batch is None and as_is is None:
-        why = f"it does not run on made-up inputs ({search.error})"
+        why = f"it does not run on synthetic inputs ({search.error})"
     return Trial(as_batch, as_is, batch, verdict.batches, why, verdict.splits)
 
 
 class _Verdict(NamedTuple):
-    """See `Trial`."""
+    """Fields of `Trial` on batching."""
 
     batches: bool | None
     why: str = ""
     splits: bool = True
 
 
-def _verdict(question: Question, model: Opened, search: Search, clock: Clock, made_up: MadeUp | None) -> _Verdict:
-    """Whether batching changes no answer, and why not."""
-    if made_up is None:
-        return _Verdict(None, f"it does not run on made-up inputs ({search.error})")
+def _verdict(
+    question: Question, model: Opened, search: Search, clock: Clock, synthetic: SyntheticInputs | None
+) -> _Verdict:
+    """Try whether batching changes no answer, and name the reason if it does."""
+    if synthetic is None:
+        return _Verdict(None, f"it does not run on synthetic inputs ({search.error})")
     rows_max = min(question.rows_max, ROWS_MAX)
     try:
-        _rounds(model, made_up, rows_max, clock)
-        if (other := search.other_lengths(made_up, batch=True)) is not None:
+        _rounds(model, synthetic, rows_max, clock)
+        if (other := search.other_lengths(synthetic, batch=True)) is not None:
             check_batching(model.run, model.inputs, model.outputs, other, rows_max, check_time=clock.check)
         if model.look is not None:
-            _look_inside(model.look, model.inputs, made_up)
+            _check_intermediate_tensors(model.look, model.inputs, synthetic)
     except RefutedError as refuted:
         why = f"{refuted}{explanation(Path(question.file), random=refuted.random)}"
         return _Verdict(False, why, refuted.splits)
@@ -103,24 +105,24 @@ def _verdict(question: Question, model: Opened, search: Search, clock: Clock, ma
     return _Verdict(True)
 
 
-def _look_inside(look: Look, specs: Sequence[TensorSpec], made_up: MadeUp) -> None:
+def _check_intermediate_tensors(look: Look, specs: Sequence[TensorSpec], synthetic: SyntheticInputs) -> None:
     begin_s = time.process_time()
-    check_inside(look, specs, made_up)
+    check_intermediate_tensors(look, specs, synthetic)
     if time.process_time() - begin_s < _MORE_ROUNDS_S:
-        check_inside(look, specs, made_up, seed=1)
+        check_intermediate_tensors(look, specs, synthetic, seed=1)
 
 
-def _rounds(model: Opened, made_up: MadeUp, rows_max: int, clock: Clock) -> None:
+def _rounds(model: Opened, synthetic: SyntheticInputs, rows_max: int, clock: Clock) -> None:
     begin_s = time.process_time()
     for seed in range(_ROUNDS_MAX):
-        check_batching(model.run, model.inputs, model.outputs, made_up, rows_max, seed=seed, check_time=clock.check)
+        check_batching(model.run, model.inputs, model.outputs, synthetic, rows_max, seed=seed, check_time=clock.check)
         spent_s = time.process_time() - begin_s
         if spent_s / (seed + 1) * (seed + 2) > _MORE_ROUNDS_S:
             return
 
 
 def _limit_resources() -> None:
-    signal.alarm(round(WALL_S) + 5)  # should whoever asked be gone
+    signal.alarm(round(WALL_S) + 5)  # should the parent be gone
     with suppress(OSError):
         os.nice(_NICENESS)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -132,7 +134,7 @@ def _limit_resources() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the trial as one line of JSON; what cannot be opened is one sentence in the last line of stderr."""
+    """Print the trial as one line of JSON; an error is one sentence in the last line of stderr."""
     _limit_resources()
     try:
         found = answer(msgspec.json.decode(arguments[0], type=Question), batch="batch" in arguments[1:])
@@ -140,7 +142,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     print(msgspec.json.encode(found).decode(), flush=True)
-    os._exit(0)  # nothing is to be given back, which takes time where a model is large
+    os._exit(0)  # without freeing a large model, which takes time
 
 
 if __name__ == "__main__":

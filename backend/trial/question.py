@@ -1,4 +1,4 @@
-"""What to ask of a trial, from a model's configuration: the same before and after Triton's completion of it."""
+"""The question of a trial, from a model's configuration; the same before and after Triton's completion of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from profiler.host import sha256_of
 
 
 def question_of(config: Mapping[str, Any], file: Path, model: ModelSpecs, device_id: int | None) -> Question:
-    """config: as Triton hands it to Python. Raises OSError or ConfigError where a file cannot be read."""
+    """Question about the file. config: as Triton hands it to Python.
+
+    Raises OSError or ConfigError where a file cannot be read.
+    """
     by_name = {str(tensor["name"]): tensor for tensor in config.get("input", ())}
     dims = {spec.name: _fixed(spec, by_name[spec.name]) for spec in model.inputs if spec.name in by_name}
     engine = engine_of(file)
@@ -37,7 +40,7 @@ def question_of(config: Mapping[str, Any], file: Path, model: ModelSpecs, device
 
 
 def _fixed(spec: TensorSpec, stated: Mapping[str, Any]) -> tuple[int, ...]:
-    """Lengths that the configuration gives to dynamic dimensions after the first, −1 for the others."""
+    """Lengths in the configuration for dynamic dimensions after the first, −1 for the others."""
     dims = (stated.get("reshape") or {}).get("shape") or stated.get("dims") or ()
     own = spec.shape[1:]
     lengths = tuple(int(d) for d in dims)[-len(own) :] if own else ()

@@ -1,6 +1,6 @@
 """Finds inputs that a model runs on: lengths of its dynamic dimensions and values of its integers and strings.
 
-What config.pbtxt and its `model_warmup` say comes first, then lengths that models of such inputs usually take.
+Shapes of config.pbtxt and its `model_warmup` come first, then lengths that models of such inputs usually take.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import msgspec
 
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.made_up import arrays
-from backend.trial.messages import Fill, MadeUp, Sample
+from backend.trial.messages import Fill, Sample, SyntheticInputs
+from backend.trial.synthetic_inputs import arrays
 
 Run = Callable[[Mapping[str, Array]], list[Array]]
 """Runs the model once; outputs in the model's order. Raises EngineError."""
@@ -30,14 +30,14 @@ _BATCH_NAMES = frozenset({"", "n", "b", "bs"})
 
 
 class ExpiredError(Exception):
-    """The time for the search is over."""
+    """Time for the search is over."""
 
 
 @dataclass
 class Search:
-    """One model's inputs. dims: see `Question`. check_time: raises ExpiredError where no time is left.
+    """Search for inputs of one model. dims: see `Question`. check_time: raises ExpiredError where no time is left.
 
-    error: why the last attempt failed.
+    error: the reason of the first failed attempt.
     """
 
     run: Run
@@ -48,24 +48,24 @@ class Search:
     error: str = ""
     _tried: set[str] = field(default_factory=set)
 
-    def find(self, *, batch: bool) -> MadeUp | None:
+    def find(self, *, batch: bool) -> SyntheticInputs | None:
         """Inputs that the model runs on, None where none was found. batch: with one row in the first dimension."""
         required = [spec for spec in self.specs if not spec.optional]
         first = next((m for m in self._proposals(required, batch) if self._runs(m)), None)
         return None if first is None else self._widened(first, required)
 
-    def other_lengths(self, made_up: MadeUp, *, batch: bool) -> MadeUp | None:
-        """The same with other lengths in its dynamic dimensions, None where it has none or nothing else runs."""
+    def other_lengths(self, synthetic: SyntheticInputs, *, batch: bool) -> SyntheticInputs | None:
+        """Inputs with other lengths in dynamic dimensions, None where there are none or nothing else runs."""
         required = [spec for spec in self.specs if not spec.optional]
-        fills = made_up.values()
+        fills = synthetic.values()
         for length in (*LENGTHS[2:7], *LENGTHS[:2]):
             shapes = self._shapes(required, length, batch)
-            other = {name: msgspec.structs.replace(made_up[name], dims=dims) for name, dims in shapes.items()}
+            other = {name: msgspec.structs.replace(synthetic[name], dims=dims) for name, dims in shapes.items()}
             if [f.dims for f in other.values()] != [f.dims for f in fills] and self._runs(other):
                 return other
         return None
 
-    def _proposals(self, specs: Sequence[TensorSpec], batch: bool) -> Iterator[MadeUp]:
+    def _proposals(self, specs: Sequence[TensorSpec], batch: bool) -> Iterator[SyntheticInputs]:
         for sample in self.samples:
             yield from self._of_sample(sample, specs, batch)
         for length in dict.fromkeys((*_suggested(specs), *LENGTHS)):
@@ -74,8 +74,8 @@ class Search:
                 for words in _WORDS if any(spec.datatype.numpy.hasobject for spec in specs) else _WORDS[:1]:
                     yield {name: Fill(dims, low, high, words) for name, dims in shapes.items()}
 
-    def _of_sample(self, sample: Sample, specs: Sequence[TensorSpec], batch: bool) -> Iterator[MadeUp]:
-        """Random values in its shapes, then its own."""
+    def _of_sample(self, sample: Sample, specs: Sequence[TensorSpec], batch: bool) -> Iterator[SyntheticInputs]:
+        """Propose random values in the sample's shapes, then its own values."""
         if not all(spec.name in sample.dims for spec in specs):
             return
         shapes = {spec.name: sample.dims[spec.name] for spec in specs}
@@ -113,25 +113,25 @@ class Search:
             else:
                 yield length * len(re.findall(r"\w+(?: ?\+ ?)?", name) or [""]) if "+" in name else length
 
-    def _widened(self, made_up: MadeUp, specs: Sequence[TensorSpec]) -> MadeUp:
-        """Each integer input in the widest range that runs, so that what tells rows apart is told."""
+    def _widened(self, synthetic: SyntheticInputs, specs: Sequence[TensorSpec]) -> SyntheticInputs:
+        """Widen each integer input to the largest range that runs, so that rows differ as far as they can."""
         for spec in specs:
-            fill = made_up[spec.name]
+            fill = synthetic[spec.name]
             if spec.datatype.numpy.kind not in "iu" or fill.data:
                 continue
             for low, high in _INTEGERS:
                 if (low < 0 and spec.datatype.numpy.kind == "u") or high > np_max(spec):
                     continue
-                wider = {**made_up, spec.name: msgspec.structs.replace(fill, low=low, high=high)}
+                wider = {**synthetic, spec.name: msgspec.structs.replace(fill, low=low, high=high)}
                 if (low, high) == (fill.low, fill.high) or all(self._runs(wider, seed) for seed in (1, 2)):
-                    made_up = wider
+                    synthetic = wider
                     break
-        return made_up
+        return synthetic
 
-    def _runs(self, made_up: MadeUp, seed: int = 0) -> bool:
+    def _runs(self, synthetic: SyntheticInputs, seed: int = 0) -> bool:
         self.check_time()
         try:
-            self.run(arrays(self.specs, made_up, seed=seed))
+            self.run(arrays(self.specs, synthetic, seed=seed))
         except (EngineError, OSError, ValueError, MemoryError) as error:
             self.error = self.error or str(error)
             return False
@@ -139,7 +139,7 @@ class Search:
 
 
 def np_max(spec: TensorSpec) -> int:
-    """The largest integer of an integer input's type."""
+    """Largest integer of an integer input's type."""
     return int(2 ** (8 * spec.datatype.numpy.itemsize - (spec.datatype.numpy.kind == "i")) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Opens a model file for a trial and runs it with a limit on each run, so that a loop without end ends."""
+"""Opens a model file for a trial and runs it, with a limit on the time of each run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.engines.onnxruntime.session import first_line, input_specs, open_se
 from backend.engines.protocol import EngineOptions, OnnxOptions
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
-from backend.trial.inside import Look, is_small, with_all_outputs
+from backend.trial.intermediate_tensors import Look, is_small, with_all_outputs
 from backend.trial.messages import Question
 from backend.trial.search import Run
 
@@ -38,7 +38,7 @@ class Opened(NamedTuple):
 
 @contextmanager
 def opened(question: Question) -> Iterator[Opened]:
-    """The model's run. ONNX runs on one CPU core wherever it is served: whether rows mix is the graph's doing.
+    """Open the model. ONNX runs on one CPU core wherever it is served: whether rows mix depends on the graph.
 
     Raises IsochroneError.
     """
@@ -75,7 +75,7 @@ def _with_all_outputs(file: Path, asked: OnnxOptions) -> tuple[onnxruntime.Infer
 def _look(
     open_once: Callable[[], tuple[onnxruntime.InferenceSession, list[str]]], limit: _Limit, feeds: Mapping[str, Array]
 ) -> Mapping[str, Array]:
-    """Raises EngineError, also where the graph cannot be opened so."""
+    """Run for all tensors. Raises EngineError, also where the graph cannot be opened so."""
     try:
         session, names = open_once()
     except Exception as error:  # whatever onnx raises
@@ -100,7 +100,7 @@ def _run(
 
 
 class _Limit:
-    """A thread that breaks off a run that takes too long: ONNX Runtime looks between two operators."""
+    """A thread that terminates a run that takes too long: ONNX Runtime checks between two operators."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,1 +1,1 @@
-"""What a user would run instead, on real servers with the same models, engine and lanes. `make bench`"""
+"""Alternatives that a user would run instead, on real servers with the same models, engine and lanes. `make bench`"""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -12,175 +11,131 @@ from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from backend.linux.cpu_topology import cores
 from backend.load.arrivals import read_trace
-from backend.load.bench import Bench, Schedule
-from backend.load.generator import Payloads
-from backend.load.outcomes import Measured
-from backend.load.workload import Asked as AskedModel
-from backend.load.workload import Workload
+from backend.load.interleaved_load import Bench, Schedule
+from backend.load.outcomes import MeasuredLoad
+from backend.load.workload import ModelLoad, Workload
+from backend.progress_bar import StageBar
 from backend.server.embedded import EmbeddedServer
-from benchmarks.calibrate import capacity_per_s
-from benchmarks.compare.plan import CLASSES, LOST_MAX, SLO_FACTORS, TRACE, Plan
-from benchmarks.compare.records import Recorded, Records, Round, Turn
-from benchmarks.compare.servers import RECORDING, Asked, running
-from benchmarks.compare.spent import METRICS_LAG_S, Spent, spent
-from benchmarks.ending import outlive_servers
-from benchmarks.errors import BenchmarkError
-from benchmarks.payloads import payload
-from benchmarks.profiles import p95_ms, profile_models
-from benchmarks.prometheus import Counts, parse
-from benchmarks.repository import link_models, write_configs
-from benchmarks.steal import StealWatch, least_disturbed
+from benchmarks.compare.plan import LOST_MAX, TRACE, ComparisonPlan
+from benchmarks.compare.records import ComparisonRecords, Round, ServerTurn, TurnRecord
+from benchmarks.compare.servers import RECORDING, ServerSetup, running
+from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
+from benchmarks.harness.calibration import capacity_per_s
+from benchmarks.harness.cpu_steal import CpuStealWatch, least_disturbed
+from benchmarks.harness.loads import equal_traffic
+from benchmarks.harness.payloads import payloads
+from benchmarks.harness.servers import settled_counts
+from benchmarks.harness.steps import Step
+from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.profiles import profiling_steps
 
-_START_S, _WARM_UP_S, _BETWEEN_S, _PROFILE_ENTRY_S = 6.0, 3.0, 0.5, 1.5
+_START_S, _WARM_UP_S, _BETWEEN_S = 6.0, 3.0, 0.5
 _WITHIN_S = 3_540.0
 """Loads that the host disturbs are taken again while all that is missing still fits into this."""
 _IN_FLIGHT_PER_LANE = 6
 
 
-class Taken(NamedTuple):
+class LoadAttempt(NamedTuple):
     """One attempt at a load."""
 
-    measured: Measured
+    measured: MeasuredLoad
     lost: float
     scheduler_cpu_share: float | None
-    spent: Spent | None
+    breakdown: TimeBreakdown | None
 
 
-class Collector:
-    """Raises IsochroneError; an interrupt leaves nothing half-written.
+class ComparisonCollector:
+    """Steps raise IsochroneError; an interrupt leaves nothing half-written.
 
-    on_stage is told what begins and about how many seconds it takes; on_progress the seconds into it.
+    source: the models. samples: for the scheduler whose predictor is fitted once.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        source: Path,
-        samples: Path | None,
-        on_stage: Callable[[str, float], None],
-        on_progress: Callable[[float], None],
-    ) -> None:
+    def __init__(self, records: ComparisonRecords, source: Path, samples: Path | None, bar: StageBar) -> None:
         self._records, self._plan, self._source, self._samples = records, records.plan, source, samples
-        self._on_stage, self._on_progress = on_stage, on_progress
-        self._lanes = len(cores())
+        self._bar, self._lanes = bar, records.manifest.cores
         self._until_s = time.monotonic() + _WITHIN_S
+        self._capacities = {turn.round: record.capacity_per_s for turn, record in records.recorded().items()}
 
-    def run(self) -> None:
-        """All that is missing."""
-        plan, records = self._plan, self._records
-        for lanes, models in records.repositories().items():
-            files = link_models(self._source, models, plan.models)
+    def prepare(self) -> None:
+        """Links the models. Raises BenchmarkError where some are missing."""
+        for lanes, models in self._records.repositories().items():
+            link_models(self._source, models, self._plan.models)
             write_configs(models, {"device_lanes": str(lanes)})
-        if records.unprofiled():
-            self._on_stage("profiling the models alone", _profiling_s(records))
-            for models in records.repositories().values():
-                profile_models(models, plan.profile_seconds, plan.batch_sizes)
-        self._payloads: Payloads = {model: payload(file, seed=i) for i, (model, file) in enumerate(files.items())}
-        self._asked = self._asks()
-        self._capacities = {turn.round: recorded.capacity_per_s for turn, recorded in records.recorded().items()}
-        for turn in records.missing():
-            if turn.round not in self._capacities:
-                outlive_servers(partial(self._measure_capacity, turn.round), self._on_stage)
-            outlive_servers(partial(self._take, turn), self._on_stage)
 
-    def _asks(self) -> Asked:
-        alone_ms = {model: p95_ms(file) for model, file in self._records.profiles().items()}
-        models = self._plan.models
-        return Asked(
-            self._records.repositories(),
-            {model: CLASSES[i // len(SLO_FACTORS) % len(CLASSES)] for i, model in enumerate(models)},
-            {model: SLO_FACTORS[i % len(SLO_FACTORS)] * alone_ms[model] for i, model in enumerate(models)},
-            alone_ms,
-            self._lanes,
-            self._samples,
-        )
+    def steps(self) -> Iterator[Step]:
+        """All that is missing: profiles, the capacity of each round, turns."""
+        plan, records = self._plan, self._records
+        repositories = records.repositories().values()
+        yield from profiling_steps(repositories, plan.models, plan.batch_sizes, plan.profile_seconds)
+        turn_s = _START_S + _WARM_UP_S + len(plan.loads) * (plan.seconds + _BETWEEN_S)
+        capacity_s = _START_S + plan.capacity_seconds + 1.0
+        known = set(self._capacities)
+        for turn in records.missing():
+            if turn.round not in known:
+                known.add(turn.round)
+                run = partial(self._measure_capacity, turn.round)
+                yield Step("measuring the machine's capacity", capacity_s, run)
+            yield Step(turn.server, turn_s, partial(self._take, turn), own_stages=True)
+
+    def _setup(self) -> ServerSetup:
+        profiles = self._records.profiles()
+        return ServerSetup(self._records.repositories(), equal_traffic(profiles, 1.0), profiles, self._samples)
 
     def _measure_capacity(self, of: Round) -> None:
         """Once per round: the machine may be twice as fast in one hour as in the next."""
-        self._on_stage("measuring the machine's capacity", _START_S + self._plan.capacity_seconds)
-        with running("in order", self._asked) as server:
-            per_model = max(2, math.ceil(_IN_FLIGHT_PER_LANE * self._lanes / len(self._payloads)))
-            found = capacity_per_s(
-                server.grpc_url, self._payloads, per_model=per_model, seconds=self._plan.capacity_seconds
-            )
-        if found <= 0.0:
-            raise BenchmarkError("the server answered no request while its capacity was measured")
+        requests = payloads(model_files(self._source, self._plan.models))
+        with running("in order", self._setup()) as server:
+            found = capacity_per_s(server.grpc_url, requests, _IN_FLIGHT_PER_LANE, self._plan.capacity_seconds)
         self._capacities[of] = found
 
-    def _take(self, turn: Turn) -> None:
-        workload = workload_of(turn, self._plan, self._asked, self._capacities[turn.round])
+    def _take(self, turn: ServerTurn) -> None:
+        plan, records, setup = self._plan, self._records, self._setup()
+        workload = workload_of(turn, plan, setup, self._capacities[turn.round])
         trace = None if workload.trace is None else read_trace(Path(workload.trace))
-        schedule = Schedule(workload, trace, self._plan.loads, self._plan.most_repeats, self._plan.seed)
-        self._on_stage(f"starting {turn.server}", _START_S)
-        bench = Bench(schedule, self._payloads, self._on_stage, self._on_progress)
-        record = self._records.samples_path(turn) if turn.server == RECORDING else None
-        if record is not None:
-            record.parent.mkdir(exist_ok=True)
-            record.unlink(missing_ok=True)  # of a turn that lost its server
-        kept = list[Taken]()
-        with running(turn.server, self._asked, record) as server:
-            bench.warm_up(turn.server, server.grpc_url, self._plan.loads[0])
-            for load in self._plan.loads:
-                patient = time.monotonic() + remaining_s(self._records) < self._until_s
-                attempts = self._plan.attempts if patient else 1
+        schedule = Schedule(workload, trace, plan.loads, plan.most_repeats, plan.seed)
+        self._bar.begin(f"starting {turn.server}", _START_S)
+        requests = payloads(model_files(self._source, plan.models))
+        bench = Bench(schedule, requests, self._bar.begin, self._bar.advance)
+        samples = records.samples_path(turn) if turn.server == RECORDING else None
+        if samples is not None:
+            samples.parent.mkdir(exist_ok=True)
+            samples.unlink(missing_ok=True)  # of a turn that lost its server
+        kept = list[LoadAttempt]()
+        with running(turn.server, setup, samples) as server:
+            bench.warm_up(turn.server, server.grpc_url, plan.loads[0])
+            for load in plan.loads:
+                patient = time.monotonic() + sum(step.seconds for step in self.steps()) < self._until_s
                 take = partial(self._take_load, bench, turn, server, load)
-                kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, attempts))
-        self._records.keep(
-            turn,
-            Recorded(
-                [taken.measured for taken in kept],
-                [taken.lost for taken in kept],
-                self._capacities[turn.round],
-                [taken.scheduler_cpu_share for taken in kept if taken.scheduler_cpu_share is not None],
-                [taken.spent for taken in kept if taken.spent is not None],
-            ),
+                kept.append(least_disturbed(take, attrgetter("lost"), LOST_MAX, plan.attempts if patient else 1))
+        record = TurnRecord(
+            [attempt.measured for attempt in kept],
+            [attempt.lost for attempt in kept],
+            self._capacities[turn.round],
+            [attempt.scheduler_cpu_share for attempt in kept if attempt.scheduler_cpu_share is not None],
+            [attempt.breakdown for attempt in kept if attempt.breakdown is not None],
         )
+        records.keep(turn.file, record)
 
-    def _take_load(self, bench: Bench, turn: Turn, server: EmbeddedServer, load: float) -> Taken:
-        before = _counts(server) if turn.server == RECORDING else None
+    def _take_load(self, bench: Bench, turn: ServerTurn, server: EmbeddedServer, load: float) -> LoadAttempt:
+        before = settled_counts(server) if turn.server == RECORDING else None
         scheduler = _scheduler(server)
-        with StealWatch() as watch:
+        with CpuStealWatch() as watch:
             began_s, began_cpu_s = time.monotonic(), _cpu_s(scheduler)
             bench.measure(turn.server, server.grpc_url, load, turn.repeat)
             share = (_cpu_s(scheduler) - began_cpu_s) / (time.monotonic() - began_s)
-        measured, costs = bench.measured.pop(), None
+        measured, breakdown = bench.measured.pop(), None
         if before is not None:
-            costs = spent(load, measured.outcomes, _counts(server) - before, self._lanes * self._plan.seconds)
-        return Taken(measured, watch.found.lost, None if scheduler is None else share, costs)
+            lane_s = self._lanes * self._plan.seconds
+            breakdown = time_breakdown(load, measured.outcomes, settled_counts(server) - before, lane_s)
+        return LoadAttempt(measured, watch.found.lost, None if scheduler is None else share, breakdown)
 
 
-def workload_of(turn: Turn, plan: Plan, asked: Asked, capacity_per_s: float) -> Workload:
-    """At load 1; each model's requests are the same whoever serves them."""
+def workload_of(turn: ServerTurn, plan: ComparisonPlan, setup: ServerSetup, capacity_per_s: float) -> Workload:
+    """Load 1 of a turn; each model's requests are the same whoever serves them."""
     rate = capacity_per_s / len(plan.models)
-    models = tuple(AskedModel(model, rate, asked.slo_ms[model], asked.classes[model]) for model in plan.models)
+    models = tuple(ModelLoad(t.model, rate, t.slo_ms, t.priority) for t in setup.traffic)
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
-
-
-def remaining_s(records: Records) -> float:
-    """About how many seconds what is missing takes where no load is disturbed."""
-    plan, missing = records.plan, records.missing()
-    turn_s = _START_S + _WARM_UP_S + len(plan.loads) * (plan.seconds + _BETWEEN_S)
-    capacity_s = _START_S + plan.capacity_seconds + 1.0
-    profiles_s = _profiling_s(records) if records.unprofiled() else 0.0
-    return profiles_s + capacity_s * len({turn.round for turn in missing}) + turn_s * len(missing)
-
-
-def _profiling_s(records: Records) -> float:
-    plan = records.plan
-    return (
-        len(records.repositories())
-        * len(plan.models)
-        * len(plan.batch_sizes)
-        * max(_PROFILE_ENTRY_S, plan.profile_seconds)
-    )
-
-
-def _counts(server: EmbeddedServer) -> Counts:
-    """Once /metrics tells of all that was answered."""
-    time.sleep(METRICS_LAG_S)
-    return parse(server.metrics())
 
 
 def _scheduler(server: EmbeddedServer) -> psutil.Process | None:

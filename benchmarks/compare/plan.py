@@ -1,26 +1,22 @@
-"""What is compared: models, deadlines, loads and servers; the whole of it, and a quick form for tests."""
+"""Plan of the comparison: models, loads and servers; the whole of it, and a quick form for tests."""
 
 from __future__ import annotations
 
 import msgspec
 
 from benchmarks.compare.servers import OURS, RECORDING, SERVERS
+from benchmarks.harness.loads import LOADS
 
-LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
-SLO_FACTORS = (2.0, 4.0, 8.0)
-"""Of the profiled p95 of a batch of one, by turns over the models."""
-CLASSES = (1, 2)
-"""By turns over each three models, so that each class has every factor."""
 LOST_MAX = 0.03
 """Share of the CPU that the host may take during a load before it is taken once more."""
-_LEFT_OUT = ("in order", "ours, no prediction")
-"""Of the full comparison, which takes most of an hour as it is."""
-CLOSE = ("edf", "naive", "ours, gpulets", "ours, RLS", OURS)
+_LEFT_OUT = ("in order", "isochrone, no prediction")
+"""Servers that the full comparison leaves out, since it takes most of an hour as it is."""
+CLOSE = ("edf", "naive", "isochrone, gpulets", "isochrone, RLS", OURS)
 """Servers that differ by little: more repeats are needed to tell them apart."""
 TRACE = "benchmarks/traces/azure_code_2023.csv"
 
 
-class Plan(msgspec.Struct, frozen=True):
+class ComparisonPlan(msgspec.Struct, frozen=True):
     """loads: of the measured capacity. seconds: of each load. arrivals: poisson, trace. repeats: each with its seed;
     close_repeats: of those that are `CLOSE`.
 
@@ -41,7 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     capacity_seconds: float = 4.0
 
     def taking(self, repeat: int) -> list[str]:
-        """The servers that take part in a repeat, counted from 0."""
+        """Servers that take part in a repeat, counted from 0."""
         return [s for s in self.servers if repeat < (self.close_repeats if s in CLOSE else self.repeats)]
 
     @property
@@ -49,8 +45,8 @@ class Plan(msgspec.Struct, frozen=True):
         return max(self.repeats, self.close_repeats)
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = ComparisonPlan()
+QUICK = ComparisonPlan(
     models=("resnet50", "yolov8n"),
     servers=("stock, rate limiter", "naive", OURS, RECORDING),
     loads=(0.7, 1.1),

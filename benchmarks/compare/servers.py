@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from backend.scheduler_process import sample_log
-from backend.scheduler_process import scheduler_factory as variant
+from backend.load.arrivals import Traffic
+from backend.scheduler_process import sample_log, scheduler_factory
 from backend.server.embedded import EmbeddedServer
-from benchmarks.repository import MAX_BATCH_SIZE, link_models, short_temporary_folder, write_configs
+from benchmarks.harness.servers import temporary_server
+from benchmarks.models.blocking_backend import write_stock
+from benchmarks.models.model_repository import MAX_BATCH_SIZE, link_models, write_configs
+from benchmarks.models.profiles import p95_ms
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
-from benchmarks.stock import write_stock
-from profiler.profile_file import NAME
+from profiler.profile_file import NAME, ProfileFile
 
 OURS = "isochrone"
 RECORDING = f"{OURS}, recording"
@@ -22,26 +24,31 @@ RECORDING = f"{OURS}, recording"
 of its own, for neither the writing nor the pauses that metrics take belong in a comparison."""
 REFUSED = f"{OURS}, class 2 refused"
 """No rival but a bound: what the first class keeps where nothing of the other one is ever executed."""
-READY_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a server is set up for. sources: by the number of lanes, a repository of the models and their profiles on
-    such a device; the rest: per model.
+class ServerSetup:
+    """Inputs of every server. sources: by the number of lanes, a repository of the models and their profiles on such a
+    device, the most of which has a core to each; traffic: deadlines and classes by model, whatever the rates.
     """
 
     sources: Mapping[int, Path]
-    classes: Mapping[str, int]
-    slo_ms: Mapping[str, float]
-    solo_ms: Mapping[str, float]
-    lanes: int
+    traffic: Sequence[Traffic]
+    profiles: Mapping[str, ProfileFile]
     samples: Path | None = None
+
+    @property
+    def lanes(self) -> int:
+        return max(self.sources)
+
+    @property
+    def models(self) -> list[str]:
+        return [t.model for t in self.traffic]
 
 
 @dataclass(frozen=True)
 class Stock:
-    """A blocking Python model with ONNX Runtime (`benchmarks/stock_model.py`), dynamic batching.
+    """A blocking Python model with ONNX Runtime (`benchmarks/models/blocking_model.py`), dynamic batching.
 
     instances: per model; None: one per lane. limited: Triton's rate limiter lets as many run at once as there are
     lanes, high classes first. timeouts: a request that waited until its deadline is out of reach is refused.
@@ -74,69 +81,68 @@ SERVERS: dict[str, Stock | Ours] = {
             "one at a time",
             "edf",
             "naive",
-            "no preemption",
-            "ours, no prediction",
-            "ours, gpulets",
-            "ours, RLS",
+            "isochrone, no preemption",
+            "isochrone, no prediction",
+            "isochrone, gpulets",
+            "isochrone, RLS",
             "strait",
         )
     },
     OURS: Ours("this backend"),
     RECORDING: Ours("the same, which also writes a sample of each batch, for the simulator"),
-    REFUSED: Ours("the same, which refuses every request of class 2 as it comes", rival="class 2 refused"),
+    REFUSED: Ours("the same, which refuses every request of class 2 as it comes", rival="isochrone, class 2 refused"),
 }
 
 
 @contextmanager
-def running(name: str, asked: Asked, record: Path | None = None) -> Iterator[EmbeddedServer]:
-    """A server of its own, with a scheduler that has learned nothing; nothing of it is left after.
+def running(name: str, setup: ServerSetup, record: Path | None = None) -> Iterator[EmbeddedServer]:
+    """Serves by that name, with a scheduler that has learned nothing.
 
     record: a new file for the batches that the scheduler hears of.
     """
-    kind, folder, extra = SERVERS[name], short_temporary_folder(), []
+    kind = SERVERS[name]
     env = {} if record is None else {sample_log.VARIABLE: str(record.absolute())}
-    try:
-        if isinstance(kind, Stock):
-            _write_stock(folder, kind, asked)
-            if kind.limited:
-                extra = ["--rate-limit=execution_count", f"--rate-limit-resource=lane:{asked.lanes}"]
-        else:
-            _write_ours(folder, kind, asked, lanes_of(name, asked.lanes))
-            if kind.rival is not None:
-                env |= {variant.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
-                env |= {} if asked.samples is None else {SAMPLES_VARIABLE: str(asked.samples.absolute())}
-        with EmbeddedServer(folder, env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    extra: list[str] = []
+    if isinstance(kind, Stock):
+        write = partial(_write_stock, kind, setup)
+        if kind.limited:
+            extra = ["--rate-limit=execution_count", f"--rate-limit-resource=lane:{setup.lanes}"]
+    else:
+        write = partial(_write_ours, kind, setup, lanes_of(name, setup.lanes))
+        if kind.rival is not None:
+            env |= {scheduler_factory.VARIABLE: "benchmarks.rivals:scheduler_by_name", NAME_VARIABLE: kind.rival}
+            env |= {} if setup.samples is None else {SAMPLES_VARIABLE: str(setup.samples.absolute())}
+    with temporary_server(write, env=env, extra=extra) as server:
+        yield server
 
 
 def lanes_of(name: str, lanes: int) -> int:
-    """Of a server, on a device with so many."""
+    """Lanes of a server, on a device with so many."""
     kind = SERVERS[name]
     rival = None if isinstance(kind, Stock) or kind.rival is None else RIVALS[kind.rival]
     return lanes if rival is None else rival.lanes or lanes
 
 
-def _write_ours(repository: Path, kind: Ours, asked: Asked, lanes: int) -> None:
-    source = asked.sources[lanes]
-    for model in link_models(source, repository, asked.classes):
+def _write_ours(kind: Ours, setup: ServerSetup, lanes: int, repository: Path) -> None:
+    source = setup.sources[lanes]
+    for model in link_models(source, repository, setup.models):
         profile = source / model / "1" / NAME
         (repository / model / "1" / NAME).symlink_to(profile.absolute())
     aware = "true" if kind.aware else "false"
     write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
 
 
-def _write_stock(repository: Path, kind: Stock, asked: Asked) -> None:
-    for model in link_models(asked.sources[asked.lanes], repository, asked.classes):
+def _write_stock(kind: Stock, setup: ServerSetup, repository: Path) -> None:
+    link_models(setup.sources[setup.lanes], repository, setup.models)
+    for t in setup.traffic:
         batching, limiter = "dynamic_batching {}", ""
         if kind.timeouts:
-            left_us = max(1, round((asked.slo_ms[model] - asked.solo_ms[model]) * 1e3))
+            left_us = max(1, round((t.slo_ms - p95_ms(setup.profiles[t.model])) * 1e3))
             batching = (
                 "dynamic_batching { default_queue_policy { timeout_action: REJECT "
                 f"default_timeout_microseconds: {left_us} }} }}"
             )
         if kind.limited:
-            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {asked.classes[model]} }}'
-        instances = kind.instances or asked.lanes
-        write_stock(repository / model, MAX_BATCH_SIZE, instances, batching=batching, limiter=limiter)
+            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {t.priority} }}'
+        instances = kind.instances or setup.lanes
+        write_stock(repository / t.model, MAX_BATCH_SIZE, instances, batching=batching, limiter=limiter)

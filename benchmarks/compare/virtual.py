@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from backend.load.arrivals import Arrival
-from backend.load.outcomes import Measured, summarise
+from backend.load.outcomes import MeasuredLoad, summarise
 from backend.simulation.contention import Truth
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.spent import Spent
-from benchmarks.repository import MAX_BATCH_SIZE
+from benchmarks.compare.time_breakdown import TimeBreakdown
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
 from benchmarks.rivals import RIVALS
 from profiler.profile_file import ProfileFile
 
@@ -20,11 +20,11 @@ _HALVINGS = 40
 
 
 def kept_in_virtual_time(
-    repeats: Iterable[tuple[Measured, Spent]],
+    repeats: Iterable[tuple[MeasuredLoad, TimeBreakdown]],
     profiles: Mapping[str, ProfileFile],
     lanes: int,
     truth: Truth,
-    rival: str = "ours",
+    rival: str = "isochrone",
 ) -> float:
     """Median over the repeats of one load of the share of deadlines kept. rival: of `RIVALS`.
 
@@ -39,11 +39,11 @@ def kept_in_virtual_time(
         ]
     )
     kept = []
-    for m, spent in repeats:
+    for m, costs in repeats:
         sent = sorted(m.outcomes, key=lambda o: o.intended_s)
-        arrived_s = passed([o.intended_s for o in sent], spent.outside_ms / 1e3)
+        arrived_s = passed([o.intended_s for o in sent], costs.outside_ms / 1e3)
         plan = [Arrival(at_s, o.model, o.slo_ms, o.priority) for at_s, o in zip(arrived_s, sent, strict=True)]
-        around_ns = round(max(0.0, spent.around_ms) * 1e6)
+        around_ns = round(max(0.0, costs.around_ms) * 1e6)
         ran = simulate(
             models, under.plan(plan), under.scheduler(lanes, truth, ()), VirtualDevice(truth, m.repeat), around_ns
         )
@@ -53,7 +53,7 @@ def kept_in_virtual_time(
 
 
 def passed(sent_s: Sequence[float], mean_s: float) -> list[float]:
-    """When each has passed a queue that takes the same time for each, such that they are `mean_s` late in the mean.
+    """Instants at which each has passed a queue of a fixed time per request, so that they are `mean_s` late on average.
 
     sent_s: ascending, some.
     """

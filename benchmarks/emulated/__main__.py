@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.emulated.draws import draw_sets
-from benchmarks.emulated.fit import Agreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.fit import LawAgreement, copies_out_of_sample, pairs_out_of_sample, yolos
 from benchmarks.emulated.timing import measure
 
 app = typer.Typer(add_completion=False)
@@ -55,7 +55,7 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _print(name: str, found: Agreement) -> None:
+def _print(name: str, found: LawAgreement) -> None:
     print(f"{name}: {found.cases} cases, MAPE {100 * found.mape:.1f} %, R² of the logarithms {found.r2:.2f}")
 
 

@@ -35,8 +35,8 @@ class Fitted(NamedTuple):
         return slowdowns
 
 
-class Agreement(NamedTuple):
-    """How well the law predicts what it was not fitted to. r2: of the slowdowns' logarithms."""
+class LawAgreement(NamedTuple):
+    """Errors of the law where it was not fitted. r2: of the slowdowns' logarithms."""
 
     cases: int
     mape: float
@@ -60,15 +60,15 @@ def fit_pairs(jobs: int, pairs: Sequence[Pair]) -> Fitted:
     return fitted(best)
 
 
-def agreement(predicted: Vector, measured: Vector) -> Agreement:
-    """Of predicted and measured slowdowns."""
+def agreement(predicted: Vector, measured: Vector) -> LawAgreement:
+    """Compare predicted and measured slowdowns."""
     logs, of = np.log(predicted), np.log(measured)
     r2 = 1.0 - float(((logs - of) ** 2).sum() / ((of - of.mean()) ** 2).sum())
-    return Agreement(len(measured), float(np.mean(np.abs(predicted - measured) / measured)), r2)
+    return LawAgreement(len(measured), float(np.mean(np.abs(predicted - measured) / measured)), r2)
 
 
-def pairs_out_of_sample(gpu: str, seed: int = 0) -> Agreement:
-    """Of Gavel's pairs on one GPU type: each predicted from the other four folds."""
+def pairs_out_of_sample(gpu: str, seed: int = 0) -> LawAgreement:
+    """Fit quality on Gavel's pairs on one GPU type: each predicted from the other four folds."""
     jobs, pairs = gavel_pairs(gpu)
     order = np.random.default_rng(seed).permutation(len(pairs))
     predicted, measured = list[float](), list[float]()
@@ -97,8 +97,8 @@ def fit_copies(copies: Copies, numbers: Sequence[int], saturation: float = SATUR
     return float(minimize_scalar(error, bounds=(0.01, 1.5), method="bounded").x)
 
 
-def copies_out_of_sample(saturation: float = SATURATION) -> Agreement:
-    """Of ParvaGPU's copies on a whole A100: 3 and 4 from 2 and 5."""
+def copies_out_of_sample(saturation: float = SATURATION) -> LawAgreement:
+    """Fit quality on ParvaGPU's copies on a whole A100: 3 and 4 from 2 and 5."""
     predicted, measured = list[float](), list[float]()
     for copies in parvagpu_copies():
         busy_share = fit_copies(copies, (2, 5), saturation)
@@ -107,8 +107,8 @@ def copies_out_of_sample(saturation: float = SATURATION) -> Agreement:
     return agreement(np.array(predicted), np.array(measured))
 
 
-def yolos() -> Agreement:
-    """Of YOLOS-small's clients, with one u for all of them and no saturation: it never leaves the GPU idle enough."""
+def yolos() -> LawAgreement:
+    """Fit quality on YOLOS-small's clients: one u for all, no saturation, as it never leaves the GPU idle enough."""
     slowdowns = {number: seconds / YOLOS_SECONDS[1] for number, seconds in YOLOS_SECONDS.items() if number > 1}
     busy_share = fit_copies(Copies("yolos-small", 1, slowdowns), tuple(slowdowns), saturation=1.0)
     predicted = [copies_slowdown(busy_share, number, saturation=1.0) for number in slowdowns]

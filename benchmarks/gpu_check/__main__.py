@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands.progress_bar import Stages, console
-from benchmarks.ending import interrupt_on_term, told
-from benchmarks.errors import BenchmarkError
+from backend.progress_bar import StageBar, console
 from benchmarks.gpu_check import agreement, build, profiles, through_server
-from benchmarks.gpu_check.budget import Budget, Step, TimeIsOver
-from benchmarks.gpu_check.colocate import Colocation
+from benchmarks.gpu_check.colocate import ColocatedRuns
+from benchmarks.gpu_check.gpu_report import report
 from benchmarks.gpu_check.plan import FULL, QUICK
-from benchmarks.gpu_check.records import Records
-from benchmarks.gpu_check.report import report
+from benchmarks.gpu_check.records import CheckRecords
 from benchmarks.gpu_check.target import the_cpu, the_gpu
+from benchmarks.harness.command import interrupt_on_term, known, one_sentence_errors
+from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver, perform
 
 if TYPE_CHECKING:
     from benchmarks.study.results import Results
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 PARTS = ("build", "check", "profile", "colocate", "report")
 OFF, NOT_ALL = 1, 3
 _BATCH_S, _REPORT_S = 0.015, 5.0
-"""Of the report, per recorded batch of the study's logs, and beside."""
+"""Duration of the report, per recorded batch of the study's logs, and of the rest."""
 
 
 def gpu_check(
@@ -38,7 +36,9 @@ def gpu_check(
     again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
     repository: Annotated[Path | None, typer.Option(help="Of models of the same names, in place of the zoo's.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Of the records; default: results/gpu-check/DEVICE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The report; default: docs/gpu.md; on the CPU in FOLDER.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The report; default: docs/reports/gpu.md; on CPU in FOLDER.")
+    ] = None,
 ) -> None:
     """Build, check, profile and co-locate the six models on a GPU, and write a report.
 
@@ -46,16 +46,14 @@ def gpu_check(
     """
     interrupt_on_term()
     folder = folder or Path("results/gpu-check") / device
-    with told("gpu-check"):
-        wanted = _known("--part", part or PARTS, PARTS)
-        _known("--device", [device], ("gpu", "cpu"))
-        if again:
-            shutil.rmtree(folder, ignore_errors=True)
+    with one_sentence_errors("gpu-check"):
+        wanted = known("--part", part or PARTS, PARTS)
+        known("--device", [device], ("gpu", "cpu"))
         target = the_gpu() if device == "gpu" else the_cpu()
-        records = Records(QUICK if quick else FULL, target, folder, repository)
-        records.begin()
+        records = CheckRecords(QUICK if quick else FULL, target, folder, repository)
+        records.begin(again=again)
         try:
-            run(records, wanted, Budget(60.0 * minutes), out or _report_path(device, folder))
+            run(records, wanted, TimeBudget(60.0 * minutes), out or _report_path(device, folder))
         except TimeIsOver as over:
             print(f"gpu-check: {over}", file=sys.stderr)
             raise typer.Exit(NOT_ALL) from None
@@ -64,17 +62,14 @@ def gpu_check(
         raise typer.Exit(OFF)
 
 
-def run(records: Records, wanted: Iterable[str], budget: Budget, out: Path) -> None:
+def run(records: CheckRecords, wanted: Iterable[str], budget: TimeBudget, out: Path) -> None:
     """Raises TimeIsOver, or another IsochroneError; what is recorded by then is kept."""
     screen = console()
-    with Stages(screen, budget.left_s) as stages:
 
-        def do(steps: Iterable[Step]) -> None:
-            for step in steps:
-                budget.check(step)
-                stages.begin(step.name, step.seconds)
-                step.run()
+    def say(sentence: str) -> None:
+        screen.print(sentence, highlight=False)
 
+    with StageBar(screen, budget.left_s) as bar:
         for part in PARTS:
             if part not in wanted:
                 continue
@@ -82,53 +77,48 @@ def run(records: Records, wanted: Iterable[str], budget: Budget, out: Path) -> N
                 build.need_models(records)
             match part:
                 case "build":
-                    do(build.steps(records, budget))
+                    perform(build.steps(records, budget), bar, budget)
                 case "check":
-                    do(agreement.steps(records))
+                    perform(agreement.steps(records), bar, budget)
                 case "profile":
-                    do(profiles.steps(records, lambda sentence: screen.print(sentence, highlight=False)))
+                    perform(profiles.steps(records, say), bar, budget)
                 case "colocate":
                     profiles.need_all(records)
-                    with Colocation(records, stages.advance) as colocation:
-                        do(colocation.steps())
+                    with ColocatedRuns(records, bar) as colocation:
+                        perform(colocation.steps(), bar, budget)
                     if (why := through_server.missing()) is None:
-                        do(through_server.steps(records, stages.begin, stages.advance))
+                        perform(through_server.steps(records, bar), bar, budget)
                     else:
                         records.keep_server_skipped(why)
                 case "report":
-                    do([Step("the report", _report_s(records), lambda: _write(records, stages, out))])
-    screen.print(f"{out} is written" if "report" in wanted else "done", highlight=False)
+                    step = Step("the report", _report_s(records), lambda: _write(records, bar, out))
+                    perform([step], bar, budget)
+    say(f"{out} is written" if "report" in wanted else "done")
 
 
-def _write(records: Records, stages: Stages, out: Path) -> None:
+def _write(records: CheckRecords, bar: StageBar, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(report(records, _study(records, stages)), encoding="utf-8")
+    out.write_text(report(records, _study(records, bar)), encoding="utf-8")
 
 
-def _study(records: Records, stages: Stages) -> Results | str:
-    """Or why there is none."""
+def _study(records: CheckRecords, bar: StageBar) -> Results | str:
+    """Results of the logs, or why there are none."""
     if not records.study_is_complete():
         return "some of its four logs are missing, or no engine took their models"
     try:
         from benchmarks.study.results import results  # noqa: PLC0415 - needs scikit-learn, an extra
     except ModuleNotFoundError as error:
         return f"the module {error.name} is missing, pip install 'isochrone[bench]'"
-    return results(records.study, stages.begin)
+    return results(records.study, bar.begin)
 
 
-def _report_s(records: Records) -> float:
+def _report_s(records: CheckRecords) -> float:
     batches = sum(run.requests for run in records.study_runs()) if records.study_is_complete() else 0
     return _REPORT_S + _BATCH_S * batches
 
 
 def _report_path(device: str, folder: Path) -> Path:
-    return Path("docs/gpu.md") if device == "gpu" else folder / "report.md"
-
-
-def _known(option: str, given: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
-    if unknown := [name for name in given if name not in allowed]:
-        raise BenchmarkError(f"{option} must be of {', '.join(allowed)}, got '{unknown[0]}'")
-    return list(given)
+    return Path("docs/reports/gpu.md") if device == "gpu" else folder / "report.md"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the device answers beside what ONNX Runtime answers on the CPU, in relative norm per output."""
+"""Agreement of the device's answers with ONNX Runtime's on the CPU, in relative norm per output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.protocol import Engine
 from backend.model_process.placement import open_engine
-from benchmarks.gpu_check.budget import Step
-from benchmarks.gpu_check.records import Agreement, Records
+from benchmarks.gpu_check.records import Agreement, CheckRecords
+from benchmarks.harness.steps import Step
 from zoo.inputs import random_inputs
 
 BOUND = 1e-3
-"""For FP32."""
+"""Bound for FP32."""
 _STEP_S = 20.0
 
 
-def steps(records: Records) -> Iterator[Step]:
+def steps(records: CheckRecords) -> Iterator[Step]:
     """One per model whose outputs were not compared yet."""
     for model, engine in records.usable().items():
         if model not in records.agreements():
@@ -40,7 +40,7 @@ def relative_error(found: NDArray[Any], wanted: NDArray[Any]) -> float | None:
 
 
 def agrees(agreement: Agreement) -> bool:
-    """Whether every output lies within the bound."""
+    """Tells whether every output lies within the bound."""
     return agreement.worst is not None and agreement.worst <= BOUND
 
 
@@ -51,7 +51,7 @@ def compare(engine: Engine, reference: Engine, inputs: Mapping[str, NDArray[Any]
     return {name: relative_error(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
 
 
-def _check(records: Records, model: str, kind: str) -> None:
+def _check(records: CheckRecords, model: str, kind: str) -> None:
     plan, file = records.plan, records.models / model / "1" / "model.onnx"
     with ExitStack() as opened:
         engine = open_engine(records.target.config(records.models, model, kind))

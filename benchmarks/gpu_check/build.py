@@ -10,10 +10,10 @@ from functools import partial
 
 from backend.errors import IsochroneError
 from backend.model_process.placement import open_engine
-from benchmarks.errors import BenchmarkError
-from benchmarks.gpu_check.budget import Budget, Step, TimeIsOver
-from benchmarks.gpu_check.records import Built, Records
-from benchmarks.repository import link_models, write_config
+from benchmarks.gpu_check.records import BuiltModel, CheckRecords
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.steps import Step, TimeBudget, TimeIsOver
+from benchmarks.models.model_repository import link_models, write_config
 from zoo.catalog import write
 
 _MODEL_S, _PLAN_S, _SESSION_S = 10.0, 60.0, 5.0
@@ -21,7 +21,7 @@ _PLAN_MAX_S = 240.0
 """A plan that takes longer is given up, and ONNX Runtime runs the model."""
 
 
-def steps(records: Records, budget: Budget) -> Iterator[Step]:
+def steps(records: CheckRecords, budget: TimeBudget) -> Iterator[Step]:
     """One per model that was not tried yet."""
     engines = records.target.engines
     seconds = (_MODEL_S if records.source is None else 0.0) + _SESSION_S + _PLAN_S * ("tensorrt" in engines)
@@ -30,7 +30,7 @@ def steps(records: Records, budget: Budget) -> Iterator[Step]:
             yield Step(f"building {model}", seconds, partial(_build, records, budget, model))
 
 
-def need_models(records: Records) -> None:
+def need_models(records: CheckRecords) -> None:
     """Raises BenchmarkError where no engine took any."""
     if records.usable():
         return
@@ -38,7 +38,7 @@ def need_models(records: Records) -> None:
     raise BenchmarkError(f"no model can be run here, {reasons or 'none is built: run --part build'}")
 
 
-def _build(records: Records, budget: Budget, model: str) -> None:
+def _build(records: CheckRecords, budget: TimeBudget, model: str) -> None:
     if records.source is None:
         write(model, records.plan.scale, records.models)
     else:
@@ -49,20 +49,20 @@ def _build(records: Records, budget: Budget, model: str) -> None:
         why = _plan(records, budget, model) if engine == "tensorrt" else None
         _write_config(records, model, engine)
         if (why := why or _opens(records, model, engine)) is None:
-            records.keep_built(model, Built(engine, time.monotonic() - began_s, skipped))
+            records.keep_built(model, BuiltModel(engine, time.monotonic() - began_s, skipped))
             return
         skipped[engine] = why
-    records.keep_built(model, Built(None, time.monotonic() - began_s, skipped))
+    records.keep_built(model, BuiltModel(None, time.monotonic() - began_s, skipped))
 
 
-def _write_config(records: Records, model: str, engine: str) -> None:
-    """As `Target.config` has it, for what reads it from a repository."""
+def _write_config(records: CheckRecords, model: str, engine: str) -> None:
+    """Writes the configuration of `Target.config` for what reads it from a repository."""
     parameters = {"engine": engine, "engine_process": "own"}
     write_config(records.models / model, parameters, kind=records.target.kind)
 
 
-def _plan(records: Records, budget: Budget, model: str) -> str | None:
-    """Why there is no plan."""
+def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
+    """Reason why there is no plan."""
     file = records.models / model / "1" / "model.onnx"
     sizes = ",".join(map(str, records.plan.built_sizes))
     command = [sys.executable, "-m", "backend.commands.main", "build", str(file), f"--batch-sizes={sizes}"]
@@ -78,8 +78,8 @@ def _plan(records: Records, budget: Budget, model: str) -> str | None:
     return None if done.returncode == 0 else _last_line(done.stderr or done.stdout)
 
 
-def _opens(records: Records, model: str, engine: str) -> str | None:
-    """Why the engine does not take the model."""
+def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
+    """Reason why the engine does not take the model."""
     try:
         open_engine(records.target.config(records.models, model, engine)).close()
     except IsochroneError as error:

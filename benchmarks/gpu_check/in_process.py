@@ -19,11 +19,12 @@ from backend.model_process.lane_threads import Lanes
 from backend.model_process.request import Pending
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Command, Finish, Launch, Recall, Reject, Request, Return
-from backend.scheduler.state import Running, Source
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
 from backend.scheduler_process.sample_log import SampleLog, sample_of_batch
 from backend.simulation.simulator import SimulatedModel
 from backend.tensors import Array
-from benchmarks.errors import BenchmarkError
+from benchmarks.harness.errors import BenchmarkError
 from predictor.features import CoRunner
 
 _PATIENCE_S = 60.0
@@ -32,7 +33,7 @@ _PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedEngine:
     """model: as the scheduler is told of it. inputs: one request's, of one row each."""
 
     model: SimulatedModel
@@ -41,7 +42,7 @@ class Served:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _OpenRequest:
     """A request under way. sent_s, answered_s: from the start of the load."""
 
     arrival: Arrival
@@ -58,8 +59,8 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
-    """What a lane's thread hands back. error: empty where the batch ran."""
+class _LaneResult:
+    """Result that a lane's thread hands back. error: empty where the batch ran."""
 
     batch: Batch
     error: str
@@ -72,14 +73,16 @@ class InProcess:
     device: its name in samples. pinned_to: the lanes' cores, None where lanes are not cores.
     """
 
-    def __init__(self, served: Sequence[Served], lanes: int, device: str, pinned_to: Sequence[int] | None) -> None:
+    def __init__(
+        self, served: Sequence[ServedEngine], lanes: int, device: str, pinned_to: Sequence[int] | None
+    ) -> None:
         self._device = device
         self._served = dict(enumerate(served, 1))
         self._sources = {s.model.name: source for source, s in self._served.items()}
         self._scheduler = Scheduler(lanes, self._observe, cores=None if pinned_to is None else len(pinned_to))
         self._samples: SampleLog | None = None
-        self._ended = SimpleQueue[_Ended]()
-        self._asked: list[_Asked] = []
+        self._ended = SimpleQueue[_LaneResult]()
+        self._asked: list[_OpenRequest] = []
         self._open = 0
         self._began_ns = 0
         for source, s in self._served.items():
@@ -131,11 +134,11 @@ class InProcess:
         served = self._served[source]
         wanted = tuple(spec.name for spec in served.engine.outputs)
         pending = Pending(request.id, None, served.inputs, wanted, 1, 0, arrived_ns, due_ns, arrival.priority)
-        self._asked.append(_Asked(arrival, pending, self._since_s(now_ns)))
+        self._asked.append(_OpenRequest(arrival, pending, self._since_s(now_ns)))
         self._open += 1
         self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)
 
-    def _finish(self, ended: _Ended) -> None:
+    def _finish(self, ended: _LaneResult) -> None:
         batch, launch = ended.batch, ended.batch.launch
         assert launch is not None
         for request in batch.requests:
@@ -163,9 +166,10 @@ class InProcess:
     def _since_s(self, at_ns: int) -> float:
         return (at_ns - self._began_ns) / 1e9
 
-    def _observe(self, source: Source, batch: Running, took: Finish, beside: list[CoRunner]) -> None:
+    def _observe(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         if self._samples is not None:
-            self._samples.put(source.id, sample_of_batch(source, batch, took, beside, self._device))
+            sample = sample_of_batch(source, batch, finish, co_runners, self._device, self._scheduler.device.lanes)
+            self._samples.put(source.id, sample)
 
     # On a lane's thread
 
@@ -179,4 +183,4 @@ class InProcess:
             batch.ran(ran, given)
         except Exception as failure:  # its requests fail, and the lane goes on
             error = str(failure) or repr(failure)
-        self._ended.put(_Ended(batch, error, time.monotonic_ns()))
+        self._ended.put(_LaneResult(batch, error, time.monotonic_ns()))

@@ -1,4 +1,4 @@
-"""What is checked on the device, and for how long: the whole of it, and a quick form for tests. Data only."""
+"""Plan of the check on the device: the whole of it, and a quick form for tests. Data only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Collection
 
 import msgspec
 
-from benchmarks.repository import MAX_BATCH_SIZE
-from benchmarks.study.plan import OTHERS, TRAINED, Log
-from benchmarks.study.plan import Plan as StudyPlan
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
+from benchmarks.study.plan import OTHERS, TRAINED, StudyLog, StudyPlan
 from benchmarks.study.plan import logs as study_logs
 
 SLO_MIN_MS = 10.0
 """Shorter ones would be kept or missed by what Python needs for a request, not by the device."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class CheckPlan(msgspec.Struct, frozen=True):
     """scale: of the zoo's models. built_sizes: an optimisation profile each. checked_sizes: whose outputs are compared.
     batch_sizes: profiled. lanes, loads: of the comparison, every one with every other; a load of 1 is what one lane
     could answer alone with the best batch size. seconds: of each of its loads, with at most `requests` requests.
@@ -40,18 +39,18 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
 
     def study_of(self, models: Collection[str]) -> StudyPlan:
-        """As the study's records and tables want it, of these models; its third figure is not taken."""
+        """Plan for the study's records and tables, of these models; its third figure is not taken."""
         found = (_of(log, models) for log in study_logs(self.study_loads, self.seconds))
         logs = tuple(log for log in found if log.weights)
         return StudyPlan(self.study_lanes, logs, self.batch_sizes, self.profile_seconds, (), 0.0, 0.0, 1)
 
 
-def _of(log: Log, models: Collection[str]) -> Log:
+def _of(log: StudyLog, models: Collection[str]) -> StudyLog:
     return msgspec.structs.replace(log, weights={m: weight for m, weight in log.weights.items() if m in models})
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = CheckPlan()
+QUICK = CheckPlan(
     scale="small",
     batch_sizes=(1, MAX_BATCH_SIZE),
     profile_seconds=0.2,

@@ -10,18 +10,18 @@ from backend.model_process.placement import open_engine
 from backend.profiling.campaign import Hooks, run_campaign
 from backend.profiling.job import Job
 from backend.runtime_dir import runtime_dir
-from benchmarks.errors import BenchmarkError
-from benchmarks.gpu_check.budget import Step
-from benchmarks.gpu_check.records import Records
-from benchmarks.profiles import unprofiled
+from benchmarks.gpu_check.records import CheckRecords
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.steps import Step
+from benchmarks.models.profiles import unprofiled
 from profiler.profile_file import NAME
 
 _OPEN_S, _ENTRY_S = 6.0, 2.0
 _COUNTERS_S = 25.0
-"""Of one batch size, where Nsight Compute reads the GPU's counters."""
+"""Duration for one batch size where Nsight Compute reads the GPU's counters."""
 
 
-def steps(records: Records, say: Callable[[str], None]) -> Iterator[Step]:
+def steps(records: CheckRecords, say: Callable[[str], None]) -> Iterator[Step]:
     """One per model that lacks a batch size."""
     plan = records.plan
     for model, engine in records.usable().items():
@@ -31,13 +31,13 @@ def steps(records: Records, say: Callable[[str], None]) -> Iterator[Step]:
             yield Step(f"profiling {model}", seconds, partial(_profile, records, model, engine, say))
 
 
-def need_all(records: Records) -> None:
+def need_all(records: CheckRecords) -> None:
     """Raises BenchmarkError where some model has no profile."""
     if missing := [model for model in records.usable() if model not in records.profiles()]:
         raise BenchmarkError(f"there is no profile of {', '.join(missing)}: run --part profile")
 
 
-def _profile(records: Records, model: str, engine: str, say: Callable[[str], None]) -> None:
+def _profile(records: CheckRecords, model: str, engine: str, say: Callable[[str], None]) -> None:
     config = records.target.config(records.models, model, engine)
     inputs = records.target.inputs(records.models, model, engine)
     job = Job(config, config.model_file.with_name(NAME), records.plan.batch_sizes, open_engine, inputs)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.config.completion import tried
 from backend.config.model_config import ModelConfig, complete, read_engine_config, read_model_config
 from backend.device.facts import open_gpu
 from backend.device.mps import mps_runs
@@ -19,10 +17,12 @@ from backend.engines.tensorrt.importing import import_tensorrt
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import cores
 from backend.model_process.load_profile import Inputs, inputs_of
-from benchmarks.repository import MAX_BATCH_SIZE
-from profiler.host import cpu_name, package_version
+from backend.trial.completion import tried
+from benchmarks.harness.machine import version_facts
+from benchmarks.models.model_repository import MAX_BATCH_SIZE
+from profiler.host import cpu_name
 
-_VERSIONS = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")
+_PACKAGES = ("isochrone", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "numpy", "nvidia-pytriton")
 _FILES = {"tensorrt": "model.plan", "onnxruntime": "model.onnx"}
 _UNKNOWN = "not told"
 
@@ -36,14 +36,14 @@ class Target:
     engines: tuple[str, ...]
     facts: Mapping[str, str]
     kind: str = field(init=False)
-    """In config.pbtxt."""
+    """Kind of instances in config.pbtxt."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", "KIND_CPU" if self.device_id is None else "KIND_GPU")
 
     @property
     def device(self) -> str:
-        """As samples name it."""
+        """Name of the device in samples."""
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
 
     def config(self, repository: Path, model: str, engine: str) -> ModelConfig:
@@ -51,7 +51,7 @@ class Target:
         return self._served(repository, model, engine)[0]
 
     def inputs(self, repository: Path, model: str, engine: str) -> Inputs:
-        """What it is profiled with. Raises ConfigError where nothing made up runs."""
+        """Inputs to profile the model with. Raises ConfigError where no synthetic ones run."""
         config, stated, specs = self._served(repository, model, engine)
         trial = tried(stated, config.model_file, specs, batch=True)
         if (inputs := inputs_of(config, trial)) is None:
@@ -75,7 +75,7 @@ class Target:
         return cores() if self.device_id is None else None
 
     def clocks(self) -> str:
-        """How fast it may run at this moment, in words."""
+        """Tells in words how fast it may run at this moment."""
         if self.device_id is None:
             return _UNKNOWN
         try:
@@ -89,8 +89,8 @@ class Target:
 
 
 def the_cpu() -> Target:
-    """For seeing that everything runs, not for figures."""
-    facts = {"cores": str(len(cores())), **_versions()}
+    """The CPU, to see that everything runs, not for figures."""
+    facts = {"cores": str(len(cores())), **version_facts(*_PACKAGES)}
     return Target(None, cpu_name(), ("onnxruntime",), facts)
 
 
@@ -109,7 +109,7 @@ def the_gpu() -> Target:
         "MPS": "runs" if mps_runs() else "does not run",
         "TF32": "off (NVIDIA_TF32_OVERRIDE=0)" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "as by default",
         "host": f"{cpu_name()}, {len(cores())} cores",
-        **_versions(),
+        **version_facts(*_PACKAGES),
         "TensorRT": _tensorrt(),
     }
     return Target(0, device.name(), ("tensorrt", "onnxruntime"), facts)
@@ -121,11 +121,6 @@ def _driver() -> str:
             return gpu.identity().driver
     except ConfigError as error:
         return str(error)
-
-
-def _versions() -> dict[str, str]:
-    found = {name: package_version(name) for name in _VERSIONS}
-    return {"Python": platform.python_version()} | {name: text for name, text in found.items() if text != "none"}
 
 
 def _tensorrt() -> str:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.policies`: run the rivals, print the report, write it where asked."""
+"""`python -m benchmarks.policies`: runs the rivals, prints the report, writes it where asked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import typer
 from rich.markdown import Markdown
 from rich.progress import track
 
-from backend.commands.progress_bar import console
-from benchmarks.errors import BenchmarkError
-from benchmarks.policies.report import report
-from benchmarks.policies.runs import LOADS, read_device, run
+from backend.progress_bar import console
+from benchmarks.harness.command import known, one_sentence_errors
+from benchmarks.harness.loads import LOADS
+from benchmarks.policies.policies_report import report
+from benchmarks.policies.runs import read_device, run
 from benchmarks.policies.starvation import starve
 from benchmarks.rivals import RIVALS
 
@@ -29,20 +30,17 @@ def main(
     starvation: Annotated[float, typer.Option(help="Seconds of virtual time for it; 0: leave it out.")] = 600.0,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
-    """What share of deadlines each keeps at each load."""
-    names = rival or list(RIVALS)
-    if unknown := [name for name in names if name not in RIVALS]:
-        raise SystemExit(f"--rival {unknown[0]} is not one of {', '.join(RIVALS)}")
-    try:
+    """Compare what share of deadlines each keeps at each load."""
+    with one_sentence_errors("bench-policies", kept="nothing is written"):
+        names = known("--rival", rival or RIVALS, RIVALS)
         device = read_device(records, lanes)
-    except BenchmarkError as error:
-        raise SystemExit(str(error)) from None
     screen, rows = console(_WIDTH), []
     for at in track(load or LOADS, "loads", transient=True, console=screen):
         plans = [device.plan(at, seconds, seed) for seed in range(seeds)]
         rows += [run(name, device, at, plans, seconds) for name in names]
     text = report(device, rows, starve(device, starvation) if starvation > 0.0 else [], seconds, seeds)
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
     screen.print(Markdown(text))
 

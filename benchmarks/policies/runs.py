@@ -10,40 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
-from backend.load.arrivals import Arrival, Traffic, poisson
-from backend.load.outcomes import Outcome, Summary, by_class, summarise
+from backend.load.arrivals import Arrival, poisson
+from backend.load.figures import MeasuredPoint, points
+from backend.load.outcomes import MeasuredLoad, Outcome
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.records import MACHINE, MODELS, Machine, models_on
+from benchmarks.compare.records import models_on
 from benchmarks.compare.servers import OURS
-from benchmarks.errors import BenchmarkError
-from benchmarks.profiles import p95_ms, read_profiles
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.loads import equal_traffic, solo_latencies_s
+from benchmarks.harness.records import MODELS, read_manifest
+from benchmarks.models.profiles import read_profiles
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
 from profiler.profile_file import NAME, ProfileFile
 
-SLO_FACTORS = (2.0, 4.0, 8.0)
-"""Of the profiled p95 of a batch of one, by turns over the models."""
-CLASSES = (1, 2)
-LOADS = (0.5, 0.7, 0.9, 1.1, 1.5)
-"""1: every lane is busy with batches of one, alone."""
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One rival at one load, over all seeds."""
-
-    rival: str
-    load: float
-    all: Summary
-    classes: dict[str, Summary]
-
 
 @dataclass(frozen=True)
-class Device:
-    """What was recorded of it, and what follows."""
+class RecordedDevice:
+    """A device as it was recorded, and the contention that follows."""
 
     name: str
     samples: Sequence[Sample]
@@ -61,16 +47,12 @@ class Device:
         ]
 
     def plan(self, load: float, seconds: float, seed: int) -> tuple[Arrival, ...]:
-        """Every model at the same rate."""
-        rate = load * self.lanes / sum(file.profile().at(1).solo_ns / 1e9 for file in self.profiles.values())
-        traffic = [
-            Traffic(model, rate, SLO_FACTORS[i % 3] * p95_ms(file), CLASSES[i // 3 % 2])
-            for i, (model, file) in enumerate(self.profiles.items())
-        ]
-        return poisson(traffic, seconds, seed)
+        """Every model at the same rate. A load of 1 keeps every lane busy with batches of one, solo."""
+        rate = load * self.lanes / sum(solo_latencies_s(self.profiles).values())
+        return poisson(equal_traffic(self.profiles, rate), seconds, seed)
 
 
-def read_device(folder: Path, lanes: int) -> Device:
+def read_device(folder: Path, lanes: int) -> RecordedDevice:
     """Raises BenchmarkError where neither `make study` nor `make bench` has recorded it with so many lanes."""
     name, files = f"test-set-3-{lanes}-lanes", [folder / "logs" / f"test-set-3-{lanes}-lanes.jsonl"]
     if not files[0].is_file() and _lanes_of_bench(folder) == lanes:
@@ -82,7 +64,7 @@ def read_device(folder: Path, lanes: int) -> Device:
     profiles, whole = _profiles(folder / MODELS), _profiles(folder / models_on(1, lanes))
     if not profiles or not samples:
         raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
-    return Device(name, samples, profiles, learned(samples), lanes, whole or None)
+    return RecordedDevice(name, samples, profiles, learned(samples), lanes, whole or None)
 
 
 def _profiles(models: Path) -> dict[str, ProfileFile]:
@@ -90,22 +72,22 @@ def _profiles(models: Path) -> dict[str, ProfileFile]:
 
 
 def _lanes_of_bench(folder: Path) -> int | None:
-    """As many as there were cores, where `make bench` recorded here."""
-    machine = folder / MACHINE
-    return msgspec.json.decode(machine.read_bytes(), type=Machine).cores if machine.is_file() else None
+    """Number of lanes where `make bench` recorded here: as many as there were cores."""
+    manifest = read_manifest(folder)
+    return None if manifest is None else manifest.cores
 
 
-def run(name: str, device: Device, load: float, plans: Sequence[Sequence[Arrival]], seconds: float) -> Row:
-    """plans: one per seed, each of so many seconds."""
+def run(
+    name: str, device: RecordedDevice, load: float, plans: Sequence[Sequence[Arrival]], seconds: float
+) -> MeasuredPoint:
+    """Figures of a rival over all seeds. plans: one per seed, each of so many seconds."""
     rival = RIVALS[name]
     models, outcomes = rival.models(device.models(rejects=True, one_lane=rival.lanes == 1)), list[Outcome]()
     for seed, plan in enumerate(plans):
         scheduler = rival.scheduler(device.lanes, device.truth, device.samples)
-        ran = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed))
-        found = ran.outcomes()
+        found = simulate(models, rival.plan(plan), scheduler, VirtualDevice(device.truth, seed)).outcomes()
         # A rival that knows of no classes was sent none: they are the plan's.
         outcomes += (
             found if rival.classes else [replace(o, priority=a.priority) for a, o in zip(plan, found, strict=True)]
         )
-    whole = seconds * len(plans)
-    return Row(name, load, summarise(outcomes, whole), by_class(outcomes, whole))
+    return points([MeasuredLoad(name, load, 0, seconds * len(plans), outcomes)])[0]

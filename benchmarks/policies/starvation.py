@@ -1,4 +1,4 @@
-"""Whether a low class is ever answered in a lasting overload, and what the aging of late requests does to it."""
+"""Starvation: whether a low class is ever answered in a lasting overload, and what aging late requests changes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from backend.load.outcomes import percentile
 from backend.scheduler.core import Scheduler
 from backend.scheduler.policy import LATE_SHARE_MAX, Policy
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Served, simulate
-from benchmarks.policies.runs import Device
+from backend.simulation.simulator import SimulatedRequest, simulate
+from benchmarks.harness.loads import solo_latencies_s
+from benchmarks.policies.runs import RecordedDevice
 
 LOAD, LOW = 1.5, 2
 WITHIN = 20.0
@@ -39,8 +40,11 @@ CASES: dict[str, tuple[bool, type[Policy]]] = {
 
 @dataclass(frozen=True)
 class Starved:
-    """Of one case. kept: per class, share of deadlines. within: of the low class's requests that were not rejected,
-    the share answered within `WITHIN` × solo; median, worst: of their latencies, in solo latencies."""
+    """Results of one case. kept: per class, share of deadlines.
+
+    Of the low class's requests that were not rejected, within: share answered within `WITHIN` × solo; median, worst: of
+    their latencies, in solo latencies.
+    """
 
     case: str
     kept: tuple[float, float]
@@ -50,10 +54,10 @@ class Starved:
     worst: float
 
 
-def starve(device: Device, seconds: float) -> list[Starved]:
+def starve(device: RecordedDevice, seconds: float) -> list[Starved]:
     """Load 1.5 for so long in virtual time."""
     plan = device.plan(LOAD, seconds, seed=0)
-    solo_s = {model: file.profile().at(1).solo_ns / 1e9 for model, file in device.profiles.items()}
+    solo_s = solo_latencies_s(device.profiles)
     found = []
     for case, (rejects, policy) in CASES.items():
         scheduler = Scheduler(device.lanes, policy=policy)
@@ -73,5 +77,5 @@ def starve(device: Device, seconds: float) -> list[Starved]:
     return found
 
 
-def _kept(requests: list[Served]) -> float:
+def _kept(requests: list[SimulatedRequest]) -> float:
     return sum(r.outcome.met for r in requests) / len(requests)

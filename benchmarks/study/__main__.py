@@ -1,21 +1,20 @@
-"""`python -m benchmarks.study`: record what is missing, compute, draw, write the report."""
+"""`python -m benchmarks.study`: records what is missing, computes, draws, writes the report."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from backend.commands.progress_bar import Stages, console
-from benchmarks.ending import interrupt_on_term, told
-from benchmarks.study.collect import Collector, missing_s
+from backend.progress_bar import StageBar
+from benchmarks.harness.command import record_and_report
+from benchmarks.study.collect import StudyCollector
 from benchmarks.study.plan import plan
 from benchmarks.study.plots import draw
-from benchmarks.study.records import Records
-from benchmarks.study.report import report
+from benchmarks.study.records import StudyRecords
 from benchmarks.study.results import results
+from benchmarks.study.study_report import report
 
 _COMPUTING_S = 90.0
 
@@ -25,26 +24,23 @@ def study(
     again: Annotated[bool, typer.Option("--again", help="Remove earlier records and record anew.")] = False,
     repository: Annotated[Path, typer.Option(help="Where `make models` put the models.")] = Path("model_repository"),
     folder: Annotated[Path, typer.Option(help="Of the records, which a later run takes up.")] = Path("results/study"),
-    out: Annotated[Path, typer.Option(help="Folder of study.md; plots go to its folder study/.")] = Path("docs"),
+    out: Annotated[Path, typer.Option(help="The report; plots go to a folder beside it.")] = Path(
+        "docs/reports/study.md"
+    ),
 ) -> None:
     """The paper's protocol on a stock tritonserver with this backend, and ours beside it."""
-    interrupt_on_term()
-    screen = console()
-    if again:
-        shutil.rmtree(folder, ignore_errors=True)
-    with told("study"):
-        records = Records(plan(quick=quick), repository, folder)
-        records.begin()
-        seconds = missing_s(records)
-        screen.print(f"about {seconds / 60 + _COMPUTING_S / 60:.0f} minutes; interrupted, it goes on where it was")
-        with Stages(screen, seconds + _COMPUTING_S) as stages:
-            Collector(records, stages.begin, stages.advance).run()
-            found = results(records, stages.begin)
-            stages.begin("drawing", 5.0)
-            out.mkdir(parents=True, exist_ok=True)
-            plots = draw(found, out / "study")
-            (out / "study.md").write_text(report(found, plots, out))
-    screen.print(f"{out / 'study.md'} is written", highlight=False)
+    records = StudyRecords(plan(quick=quick), repository, folder)
+
+    def write(bar: StageBar) -> Path:
+        found = results(records, bar.begin)
+        bar.begin("drawing", 5.0)
+        out.write_text(report(found, draw(found, out.with_suffix("")), out.parent))
+        return out
+
+    def collector(bar: StageBar) -> StudyCollector:
+        return StudyCollector(records, bar)
+
+    record_and_report("study", records, collector, write, again=again, computing_s=_COMPUTING_S)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a predictor could reach at best: trees that have seen the rest of the very log that they are tested on.
+"""Ceiling of what a predictor could reach: trees that have seen the rest of the very log that they are tested on.
 
 No scheduler could have them: they know batches that come later, and of each batch what is known only once it has ended.
 """
@@ -18,13 +18,13 @@ from predictor.samples import Sample, co_runners_of, own_of
 
 FOLDS = 10
 _DEEPEST = 5
-"""Shares of a batch's execution are told apart by so many neighbours at once, the last of that many or more."""
+"""Shares of a batch's execution are told apart by so many co-runners at once, the last of that many or more."""
 
 
 def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
     """MSE of slowdown, each tenth of the batches predicted from the other nine. Two samples at least.
 
-    counting: they are told how many neighbours there were and how many of them came after the batch did. That is a
+    counting: they are told how many co-runners there were and how many of them came after the batch did. That is a
     clock: it tells how long the batch took, whether or not it held it up.
     """
     models = sorted({s.model for s in samples} | {c.model for s in samples for c in s.co_runners})
@@ -38,7 +38,7 @@ def ceiling(samples: Sequence[Sample], *, counting: bool = False) -> float:
 
 
 def _row(sample: Sample, models: Sequence[str]) -> list[float]:
-    """The batch, all that our learners see of its neighbours, and more: who they were, how many at once, when."""
+    """The batch, all that our learners see of its co-runners, and more: who they were, how many at once, when."""
     own, neighbours = own_of(sample), co_runners_of(sample)
     seen = exposure(own, neighbours)
     return [
@@ -49,21 +49,21 @@ def _row(sample: Sample, models: Sequence[str]) -> list[float]:
         *seen.sums,
         *seen.overdraft,
         seen.sharing,
-        *company(neighbours, models),
+        *co_runner_shares(neighbours, models),
         sum(n.begin <= 0.0 for n in neighbours),
         sample.start_ns,
     ]
 
 
 def _counts(sample: Sample) -> list[float]:
-    """Of neighbours, and of those that came meanwhile: on its core, and elsewhere."""
+    """Counts of co-runners, and of those that came meanwhile: on its core, and elsewhere."""
     neighbours = co_runners_of(sample)
     came = [n for n in neighbours if n.begin > 0.0]
     return [float(sum(n.same_core == here for n in some)) for some in (neighbours, came) for here in (True, False)]
 
 
-def company(neighbours: Sequence[CoRunner], models: Sequence[str]) -> list[float]:
-    """Shares of the execution beside none, one, two … neighbours, and beside each model, by all its batches."""
+def co_runner_shares(neighbours: Sequence[CoRunner], models: Sequence[str]) -> list[float]:
+    """Shares of the execution with none, one, two … co-runners, and with each model, by all its batches."""
     overlaps = dict.fromkeys(models, 0.0)
     for n in neighbours:
         overlaps[n.model] += n.end - n.begin
@@ -71,7 +71,7 @@ def company(neighbours: Sequence[CoRunner], models: Sequence[str]) -> list[float
 
 
 def shares_by_count(neighbours: Sequence[CoRunner]) -> NDArray[np.float64]:
-    """(_DEEPEST + 1,) of the execution beside none, one, two … neighbours."""
+    """(_DEEPEST + 1,) of the execution with none, one, two … co-runners."""
     changes = sorted([(n.begin, 1) for n in neighbours] + [(n.end, -1) for n in neighbours])
     shares = np.zeros(_DEEPEST + 1)
     at, count = 0.0, 0

@@ -1,4 +1,4 @@
-"""How much of a log no predictor can explain: between twins, and between batches that are nearly twins."""
+"""Noise of a log, which no predictor can explain: between twins, and between batches that are nearly twins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.study.ceiling import company
+from benchmarks.study.ceiling import co_runner_shares
 from predictor.samples import Sample, co_runners_of, training_sample_of
 
 Vector = NDArray[np.float64]
@@ -19,11 +19,11 @@ Vector = NDArray[np.float64]
 NEAREST = 10
 """Evans and Jones recommend ten."""
 _APART = 1e-6
-"""So far apart are batches of equal company put at random: else all of them would be compared with the same ten."""
+"""Distance at which batches with equal co-runners are put at random: else all would be compared with the same ten."""
 
 
 class Floor(NamedTuple):
-    """How much identical co-locations differ: no predictor that sees only who ran beside whom gets below.
+    """Differences of identical co-locations: no predictor that sees only who ran beside whom gets below.
 
     mse: pooled variance within groups; relative: median distance to the group's median; share: of batches in a group;
     of_twins: learners' MSE on the batches in a group, which are easier than the others.
@@ -46,7 +46,7 @@ class Noise(NamedTuple):
 
 
 def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floor:
-    """From the batches whose model, size and neighbours, by model, size and eighths of overlap, are equal.
+    """Floor of batches whose model, size and co-runners, by model, size and eighths of overlap, are equal.
 
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
@@ -65,11 +65,11 @@ def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floo
 
 
 def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise:
-    """What is left of half the squared difference of two batches of one model and size as their company grows alike.
+    """Estimates what is left of half the squared difference of two batches as their co-runners grow alike.
 
     Half that difference is averaged over each batch and its k-th nearest, for k up to `NEAREST`; the line through it
     over the mean squared distance has the noise as its intercept (Stefánsson, Končar and Jones, 1997; Evans and Jones,
-    2002). Distance: Euclidean, of the shares of its execution that each model, and no, one, two … neighbours, ran
+    2002). Distance: Euclidean, of the shares of its execution that each model, and no, one, two … co-runners, ran
     beside it, on its core and elsewhere, and of its place in the log, 0..1, since a machine has its slow spells.
 
     errors: as `noise_floor`'s.
@@ -77,7 +77,7 @@ def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise
     ordered = sorted(samples, key=lambda s: s.start_ns)
     models = sorted({c.model for s in ordered for c in s.co_runners})
     place = np.linspace(0.0, 1.0, len(ordered))
-    described = np.array([[*_company(s, models), at] for s, at in zip(ordered, place, strict=True)])
+    described = np.array([[*_co_runner_shares(s, models), at] for s, at in zip(ordered, place, strict=True)])
     described += np.random.default_rng(0).uniform(0.0, _APART, described.shape)
     slowdowns = np.array([s.slowdown for s in ordered])
     kinds = [kind for kind in _grouped((s.model, s.batch_size) for s in ordered) if len(kind) > NEAREST]
@@ -101,10 +101,10 @@ def _grouped(keys: Iterable[object]) -> list[NDArray[np.int64]]:
     return [np.array(group) for group in groups.values()]
 
 
-def _company(sample: Sample, models: Sequence[str]) -> list[float]:
+def _co_runner_shares(sample: Sample, models: Sequence[str]) -> list[float]:
     neighbours = co_runners_of(sample)
     cores = ([n for n in neighbours if n.same_core == here] for here in (True, False))
-    return [share for beside in cores for share in company(beside, models)]
+    return [share for some in cores for share in co_runner_shares(some, models)]
 
 
 def _nearest(described: Vector) -> tuple[Vector, NDArray[np.int64]]:

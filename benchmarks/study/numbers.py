@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.steal import Steal
+from benchmarks.harness.cpu_steal import CpuSteal
 from benchmarks.study.ceiling import ceiling
 from benchmarks.study.noise import Floor, Noise, gamma_test, noise_floor
 from benchmarks.study.plan import COMPARED
@@ -52,9 +52,9 @@ def _p95(file: ProfileFile) -> ModelProfile:
     return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
 
 
-def undisturbed(samples: Sequence[Sample], steal: Steal) -> list[Sample]:
-    """Those during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
-    left = [s for s in samples if not steal.disturbed(s.start_ns, s.end_ns)]
+def undisturbed(samples: Sequence[Sample], cpu_steal: CpuSteal) -> list[Sample]:
+    """Samples during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
+    left = [s for s in samples if not cpu_steal.disturbed(s.start_ns, s.end_ns)]
     return left if len(left) >= FEWEST else list(samples)
 
 
@@ -82,13 +82,13 @@ class Spread(NamedTuple):
 def feature_errors(samples: Sequence[Sample]) -> dict[str, Spread]:
     """The linear model fitted on 75 % of the batches, tested on the rest, with each way to see its neighbours."""
     owns = [own_of(s) for s in samples]
-    beside = [co_runners_of(s) for s in samples]
+    co_runners = [co_runners_of(s) for s in samples]
     slowdowns = [s.slowdown for s in samples]
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(samples))
     train, test = np.split(order, [int(TRAIN_SHARE * len(samples))])
     found = {}
     for name, alpha in _EXPLAINED:
-        seen = map(_seen(name, alpha), owns, beside)
+        seen = map(_seen(name, alpha), owns, co_runners)
         predicted, truth = _fitted(list(zip(owns, seen, slowdowns, strict=True)), train, test)
         errors = np.abs(predicted - truth) / truth
         p25, p50, p75, p95 = np.percentile(errors, (25, 50, 75, 95)).tolist()
@@ -144,7 +144,7 @@ def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
 def scores(
     training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]], learners: Sequence[str]
 ) -> dict[str, dict[str, Score]]:
-    """By test set and learner; each set after the training set. The paper's three start from the same weights."""
+    """Scores by set and learner; each set after the training set. The paper's three start from the same weights."""
     return {name: evaluate(samples, FEATURES, training, learners).learners for name, samples in tests.items()}
 
 

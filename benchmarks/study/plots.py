@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backend.load.plots import COLOURS, STYLE, save
-from benchmarks.study.plan import COPIED
+from benchmarks.study.plan import COPIED, label
 from benchmarks.study.results import OfLanes, Results
 
 LEARNER_COLOURS = {"offline": "#9c6b4e", "sgd": "#efb118", "rls": "#4269d0", "isochrone": "#ff725c"}
@@ -111,10 +111,10 @@ def _bars(axes: Axes, lanes: int, found: OfLanes) -> None:
     at = np.arange(len(found.tested))
     for i, (name, colour) in enumerate(LEARNER_COLOURS.items()):
         mse = [tested.scores[name].mse for tested in found.tested.values()]
-        axes.bar(at + 0.2 * (i - 1.5), mse, 0.19, label=name, color=colour)
+        axes.bar(at + 0.2 * (i - 1.5), mse, 0.19, label=label(name), color=colour)
     for j, tested in enumerate(found.tested.values()):
         for name, height, style in (("trees", tested.ceiling, ":"), ("noise", tested.noise.mse, "--")):
-            label = name if j == 0 else None
-            axes.plot([j - 0.45, j + 0.45], [height] * 2, color="#333333", lw=1.2, ls=style, label=label)
+            shown = name if j == 0 else None
+            axes.plot([j - 0.45, j + 0.45], [height] * 2, color="#333333", lw=1.2, ls=style, label=shown)
     axes.set_xticks(at, list(found.tested), fontsize=8)
     axes.set_title(f"{lanes} lanes", fontsize=9)

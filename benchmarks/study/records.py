@@ -1,31 +1,29 @@
-"""Where the study's records lie, and what of the plan is still missing. Reads and names files, records nothing."""
+"""Records of the study: its logs, the runs that they are of, and figure 3's tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from backend.linux.cpu_topology import cores
-from benchmarks.errors import BenchmarkError
-from benchmarks.profiles import read_profiles, unprofiled
-from benchmarks.stamp import take_up
-from benchmarks.steal import Steal
-from benchmarks.study.plan import Log, Plan
-from profiler.host import cpu_name, sha256_of
-from profiler.profile_file import ProfileFile
+from benchmarks.harness.cpu_steal import CpuSteal
+from benchmarks.harness.records import RecordFolder, RunManifest
+from benchmarks.models.model_repository import model_files
+from benchmarks.study.plan import StudyLog, StudyPlan
+from profiler.host import sha256_of
 
 TASK_LANES = (1, 2)
 """Figure 3: sequential, concurrent."""
 
 
-class Run(msgspec.Struct, frozen=True):
-    """Beside a log's samples: what was asked for, what came of it, and when the host took CPU away."""
+class LogRun(msgspec.Struct, frozen=True):
+    """Facts beside a log's samples: what was asked for, what came of it, and when the host took CPU away."""
 
     rates_per_s: list[dict[str, float]]
     requests: int
     failed: int
-    steal: Steal
+    cpu_steal: CpuSteal
 
 
 class Tasks(msgspec.Struct, frozen=True):
@@ -39,79 +37,54 @@ class Tasks(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-class _Stamp(msgspec.Struct, frozen=True):
-    """What records are good for: the same plan, machine and models."""
+class StudyRecords(RecordFolder):
+    """Records of `plan`, on the models in `source`, in `folder`."""
 
-    plan: Plan
-    cpu: str
-    cores: int
-    models: dict[str, str]
-
-
-class Records:
-    """Of `plan`, on the models in `source`, in `folder`."""
-
-    def __init__(self, plan: Plan, source: Path, folder: Path) -> None:
-        self.plan, self.source, self._folder = plan, source, folder
-
-    def begin(self) -> None:
-        """Take up the folder. Raises BenchmarkError where it holds the records of something else."""
-        stamp = _Stamp(self.plan, cpu_name(), len(cores()), self._hashes())
-        take_up(self._folder, stamp, "plan, machine or set of models")
+    def __init__(self, plan: StudyPlan, source: Path, folder: Path) -> None:
+        super().__init__(folder)
+        self.plan, self.source = plan, source
 
     @property
-    def models(self) -> Path:
-        """A repository of links to the models, with their profiles."""
-        return self._folder / "models"
+    def manifest(self) -> RunManifest:
+        """Raises BenchmarkError where a model is missing."""
+        files = model_files(self.source, self.plan.models)
+        return RunManifest(self.plan, models={model: sha256_of(file) for model, file in files.items()})
 
-    def unprofiled(self) -> int:
-        """Batch sizes that no profile has yet, over all models."""
-        return unprofiled(self.models, self.plan.models, self.plan.batch_sizes)
+    @property
+    def model_names(self) -> Sequence[str]:
+        return self.plan.models
 
-    def profiles(self) -> dict[str, ProfileFile]:
-        return read_profiles(self.models, self.plan.models)
-
-    def samples(self, lanes: int, log: Log) -> Path:
+    def samples(self, lanes: int, log: StudyLog) -> Path:
         """The log itself."""
-        return self._folder / "logs" / f"{log.name.replace(' ', '-')}-{lanes}-lanes.jsonl"
+        return (self.folder / _log(lanes, log)).with_suffix(".jsonl")
 
-    def run(self, lanes: int, log: Log) -> Run:
-        return msgspec.json.decode(self._run_path(lanes, log).read_bytes(), type=Run)
+    def run(self, lanes: int, log: StudyLog) -> LogRun | None:
+        return self.read(_log(lanes, log), LogRun)
 
-    def keep_log(self, lanes: int, log: Log, run: Run, samples: bytes) -> None:
-        """What was asked for comes last: it makes the log complete."""
+    def keep_log(self, lanes: int, log: StudyLog, run: LogRun, samples: bytes) -> None:
+        """Writes the run last: it makes the log complete."""
         path = self.samples(lanes, log)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(samples)
-        self._run_path(lanes, log).write_bytes(msgspec.json.encode(run))
+        self.keep(_log(lanes, log), run)
 
-    def missing_logs(self, lanes: int) -> list[Log]:
-        return [log for log in self.plan.logs if not self._run_path(lanes, log).is_file()]
+    def missing_logs(self, lanes: int) -> list[StudyLog]:
+        return [log for log in self.plan.logs if not self.has(_log(lanes, log))]
 
     def tasks(self) -> list[Tasks]:
-        return [
-            msgspec.json.decode(self._tasks_path(lanes, n).read_bytes(), type=Tasks)
-            for lanes in TASK_LANES
-            for n in self.plan.tasks
-        ]
+        found = (self.read(_tasks(lanes, n), Tasks) for lanes in TASK_LANES for n in self.plan.tasks)
+        return [tasks for tasks in found if tasks is not None]
 
     def keep_tasks(self, tasks: Tasks) -> None:
-        path = self._tasks_path(tasks.lanes, tasks.tasks)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(msgspec.json.encode(tasks))
+        self.keep(_tasks(tasks.lanes, tasks.tasks), tasks)
 
     def missing_tasks(self, lanes: int) -> list[int]:
-        return [n for n in self.plan.tasks if not self._tasks_path(lanes, n).is_file()]
+        return [n for n in self.plan.tasks if not self.has(_tasks(lanes, n))]
 
-    def _run_path(self, lanes: int, log: Log) -> Path:
-        return self.samples(lanes, log).with_suffix(".json")
 
-    def _tasks_path(self, lanes: int, tasks: int) -> Path:
-        return self._folder / "tasks" / f"{tasks}-on-{lanes}-lanes.json"
+def _log(lanes: int, log: StudyLog) -> str:
+    return f"logs/{log.name.replace(' ', '-')}-{lanes}-lanes.json"
 
-    def _hashes(self) -> dict[str, str]:
-        files = {model: self.source / model / "1" / "model.onnx" for model in self.plan.models}
-        missing = [model for model, file in files.items() if not file.is_file()]
-        if missing:
-            raise BenchmarkError(f"no model file for {', '.join(missing)} in '{self.source}'; run `make models`")
-        return {model: sha256_of(file) for model, file in files.items()}
+
+def _tasks(lanes: int, tasks: int) -> str:
+    return f"tasks/{tasks}-on-{lanes}-lanes.json"

@@ -17,8 +17,8 @@ from benchmarks.study.numbers import (
     training_errors,
     undisturbed,
 )
-from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, Plan
-from benchmarks.study.records import Records, Run, Tasks
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, StudyPlan
+from benchmarks.study.records import LogRun, StudyRecords, Tasks
 from predictor.evaluate import Score
 from predictor.samples import read_samples
 from profiler.profile_file import ProfileFile
@@ -26,14 +26,14 @@ from profiler.profile_file import ProfileFile
 
 @dataclass(frozen=True)
 class OfLanes:
-    """What the logs with one number of lanes say. training: MSE of the linear start, and of ours, on that set.
+    """Results of the logs with one number of lanes. training: MSE of the linear start, and of ours, on that set.
 
     batches: undisturbed ones, of which all the rest is; every: scores over the disturbed ones too.
     """
 
     recorded: dict[str, int]
     batches: dict[str, int]
-    runs: dict[str, Run]
+    runs: dict[str, LogRun]
     interference: Vector
     features: dict[str, Spread]
     training: tuple[float, float]
@@ -45,13 +45,13 @@ class OfLanes:
 class Results:
     """lanes: by number of lanes."""
 
-    plan: Plan
+    plan: StudyPlan
     profiles: dict[str, ProfileFile]
     tasks: list[Tasks]
     lanes: dict[int, OfLanes]
 
 
-def results(records: Records, on_stage: Callable[[str, float], None]) -> Results:
+def results(records: StudyRecords, on_stage: Callable[[str, float], None]) -> Results:
     """Takes some seconds per thousand batches."""
     plan, profiles, found = records.plan, records.profiles(), {}
     for lanes in plan.lanes:
@@ -59,8 +59,8 @@ def results(records: Records, on_stage: Callable[[str, float], None]) -> Results
         whole = {
             log.name: relative_to_p95(read_samples(records.samples(lanes, log)).samples, profiles) for log in plan.logs
         }
-        runs = {log.name: records.run(lanes, log) for log in plan.logs}
-        logs = {name: undisturbed(samples, runs[name].steal) for name, samples in whole.items()}
+        runs = {log.name: run for log in plan.logs if (run := records.run(lanes, log)) is not None}
+        logs = {name: undisturbed(samples, runs[name].cpu_steal) for name, samples in whole.items()}
         every = [s for samples in logs.values() for s in samples]
         found[lanes] = OfLanes(
             {name: len(samples) for name, samples in whole.items()},

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import markdown
-from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING
+from benchmarks.harness import markdown
+from benchmarks.study.plan import COMPARED, TEST_SETS, TRAINING, label
 from predictor.evaluate import Score
 from profiler.profile_file import ProfileFile
 
@@ -36,12 +36,8 @@ def throughput(profiles: Mapping[str, ProfileFile]) -> str:
             )
         )
     header = (
-        "model",
-        "alone, batch 1: p50 / p95 ms",
-        "requests/s at 1",
-        "at the largest",
-        "best gain",
-        "compute / l2 / dram at the largest",
+        "model | alone, batch 1: p50 / p95 ms | requests/s at 1 | at the largest | best gain | "
+        "compute / l2 / dram at the largest"
     )
     return markdown.table(header, rows)
 
@@ -52,17 +48,17 @@ def interference(lanes: Mapping[int, OfLanes]) -> str:
     for count, found in lanes.items():
         quantiles = np.percentile(found.interference, (5, 25, 50, 75, 95, 99))
         rows.append((str(count), f"{len(found.interference):,}", *(f"{q:.1%}" for q in quantiles)))
-    return markdown.table(("lanes", "batches", "p5", "p25", "p50", "p75", "p95", "p99"), rows)
+    return markdown.table("lanes | batches | p5 | p25 | p50 | p75 | p95 | p99", rows)
 
 
 def features(lanes: Mapping[int, OfLanes]) -> str:
-    """Relative error of the linear model by what it sees of its neighbours (figure 5)."""
+    """Relative error of the linear model by what it sees of its co-runners (figure 5)."""
     rows = [
         (str(count), name, *(f"{100 * v:.1f}" for v in spread[:4]), f"{np.mean(spread.errors > 0.6):.1%}")
         for count, found in lanes.items()
         for name, spread in found.features.items()
     ]
-    return markdown.table(("lanes", "neighbours' features", "p25 %", "p50 %", "p75 %", "p95 %", "beyond 60 %"), rows)
+    return markdown.table("lanes | co-runners' features | p25 % | p50 % | p75 % | p95 % | beyond 60 %", rows)
 
 
 def errors(lanes: int, found: OfLanes) -> str:
@@ -77,20 +73,20 @@ def errors(lanes: int, found: OfLanes) -> str:
             (
                 name,
                 f"{tested.samples:,}",
-                *(mse[learner] for learner in ("mean", "count", "offline", "sgd", "rls")),
+                *(mse[learner] for learner in ("mean", "count", *COMPARED[:-1])),
                 f"**{mse['isochrone']}**",
                 f"{tested.ceiling:.4f}",
                 f"{tested.noise.mse:.4f} ({tested.noise.share:.0%})",
                 f"{tested.floor.mse:.4f} ({tested.floor.share:.0%})",
             )
         )
-    learners = ("mean", "count", "offline", "SGD", "RLS", "ours")
+    learners = ("mean", "count", *map(label, COMPARED))
     header = ("set", "batches", *learners, "trees", "noise (share)", "noise of twins (share)")
     return f"MSE of slowdown relative to the profiled p95, {lanes} lanes:\n\n{markdown.table(header, rows)}"
 
 
 def relative_errors(lanes: int, found: OfLanes) -> str:
-    """Of execution time, and how the bound held, under a line that says so."""
+    """Shows relative errors of execution time and how the bound held, under a line that says so."""
 
     def cell(score: Score) -> str:
         return f"{100 * score.relative_error_p50:.1f} / {100 * score.relative_error_p95:.0f}"
@@ -98,14 +94,14 @@ def relative_errors(lanes: int, found: OfLanes) -> str:
     rows = [
         (
             name,
-            *(cell(tested.scores[learner]) for learner in ("mean", "offline", "sgd", "rls", "isochrone")),
+            *(cell(tested.scores[learner]) for learner in ("mean", *COMPARED)),
             f"{100 * tested.floor.relative:.1f}",
             f"{tested.scores['isochrone'].coverage:.1%}",
             f"{tested.scores['isochrone'].inflation:.2f}",
         )
         for name, tested in found.tested.items()
     ]
-    header = ("set", "mean", "offline", "SGD", "RLS", "ours", "floor p50", "bound held", "bound / predicted")
+    header = ("set", "mean", *map(label, COMPARED), "floor p50", "bound held", "bound / predicted")
     what = f"Relative error of execution time, p50 / p95 in %, and what our 95 % bound held, {lanes} lanes"
     return f"{what}:\n\n{markdown.table(header, rows)}"
 
@@ -114,10 +110,10 @@ def errors_of_all(lanes: int, found: OfLanes) -> str:
     """Table 1 over the disturbed batches too, under a line that says so."""
     rows = [(name, *(f"{scores[learner].mse:.3f}" for learner in COMPARED)) for name, scores in found.every.items()]
     what = f"MSE over all batches, those that the host disturbed as well, {lanes} lanes"
-    return f"{what}:\n\n{markdown.table(('set', 'offline', 'SGD', 'RLS', 'ours'), rows)}"
+    return f"{what}:\n\n{markdown.table(('set', *map(label, COMPARED)), rows)}"
 
 
-def beside_rls(lanes: Mapping[int, OfLanes]) -> str:
+def against_rls(lanes: Mapping[int, OfLanes]) -> str:
     """Ours over the paper's online learner, the goals, and what is in their way."""
     rows = []
     for count, found in lanes.items():
@@ -143,17 +139,8 @@ def beside_rls(lanes: Mapping[int, OfLanes]) -> str:
                 )
             )
     header = (
-        "set",
-        "lanes",
-        "MSE ours / RLS",
-        "goal",
-        "noise / RLS",
-        "trees / RLS",
-        "trees that count / RLS",
-        "of twins: ours / RLS",
-        "of twins: floor / RLS",
-        "reached",
-        "median relative error ours / RLS",
+        "set | lanes | MSE isochrone / RLS | goal | noise / RLS | trees / RLS | trees that count / RLS | "
+        "of twins: isochrone / RLS | of twins: floor / RLS | reached | median relative error isochrone / RLS"
     )
     return markdown.table(header, rows)
 

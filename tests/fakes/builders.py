@@ -8,6 +8,7 @@ from predictor.features import CoRunner
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Rls
 from predictor.workload import Load, ModelProfile
+from profiler.profile_file import FeatureShares, ProfileEntry, ProfileFile
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
@@ -15,7 +16,7 @@ START_NS = 1_000_000 * MS
 
 
 def load(solo_ms: float, compute: float = 0.0, l2: float = 0.0, dram: float = 0.0) -> Load:
-    """A load that disturbs nobody unless told otherwise."""
+    """A load that slows no other batch unless a test says otherwise."""
     return Load(round(solo_ms * MS), compute, l2, dram)
 
 
@@ -43,15 +44,15 @@ class Device:
     """A scheduler with a clock in milliseconds; requests are numbered through, batches answer to their Launch.
 
     Its predictor is the paper's, whose first weights make slowdowns that can be worked out by hand: 1 + 0.3 compute +
-    0.1 l2 + 0.3 dram of the neighbours. beside: of each batch that ended well, in that order, its neighbours.
+    0.1 l2 + 0.3 dram of the co-runners. co_runners: those of each batch that ended well, in that order.
     """
 
     def __init__(self, lanes: int = 1, cores: int | None = None, predictor: Forecaster | None = None) -> None:
-        self.beside: list[list[CoRunner]] = []
+        self.co_runners: list[list[CoRunner]] = []
         self.core = Scheduler(
-            lanes, lambda *told: self.beside.append(told[-1]), predictor=predictor or Rls(), cores=cores
+            lanes, lambda *ended: self.co_runners.append(ended[-1]), predictor=predictor or Rls(), cores=cores
         )
-        self.core.policy.bound.multiplier = 1.0
+        self.core.latency.bound.multiplier = 1.0
         self.now_ms = 0.0
         self._requests = 0
 
@@ -102,3 +103,13 @@ def only_reject(commands: list[Command]) -> Reject:
     (command,) = commands
     assert isinstance(command, Reject)
     return command
+
+
+def profile_file(model: str, *entries: tuple[int, float, float]) -> ProfileFile:
+    """A profile as `isochrone profile` writes it; entries: (batch size, p50 ms, p95 ms)."""
+    shares = FeatureShares(0.5, 0.2, 0.3)
+    found = []
+    for size, p50, p95 in entries:
+        low, high = round(p50 * MS), round(p95 * MS)
+        found.append(ProfileEntry(size, low, (low, low), high, (high, high), size / p50 * 1e3, shares, 1, 30, 0, True))
+    return ProfileFile(1, model, "1", "cpu", "onnx", "0" * 64, "graph", tuple(found))

@@ -1,6 +1,6 @@
 """Devices for the tests of what the scheduler decides, each held to its invariants when its test ends.
 
-Unless a test says otherwise the predictor knows its prior only: neighbours add 0.3 × compute + 0.1 × l2 + 0.3 × dram
+Unless a test says otherwise the predictor knows its prior only: co-runners add 0.3 × compute + 0.1 × l2 + 0.3 × dram
 to a batch's slowdown, and the upper bound is the prediction itself.
 """
 
@@ -11,7 +11,7 @@ from predictor.learners.learner import Forecaster
 from tests.fakes.builders import Device, join, only_launch, profile
 
 HEAVY = profile(10.0, 1.0, 0.0, 1.0)
-"""Slows its neighbours by 0.6."""
+"""Slows its co-runners by 0.6."""
 LIGHT = profile(10.0)
 
 _made: list[Device] = []
@@ -40,7 +40,7 @@ def busy(lanes: int = 1, models: int = 2, **options: bool) -> tuple[Device, Laun
 
 
 def served_after(made: Device, launch: Launch) -> list[Launch]:
-    """What is launched on a device of one lane as one batch after the other ends."""
+    """Launches on a device of one lane as one batch after the other ends."""
     served = [launch]
     while following := made.finish(served[-1]):
         served.append(only_launch(following))

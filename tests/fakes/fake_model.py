@@ -1,4 +1,4 @@
-"""A model on the real dispatcher and scheduler with a made-up engine, which runs as long as the test wants."""
+"""A model on the real dispatcher and scheduler with a fake runner, whose batches run as long as the test wants."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from backend.engines.protocol import BatchResult
 from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Answered, Batch, feeds
-from backend.model_process.dispatcher import Dispatcher, Handlers
+from backend.model_process.dispatcher import Dispatcher
+from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
 from backend.runtime_dir import meeting_point
-from backend.scheduler.messages import Decided, Reject
+from backend.scheduler.messages import Reject
 from predictor.workload import ModelProfile
 from tests.fakes.builders import join, load
 
 PATIENCE_S = 15.0
-"""Of a test that waits for what must come; never waited out unless it fails."""
+"""Limit on waits for what must come; never reached unless the test fails."""
 _PROFILE = ModelProfile((1, 8), (load(1.0, 0.1), load(2.0, 0.1)))
 _ids = itertools.count(1)
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what no condition variable tells."""
+    """Wait for a condition that no condition variable announces."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "this did not happen"
@@ -41,7 +42,9 @@ def pending(slo_ms: float | None = None, rows: int = 1, group: int = 0) -> Pendi
 
 
 class FakeModel:
-    """`gate`: while it is clear, batches that run do not end. Every request must end once, whichever way."""
+    """A model and its runner. gate: while it is clear, batches that run do not end. Each request must end once."""
+
+    separate = False
 
     def __init__(
         self, name: str = "m", *, device: str = "cpu", lanes: int | None = 2, rejects: bool = False, most: int = 8
@@ -58,8 +61,7 @@ class FakeModel:
         self.error: Exception | None = None
         self.took = BatchResult([], 1_000_000)
         event = join(_PROFILE, model=name, lanes=lanes, rejects=rejects, max_batch_size=most)
-        handlers = Handlers(self._run, self._done, lambda _batch, _result: None, self._rejected, self._decided)
-        self.dispatcher = Dispatcher(device, lanes or 2, event, handlers, None)
+        self.dispatcher = Dispatcher(device, lanes or 2, event, self, Metrics(), None)
 
     def __enter__(self) -> FakeModel:
         return self
@@ -80,12 +82,12 @@ class FakeModel:
         return list(requests)
 
     def wait(self, condition: Callable[[], object]) -> None:
-        """Until it holds; looked at whenever a batch starts or ends."""
+        """Wait until the condition holds; checked whenever a batch starts or ends."""
         with self.changed:
             assert self.changed.wait_for(condition, PATIENCE_S), "this did not happen"
 
     def wait_for(self, *requests: Pending) -> list[Batch]:
-        """Until all of them ended in a batch; those batches."""
+        """Wait until each request ended in a batch; returns those batches."""
         self.wait(lambda: all(r.id in self.done for r in requests))
         return [self.done[r.id] for r in requests]
 
@@ -99,7 +101,8 @@ class FakeModel:
         self.wait(lambda: any(request in batch.requests for batch in self.started))
         return request
 
-    def _run(self, batch: Batch, _priority: ExecutionPriority) -> list[Answered]:
+    def run(self, batch: Batch, _executing: ExecutionPriority) -> list[Answered]:
+        """See `Runner`."""
         with self.changed:
             self.started.append(batch)
             self.at_once += 1
@@ -113,7 +116,8 @@ class FakeModel:
             raise self.error
         return [[] for _ in batch.requests]
 
-    def _done(self, batch: Batch, answers: list[Answered]) -> None:
+    def answer(self, batch: Batch, answers: Sequence[Answered]) -> None:
+        """See `Runner`."""
         with self.changed:
             for request, answer in zip(batch.requests, answers, strict=True):
                 self.ends[request.id] += 1
@@ -121,14 +125,12 @@ class FakeModel:
                 self.results[request.id] = answer
             self.changed.notify_all()
 
-    def _rejected(self, request: Pending, reject: Reject) -> None:
+    def reject(self, request: Pending, reject: Reject) -> None:
+        """See `Runner`."""
         with self.changed:
             self.ends[request.id] += 1
             self.rejects[request.id] = reject
             self.changed.notify_all()
-
-    def _decided(self, decided: Decided) -> None:
-        assert decided.took_ns >= 0
 
 
 # The real scheduler that it talks to

@@ -1,4 +1,4 @@
-"""How many files a process has open, to see that what was opened is closed."""
+"""Count of a process's open files, to check that each is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's queue between a real scheduler's process and a made-up engine, also where that process dies or hangs."""
+"""A model's queue between a real scheduler's process and a fake runner, also where that process dies or hangs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from backend.errors import ConfigError, EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Batch
-from backend.scheduler.messages import Cancel, Event, Ping
+from backend.scheduler.messages import Cancel, Event, Finish, Ping, Take
 from backend.scheduler_process.start import connect_or_spawn
 from tests.fakes.fake_model import (
     PATIENCE_S,
@@ -32,12 +33,12 @@ pytestmark = pytest.mark.usefixtures("runtime_dir")
 # A request's way
 
 
-def test_a_request_runs_as_the_scheduler_says(model: FakeModel) -> None:
+def test_a_request_runs_as_the_scheduler_decides(model: FakeModel) -> None:
     (request,) = model.submit(pending(5_000.0))
     (batch,) = model.wait_for(request)
     assert batch.launch is not None
     assert batch.launch.requests == (request.id,)
-    assert (batch.id, batch.lane, batch.launch.solo_ns) == (batch.launch.batch, batch.launch.lane, 1_000_000)
+    assert (batch.id, batch.lane, batch.launch.times.solo_ns) == (batch.launch.batch, batch.launch.lane, 1_000_000)
     assert batch.launched_ns >= request.arrival_ns
     assert model.results == {request.id: []}
     assert len(model.dispatcher) == 0
@@ -64,26 +65,26 @@ def test_a_run_that_fails_ends_its_requests_and_the_lane_goes_on(model: FakeMode
 def test_a_batch_that_cannot_be_answered_leaves_its_lane_free(
     model: FakeModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = threading.Semaphore(0)
+    called = threading.Semaphore(0)
 
     def broken(_batch: Batch, _result: object) -> None:
-        told.release()
+        called.release()
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr(model.dispatcher, "_handlers", replace(model.dispatcher._handlers, done=broken))
+        patched.setattr(model, "answer", broken)
         model.submit(pending(), pending(group=1))
-        assert told.acquire(timeout=PATIENCE_S)
-        assert told.acquire(timeout=PATIENCE_S)
+        assert called.acquire(timeout=PATIENCE_S)
+        assert called.acquire(timeout=PATIENCE_S)
     eventually(lambda: caplog.text.count("a batch could not be answered") == 2)
     assert all(decided_by_a_scheduler(model) for _ in range(4))
 
 
 def test_a_batch_that_is_run_by_two_threads_is_answered_once(model: FakeModel) -> None:
-    """As where the one stands still for a stranger."""
+    """Case of a foreign process that starves the one."""
     (request,) = model.fill(1)
     (batch,) = model.started
-    other = threading.Thread(target=model.dispatcher._work, args=(replace(batch), ORDINARY_PRIORITY))
+    other = threading.Thread(target=model.dispatcher._run, args=(replace(batch), ORDINARY_PRIORITY))
     other.start()
     model.wait(lambda: len(model.started) == 2)
     model.gate.set()
@@ -92,6 +93,35 @@ def test_a_batch_that_is_run_by_two_threads_is_answered_once(model: FakeModel) -
     assert decided_by_a_scheduler(model)  # the lane is free, and the scheduler knows
     assert model.ends[request.id] == 1
     assert not model.dispatcher._running
+
+
+def test_a_launch_by_lease_is_announced_before_its_batch_ends(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that is while the thread that launched it sleeps."""
+    sent: list[Event] = []
+    send = model.dispatcher._client.send
+
+    def recording(event: Event) -> bool:
+        sent.append(event)
+        return send(event)
+
+    def sleep(_: float) -> None:
+        eventually(lambda: any(isinstance(event, Finish) for event in sent))
+
+    def has_lease() -> bool:
+        return decided_by_a_scheduler(model) and model.dispatcher._lease is not None
+
+    eventually(has_lease)
+    eventually(lambda: not model.dispatcher._running)
+    monkeypatch.setattr(model.dispatcher._client, "send", recording)
+    clock = SimpleNamespace(sleep=sleep, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr("backend.model_process.dispatcher.time", clock)
+    (request,) = model.submit(pending(5_000.0))
+    assert model.ends[request.id] == 1
+    assert [type(event) for event in sent] == [Take, Finish]
+    monkeypatch.undo()
+    assert decided_by_a_scheduler(model)
 
 
 def test_a_waiting_request_can_be_cancelled_once(model: FakeModel) -> None:
@@ -122,8 +152,8 @@ def test_cancelling_races_with_launching_but_each_request_ends_one_way(model: Fa
 def test_a_launch_that_crosses_a_cancellation_frees_its_lane(model: FakeModel) -> None:
     model.fill()
     (request,) = model.submit(pending(group=7))
-    send = model.dispatcher._link.send
-    model.dispatcher._link.send = lambda event: isinstance(event, Cancel) or send(event)  # type: ignore[method-assign]
+    send = model.dispatcher._client.send
+    model.dispatcher._client.send = lambda event: isinstance(event, Cancel) or send(event)  # type: ignore[method-assign]
     assert model.dispatcher.cancel(request)
     model.gate.set()
     model.wait_for(*[model.submit(pending(5_000.0))[0] for _ in range(10)])
@@ -140,16 +170,16 @@ def test_a_certain_miss_is_rejected_where_the_model_asks_for_it() -> None:
         assert len(model.dispatcher) == 0
 
 
-def test_the_oldest_waiting_requests_are_told(model: FakeModel) -> None:
+def test_waiting_since_gives_the_oldest_requests(model: FakeModel) -> None:
     model.fill()
     requests = model.submit(*[pending() for _ in range(5)])
-    told = model.dispatcher.waiting_since(requests[3].arrival_ns, 0, 10)
-    assert told == [r for r in requests if r.arrival_ns < requests[3].arrival_ns]
+    oldest = model.dispatcher.waiting_since(requests[3].arrival_ns, 0, 10)
+    assert oldest == [r for r in requests if r.arrival_ns < requests[3].arrival_ns]
     assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, 0, 2) == requests[:2]
     assert model.dispatcher.waiting_since(requests[-1].arrival_ns + 1, requests[1].id, 2) == requests[2:4]
 
 
-def test_closing_returns_what_waits(model: FakeModel) -> None:
+def test_closing_returns_waiting_requests(model: FakeModel) -> None:
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(20)])
     ending = threading.Thread(target=end_batches_while_lanes_close, args=(model,))
@@ -185,7 +215,7 @@ def test_models_share_the_lanes_of_the_device() -> None:
     with FakeModel("a") as a, FakeModel("b") as b:
         a.fill()
         (waiting,) = b.submit(pending())
-        assert b.dispatcher._link.lanes == 2
+        assert b.dispatcher._client.lanes == 2
         a.gate.set()
         (batch,) = b.wait_for(waiting)
         assert batch.launch is not None
@@ -197,7 +227,7 @@ def test_the_lanes_of_a_model_that_went_are_free() -> None:
         a = FakeModel("a")
         a.fill()
         (waiting,) = b.submit(pending())
-        a.dispatcher._link.close()  # as when its process dies
+        a.dispatcher._client.close()  # as when its process dies
         b.wait_for(waiting)
         a.close()
 
@@ -219,10 +249,10 @@ def test_the_next_scheduler_has_the_lanes_of_the_last_whoever_starts_it() -> Non
             signal_scheduler(signal.SIGKILL, device)
             eventually(lambda: not (wishes.dispatcher._connected or takes.dispatcher._connected))
             until_connected(wishes, takes)
-            assert takes.dispatcher._link.lanes == 4
+            assert takes.dispatcher._client.lanes == 4
 
 
-def test_a_model_whose_lanes_are_not_there_any_more_says_so_and_goes_on(
+def test_a_model_whose_lanes_are_gone_logs_so_and_goes_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who never met the last scheduler started this one."""
@@ -239,21 +269,21 @@ def with_three_lanes(device: str, _: int, timeout_s: float) -> socket.socket:
     return connect_or_spawn(device, 3, timeout_s)
 
 
-def test_a_model_without_a_wish_takes_the_lanes_there_are(model: FakeModel) -> None:
+def test_a_model_without_device_lanes_takes_the_lanes_of_the_device(model: FakeModel) -> None:
     with FakeModel("other", lanes=None) as other:
-        assert other.dispatcher._link.lanes == model.dispatcher._link.lanes == 2
+        assert other.dispatcher._client.lanes == model.dispatcher._client.lanes == 2
 
 
 def test_devices_have_a_scheduler_each(model: FakeModel) -> None:
     with FakeModel(device="gpu-0", lanes=3) as other:
         assert scheduler_pid("gpu-0") != scheduler_pid("cpu")
-        assert other.dispatcher._link.lanes == 3
+        assert other.dispatcher._client.lanes == 3
         assert decided_by_a_scheduler(other)
         assert decided_by_a_scheduler(model)
 
 
 def run_together(model: FakeModel, count: int) -> set[int]:
-    """How many requests are in the batches of so many that wait together."""
+    """Sizes of the batches of that many requests that wait together."""
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(count)])
     model.gate.set()
@@ -263,7 +293,7 @@ def run_together(model: FakeModel, count: int) -> set[int]:
 
 def test_a_limit_to_its_batches_holds_with_each_later_scheduler_too(model: FakeModel) -> None:
     assert max(run_together(model, 8)) > 1
-    model.dispatcher._link.limit(1)
+    model.dispatcher._limit_batches(1)
     assert run_together(model, 8) == {1}
     signal_scheduler(signal.SIGKILL)
     eventually(lambda: not model.dispatcher._connected)
@@ -271,10 +301,10 @@ def test_a_limit_to_its_batches_holds_with_each_later_scheduler_too(model: FakeM
     assert run_together(model, 8) == {1}
 
 
-def test_a_limit_while_there_is_no_scheduler_is_told_to_the_next(model: FakeModel) -> None:
+def test_a_limit_while_there_is_no_scheduler_is_sent_to_the_next(model: FakeModel) -> None:
     signal_scheduler(signal.SIGKILL)
     eventually(lambda: not model.dispatcher._connected)
-    model.dispatcher._link.limit(1)
+    model.dispatcher._limit_batches(1)
     until_connected(model)
     assert run_together(model, 8) == {1}
 
@@ -304,7 +334,7 @@ def test_a_killed_scheduler_loses_no_request_and_is_replaced(model: FakeModel) -
     assert decided_by_a_scheduler(model)
 
 
-def test_the_next_scheduler_adopts_what_runs_and_decides_on_what_waits(model: FakeModel) -> None:
+def test_the_next_scheduler_adopts_running_batches_and_decides_on_waiting_requests(model: FakeModel) -> None:
     running = model.fill()
     waiting = model.submit(*[pending() for _ in range(12)])
     signal_scheduler(signal.SIGKILL)
@@ -347,7 +377,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
+def test_no_request_is_lost_with_a_hung_scheduler() -> None:
     with FakeModel("a") as a, FakeModel("b") as b:
         signal_scheduler(signal.SIGSTOP)
         requests = [(m, m.submit(*[pending() for _ in range(40)])) for m in (a, b)]
@@ -361,7 +391,7 @@ def test_a_hung_scheduler_is_given_up_and_no_request_is_lost() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_scheduler_that_hangs_is_ended_and_replaced(
+def test_a_scheduler_that_hangs_is_killed_and_replaced(
     model: FakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("backend.linux.hang_detector.WAIT_S", 0.2)
@@ -373,7 +403,7 @@ def test_a_scheduler_that_hangs_is_ended_and_replaced(
         until_connected(model, newcomer)
         assert decided_by_a_scheduler(newcomer)
     assert scheduler_pid() != hung
-    assert f"scheduler {hung} gives no sign of life; it is ended" in caplog.text
+    assert f"scheduler {hung} hangs and is killed" in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")
@@ -388,9 +418,9 @@ def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_where_the_machine_stood_still_the_scheduler_has_its_turn(model: FakeModel) -> None:
+def test_a_scheduler_is_not_lost_where_the_machine_was_suspended(model: FakeModel) -> None:
     """A wait that took as long as many says nothing about the scheduler, which could not run either."""
-    connection = model.dispatcher._link._socket
+    connection = model.dispatcher._client._socket
     assert connection is not None
     signal_scheduler(signal.SIGSTOP)
     (request,) = model.submit(pending(5_000.0))
@@ -405,14 +435,14 @@ def test_where_the_machine_stood_still_the_scheduler_has_its_turn(model: FakeMod
 def test_a_quiet_scheduler_is_asked_and_answers(model: FakeModel) -> None:
     """Both lanes are busy, so that it has nothing to say for many times its patience."""
     asked = threading.Semaphore(0)
-    send = model.dispatcher._link.send
+    send = model.dispatcher._client.send
 
     def counting(event: Event) -> bool:
         if isinstance(event, Ping):
             asked.release()
         return send(event)
 
-    model.dispatcher._link.send = counting  # type: ignore[method-assign]
+    model.dispatcher._client.send = counting  # type: ignore[method-assign]
     model.fill()
     (request,) = model.submit(pending())
     for _ in range(5):

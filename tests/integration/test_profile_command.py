@@ -202,5 +202,5 @@ def test_a_profile_is_of_the_shape_that_it_was_measured_with(repository: Path) -
     config, trial = served_model(find_versions(repository, ["a"])[0][0])
     with closing(open_engine(config)) as engine:
         assert profile_at_load(config, engine, trial).group == group_of({"x": (4,)})
-        unknown = profile_at_load(config, engine, Trial(why="it does not run on made-up inputs (no reason)"))
+        unknown = profile_at_load(config, engine, Trial(why="it does not run on synthetic inputs (no reason)"))
     assert unknown == (load_module._GUESS, None)

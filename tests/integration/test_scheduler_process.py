@@ -1,4 +1,4 @@
-"""The scheduler's process: whom it lets in, what it keeps when it ends, and that it is the only one."""
+"""The scheduler's process: connections it accepts and refuses, state it keeps, and that it is the only one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
+    MAX_MESSAGE_BYTES,
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Decided,
@@ -20,12 +22,11 @@ from backend.scheduler.messages import (
     Ping,
     Refused,
     Request,
-    RunningBatch,
     Welcome,
     decode_reply,
     encode,
 )
-from backend.scheduler_process.process import MAX_MESSAGE_BYTES, serve
+from backend.scheduler_process.process import serve
 from backend.scheduler_process.start import connect_or_spawn
 from tests.fakes.builders import join, profile
 from tests.fakes.fake_model import (
@@ -85,7 +86,7 @@ _IMPOSSIBLE = {
     "join twice": _JOIN,
     "end what does not run": Finish(1_000_000, 5),
     "arrive twice": Arrive((Request(1, 1, 0, None, 1), Request(1, 1, 0, None, 1))),
-    "adopt twice": Adopt((RunningBatch(-1, 1, 0), RunningBatch(-1, 1, 0))),
+    "adopt twice": Adopt((AdoptedBatch(-1, 1, 0), AdoptedBatch(-1, 1, 0))),
     "numbers beyond all bounds": Arrive((Request(1, 1, 2**64 - 1, -(2**63), 1),)),
 }
 
@@ -108,14 +109,14 @@ def test_a_connection_that_says_nothing_disturbs_nobody(model: FakeModel) -> Non
     assert decided_by_a_scheduler(model)
 
 
-def test_a_question_is_answered(model: FakeModel) -> None:
+def test_a_ping_is_answered(model: FakeModel) -> None:
     with connected() as connection:
         assert isinstance(reply_to(connection, encode(_JOIN)), Welcome)
         assert isinstance(reply_to(connection, encode(Ping())), Decided)
     assert decided_by_a_scheduler(model)
 
 
-def test_whoever_comes_at_once_meets_one_scheduler() -> None:
+def test_connections_at_the_same_time_meet_one_scheduler() -> None:
     device, connections = "gpu-7", []
 
     def connect() -> None:
@@ -132,7 +133,7 @@ def test_whoever_comes_at_once_meets_one_scheduler() -> None:
         connection.close()
 
 
-def test_what_is_late_is_rejected_though_nothing_happens() -> None:
+def test_a_late_request_is_rejected_though_nothing_happens() -> None:
     with FakeModel(rejects=True) as model:
         model.fill()
         (request,) = model.submit(pending(50.0))

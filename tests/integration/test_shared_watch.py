@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.engine_process.client.watch import HangWatch
-from backend.linux import hang_detector as standstill
+from backend.linux import hang_detector
 from tests.fakes.fake_model import eventually
 from tests.fakes.open_files import open_files
 
@@ -28,8 +28,8 @@ LISTEN = (
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a process that accepts a connection and then does as it is told; gives that connection."""
-    monkeypatch.setattr(standstill, "WAIT_S", 0.2)
-    monkeypatch.setattr(standstill, "WAITS", 3)
+    monkeypatch.setattr(hang_detector, "WAIT_S", 0.2)
+    monkeypatch.setattr(hang_detector, "WAITS", 3)
     processes = []
 
     def starts(then: str) -> tuple[subprocess.Popen[bytes], socket.socket]:

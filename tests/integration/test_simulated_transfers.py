@@ -11,10 +11,10 @@ from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Command, Event, Finish
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import Bandwidth, VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel, simulate
-from benchmarks.rivals import Unaware
+from backend.simulation.fixed_predictors import Unaware
+from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from tests.fakes.builders import profile
 
 MB = 1_000_000
@@ -28,10 +28,10 @@ NO_SLO = 1e12
 
 def run(
     models: Sequence[SimulatedModel], plan: Sequence[Arrival], links: Bandwidth | None = LINKS
-) -> tuple[Ran, Scheduler]:
+) -> tuple[SimulationResult, Scheduler]:
     """Of executions the scheduler knows that they do not slow each other down."""
     scheduler = Scheduler(3, None, Unaware())
-    ran = simulate(models, plan, scheduler, VirtualDevice(Linear(), 0, links))
+    ran = simulate(models, plan, scheduler, VirtualDevice(LinearContention(), 0, links))
     scheduler.check_invariants()
     return ran, scheduler
 
@@ -40,7 +40,7 @@ def asked(*at_ms: tuple[str, float]) -> list[Arrival]:
     return [Arrival(at / 1e3, model, NO_SLO) for model, at in at_ms]
 
 
-def took_ms(ran: Ran) -> list[float]:
+def took_ms(ran: SimulationResult) -> list[float]:
     """From each request's arrival to its answer."""
     return [1e3 * (r.answered_s - r.arrival.at_s) for r in ran.requests if r.answered_s is not None]
 
@@ -56,7 +56,7 @@ def test_without_a_bandwidth_nothing_takes_time_to_move() -> None:
     ran, scheduler = run([A], asked(("a", 0.0), ("a", 100.0)), None)
     assert took_ms(ran) == pytest.approx([10, 10])
     assert ran.moved == []
-    assert scheduler.sources[1].cargo is None
+    assert scheduler.sources[1].bytes_per_row is None
 
 
 def test_two_that_overlap_share_the_links_for_as_long_as_they_do() -> None:
@@ -76,13 +76,13 @@ def test_of_two_that_overlap_the_later_is_forecast_as_it_comes() -> None:
     assert b_out_expected == pytest.approx(b_out, rel=0.05)
 
 
-def sorted_moves(ran: Ran, last: int) -> list[tuple[int, int]]:
+def sorted_moves(ran: SimulationResult, last: int) -> list[tuple[int, int]]:
     """(forecast, measured) of the last batches: of a's inputs and outputs, then of b's, which end a little earlier."""
     (*_, b_in, b_out, a_in, a_out) = ran.moved[-2 * last :]
     return [a_in, a_out, b_in, b_out]
 
 
-def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[Ran, Scheduler]:
+def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[SimulationResult, Scheduler]:
     """Three models that move some MB each, on links that are in use for most of the time."""
     models = [
         SimulatedModel("a", profile(10.0, 0.5, 0.2, 0.4), bytes_in=600_000, bytes_out=4_000),
@@ -91,7 +91,7 @@ def busy(links: Bandwidth, seconds: float = 4.0) -> tuple[Ran, Scheduler]:
     ]
     traffic = [Traffic("a", 60.0, 60.0), Traffic("b", 40.0, 90.0, 2), Traffic("c", 60.0, 40.0)]
     scheduler = Scheduler(3)
-    device = VirtualDevice(Linear((0.3, 0.1, 0.5)), 1, links)
+    device = VirtualDevice(LinearContention((0.3, 0.1, 0.5)), 1, links)
     ran = simulate(models, arrivals(traffic, seconds, 1, "poisson"), scheduler, device, 300_000)
     scheduler.check_invariants()
     return ran, scheduler
@@ -104,16 +104,16 @@ def test_transfers_are_forecast_under_load(links: Bandwidth, share: float) -> No
     forecast, measured = np.array(ran.moved[200:], np.float64).T
     assert len(measured) > 500
     assert float(np.mean(np.abs(forecast - measured) <= 0.05 * measured)) >= share
-    h2d, d2h = scheduler.transfers.h2d, scheduler.transfers.d2h
-    assert h2d.solo_ns(10 * MB) == pytest.approx(10 * MB / links.into, rel=0.02)
-    assert d2h.solo_ns(10 * MB) == pytest.approx(10 * MB / links.out, rel=0.02)
-    assert scheduler.policy.overhead_ns == pytest.approx(300_000, rel=0.05)
+    into, out = scheduler.latency.transfers.h2d, scheduler.latency.transfers.d2h
+    assert into.solo_ns(10 * MB) == pytest.approx(10 * MB / links.h2d, rel=0.02)
+    assert out.solo_ns(10 * MB) == pytest.approx(10 * MB / links.d2h, rel=0.02)
+    assert scheduler.latency.overhead_ns == pytest.approx(300_000, rel=0.05)
 
 
 def test_a_narrow_link_is_still_known() -> None:
     _, scheduler = busy(Bandwidth(0.5, 0.5))
-    assert scheduler.transfers.h2d.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
-    assert scheduler.transfers.d2h.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.latency.transfers.h2d.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
+    assert scheduler.latency.transfers.d2h.solo_ns(MB) == pytest.approx(2 * MB, rel=0.02)
 
 
 def test_the_same_seed_is_the_same_simulation() -> None:
@@ -139,6 +139,8 @@ def test_deadlines_are_kept_on_a_narrow_link_by_who_knows_of_it() -> None:
     traffic = [Traffic("a", 60.0, 50.0), Traffic("b", 50.0, 70.0, 2), Traffic("c", 70.0, 30.0)]
     plan, met = arrivals(traffic, 6.0, 1, "poisson"), []
     for scheduler in (Deaf(3), Scheduler(3)):
-        ran = simulate(models, plan, scheduler, VirtualDevice(Linear((0.3, 0.1, 0.5)), 1, Bandwidth(1.5, 1.5)))
+        ran = simulate(
+            models, plan, scheduler, VirtualDevice(LinearContention((0.3, 0.1, 0.5)), 1, Bandwidth(1.5, 1.5))
+        )
         met.append(summarise(ran.outcomes(), 6.0).met_share)
     assert met[1] > met[0] + 0.05

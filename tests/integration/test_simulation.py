@@ -16,16 +16,15 @@ from backend.commands import main as cli
 from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 from backend.load.outcomes import summarise
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import Linear, Truth, learned
+from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import VirtualDevice
-from backend.simulation.simulator import Ran, SimulatedModel
+from backend.simulation.simulator import SimulatedModel, SimulationResult
 from backend.simulation.simulator import simulate as run_simulation
-from benchmarks.contention import Workload, generate
 from predictor.features import ZERO_SUMS, exposure
 from predictor.samples import co_runners_of, encode_sample, own_of
 from profiler.profile_file import write_profile
-from tests.fakes.builders import profile
-from tests.integration.test_study import profile as profile_file
+from tests.fakes.builders import profile, profile_file
+from tests.fakes.contended_samples import Contention, generate
 
 PLAIN = SimulatedModel("m", profile(10.0, 0.5, 0.2, 0.4), max_batch_size=1)
 NO_SLO = 1e12
@@ -39,7 +38,7 @@ def simulate(
     *,
     seed: int = 0,
     overhead_ns: int = 0,
-) -> Ran:
+) -> SimulationResult:
     return run_simulation(models, plan, Scheduler(lanes), VirtualDevice(truth, seed), overhead_ns)
 
 
@@ -47,13 +46,13 @@ def at(*seconds: float, model: str = "m", slo_ms: float = NO_SLO) -> list[Arriva
     return [Arrival(s, model, slo_ms) for s in seconds]
 
 
-def answered(ran: Ran) -> list[float]:
+def answered(ran: SimulationResult) -> list[float]:
     """Seconds."""
     return [r.answered_s for r in ran.requests if r.answered_s is not None]
 
 
 def test_a_batch_alone_takes_its_solo_time_and_the_overhead() -> None:
-    ran = simulate([PLAIN], at(0.1, 0.5), 1, Linear(), overhead_ns=2_000_000)
+    ran = simulate([PLAIN], at(0.1, 0.5), 1, LinearContention(), overhead_ns=2_000_000)
     assert answered(ran) == pytest.approx([0.112, 0.512])
     assert ran.batches == 2
     assert ran.busy_s == pytest.approx(0.024)
@@ -62,7 +61,7 @@ def test_a_batch_alone_takes_its_solo_time_and_the_overhead() -> None:
 def test_one_lane_is_a_queue() -> None:
     """Each starts when it is there and the one before it is done (Lindley)."""
     plan = arrivals([Traffic("m", 80.0, NO_SLO)], 20.0, 3, "poisson")
-    ran = simulate([PLAIN], plan, 1, Linear())
+    ran = simulate([PLAIN], plan, 1, LinearContention())
     done, expected = 0.0, []
     for arrival in plan:
         done = max(done, arrival.at_s) + 0.010
@@ -73,13 +72,13 @@ def test_one_lane_is_a_queue() -> None:
 
 def test_two_that_overlap_slow_each_other_down_for_as_long_as_they_do() -> None:
     """From 5 ms on at 1 + 0.5: the first has 5 ms left, which take 7.5; of the other's 10 then 5 are left, alone."""
-    ran = simulate([replace(PLAIN, max_batch_size=1)], at(0.0, 0.005), 2, Linear((1.0, 0.0, 0.0)))
+    ran = simulate([replace(PLAIN, max_batch_size=1)], at(0.0, 0.005), 2, LinearContention((1.0, 0.0, 0.0)))
     assert answered(ran) == pytest.approx([0.0125, 0.0175])
 
 
 def test_a_rejected_request_is_not_answered() -> None:
     late = at(0.0) + at(0.001, slo_ms=5.0)
-    ran = simulate([replace(PLAIN, rejects=True)], late, 1, Linear())
+    ran = simulate([replace(PLAIN, rejects=True)], late, 1, LinearContention())
     summary = summarise(ran.outcomes(), 1.0)
     assert (summary.met, summary.missed, summary.rejected) == (1, 0, 1)
 
@@ -99,7 +98,7 @@ def models() -> list[SimulatedModel]:
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_the_same_seed_is_the_same_simulation(lanes: int) -> None:
-    truth = Linear((0.3, 0.1, 0.5), (0.9, 1.0, 1.2))
+    truth = LinearContention((0.3, 0.1, 0.5), (0.9, 1.0, 1.2))
     one, two = (simulate(models(), plan(), lanes, truth, seed=4) for _ in range(2))
     assert one.requests == two.requests
     assert one.predicted == two.predicted
@@ -112,14 +111,14 @@ def test_the_same_seed_is_the_same_simulation(lanes: int) -> None:
 
 
 def test_one_more_lane_keeps_more_deadlines() -> None:
-    truth = Linear((0.1, 0.0, 0.1))
+    truth = LinearContention((0.1, 0.0, 0.1))
     one, three = (summarise(simulate(models(), plan(), n, truth).outcomes(), 10.0).met_share for n in (1, 3))
     assert one < 0.9
     assert three > 0.97
 
 
 def test_contention_is_learned_from_samples() -> None:
-    samples = generate(Workload("additive", lanes=3, count=1_500))
+    samples = generate(Contention("additive", lanes=3, count=1_500))
     truth = learned(samples)
     errors = []
     for sample in samples[-200:]:
@@ -131,7 +130,7 @@ def test_contention_is_learned_from_samples() -> None:
 
 def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
     """Also where the device was twice as slow when the last of them were, which is what a learner knows best."""
-    samples = generate(Workload("additive", lanes=3, count=1_500))
+    samples = generate(Contention("additive", lanes=3, count=1_500))
     samples[1_300:] = [msgspec.structs.replace(s, exec_ns=2 * s.exec_ns) for s in samples[1_300:]]
     truth = learned(samples)
     expected_ns = 0.0
@@ -277,7 +276,7 @@ def test_samples_tell_the_interference(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = tmp_path / "samples.jsonl"
-    samples.write_bytes(b"".join(map(encode_sample, generate(Workload("additive", lanes=3, count=300)))))
+    samples.write_bytes(b"".join(map(encode_sample, generate(Contention("additive", lanes=3, count=300)))))
     where = f"--model-repository={repository}"
     assert run(monkeypatch, workload(tmp_path), where, f"--samples={samples}") == 0
     assert "samples.jsonl" in capsys.readouterr().out.replace("\n", "")

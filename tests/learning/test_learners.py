@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.contention import Workload, generate
 from predictor.evaluate import LEARNERS
 from predictor.features import ZERO_SUMS, CoRunner, Exposure, Own, contribution, exposure, exposure_of_sums
 from predictor.learners.isochrone import Isochrone
@@ -21,6 +20,7 @@ from predictor.learners.regression import Regression
 from predictor.learners.stacked_rls import StackedRls
 from predictor.samples import co_runners_of, own_of
 from predictor.workload import Load
+from tests.fakes.contended_samples import Contention, generate
 
 Batch = tuple[Own, Exposure, float]
 MS = 1_000_000
@@ -28,7 +28,7 @@ MS = 1_000_000
 
 def batches(count: int, law: str = "mixed", noise: float = 0.05) -> list[Batch]:
     found = []
-    for sample in generate(Workload(law, lanes=4, count=count, models=6, noise=noise)):
+    for sample in generate(Contention(law, lanes=4, count=count, models=6, noise=noise)):
         own = own_of(sample)
         found.append((own, exposure(own, co_runners_of(sample)), sample.slowdown))
     return found

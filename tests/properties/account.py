@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Command,
@@ -34,7 +35,7 @@ from predictor.learners.isochrone import Isochrone
 from predictor.slowdown_function import SlowdownFunction
 from predictor.workload import Load
 from tests.fakes.builders import MS, START_NS
-from tests.properties.alone import Alone, Heard
+from tests.properties.solo_history import RecordedSolo, SoloHistory
 
 ALMOST = 1e-6
 
@@ -66,8 +67,8 @@ class Interval:
 
 @dataclass
 class Batch:
-    """interval: the latest stretch of its time on the device. stands: another one goes first; stood: once it did.
-    group: None of an adopted one.
+    """interval: the latest stretch of its time on the device. suspended: while another one preempts it. group: None of
+    an adopted one.
     """
 
     requests: tuple[int, ...]
@@ -78,16 +79,17 @@ class Batch:
     due_ns: int | None
     rows: int
     group: int | None
-    stands: bool = False
-    stood: bool = False
+    preempts: bool = False
+    suspended: bool = False
+    was_suspended: bool = False
 
 
 @dataclass
 class Model:
-    """What a source's process would know: it joined, these wait, these run."""
+    """State of a source as its process knows it: what waits, what runs."""
 
     join: Join
-    alone: Alone
+    solo: SoloHistory
     waiting: dict[int, Request] = field(default_factory=dict)
     running: dict[int, Batch] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
@@ -108,16 +110,16 @@ class Model:
 
 
 class Listener(Isochrone):
-    """Remembers what it was taught about neighbours."""
+    """Records the co-runners' contributions that it was trained with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.taught: list[Sums] = []
+        self.trained: list[Sums] = []
         self.solo_ns = 0
-        """Of the last batch, as its lesson had it."""
+        """Of the last batch, as in its training sample."""
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        self.taught.append(seen.sums)
+        self.trained.append(seen.sums)
         self.solo_ns = own.load.solo_ns
         assert slowdown <= 20.0
         super().learn_one(own, seen, slowdown)
@@ -134,7 +136,7 @@ class World:
         self.now_ns = self.seen_ns = START_NS
         self.models: dict[int, Model] = {}
         self.log: list[Interval] = []
-        self.taught: list[Interval] = []
+        self.trained: list[Interval] = []
         self.batches = 0
         self.taken = self.doubts = self.guessed = 0
         self.commands: list[Command] = []
@@ -165,29 +167,35 @@ class World:
                         self.models[source].gone.append(request)
             case Finish():
                 batch = self._end(source, event.batch)
-                if event.exec_ns is not None and batch.requests and not batch.stood:
-                    self.models[source].moves |= event.transfer_in_ns + event.transfer_out_ns > 0
-                    executed = batch.interval.without(event.transfer_in_ns, event.transfer_out_ns)
-                    self.taught.append(executed)
+                if event.exec_ns is not None and batch.requests and not batch.was_suspended:
+                    self.models[source].moves |= event.h2d_ns + event.d2h_ns > 0
+                    executed = batch.interval.without(event.h2d_ns, event.d2h_ns)
+                    self.trained.append(executed)
                     assert response is not None
                     self._measured(self.models[source], batch, executed, event.exec_ns, response)
             case Adopt():
-                stand = [b for a in event.batches for b in self._start(source, a.batch, (), (a.rows, None), a.lane)]
-                told, commands = commands[: len(stand)], commands[len(stand) :]
-                self.commands += told
-                assert {id(self._told_to_stand(command)) for command in told} == set(map(id, stand))
+                suspended = [batch for adopted in event.batches for batch in self._adopt(source, adopted)]
+                preempted, commands = commands[: len(suspended)], commands[len(suspended) :]
+                self.commands += preempted
+                assert {id(self._batch_of(command)) for command in preempted} == set(map(id, suspended))
             case Take():
                 self._took(source, event)
             case Return():
                 self.models[source].lease = None
         self._obey(commands)
 
+    def _adopt(self, source: int, adopted: AdoptedBatch) -> list[Batch]:
+        """On a lane that is not here it takes the last."""
+        here = adopted.lane < self.lanes
+        lane = (adopted.lane, adopted.preempts) if here else (self.lanes - 1, False)
+        return self._start(source, adopted.batch, (), (adopted.rows, None), lane)
+
     def _took(self, source: int, take: Take) -> None:
         model, r = self.models[source], take.request
         assert model.lease is not None and (r.rows, r.group) == (model.lease.rows, model.lease.group)
         self.taken += 1
         model.gone.append(r.id)
-        self._start(source, take.batch, (r.id,), (r.rows, r.group), model.lease.lane, r.deadline_ns)
+        self._start(source, take.batch, (r.id,), (r.rows, r.group), (model.lease.lane, False), r.deadline_ns)
 
     def leave(self, source: int) -> None:
         self._look()
@@ -213,77 +221,75 @@ class World:
         batch: int,
         requests: tuple[int, ...],
         what: tuple[int, int | None],
-        lane: int,
+        where: tuple[int, bool],
         due_ns: int | None = None,
     ) -> list[Batch]:
-        """Those that stand still from now on. what: its rows and group."""
-        (rows, group), model = what, self.models[source]
+        """Batches suspended from now on. what: its rows and group; where: its lane, and whether it preempts there."""
+        (rows, group), (lane, preempts), model = what, where, self.models[source]
         join = model.join
-        load = self.core.running[source, batch].load  # to the nanosecond, which other arithmetic is not
-        assert load.solo_ns == nearly(model.alone.solo_ns(rows, group))
+        load = self.core.device.running[source, batch].load  # to the nanosecond, which other arithmetic is not
+        assert load.solo_ns == nearly(model.solo.solo_ns(rows, group))
         assert load.features == join.profile.at(rows).features
         interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
-        lane = lane if lane < 2 * self.lanes else self.lanes - 1
         begun = self.models[source].running[batch] = Batch(
-            requests, lane, interval, load, self.now_ns, due_ns, rows, group
+            requests, lane, interval, load, self.now_ns, due_ns, rows, group, preempts
         )
         self.log.append(interval)
-        return [
-            *(below for below in self._on(lane - self.lanes) if self._stand(below)),
-            *([begun] if self._on(lane + self.lanes) and self._stand(begun) else []),
-        ]
+        below, preempting = self._on(lane, preempts=False), self._on(lane, preempts=True)
+        return [batch for batch in (below if preempts else [begun] if preempting else []) if self._suspend(batch)]
 
     def _end(self, source: int, batch: int) -> Batch:
         ended = self.models[source].running.pop(batch)
         self.models[source].ended.append(batch)
-        if not ended.stands:
+        if not ended.suspended:
             ended.interval.end_ns = self.now_ns
-        if not self._on(ended.lane):
-            for below in self._on(ended.lane - self.lanes):
-                below.stands = False
+        if ended.preempts and not self._on(ended.lane, preempts=True):
+            for below in self._on(ended.lane, preempts=False):
+                below.suspended = False
                 below.interval = Interval(below.interval.own, self.now_ns)
                 self.log.append(below.interval)
         return ended
 
-    def _on(self, lane: int) -> list[Batch]:
-        """Those on this lane, or in front of one. lane: below 0, or beyond those in front: nobody."""
-        return [b for model in self.models.values() for b in model.running.values() if b.lane == lane]
+    def _on(self, lane: int, *, preempts: bool) -> list[Batch]:
+        """Batches launched on this lane, those that preempt or those that do not."""
+        batches = (b for model in self.models.values() for b in model.running.values())
+        return [b for b in batches if (b.lane, b.preempts) == (lane, preempts)]
 
-    def _stand(self, batch: Batch) -> bool:
-        """Whether it did not before."""
-        if batch.stands:
+    def _suspend(self, batch: Batch) -> bool:
+        """False where it was suspended before."""
+        if batch.suspended:
             return False
-        batch.stands = batch.stood = True
+        batch.suspended = batch.was_suspended = True
         batch.interval.end_ns = self.now_ns
         return True
 
     def _joined(self, source: int, join: Join) -> None:
-        told = (join.profile, join.profiled_group, self.now_ns)
-        self.models[source] = Model(join, Alone(*told))
-        self.core.sources[source].solo = Heard(join.model, *told)
+        known = (join.profile, join.profiled_group, self.now_ns)
+        self.models[source] = Model(join, SoloHistory(*known))
+        self.core.sources[source].solo = RecordedSolo(join.model, *known)
 
     def _response(self, source: int, event: Event) -> SlowdownFunction | None:
-        """Of a batch that ends, before anything is learned from it."""
+        """Slowdown function of a batch that ends, before anything is learned from it."""
         if not isinstance(event, Finish):
             return None
         batch, join = self.models[source].running[event.batch], self.models[source].join
-        return self.core.policy.response(source, Own(join.model, batch.rows, batch.load))
+        return self.core.latency.slowdown_function(source, Own(join.model, batch.rows, batch.load))
 
     def _measured(
         self, model: Model, batch: Batch, executed: Interval, exec_ns: int, response: SlowdownFunction
     ) -> None:
-        """What it tells of its latency alone: all of it, where nobody else was there."""
+        """Record its solo latency: all that it took, where it had no co-runners."""
         rows, group = batch.rows, batch.group
         assert group is not None
-        if not self._had_company(executed):
-            model.alone.measured(rows, group, exec_ns, self.now_ns)
-        elif model.alone.teaches(rows, group, exec_ns):
+        if not self._had_co_runners(executed):
+            model.solo.measured(rows, group, exec_ns, self.now_ns)
+        elif model.solo.teaches(rows, group, exec_ns):
             slowdown = response.slowdown(self._suffered(batch.interval))
             self.guessed += 1
-            model.alone.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
-        assert self.listener.solo_ns == nearly(model.alone.solo_ns(rows, group))
+            model.solo.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
+        assert self.listener.solo_ns == nearly(model.solo.solo_ns(rows, group))
 
-    def _had_company(self, executed: Interval) -> bool:
+    def _had_co_runners(self, executed: Interval) -> bool:
         start_ns, end_ns = executed.start_ns, executed.end_ns
         assert end_ns is not None
         return any(i.overlap_ns(start_ns, end_ns) for i in self.log if i is not executed and i is not executed.part_of)
@@ -293,16 +299,16 @@ class World:
             model.late = frozenset(r.id for r in self.core.sources[i].queue.by_lateness())
 
     def _doubt(self) -> None:
-        """What was let through for the sake of what is believed: that, not having waited, made it hopeless."""
+        """Note the requests let through to measure their like: the belief, not having waited, made them hopeless."""
         for i, model in self.models.items():
             solo, late = self.core.sources[i].solo, model.late & model.waiting.keys()
-            assert isinstance(solo, Heard)
+            assert isinstance(solo, RecordedSolo)
             assert not (model.join.rejects and solo.doubted) or len(solo.doubted) + len(late) == 1, "one at a time"
             model.doubted = bool(solo.doubted)
             for rows, group in solo.doubted:
-                assert model.alone.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
+                assert model.solo.old(rows, group, self.now_ns), "it was measured, or doubted, a moment ago"
                 assert model.join.interference_aware
-                model.alone.doubt(rows, group, self.now_ns)
+                model.solo.doubt(rows, group, self.now_ns)
                 self.doubts += 1
             solo.doubted.clear()
 
@@ -325,39 +331,39 @@ class World:
                     model = self.models[command.source]
                     assert model.lease is not None and model.lease.lease == command.lease and not model.recalled
                     model.recalled = True
-        assert not preempted, "nobody goes before it"
+        assert not preempted, "no launch preempts it"
         self._check()
 
-    def _told_to_stand(self, command: Command) -> Batch:
+    def _batch_of(self, command: Command) -> Batch:
         assert isinstance(command, Preempted)
         return self.models[command.source].running[command.batch]
 
     def _preempted(self, preempted: Preempted) -> Batch:
-        model, batch = self.models[preempted.source], self._told_to_stand(preempted)
+        model, batch = self.models[preempted.source], self._batch_of(preempted)
         assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
-        assert batch.requests and batch.lane < self.lanes and not batch.stands
+        assert batch.requests and not batch.preempts and not batch.suspended
         young = self.now_ns < batch.launched_ns + 1_000 * MS
-        assert young or (batch.due_ns is not None and self.now_ns < batch.due_ns), "it would stand still for ever"
+        assert young or (batch.due_ns is not None and self.now_ns < batch.due_ns), "it would be suspended for ever"
         return batch
 
     def _leased(self, lease: Lease) -> None:
-        assert not self.core.running, "a lease is for an idle device"
+        assert not self.core.device.running, "a lease is for an idle device"
         assert self.lanes > 1 and 0 <= lease.lane < self.lanes
         model = self.models[lease.source]
         assert lease.arrivals == model.arrivals
-        assert lease.solo_ns == nearly(model.alone.solo_ns(lease.rows, lease.group))
+        assert lease.times.solo_ns == nearly(model.solo.solo_ns(lease.rows, lease.group))
         model.lease, model.recalled = lease, False
 
     def _launch(self, launch: Launch, preempted: list[Batch]) -> None:
         model = self.models[launch.source]
-        assert 0 <= launch.lane < 2 * self.lanes
-        if launch.lane < self.lanes:
+        assert 0 <= launch.lane < self.lanes
+        if not launch.preempts:
             assert launch.lane not in self.occupied(), "two batches on a lane"
             assert launch.lane not in self.leased(), "another one may launch there by itself"
             assert not preempted
         else:
-            assert not self._on(launch.lane), "two batches in front of a lane"
-            assert self._on(launch.lane - self.lanes) == preempted != []
+            assert not self._on(launch.lane, preempts=True), "two preempting batches on a lane"
+            assert self._on(launch.lane, preempts=False) == preempted != []
             assert len(self.occupied()) == self.lanes, "a lane was free"
             assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
             assert model.waiting[launch.requests[0]].deadline_ns is not None
@@ -371,15 +377,16 @@ class World:
         assert rows <= model.join.max_batch_size or len(batch) == 1
         if not model.join.interference_aware:
             self._launched_in_order(model, batch, rows)
-        assert launch.solo_ns == nearly(model.alone.solo_ns(rows, batch[0].group))
-        assert launch.predicted_ns > 0 and launch.bound_ns >= 0 and launch.holds >= 0
-        assert min(launch.transfer_in_ns, launch.transfer_out_ns) >= 0
-        assert model.moves or launch.transfer_in_ns == launch.transfer_out_ns == 0
+        assert launch.times.solo_ns == nearly(model.solo.solo_ns(rows, batch[0].group))
+        assert launch.times.predicted_ns > 0 and launch.times.bound_ns >= 0 and launch.holds >= 0
+        assert min(launch.times.h2d_ns, launch.times.d2h_ns) >= 0
+        assert model.moves or launch.times.h2d_ns == launch.times.d2h_ns == 0
         for request in launch.requests:
             del model.waiting[request]
         model.gone += launch.requests
         due_ns = min((r.deadline_ns for r in batch if r.deadline_ns is not None), default=None)
-        self._start(launch.source, launch.batch, launch.requests, (rows, batch[0].group), launch.lane, due_ns)
+        where = (launch.lane, launch.preempts)
+        self._start(launch.source, launch.batch, launch.requests, (rows, batch[0].group), where, due_ns)
 
     @staticmethod
     def _launched_in_order(model: Model, batch: list[Request], rows: int) -> None:
@@ -396,17 +403,17 @@ class World:
         model.gone.append(reject.request)
         assert model.join.rejects and model.join.interference_aware
         assert request.deadline_ns is not None
-        solo_ns, known = model.alone.solo_ns(request.rows, request.group), model.alone.knows(request.group)
+        solo_ns, known = model.solo.solo_ns(request.rows, request.group), model.solo.knows(request.group)
         if not known:
             assert self.now_ns > request.deadline_ns, "refused for want of a measurement"
         assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) + 1 > request.deadline_ns
         allowed_ns = request.deadline_ns - request.arrival_ns
         if 0 < allowed_ns < solo_ns * (1 - ALMOST) - 1 and not model.doubted and not model.late & model.waiting.keys():
-            assert not model.alone.old(request.rows, request.group, self.now_ns), "nobody is let through"
+            assert not model.solo.old(request.rows, request.group, self.now_ns), "no request is let through"
         assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
 
     def occupied(self) -> set[int]:
-        return {b.lane % self.lanes for model in self.models.values() for b in model.running.values()}
+        return {b.lane for model in self.models.values() for b in model.running.values()}
 
     def leased(self) -> set[int]:
         return {m.lease.lane for m in self.models.values() if m.lease is not None}
@@ -420,29 +427,30 @@ class World:
         assert core.sources.keys() == self.models.keys()
         for i, model in self.models.items():
             assert core.sources[i].queue.ids() == model.waiting.keys(), "a request was lost, or came from nowhere"
-        assert core.running.keys() == {(i, b) for i, model in self.models.items() for b in model.running}
-        assert core.running or not self.waiting(), "an idle device holds"
+        assert core.device.running.keys() == {(i, b) for i, model in self.models.items() for b in model.running}
+        assert core.device.running or not self.waiting(), "an idle device holds"
         assert len(self.leased()) == sum(m.lease is not None for m in self.models.values()) <= 1
-        assert core.lanes.reserved == next(iter(self.leased()), None)
+        assert core.device.reserved_lane == next(iter(self.leased()), None)
         if len(self.occupied() | self.leased()) < self.lanes:
             assert all(m.join.interference_aware or not m.waiting for m in self.models.values()), "stock would launch"
 
     def check_integral(self) -> None:
         """The running integral and what each batch suffered, recomputed from the log of all intervals."""
-        colocation = self.core.colocation
+        colocation = self.core.device.colocation
+        colocation.advance(self.seen_ns)
         assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)
         for source, model in self.models.items():
             for number, batch in model.running.items():
-                if batch.stands:
+                if batch.suspended:
                     continue
                 assert colocation.suffered((source, number)) == self._suffered(batch.interval)
 
-    def check_teaching(self) -> None:
-        """Each batch that ended well taught once, with its own neighbours."""
-        assert len(self.listener.taught) == len(self.taught)
-        for neighbours, interval in list(zip(self.listener.taught, self.taught, strict=True))[-4:]:
+    def check_training(self) -> None:
+        """Each batch that ended well trained the predictor once, with its own co-runners."""
+        assert len(self.listener.trained) == len(self.trained)
+        for sums, interval in list(zip(self.listener.trained, self.trained, strict=True))[-4:]:
             if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
-                assert neighbours == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
+                assert sums == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
 
     def _suffered(self, interval: Interval) -> Sums:
         start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns

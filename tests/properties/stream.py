@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from backend.scheduler.messages import (
     PROTOCOL,
     Adopt,
+    AdoptedBatch,
     Arrive,
     Cancel,
     Event,
@@ -18,7 +19,6 @@ from backend.scheduler.messages import (
     Ping,
     Request,
     Return,
-    RunningBatch,
     Take,
 )
 from predictor.workload import Load, ModelProfile
@@ -75,7 +75,7 @@ class Stream:
         self._next_request = 1
 
     def __str__(self) -> str:
-        """What happened so far, for a failing example."""
+        """Events so far, for a failing example."""
         return f"{self.world.lanes} lanes" + "".join(f"\n  {at} {who} {what}" for at, who, what in self.world.events)
 
     def run(self) -> World:
@@ -173,13 +173,14 @@ class Stream:
         model = self.world.models[source]
         used = min([0, *model.running, *model.ended])
         count, what = 1 + self._byte() % 2, self._byte()
-        batches = tuple(RunningBatch(used - 1 - i, 1 + what % 9, (what >> 3) % 6) for i in range(count))
+        lane, preempts = (what >> 3) % 6, what % 3 == 0
+        batches = tuple(AdoptedBatch(used - 1 - i, 1 + what % 9, lane, preempts) for i in range(count))
         self.world.take(source, Adopt(batches))
 
     def _impossible(self, source: int, kind: int) -> None:
         """The first part of most of these is fine: it must not be taken alone."""
         world, model = self.world, self.world.models[source]
-        stranger = _SOURCES + 9
+        unknown = _SOURCES + 9
         good = self._requests(source)
         now_ns, old = world.now_ns, good[0]
         batches = {b for m in world.models.values() for b in m.running}
@@ -188,29 +189,29 @@ class Stream:
         waiting_again, running_again = (
             Request(ids[0], 1, now_ns, None, 1) if ids else old for ids in ([*model.waiting], launched)
         )
-        free = RunningBatch(min([0, *model.running]) - 1, 1, 0)
+        free = AdoptedBatch(min([0, *model.running]) - 1, 1, 0)
         events: tuple[tuple[int, Event], ...] = (
-            (stranger, Arrive(good)),
-            (stranger, Cancel((1,))),
-            (stranger, Finish(1, 1)),
-            (stranger, Adopt((free,))),
+            (unknown, Arrive(good)),
+            (unknown, Cancel((1,))),
+            (unknown, Finish(1, 1)),
+            (unknown, Adopt((free,))),
             (source, model.join),
-            (stranger, join(_PROFILES[0], protocol=PROTOCOL + 1)),
-            (stranger, join(_PROFILES[0], lanes=world.lanes + 1)),
+            (unknown, join(_PROFILES[0], protocol=PROTOCOL + 1)),
+            (unknown, join(_PROFILES[0], lanes=world.lanes + 1)),
             (source, Arrive((*good, old))),
             (source, Arrive((*good, waiting_again))),
             (source, Arrive((*good, running_again))),
             (source, Arrive((*good, Request(0, 0, now_ns, None, 1)))),
             (source, Arrive((*good, Request(0, 2**31, now_ns, None, 1)))),
             (source, Arrive((*good, Request(0, 1, now_ns, None, 0)))),
-            (stranger, Take(-1, old)),
-            (stranger, Return(1)),
+            (unknown, Take(-1, old)),
+            (unknown, Return(1)),
             (source, Take(1, old)),
             (source, Take(-1, Request(old.id, 999, now_ns, None, 1))),
             (source, Take(-1, Request(old.id, 1 if model.lease is None else model.lease.rows, now_ns, None, 1, 3))),
             (source, Limit(-1)),
             (source, Limit(2**31)),
-            (stranger, Limit(1)),
+            (unknown, Limit(1)),
             (source, Return(0)),
             (source, Finish(max(batches, default=0) + 1, 1)),
             (source, Finish(model.ended[-1] if model.ended else 0, None)),
@@ -218,9 +219,9 @@ class Stream:
             (source, Finish(1 if running is None else running, -7)),
             (source, Finish(1 if running is None else running, 7, 1, -1)),
             (source, Finish(1 if running is None else running, 7, 1, 1, -1)),
-            (source, Adopt((free, RunningBatch(1, 1, 0)))),
-            (source, Adopt((free, RunningBatch(free.batch - 1, 0, 0)))),
-            (source, Adopt((free, RunningBatch(free.batch - 1, 1, -1)))),
+            (source, Adopt((free, AdoptedBatch(1, 1, 0)))),
+            (source, Adopt((free, AdoptedBatch(free.batch - 1, 0, 0)))),
+            (source, Adopt((free, AdoptedBatch(free.batch - 1, 1, -1)))),
             (source, Adopt((free, free))),
         )
         if kind % 20 == 0:

@@ -1,4 +1,4 @@
-"""What the policy promises of every launch and every hold, over random loads in virtual time, by other arithmetic."""
+"""Properties of every launch and every hold, over random loads in virtual time, by other arithmetic."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
-from backend.scheduler.device_state import Occupancy
-from backend.scheduler.launch_forecast import Choice, Forecast
+from backend.scheduler.device_state import DeviceState
+from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Event
 from backend.scheduler.policy import Policy
-from backend.scheduler.preemption import Urgent
-from backend.scheduler.running_batches import MIN_SLOWDOWN
-from backend.scheduler.state import Source
+from backend.scheduler.preemption import Preemption
+from backend.scheduler.running_batch import MIN_SLOWDOWN
+from backend.scheduler.source import Source
 from backend.scheduler.timeline import HORIZON
-from backend.simulation.contention import Linear
+from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
+from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.rivals import Oracle, Unaware
 from predictor.bound import UpperBound
 from predictor.features import ZERO_SUMS, Sums, contribution
 from tests.fakes.builders import profile
 
-TRUTH = Linear((0.6, 0.1, 0.5), sharing=1.2)
+TRUTH = LinearContention((0.6, 0.1, 0.5), sharing=1.2)
 MODELS = [
     SimulatedModel("short", profile(5.0, 0.8, 0.2, 0.6), 4, rejects=True),
     SimulatedModel("middle", profile(12.0, 0.5, 0.1, 0.9), 8, rejects=True),
@@ -44,7 +44,7 @@ ALMOST_NS = 1_000.0
 
 @dataclass
 class Batch:
-    """In a timeline: what is left of it alone, its slowdown beside neighbours of these sums, so many on its core."""
+    """A batch in a timeline: remaining solo latency, slowdown beside co-runners of these sums, so many on its core."""
 
     remaining_ns: float
     adds: Sums
@@ -53,27 +53,27 @@ class Batch:
 
 
 def timeline(batches: Sequence[Batch]) -> list[float]:
-    """Each one's finish, from finish to finish, by plain sums; after `HORIZON` finishes company stays as it is."""
+    """Each one's finish, from finish to finish, by plain sums; after `HORIZON` finishes the co-runners stay."""
     left, finishes, now = {i: b.remaining_ns for i, b in enumerate(batches)}, [inf] * len(batches), 0.0
 
-    def pace(i: int, company: Sequence[int]) -> float:
-        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in company if j != i) for k in range(6))
-        crowd = sum(j != i and batches[j].core == batches[i].core is not None for j in company)
-        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), crowd))
+    def slowdown(i: int, running: Sequence[int]) -> float:
+        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in running if j != i) for k in range(6))
+        sharers = sum(j != i and batches[j].core == batches[i].core is not None for j in running)
+        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), sharers))
 
     for _ in range(HORIZON):
         if not left:
             break
-        spans = {i: remaining * pace(i, list(left)) for i, remaining in left.items()}
+        spans = {i: remaining * slowdown(i, list(left)) for i, remaining in left.items()}
         first = min(spans, key=lambda i: spans[i])
         step = spans[first]
-        left = {i: max(0.0, remaining - step / pace(i, list(left))) for i, remaining in left.items()}
+        left = {i: max(0.0, remaining - step / slowdown(i, list(left))) for i, remaining in left.items()}
         now += step
         finishes[first] = now
         del left[first]
-    company = list(left)
+    rest = list(left)
     for i, remaining in left.items():
-        finishes[i] = now + remaining * pace(i, company)
+        finishes[i] = now + remaining * slowdown(i, rest)
     return finishes
 
 
@@ -81,40 +81,39 @@ class Watched(Policy):
     """The policy, each of its admissions checked against `timeline`."""
 
     core: Scheduler
-    admissions = holds = overtakings = 0
+    admissions = holds = preemptions = 0
 
-    def overtake(
-        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], occupancy: Occupancy, now_ns: int
-    ) -> Urgent | None:
-        urgent = super().overtake(waiting, sources, occupancy, now_ns)
-        if urgent is not None:
-            self.overtakings += 1
-            assert occupancy.lanes.free() is None
-            assert not occupancy.lanes.occupied[urgent.lane], "two in front of a lane"
-            self.check_yielding(urgent, occupancy, now_ns)
-        return urgent
+    def preempt(
+        self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
+    ) -> Preemption | None:
+        preemption = super().preempt(waiting, sources, device, now_ns)
+        if preemption is not None:
+            self.preemptions += 1
+            assert device.free_lane() is None
+            self.check_suspended(preemption, device, now_ns)
+        return preemption
 
-    def check_yielding(self, urgent: Urgent, occupancy: Occupancy, now_ns: int) -> None:
-        """The batch that is to stand still makes its deadline all the same, or would not, or is of a lower class."""
-        moving = [going for going in occupancy.progress.batches if going.front is None]
-        lane = urgent.lane - occupancy.lanes.count
-        (key,) = [b.key for b in occupancy.running.values() if b.lane == lane]
-        (yielding,) = [going for going in moving if going.key == key]
-        company = [contribution(g.own.batch_size, g.own.load) for g in moving if g is not yielding]
-        n, c, l2, d, solo, size = (sum(adds[k] for adds in company) for k in range(6))
-        pace = max(MIN_SLOWDOWN, self.response(key[0], yielding.own).slowdown((n, c, l2, d, solo, size)))
-        due_ns = yielding.deadline_ns - now_ns - self.overhead_ns
-        margin = self.bound.multiplier
-        alone_ns = yielding.remaining_ns * pace * margin
-        stands_ns = (urgent.choice.predicted_ns + self.overhead_ns) * margin
-        lower = min(r.priority for r in urgent.choice.requests) < yielding.priority
-        assert lower or alone_ns > due_ns - ALMOST_NS or alone_ns + stands_ns <= due_ns + ALMOST_NS
+    def check_suspended(self, preemption: Preemption, device: DeviceState, now_ns: int) -> None:
+        """The batch to be suspended makes its deadline all the same, or would not, or is of a lower class."""
+        other = preemption.suspended
+        assert [b for b in device.batches if b.lane == other.lane] == [other], "two preempting batches on a lane"
+        executing = [b for b in device.batches if b.suspended_for is None]
+        co_runners = [contribution(b.own.batch_size, b.own.load) for b in executing if b is not other]
+        n, c, l2, d, solo, size = (sum(adds[k] for adds in co_runners) for k in range(6))
+        function = self.latency.slowdown_function(other.key[0], other.own)
+        slowdown = max(MIN_SLOWDOWN, function.slowdown((n, c, l2, d, solo, size)))
+        due_ns = other.deadline_ns - now_ns - self.latency.overhead_ns
+        margin = self.latency.bound.multiplier
+        takes_ns = other.remaining_ns * slowdown * margin
+        suspended_ns = (preemption.choice.times.predicted_ns + self.latency.overhead_ns) * margin
+        lower = min(r.priority for r in preemption.choice.requests) < other.priority
+        assert lower or takes_ns > due_ns - ALMOST_NS or takes_ns + suspended_ns <= due_ns + ALMOST_NS
 
-    def choose(self, sources: Mapping[int, Source], occupancy: Occupancy, lane: int, now_ns: int) -> Choice | None:
-        self.progress, self.lane_core = occupancy.progress, occupancy.lanes.core(lane)
-        return super().choose(sources, occupancy, lane, now_ns)
+    def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
+        self.device, self.lane_core = device, device.core_of(lane)
+        return super().choose(sources, device, lane, now_ns)
 
-    def _admit(self, source: Source, forecast: Forecast) -> Choice | None:
+    def _admit(self, source: Source, forecast: LaunchForecast) -> Choice | None:
         choice = super()._admit(source, forecast)
         if forecast.idle:
             return choice
@@ -136,29 +135,29 @@ class Watched(Policy):
         """The running batches of the same or a higher class that make it without the choice, but not with it."""
         running = [
             Batch(
-                going.remaining_ns,
-                ZERO_SUMS if going.front else contribution(going.own.batch_size, going.own.load),
-                self.response(going.key[0], going.own).slowdown,
-                going.core,
+                batch.remaining_ns,
+                ZERO_SUMS if batch.suspended_for else contribution(batch.own.batch_size, batch.own.load),
+                self.latency.slowdown_function(batch.key[0], batch.own).slowdown,
+                batch.core,
             )
-            for going in self.progress.batches
+            for batch in self.device.batches
         ]
         new = Batch(
-            choice.load.solo_ns,
-            contribution(choice.own.batch_size, choice.load),
-            self.response(choice.source.id, choice.own).slowdown,
+            choice.own.load.solo_ns,
+            contribution(choice.own.batch_size, choice.own.load),
+            self.latency.slowdown_function(choice.source.id, choice.own).slowdown,
             self.lane_core,
         )
         alone, beside = timeline(running), timeline([*running, new])[:-1]
         mine = min(r.priority for r in choice.requests)
-        margin, found = self.bound.multiplier, []
-        for i, (going, before, after) in enumerate(zip(self.progress.batches, alone, beside, strict=True)):
-            due = going.deadline_ns - self.core._now_ns - self.overhead_ns
-            if going.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
+        margin, found = self.latency.bound.multiplier, []
+        for i, (batch, before, after) in enumerate(zip(self.device.batches, alone, beside, strict=True)):
+            due = batch.deadline_ns - self.core._now_ns - self.latency.overhead_ns
+            if batch.priority <= mine and before * margin <= due - within_ns and after * margin > due + within_ns:
                 found.append(i)
         return found
 
-    def better_at_the_next_finish(self, source: Source, forecast: Forecast) -> bool:
+    def better_at_the_next_finish(self, source: Source, forecast: LaunchForecast) -> bool:
         rows = self._rows(source, forecast)
         timely = list(forecast.timely(source, source.queue.by_rank()))[:rows]
         members = timely or list(source.queue.by_rank())[:rows]
@@ -189,7 +188,7 @@ def plan(seed: int, load: float, slo: float, seconds: float) -> tuple[Arrival, .
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(1.2, 6.0), st.integers(2, 4), st.booleans())
-def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
+def test_a_launch_makes_no_batch_newly_miss_and_a_hold_gains_something(
     seed: int, load: float, slo: float, lanes: int, preemptible: bool
 ) -> None:
     scheduler, _ = watched(lanes)
@@ -199,27 +198,29 @@ def test_a_launch_makes_nobody_newly_miss_and_a_hold_gains_something(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.5, 3.0), st.floats(1.2, 6.0), st.integers(3, 5), st.integers(1, 3))
-def test_so_does_one_on_lanes_that_share_cores(seed: int, load: float, slo: float, lanes: int, cores: int) -> None:
+def test_a_launch_on_lanes_that_share_cores_makes_no_batch_newly_miss(
+    seed: int, load: float, slo: float, lanes: int, cores: int
+) -> None:
     scheduler, _ = watched(lanes, cores)
     simulate(MODELS, plan(seed, load * cores / 2, slo, 0.6), scheduler, VirtualDevice(TRUTH, seed))
 
 
 def test_the_watched_policy_sees_launches_and_holds() -> None:
     """The property above is about something."""
-    admissions = holds = overtakings = 0
+    admissions = holds = preemptions = 0
     for seed in range(5):
         for models in (MODELS, PREEMPTIBLE):
             scheduler, policy = watched(2)
             simulate(models, plan(seed, 1.5, 2.0, 1.0), scheduler, VirtualDevice(TRUTH, seed))
             admissions, holds = admissions + policy.admissions, holds + policy.holds
-            overtakings += policy.overtakings
+            preemptions += policy.preemptions
     assert admissions > 200
     assert holds > 20
-    assert overtakings > 20
+    assert preemptions > 20
 
 
 def earliest_deadline_first(plan: Sequence[Arrival], solo_ns: Mapping[str, int]) -> set[int]:
-    """Who makes it on one lane without preemption: the earliest deadline of those that can still make it, at once."""
+    """Requests in time on one lane: at once the earliest deadline of those that can still make it, no preemption."""
     now, waiting, met, following = 0, list[tuple[int, int]](), set[int](), 0
     while following < len(plan) or waiting:
         if not waiting:
@@ -242,13 +243,13 @@ def in_time(arrival: Arrival, answered_s: float | None) -> bool:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.3, 3.0), st.floats(1.1, 8.0))
-def test_on_one_lane_it_keeps_what_earliest_deadline_first_keeps(seed: int, load: float, slo: float) -> None:
+def test_one_lane_keeps_the_deadlines_that_earliest_deadline_first_keeps(seed: int, load: float, slo: float) -> None:
     """Perfect predictions, one class, batches of one."""
     whole = [replace(a, priority=1) for a in plan(seed, load, slo, 1.0)]
     models = [replace(model, max_batch_size=0) for model in MODELS]
     bound = UpperBound()
     bound.multiplier = 1.0
-    ran = simulate(models, whole, Scheduler(1, None, Unaware(), bound), VirtualDevice(Linear(), 0))
+    ran = simulate(models, whole, Scheduler(1, None, Unaware(), bound), VirtualDevice(LinearContention(), 0))
     met = {i for i, (a, served) in enumerate(zip(whole, ran.requests, strict=True)) if in_time(a, served.answered_s)}
     solo_ns = {m.name: m.profile.at(1).solo_ns for m in models}
     assert met >= earliest_deadline_first(whole, solo_ns)
@@ -280,4 +281,4 @@ def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
             source, event, now_ns, commands = entry
             assert again.handle(source, event, now_ns) == commands
     assert len(log) > 200
-    assert np.isfinite(again.policy.bound.multiplier)
+    assert np.isfinite(again.latency.bound.multiplier)

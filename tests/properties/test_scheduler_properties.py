@@ -22,19 +22,19 @@ by_seeds = settings(
 
 @settings(by_seeds, max_examples=1_000)
 @given(seeds)
-def test_nothing_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -> None:
+def test_no_request_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -> None:
     world = Stream(seed).run()
     world.check_integral()
-    world.check_teaching()
+    world.check_training()
 
 
 @settings(by_seeds, max_examples=50)
 @given(seeds)
-def test_what_waits_is_served_once_arrivals_cease(seed: int) -> None:
+def test_all_waiting_requests_are_served_once_arrivals_cease(seed: int) -> None:
     world = Stream(seed).run()
     world.drain()
     world.check_integral()
-    world.check_teaching()
+    world.check_training()
 
 
 @settings(by_seeds, max_examples=50)
@@ -51,7 +51,7 @@ def test_the_same_events_give_the_same_commands(seed: int) -> None:
             commands += again.handle(source, event, at_ns)
             again.learn()
     assert commands == first.commands
-    assert again.policy.predictor.state() == first.core.policy.predictor.state()
+    assert again.latency.predictor.state() == first.core.latency.predictor.state()
 
 
 def test_the_streams_use_leases_and_take_them_back() -> None:
@@ -60,24 +60,26 @@ def test_the_streams_use_leases_and_take_them_back() -> None:
     assert sum(isinstance(command, Recall) for world in worlds for command in world.commands) >= 5
 
 
-def test_the_streams_let_batches_go_before_others() -> None:
+def test_the_streams_let_batches_preempt_others() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     commands = [command for world in worlds for command in world.commands]
     assert sum(isinstance(command, Preempted) for command in commands) >= 5
-    ends = [batch.stood for world in worlds for model in world.models.values() for batch in model.running.values()]
+    ends = [
+        batch.was_suspended for world in worlds for model in world.models.values() for batch in model.running.values()
+    ]
     assert any(ends)
 
 
 def test_the_streams_move_tensors_beside_each_other() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     launches = [command for world in worlds for command in world.commands if isinstance(command, Launch)]
-    assert sum(launch.transfer_in_ns > 0 for launch in launches) >= 200
-    assert sum(launch.transfer_out_ns > 0 for launch in launches) >= 200
+    assert sum(launch.times.h2d_ns > 0 for launch in launches) >= 200
+    assert sum(launch.times.d2h_ns > 0 for launch in launches) >= 200
 
 
-def test_the_streams_learn_what_batches_take_alone() -> None:
+def test_the_streams_learn_solo_latencies() -> None:
     worlds = [Stream(seed).run() for seed in range(60)]
     assert sum(world.doubts for world in worlds) >= 10
     assert sum(world.guessed for world in worlds) >= 100
     launches = [command for world in worlds for command in world.commands if isinstance(command, Launch)]
-    assert len({launch.solo_ns for launch in launches}) >= 300
+    assert len({launch.times.solo_ns for launch in launches}) >= 300

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.onnxruntime.session import read_specs
-from backend.linux.cpu_topology import lane_cores, width
+from backend.linux.cpu_topology import core_budget, lane_cores
 from backend.profiling.repository import read_config
 from backend.server.embedded import EmbeddedServer
 from backend.trial.launch import remember, remembered_name
@@ -43,7 +43,7 @@ def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float,
     """
     (file,) = model_folder.glob("*/model.onnx")
     lanes = _LANES.search((model_folder / "config.pbtxt").read_text())
-    engine = OnnxCpuEngine(file, lane_cores(int(lanes[1]) if lanes else width()))
+    engine = OnnxCpuEngine(file, lane_cores(int(lanes[1]) if lanes else core_budget()))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     identity = BriefIdentity(digest, cpu_name(), engine.identity, max(1, max_batch_size))
     engine.close()
@@ -61,11 +61,11 @@ def remember_trial(server: EmbeddedServer, model_folder: Path, rows_max: int) ->
     config = read_config(model_folder / "config.pbtxt")
     model = read_specs(file)
     question = question_of({**config, "max_batch_size": rows_max if rows_max > 1 else 0}, file, model, None)
-    made_up = {
+    synthetic = {
         spec.name: Fill(tuple(1 if d == -1 else d for d in spec.shape)) for spec in model.inputs if not spec.optional
     }
     path = server.runtime_dir / "trials" / remembered_name(question)
-    remember(path, question, Trial(made_up, made_up, batch=True, batches=True))
+    remember(path, question, Trial(synthetic, synthetic, batch=True, batches=True))
 
 
 def load(server: EmbeddedServer, models: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ Runtime's to the request alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -229,6 +230,7 @@ def ask_together(server: EmbeddedServer, client: Any, name: str, requests: Seque
     before = metric(server, "isochrone_requests_total", model="slow")
     with ThreadPoolExecutor(len(requests) + 1) as pool:
         held = pool.submit(client.infer, "slow", request(triton_grpc, {"x": np.zeros((1, 1), F)}))
+        time.sleep(0.05)  # threads start in any order, and one that finds the lane free runs alone
         answers = [pool.submit(_answer, client, name, arrays) for arrays in requests]
         held.result()
         found = [answer.result() for answer in answers]
@@ -343,7 +345,10 @@ def test_a_model_that_is_found_out_is_batched_no_more(server: EmbeddedServer, cl
     eventually(lambda: batches(server, "doubles_8") > before)
     assert batches(server, "doubles_8") < before + len(requests)
     large = [*requests, {"x": np.full((1, 4), 1e7, F)}]
-    assert_as_alone("doubles_8", large, ask_together(server, client, "doubles_8", large))
+    for _ in range(5):  # where the large one ran by itself, nothing was found out
+        assert_as_alone("doubles_8", large, ask_together(server, client, "doubles_8", large))
+        if "model 'doubles_8' cannot be batched" in server.log_text():
+            break
     eventually(lambda: metric(server, "isochrone_batches_rerun_total", model="doubles_8") == 1)
     assert "isochrone: model 'doubles_8' cannot be batched: output 'y' has shape [" in server.log_text()
     before = batches(server, "doubles_8")

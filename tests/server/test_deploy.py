@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import tritonclient.http as triton_http
 
+from backend.load.server_metrics import parse
 from backend.runtime_dir import VARIABLE
 from backend.server.locate import locate
 from backend.server.ports import free_ports
 from backend.server.processes import pids_with, sweep
 from backend.server.tether import tethered
-from benchmarks.prometheus import parse
 from tests.deploy_files import expressions, install, install_lines, selectors
 from tests.server.control import eventually, request
 from tests.server.harness import mlp, mlp_answer, write_model

@@ -12,10 +12,10 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from backend.linux.cpu_topology import cores
-from backend.linux.low_priority import Aside
+from backend.linux.low_priority import LowPriority
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from tests.fakes.ranks import may_go_ahead, on_a_thread
+from tests.fakes.thread_priority import may_raise_priority, on_a_thread
 from tests.server.busy import Asked, Batches, arrived
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, write_model
@@ -88,20 +88,20 @@ def test_a_lane_of_all_cores_is_a_lane(tmp_path: Path) -> None:
         eventually(lambda: metric(server, "isochrone_preempted_total", model="long") == 1)
 
 
-def test_only_what_executes_stands_aside(server: EmbeddedServer, client: Any) -> None:
-    """The rest of a lane's thread's work holds Python's lock; it comes back for it where the kernel lets it."""
+def test_only_an_executing_thread_has_low_priority(server: EmbeddedServer, client: Any) -> None:
+    """Its other work holds Python's lock: the priority is restored for it where the kernel allows that."""
     before = idling(server)
     long = Batches(client, "long")
     long.ask(Asked(200))
-    eventually(lambda: idling(server) > before or not comes_back())
+    eventually(lambda: idling(server) > before or not can_restore_priority())
     long.wait()
     eventually(lambda: idling(server) == before)
-    assert before == 0 or not comes_back()
+    assert before == 0 or not can_restore_priority()
 
 
-def test_what_decides_and_launches_goes_before_what_executes(server: EmbeddedServer) -> None:
-    """The scheduler; in each model's process what hears of requests, of its decisions, of strangers on cores."""
-    expected = 1 + 3 * len(TAKES_MS) if may_go_ahead() else 0
+def test_threads_that_decide_and_launch_have_raised_priority(server: EmbeddedServer) -> None:
+    """Threads of the scheduler; in each model's process Triton's, the scheduler client's and the starvation guard's."""
+    expected = 1 + 3 * len(TAKES_MS) if may_raise_priority() else 0
     assert threads(server, lambda thread: os.getpriority(os.PRIO_PROCESS, thread) == -20) == expected
 
 
@@ -120,9 +120,9 @@ def threads(server: EmbeddedServer, which: Callable[[int], bool]) -> int:
     return found
 
 
-def comes_back() -> bool:
-    """Asked on a thread of its own, which may stay aside."""
-    return on_a_thread(lambda: Aside(behind=True).comes_back)
+def can_restore_priority() -> bool:
+    """Asked on a thread of its own, whose priority may stay low."""
+    return on_a_thread(lambda: LowPriority(preemptible=True).can_restore)
 
 
 def test_it_waits_for_a_model_that_launches_in_order(server: EmbeddedServer, client: Any) -> None:

@@ -1,4 +1,4 @@
-"""Models that made-up inputs say little of, or that have outputs which no tensor can hold, on a real server."""
+"""Models that synthetic inputs say little of, or that have outputs which no tensor can hold, on a real server."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.server.harness import IR_VERSION, OPSET, graph, mlp, write_model
 F, I64 = np.float32, np.int64
 BARE = 'backend: "isochrone"\n'
 LOAD_S_MAX = 60.0
-"""Of a model that made-up inputs never end in: the limits of a trial, on a machine that others use."""
+"""Of a model that synthetic inputs never end in: the limits of a trial, on a machine that others use."""
 node = helper.make_node
 
 
 def endless() -> onnx.ModelProto:
-    """x [batch, 4] → y, its sum: a loop that goes round until a value of x is large, so for ever on made-up ones."""
+    """x [batch, 4] → y, its sum: a loop that goes round until a value of x is large, so for ever on synthetic ones."""
     infos: list[tuple[str, int, list[int]]] = [
         ("i", TensorProto.INT64, []),
         ("go", TensorProto.BOOL, []),
@@ -188,7 +188,7 @@ def test_what_runs_on_no_made_up_input_is_served_and_said(server: EmbeddedServer
     assert load(server, ["unknown"]) == {}
     answer = client.infer("unknown", request(triton_grpc, {"x": seven()})).as_numpy("y")
     np.testing.assert_array_equal(answer, seven())
-    assert "isochrone: model 'unknown': it does not run on made-up inputs (" in server.log_text()
+    assert "isochrone: model 'unknown': it does not run on synthetic inputs (" in server.log_text()
 
 
 def test_warm_up_names_inputs_that_run(server: EmbeddedServer, client: Any) -> None:

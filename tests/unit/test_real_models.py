@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.real_models.catalog import REAL_MODELS
 
-PAGE = Path(__file__).parents[2] / "docs" / "real-models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "real-models.md"
 
 
 def test_the_page_lists_each_model_with_its_licence() -> None:

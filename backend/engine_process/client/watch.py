@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from backend.engine_process.wire.channel import Channel, ChannelError
 from backend.engine_process.wire.messages import EnginePing, decode_pong
-from backend.linux import hang_detector as standstill
-from backend.linux.hang_detector import Standstill
+from backend.linux import hang_detector
+from backend.linux.hang_detector import HangDetector
 
 PING_EVERY_S = 1.0
 
@@ -23,7 +23,7 @@ class HangWatch:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._channel = connection, Channel(connection)
-        self._standstill = Standstill("engine process")
+        self._hang_detector = HangDetector("engine process")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="isochrone-engine-watch", daemon=True)
         self._thread.start()
@@ -43,9 +43,10 @@ class HangWatch:
     def _lives(self) -> bool:
         """Ping the process; False where it hung and was killed. Raises ConnectionError where that is closed."""
         self._channel.send(EnginePing())
-        while not self._channel.wait(standstill.WAIT_S):
-            if self._standstill.waited(self._connection):
+        while not self._channel.wait(hang_detector.WAIT_S):
+            if self._hang_detector.hangs_after_wait(self._connection):
+                self._hang_detector.kill()
                 return False
         self._channel.receive(decode_pong)
-        self._standstill.answered()
+        self._hang_detector.answered()
         return True

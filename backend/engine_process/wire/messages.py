@@ -90,7 +90,7 @@ class ModelRefused(EngineMessage, frozen=True, tag="refused"):
 class BatchFinished(EngineMessage, frozen=True, tag="finished"):
     """Answer to `RunBatch`; comes with the descriptor of the region of the outputs, if that is a new one.
 
-    The times are those of `Ran`.
+    The times are those of `BatchResult`.
     """
 
     outputs: tuple[TensorPlace, ...]

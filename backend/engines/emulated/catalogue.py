@@ -25,7 +25,7 @@ _PCIE_GEN_4 = {"pcie_gb_per_s": 25.0, "copy_latency_us": 49.0}
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """Of each of `BATCH_SIZES`."""
+    """Figures per batch size, one for each of `BATCH_SIZES`."""
 
     solo_us: tuple[int, int, int, int]
     busy_share: tuple[float, float, float, float]

@@ -51,12 +51,12 @@ class DeviceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def law(self) -> GpuLaw:
-        """How batches slow each other down there."""
+        """Law of how batches slow each other down there."""
         return GpuLaw(self.seed, self.pair_sd, self.saturation, self.regime)
 
     @property
     def copy_engines(self) -> CopyEngines:
-        """How inputs and outputs are moved."""
+        """Copy engines that move inputs and outputs."""
         return CopyEngines(self.pcie_gb_per_s, self.copy_latency_us * _NS_PER_US)
 
 

@@ -1,4 +1,4 @@
-"""What config.pbtxt leaves out is filled in from the model, what contradicts the model is refused with a sentence."""
+"""Keys missing in config.pbtxt are filled in from the model, contradictions are refused with a sentence."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_shapes_without_the_batch_dimension_mean_batching() -> None:
     assert config["input"] == [stated("image", 3, 224, 224)]
 
 
-def test_what_the_user_wrote_stays() -> None:
+def test_keys_that_the_user_set_stay() -> None:
     config = {
         "max_batch_size": 4,
         "input": [stated("image", 3, 224, 224)],
@@ -102,7 +102,7 @@ def test_what_the_user_wrote_stays() -> None:
     assert completed(dict(config), [IMAGE], [SCORES]) == config
 
 
-def test_a_named_tensor_is_filled_in_where_it_says_less() -> None:
+def test_a_named_tensor_is_completed() -> None:
     config = completed(
         {
             "max_batch_size": 4,
@@ -140,7 +140,7 @@ def test_another_scheduler_of_triton_is_left_for_the_check(key: str) -> None:
     assert {k: v for k, v in config.items() if k.endswith(("batching", "scheduling"))} == {key: {"x": 1}}
 
 
-def test_what_is_filled_in_is_accepted() -> None:
+def test_a_completed_configuration_is_accepted() -> None:
     for inputs, outputs in (
         ([IMAGE], [SCORES]),
         ([tensor("x", -1)], [tensor("y", -1)]),
@@ -179,7 +179,7 @@ def test_a_dimension_that_is_dynamic_on_one_side_is_accepted() -> None:
     assert read(config, [IMAGE], [SCORES]).inputs == (tensor("image", 3, -1, -1),)
 
 
-def test_a_reshape_is_what_the_model_takes() -> None:
+def test_a_reshape_is_compared_with_the_model() -> None:
     config = completed(
         {
             "max_batch_size": 4,
@@ -307,7 +307,7 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
         ),
     ],
 )
-def test_what_contradicts_is_refused(change: Config, sentence: str) -> None:
+def test_a_contradiction_is_refused(change: Config, sentence: str) -> None:
     read(_GOOD, [IMAGE], [SCORES])
     assert refused({**_GOOD, **change}, [IMAGE], [SCORES]) == sentence
 
@@ -320,7 +320,7 @@ def test_batching_needs_a_dynamic_first_dimension() -> None:
     )
 
 
-def test_a_model_without_inputs_says_so() -> None:
+def test_a_model_without_inputs_is_named_so() -> None:
     assert refused(_GOOD, [], [SCORES]) == "config.pbtxt names input 'image', but the model has none"
 
 

@@ -1,4 +1,4 @@
-"""What config.pbtxt asks of ONNX Runtime: where a library of operators is found, and what a session makes of it all."""
+"""ONNX Runtime's options in config.pbtxt: where a library of operators is found, and their effect on a session."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_memory_and_optimisations(file: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read(config: dict[str, Any], says: str, file: Path) -> None:
+def test_an_option_that_cannot_be_read_is_refused(config: dict[str, Any], says: str, file: Path) -> None:
     assert refused(config, file).startswith(says)
 
 
@@ -114,7 +114,7 @@ def test_operators_of_a_library(file: Path) -> None:
 
 
 @pytest.mark.parametrize("libraries", [(), (LIBRARY,)])
-def test_an_operator_that_nobody_has(libraries: tuple[str, ...], file: Path) -> None:
+def test_an_operator_that_no_library_has(libraries: tuple[str, ...], file: Path) -> None:
     write_upper(file)
     if libraries:
         file.write_bytes(file.read_bytes().replace(b"StringUpper", b"StringOther"))

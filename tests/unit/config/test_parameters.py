@@ -77,7 +77,7 @@ _BAD = {
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in _BAD.items() for text in texts])
-def test_a_value_that_cannot_be_read_is_named_with_what_is_allowed(name: str, text: str) -> None:
+def test_a_value_that_cannot_be_read_is_named_with_the_allowed_ones(name: str, text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(**{name: text})
     assert str(refused.value) == f"parameter '{name}' is \"{text}\"; it must be {_ALLOWED[name]}"

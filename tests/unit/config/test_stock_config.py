@@ -1,4 +1,4 @@
-"""Every key that config.pbtxt may carry has a row; what is stated and not honoured is told in a sentence."""
+"""Keys of config.pbtxt: each has a row in the table, and one that is set and not honoured a sentence."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ BARE: Config = {
     "parameters": {},
     "model_warmup": [],
 }
-"""What tritonserver 2.51 makes of a bare config.pbtxt by the time that a model is loaded."""
+"""Configuration that tritonserver 2.51 makes of a bare config.pbtxt by the time that a model is loaded."""
 
 
 def fields(message: Any, above: str = "") -> Iterator[str]:
@@ -113,8 +113,8 @@ def test_a_bare_configuration_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("key", [*KEYS.values(), *PARAMETERS.values()])
-def test_what_is_not_honoured_has_a_sentence(key: Any) -> None:
-    assert key.says or key.becomes == "honoured"
+def test_a_key_that_is_not_honoured_has_a_sentence(key: Any) -> None:
+    assert key.sentence or key.effect == "honoured"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_is_not_honoured_has_a_sentence(key: Any) -> None:
         (with_("optimization", of_next_year=1), "'optimization.of_next_year' in config.pbtxt is not known"),
     ],
 )
-def test_a_key_without_effect_is_told_of(config: Config, says: str) -> None:
+def test_a_key_without_effect_is_reported(config: Config, says: str) -> None:
     check_stock_config(config)
     (sentence,) = without_effect(config)
     assert says in sentence
@@ -189,7 +189,7 @@ def test_a_key_without_effect_is_told_of(config: Config, says: str) -> None:
         ),
     ],
 )
-def test_a_key_that_cannot_be_kept_is_refused(config: Config, says: str) -> None:
+def test_a_key_that_cannot_be_honoured_is_refused(config: Config, says: str) -> None:
     with pytest.raises(ConfigError) as error:
         check_stock_config(config)
     assert says in str(error.value)
@@ -221,7 +221,7 @@ def test_a_parameter_of_a_stock_backend(name: str, value: str, told: bool) -> No
     assert all(sentence.startswith(f"parameter '{name}' has no effect: ") for sentence in sentences)
 
 
-def test_what_is_the_same_for_several_tensors_or_groups_is_told_once() -> None:
+def test_a_sentence_for_several_tensors_or_groups_comes_once() -> None:
     group = {**BARE["instance_group"][0], "host_policy": "numa0"}
     assert len(without_effect({**BARE, "instance_group": [group, {**group, "name": "other"}]})) == 1
 
@@ -234,9 +234,9 @@ def test_one_instance_speaks_for_all() -> None:
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "coming-from.md").read_text()
 
 
-def test_the_page_says_of_each_key_what_becomes_of_it_and_has_no_other() -> None:
+def test_the_page_has_each_key_with_its_effect_and_no_other() -> None:
     rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| (honoured|no effect|refused) \|", PAGE, re.MULTILINE)
     documented = {key: becomes for keys, becomes in rows for key in re.findall(r"`([^`]+)`", keys)}
     table = {**KEYS, **PARAMETERS}
-    assert documented == {name: key.becomes for name, key in table.items()}
+    assert documented == {name: key.effect for name, key in table.items()}
     assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(rows)

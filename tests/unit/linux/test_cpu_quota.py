@@ -9,7 +9,7 @@ import pytest
 
 from backend.linux import cpu_topology as lanes
 from backend.linux.cpu_quota import cpu_quota
-from backend.linux.cpu_topology import lane_cores, may_pin, width
+from backend.linux.cpu_topology import core_budget, lane_cores, may_pin
 
 V2 = "31 23 0:28 {top} {mount} rw,relatime - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "32 31 0:29 {top} {mount} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -68,7 +68,7 @@ def old(quota: int, folder: str = "") -> dict[str, str]:
         ("0::/", [v2(mount="/my\\040groups")], {"my groups/cpu.max": "300000 100000"}, 3.0),
     ],
 )
-def test_the_least_of_what_the_groups_allow(
+def test_the_quota_is_the_least_of_all_groups(
     tmp_path: Path, cgroup: str, mounts: list[str], files: dict[str, str], expected: float | None
 ) -> None:
     assert cpu_quota(tree(tmp_path, cgroup, mounts, files)) == expected
@@ -89,6 +89,6 @@ def test_this_machines_files_can_be_read() -> None:
 def test_lanes_by_quota(quota: float | None, expected: int, pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 5, 6, 7, 8})
     monkeypatch.setattr(lanes, "cpu_quota", lambda: quota)
-    assert (width(), may_pin()) == (expected, pinned)
-    assert len(lane_cores(width())) == expected
-    assert {len(lane) for lane in lane_cores(1)} == {expected}
+    assert (core_budget(), may_pin()) == (expected, pinned)
+    assert len(lane_cores(core_budget())) == expected
+    assert {len(team) for team in lane_cores(1)} == {expected}

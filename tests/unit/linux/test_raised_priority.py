@@ -1,26 +1,20 @@
-"""A thread that goes before others where the kernel allows it; what it starts does not."""
+"""raise_priority raises the calling thread where the kernel allows it, and none that it starts."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from backend.linux.raised_priority import go_ahead
-from tests.fakes.ranks import T, may_go_ahead, on_a_thread, rank
+from backend.linux.raised_priority import raise_priority
+from tests.fakes.thread_priority import T, may_raise_priority, on_a_thread, policy_and_niceness
 
-FIRST = (os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, -20)
-LED = (
-    "from backend.linux.raised_priority import lead_session; print(lead_session(), open('/proc/self/autogroup').read())"
-)
+RAISED = (os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, -20)
 
 
-def after_going_ahead(then: Callable[[], T]) -> tuple[bool, T]:
-    return on_a_thread(lambda: (go_ahead(), then()))
+def with_raised_priority(then: Callable[[], T]) -> tuple[bool, T]:
+    return on_a_thread(lambda: (raise_priority(), then()))
 
 
 def forbid(*_: object) -> None:
@@ -32,52 +26,43 @@ def forbid_negative(_which: int, _who: int, niceness: int) -> None:
         forbid()
 
 
-def test_the_thread_goes_first() -> None:
-    went, found = after_going_ahead(rank)
-    assert found == (FIRST if went else rank())
-    assert went or not may_go_ahead(), "this process may"
+def test_the_calling_thread_is_raised() -> None:
+    raised, found = with_raised_priority(policy_and_niceness)
+    assert found == (RAISED if raised else policy_and_niceness())
+    assert raised or not may_raise_priority(), "this process may"
 
 
-def test_a_thread_that_it_starts_does_not() -> None:
-    assert after_going_ahead(lambda: on_a_thread(rank))[1] == rank()
+def test_a_thread_that_it_starts_is_not_raised() -> None:
+    assert with_raised_priority(lambda: on_a_thread(policy_and_niceness))[1] == policy_and_niceness()
 
 
-def test_it_goes_ahead_but_once() -> None:
-    went, (again, found) = after_going_ahead(lambda: (go_ahead(), rank()))
-    assert again == went
-    assert found == (FIRST if went else rank())
+def test_raising_twice_is_raising_once() -> None:
+    raised, (again, found) = with_raised_priority(lambda: (raise_priority(), policy_and_niceness()))
+    assert again == raised
+    assert found == (RAISED if raised else policy_and_niceness())
 
 
-def test_where_the_kernel_forbids_it_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_may_not_be_raised_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "setpriority", forbid_negative)
-    assert after_going_ahead(rank) == (False, rank())
+    assert with_raised_priority(policy_and_niceness) == (False, policy_and_niceness())
 
 
-def test_where_the_kernel_forbids_half_of_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_may_not_change_its_policy_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_setscheduler", forbid)
-    assert after_going_ahead(rank) == (False, rank())
+    assert with_raised_priority(policy_and_niceness) == (False, policy_and_niceness())
 
 
 @pytest.mark.parametrize("policy", [os.SCHED_IDLE, os.SCHED_BATCH])
-def test_a_lower_policy_is_kept_and_what_it_is_worth_said(policy: int) -> None:
+def test_a_thread_of_lower_policy_keeps_it_and_is_not_raised(policy: int) -> None:
     def lower() -> tuple[bool, tuple[int, int]]:
         os.sched_setscheduler(0, policy, os.sched_param(0))
-        return go_ahead(), rank()
+        return raise_priority(), policy_and_niceness()
 
-    assert on_a_thread(lower) == (False, (policy, rank()[1]))
+    assert on_a_thread(lower) == (False, (policy, policy_and_niceness()[1]))
 
 
 def test_a_real_time_thread_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getscheduler", lambda _: os.SCHED_RR)  # few containers allow a real one
     monkeypatch.setattr(os, "setpriority", forbid)
     monkeypatch.setattr(os, "sched_setscheduler", forbid)
-    assert on_a_thread(go_ahead)
-
-
-def test_a_session_of_its_own_goes_first_as_a_whole() -> None:
-    if not Path("/proc/self/autogroup").exists():
-        pytest.skip("this kernel has no autogroups")
-    command = [sys.executable, "-c", LED]
-    said = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True).stdout
-    assert said.startswith("True") == may_go_ahead()
-    assert ("nice -20" in said) == may_go_ahead()
+    assert on_a_thread(raise_priority)

@@ -1,4 +1,4 @@
-"""The benchmarks' pure parts: arrivals, what outcomes add up to, reading of /metrics, the sentence at the end."""
+"""Arrivals, sending them, what outcomes add up to, and reading of /metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +18,7 @@ from backend.load import generator as load
 from backend.load.arrivals import Arrival, Traffic, poisson
 from backend.load.generator import LoadInterrupted, is_rejection, run_load
 from backend.load.outcomes import Outcome, Status, first_error, lateness_ms, percentile, summarise
-from benchmarks.comparison import Mode, Segment
-from benchmarks.errors import BenchmarkError
-from benchmarks.prometheus import parse
-from benchmarks.report import verdict
-from benchmarks.repository import link_models, write_configs
+from backend.load.server_metrics import parse
 
 TRAFFIC = (Traffic("a", 50.0, 20.0), Traffic("b", 100.0, 40.0, priority=2))
 METRICS = """\
@@ -112,8 +107,7 @@ def test_counts_of_an_interval_and_of_two_servers() -> None:
     counts = parse(METRICS)
     assert (counts + counts - counts) == counts
     assert (counts - counts).total("isochrone_decisions_total") == 0
-    assert parse("").flat() == {}
-    assert counts.flat()['isochrone_decisions_total{decision="hold",model="a",version="1"}'] == 1
+    assert parse("").values == {}
 
 
 def test_quantiles_are_interpolated_over_all_models() -> None:
@@ -122,52 +116,6 @@ def test_quantiles_are_interpolated_over_all_models() -> None:
     assert counts.quantile("isochrone_queue_us", 0.4) == 750.0
     assert counts.quantile("isochrone_queue_us", 0.9) == 1000.0  # in the last bucket: its lower bound
     assert math.isnan(counts.quantile("isochrone_execution_us", 0.5))
-
-
-def segment(mode: Mode, half: int, met: int, missed: int, priority: int = 1) -> Segment:
-    outcomes = [outcome(10, priority=priority)] * met + [outcome(99, priority=priority)] * missed
-    return Segment(mode, half, 10.0, outcomes)
-
-
-@pytest.mark.parametrize(("met", "words"), [(90, "more than"), (50, "about as many as"), (20, "fewer than")])
-def test_the_sentence_follows_the_numbers(met: int, words: str) -> None:
-    sentence = verdict([segment("off", 0, 50, 50), segment("on", 0, met, 100 - met)])
-    assert f"{met} % of requests met their deadline ({met / 10:.1f}/s), {words} the 50 %" in sentence
-
-
-def test_the_sentence_tells_classes_and_halves() -> None:
-    sentence = verdict(
-        [
-            segment("off", 0, 5, 5),
-            segment("on", 0, 9, 1),
-            segment("on", 1, 8, 2, priority=2),
-            segment("off", 1, 4, 6, priority=2),
-        ]
-    )
-    assert "class 1 50 % → 90 %, class 2 40 % → 80 %" in sentence
-    assert "in each half of the load, 50 % → 90 % and 40 % → 80 %" in sentence
-
-
-def test_the_sentence_says_when_there_is_nothing_to_compare() -> None:
-    assert "only one mode" in verdict([segment("off", 0, 5, 5)])
-
-
-def test_links_models_and_writes_their_configs(tmp_path: Path) -> None:
-    file = tmp_path / "source" / "a" / "1" / "model.onnx"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"onnx")
-    repository = tmp_path / "models"
-    assert link_models(tmp_path / "source", repository, ["a"]) == {"a": file}
-    write_configs(repository, {"interference_aware": "false"})
-    assert (repository / "a" / "1" / "model.onnx").read_bytes() == b"onnx"
-    assert (
-        'key: "interference_aware" value { string_value: "false" }' in (repository / "a" / "config.pbtxt").read_text()
-    )
-
-
-def test_missing_models_are_told_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"no model file for a, b in .*; run `make models`"):
-        link_models(tmp_path, tmp_path / "models", ["a", "b"])
 
 
 class FakeClient:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from backend.engines.protocol import BatchResult
 from backend.model_process.batch import Batch, feeds, split, wanted
 from backend.model_process.request import Pending
-from backend.scheduler.messages import Finish, Launch
+from backend.scheduler.messages import BatchTimes, Finish, Launch
 from backend.tensors import Array, joined
 
 Rows = NDArray[np.float32]
@@ -47,14 +47,14 @@ def test_a_batch_counts_its_rows() -> None:
 def ended(*, planned: int = 2, moved: bool = True) -> Batch:
     """A batch of two requests that was planned with so many."""
     requests = [request(1, 2), request(2, 3)]
-    launch = Launch(1, 7, 0, tuple(range(planned)), 10, 12, 15, "launch", 0)
+    launch = Launch(1, 7, 0, False, tuple(range(planned)), BatchTimes(10, 12, 15), "launch", 0)
     batch = Batch(7, 0, requests, launch, 0)
     outputs: list[Array] = [np.zeros((5, 8), np.float32)]
     batch.ran(BatchResult(outputs, 11, 300, 200) if moved else BatchResult(outputs, 11), feeds(requests))
     return batch
 
 
-def test_a_batch_tells_what_it_took_and_what_was_moved_for_it() -> None:
+def test_a_batch_has_the_times_and_bytes_of_its_runs() -> None:
     """Each row has two floats and an integer of 8 bytes, and gives 8 floats."""
     assert ended().finish(failed=False) == Finish(7, 11, 300, 200, 5 * 16, 5 * 32)
 
@@ -71,7 +71,7 @@ def test_every_output_that_somebody_wants_is_asked_for_once() -> None:
     assert wanted([request(1, 1, "b"), request(2, 1, "a", "b"), request(3, 1, "c")]) == ["b", "a", "c"]
 
 
-def test_each_request_gets_its_own_rows_of_what_it_asked_for() -> None:
+def test_each_request_gets_its_own_rows_of_the_outputs_it_asked_for() -> None:
     requests = [request(1, 1, "a"), request(2, 2, "b", "a")]
     parts = split(requests, ["a", "b"], [counted(3), counted(3) + 100])
     assert [(name, rows.tolist()) for name, rows in parts[0]] == [("a", [[0, 1]])]

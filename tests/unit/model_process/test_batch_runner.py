@@ -56,12 +56,10 @@ class FakeEngine:
 
 class Runner:
     def __init__(self, engine: FakeEngine) -> None:
-        self.engine, self.told = engine, 0
+        self.engine = engine
         model: Engine = engine
-        self._runner = BatchRunner(CONFIG, model, self._tell)
-
-    def _tell(self) -> None:
-        self.told += 1
+        responder: Any = None  # nothing is answered here
+        self.runner = BatchRunner(CONFIG, model, responder)
 
     def run(self, *values: float, leased: bool = False) -> tuple[Batch, list[Answered]]:
         inputs: list[dict[str, Array]] = [{"x": np.array([[value]], np.float32)} for value in values]
@@ -69,7 +67,7 @@ class Runner:
         batch = Batch(7, 0, requests, None, 0, leased=leased)
         self.engine.runs.clear()
         self.engine.exclusive.clear()
-        return batch, self._runner.run(batch, ORDINARY_PRIORITY)
+        return batch, self.runner.run(batch, ORDINARY_PRIORITY)
 
 
 def values(answers: list[Answered]) -> list[float | str]:
@@ -135,9 +133,9 @@ def test_other_rows_than_the_batchs_end_batching(caplog: pytest.LogCaptureFixtur
     runner = Runner(FakeEngine(doubles=True))
     assert values(runner.run(1, 2, 3)[1]) == [1, 2, 3]
     assert runner.engine.runs == [[1, 2, 3], [1], [2], [3]]
+    assert runner.runner.separate
     assert values(runner.run(4, BAD, 5)[1]) == [4, "the model's run failed: bad value", 5]
     assert runner.engine.runs == [[4], [BAD], [5]]
-    assert runner.told == 1
     assert caplog.text.count("model 'm' cannot be batched: output 'y' has shape [6, 1] for a batch of 3 rows") == 1
 
 

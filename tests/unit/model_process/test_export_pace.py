@@ -1,4 +1,4 @@
-"""How often metrics are exported, beside answers and without them."""
+"""Intervals of the export of metrics, with answers and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOOK_S = 0.05
 
 
 def steps(pace: ExportPace, seconds: float, *, answers: bool, from_s: float = 100.0) -> list[float]:
-    """When steps were taken, looked at every `LOOK_S`, with an answer before each look or none."""
+    """Times of steps, checked every `LOOK_S`, with an answer before each check or none."""
     taken = []
     for i in range(round(seconds / LOOK_S)):
         now_s = from_s + i * LOOK_S

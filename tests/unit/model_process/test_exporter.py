@@ -102,7 +102,7 @@ def test_everything_is_there_from_the_start(triton: FakeTriton, exporter: Export
 def test_between_two_steps_a_histogram_is_whole(
     triton: FakeTriton, exporter: Exporter, metrics: Metrics, calls: int
 ) -> None:
-    """What /metrics shows of it is what was counted at some moment, whatever is observed meanwhile."""
+    """Shows on /metrics the counts of one moment, whatever is observed meanwhile."""
     random = np.random.default_rng(calls)
     moments = {histogram: [part(counted(metrics), *histogram)] for histogram in HISTOGRAMS}
     for _ in range(300):

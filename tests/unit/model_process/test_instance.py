@@ -1,6 +1,6 @@
-"""One call of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
+"""Calls of `execute` with many requests: whatever is wrong with one, each is answered and counted once.
 
-Triton, the dispatcher and the engine are made up here; tests/server/test_each_request.py has the real ones.
+Triton, the dispatcher and the engine are fakes here; tests/server/test_each_request.py has the real ones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.config.model_config import ModelConfig
+from backend.config.model_config import ModelConfig, warm_up_calls
 from backend.config.parameters import Parameters
 from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
-from backend.model_process.warm_up import warm_up_calls
 from backend.tensors import BY_CONFIG, TensorSpec
 from backend.trial.messages import Trial
 from tests.fakes.fake_model import eventually
@@ -29,9 +28,7 @@ X = TensorSpec("x", BY_CONFIG["TYPE_FP32"], (4,), optional=False)
 CONFIG = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(), None, (X,), (X,), {})
 STRICT = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(slo_ns=1, max_queue_size=2), None, (X,), (X,), {})
 
-IMPORT_TRITON = [
-    f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "sender", "responder", "instance")
-]
+IMPORT_TRITON = [f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "responder", "instance")]
 
 
 class Tensor:
@@ -49,7 +46,7 @@ class TritonSender:
     """Closed by the first attempt, as the real one. fault: what that raises."""
 
     def __init__(self) -> None:
-        self.said: list[Any] = []
+        self.sent: list[Any] = []
         self.attempts = 0
         self.fault: Exception | None = None
 
@@ -59,7 +56,7 @@ class TritonSender:
         assert self.attempts == 1, "a second response for one request"
         if self.fault:
             raise self.fault
-        self.said.append(response.error or response.tensors)
+        self.sent.append(response.error or response.tensors)
 
 
 class TritonRequest:
@@ -169,20 +166,20 @@ def test_one_of_eight_that_cannot_be_read(fault: Exception, expected: Any, make:
     instance, bad = make(), TritonRequest("bad", fault)
     good = [TritonRequest() for _ in range(7)]
     instance.execute([*good[:3], bad, *good[3:]])
-    eventually(lambda: bad.sender.said)
-    assert bad.sender.said == [expected]
+    eventually(lambda: bad.sender.sent)
+    assert bad.sender.sent == [expected]
     assert len(instance._dispatcher.waiting) == 7
     assert outcomes(instance._metrics) == {"failed": 1}
 
 
 def test_a_queue_that_raises(make: Callable[..., Any]) -> None:
-    """What it had taken already is taken back; what runs all the same has had its answer."""
+    """Requests that it had queued are cancelled; those that run all the same have had their answer."""
     instance, requests = make(), [TritonRequest() for _ in range(3)]
     instance._dispatcher.fault = OSError("no socket")
     instance.execute(requests)
     eventually(lambda: outcomes(instance._metrics) == {"failed": 3})
     expected = ("model 'm': the request could not be queued: OSError('no socket')", "INTERNAL")
-    assert [request.sender.said for request in requests] == [[expected]] * 3
+    assert [request.sender.sent for request in requests] == [[expected]] * 3
     assert instance._dispatcher.waiting == []
 
 
@@ -191,22 +188,19 @@ def test_a_second_answer_to_a_request_is_dropped(make: Callable[..., Any]) -> No
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
     for _ in range(3):
-        instance._refuse(pending.sender, "no", "INTERNAL", "failed")
+        instance._responder.refuse(pending.sender, "no", "INTERNAL", "failed")
     instance.close()
-    assert request.sender.said == [("no", "INTERNAL")]
+    assert request.sender.sent == [("no", "INTERNAL")]
     assert outcomes(instance._metrics) == {"failed": 1}
 
 
 def test_an_answer_that_triton_does_not_take_has_failed(make: Callable[..., Any]) -> None:
-    """Where it took the answer it tells the client itself."""
+    """Triton answers the client itself where it had taken the answer."""
     instance, request = make(), TritonRequest()
     instance.execute([request])
     (pending,) = instance._dispatcher.waiting
     request.sender.fault = RuntimeError("gone")
-    answer = importlib.import_module("backend.model_process.responder").Answer
-    instance._voice.say(
-        answer(pending.sender, [("y", np.zeros(4))], told=lambda now, sent: instance._told(pending, now, sent))
-    )
+    instance._responder.send(pending, [("y", np.zeros(4))])
     eventually(lambda: outcomes(instance._metrics) == {"failed": 1})
     assert request.sender.attempts == 1
 

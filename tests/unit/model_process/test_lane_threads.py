@@ -1,4 +1,4 @@
-"""Where a lane's thread may run: a core of its own while there are enough, else one by turns."""
+"""Cores and priorities of the lanes' threads: a core of its own for each lane, else one in rotation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from backend.linux.cpu_topology import cores, lane_cores
 from backend.linux.execution_priority import ExecutionPriority
 from backend.model_process.batch import Batch
 from backend.model_process.lane_threads import Lanes
-from tests.fakes.ranks import rank
+from backend.scheduler.messages import BatchTimes, Launch
+from tests.fakes.thread_priority import policy_and_niceness
 
 
 def affinities(count: int, pinned_to: list[int] | None) -> list[set[int]]:
-    """Of each lane's thread, as the batch that runs on it sees them."""
+    """CPU affinities of the lanes' threads, as seen by a batch on each."""
     found: dict[int, set[int]] = {}
     done = threading.Semaphore(0)
 
@@ -53,29 +54,30 @@ def test_fewer_lanes_than_cores_share_them_out(
     assert lane_cores(lanes) == expected
 
 
-def test_what_runs_in_front_goes_before_the_other_on_its_core() -> None:
-    count, policies = len(cores()), dict[int, tuple[int, int]]()
+def test_a_preempting_batch_runs_at_a_higher_priority_than_the_other_on_its_core() -> None:
+    count, policies = len(cores()), dict[bool, tuple[int, int]]()
     done = threading.Semaphore(0)
 
     def work(batch: Batch, executing: ExecutionPriority) -> None:
         with executing:
-            policies[batch.lane] = rank()
+            policies[batch.preempts] = policy_and_niceness()
         done.release()
 
     lanes = Lanes(count, work, cores())
     assert len(lanes) == count
-    for lane in range(2 * count):
-        lanes.submit(Batch(lane, lane, (), None, 0))
-        assert done.acquire(timeout=10.0)
+    for lane in range(count):
+        for preempts in (False, True):
+            launch = Launch(1, 1, lane, preempts, (), BatchTimes(1, 1, 1), "launch", 0)
+            lanes.submit(Batch(1, lane, (), launch, 0))
+            assert done.acquire(timeout=10.0)
     lanes.close()
-    behind, front = policies[0], policies[count]
-    assert behind[0] == os.SCHED_IDLE
-    assert front == (os.SCHED_OTHER, 10)
+    assert policies[False][0] == os.SCHED_IDLE
+    assert policies[True] == (os.SCHED_OTHER, 10)
 
 
 def test_more_lanes_than_cores_are_spread_over_them() -> None:
     assert affinities(2 * len(cores()) + 1, cores()) == [{core} for core in [*cores(), *cores(), cores()[0]]]
 
 
-def test_lanes_that_are_no_cores_go_where_they_like() -> None:
+def test_lanes_without_cores_are_not_pinned() -> None:
     assert affinities(3, None) == [set(cores())] * 3

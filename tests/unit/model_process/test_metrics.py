@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backend.model_process.batch import Batch
 from backend.model_process.metrics import METRICS, Metrics, Series
-from backend.scheduler.messages import Launch
+from backend.scheduler.messages import BatchTimes, Launch
 
 _CONTRACT = {
     "isochrone_requests_total",
@@ -31,8 +31,8 @@ _CONTRACT = {
 }
 
 
-LAUNCH = Launch(1, 1, 0, (), 10_000_000, 12_000_000, 15_000_000, "launch", 0)
-"""Of batches without requests, which are whole then."""
+LAUNCH = Launch(1, 1, 0, False, (), BatchTimes(10_000_000, 12_000_000, 15_000_000), "launch", 0)
+"""Launch of batches without requests, which are whole then."""
 
 
 def shown(metrics: Metrics) -> dict[str, float]:
@@ -43,7 +43,7 @@ def shown(metrics: Metrics) -> dict[str, float]:
 def ended(metrics: Metrics, exec_ns: int, launch: Launch | None) -> None:
     batch = Batch(1, 0, [], launch, 0)
     batch.exec_ns, batch.rows = exec_ns, 3
-    metrics.batch_ended(batch)
+    metrics.batch_ended(batch, [[]])
 
 
 def test_the_metrics_are_the_documented_ones_and_all_are_there_from_the_start() -> None:
@@ -140,11 +140,11 @@ def test_a_batch_that_cancellations_made_smaller_tells_nothing_of_its_prediction
         assert values[f"isochrone_{name}"] == 0
 
 
-def test_a_batch_that_stood_still_tells_nothing_of_its_prediction() -> None:
+def test_a_batch_that_was_suspended_tells_nothing_of_its_prediction() -> None:
     metrics = Metrics()
     batch = Batch(1, 0, [], LAUNCH, 0)
     batch.exec_ns, batch.preempted = 40_000_000, True
-    metrics.batch_ended(batch)
+    metrics.batch_ended(batch, [[]])
     values = shown(metrics)
     assert values["isochrone_batches_total"] == values["isochrone_preempted_total"] == 1
     assert values["isochrone_execution_us_count"] == 1
@@ -156,11 +156,11 @@ def test_transfers_are_counted_by_their_direction_and_only_where_something_moved
     metrics = Metrics()
     batch = Batch(1, 0, [], None, 0)
     batch.exec_ns = batch.rows = 1
-    metrics.batch_ended(batch)
+    metrics.batch_ended(batch, [[]])
     batch.transfer_in_ns, batch.transfer_out_ns = 60_000, 15_000
-    metrics.batch_ended(batch)
+    metrics.batch_ended(batch, [[]])
     batch.transfer_out_ns = 0
-    metrics.batch_ended(batch)
+    metrics.batch_ended(batch, [[]])
     values = shown(metrics)
     sums = [
         values[f"isochrone_transfer_us_{part}{{direction={d}}}"] for d in ("in", "out") for part in ("count", "sum")

@@ -1,4 +1,4 @@
-"""When an answer is laid down before it is sent, and what is said where it does not fit.
+"""Answers get their shared memory before they are sent, where that is scarce, and an error where they do not fit.
 
 tests/server/test_shared_memory.py has the real memory.
 """
@@ -20,17 +20,17 @@ MB = 1_000_000
 
 
 class Server:
-    """The module of shared memory with a Triton and a /dev/shm that are made up. says: what Triton answers."""
+    """Fake Triton for the module under test. message: of the error that it answers with."""
 
     def __init__(self) -> None:
-        self.says = "Failed to increase the shared memory pool size"
-        self.asked: list[str] = []
+        self.message = "Failed to increase the shared memory pool size"
+        self.requested: list[str] = []
 
     def request(self, *, model_name: str, requested_output_names: list[str], inputs: list[Any]) -> Any:
         assert (requested_output_names, inputs) == ([], ["tensor"])
-        self.asked.append(model_name)
-        message = self.says.format(model_name)
-        return SimpleNamespace(exec=lambda: SimpleNamespace(error=lambda: SimpleNamespace(message=lambda: message)))
+        self.requested.append(model_name)
+        error = SimpleNamespace(message=lambda: self.message.format(model_name))
+        return SimpleNamespace(exec=lambda: SimpleNamespace(error=lambda: error))
 
 
 @pytest.fixture
@@ -52,17 +52,25 @@ def free(module: Any, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(module.os, "statvfs", lambda _folder: SimpleNamespace(f_bavail=size // 1000, f_frsize=1000))
 
 
-def test_where_there_is_plenty_nothing_is_asked(module: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_is_plenty_triton_is_not_called(
+    module: Any,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     free(module, monkeypatch, 25 * MB)
-    module.lay_down(["tensor"], [np.zeros(MB, np.uint8)])
-    assert server.asked == []
+    module.place(["tensor"], [np.zeros(MB, np.uint8)])
+    assert server.requested == []
 
 
-def test_what_comes_to_triton_is_laid_down(module: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_that_reach_triton_have_their_memory(
+    module: Any,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     free(module, monkeypatch, 23 * MB)
-    server.says = "Model '{}' is not ready"
-    module.lay_down(["tensor"], [np.zeros(MB, np.uint8)])
-    assert "/" in server.asked[0]  # which no model's name has
+    server.message = "Model '{}' is not ready"
+    module.place(["tensor"], [np.zeros(MB, np.uint8)])
+    assert "/" in server.requested[0]  # which no model's name has
 
 
 @pytest.mark.parametrize(
@@ -73,12 +81,18 @@ def test_what_comes_to_triton_is_laid_down(module: Any, server: Server, monkeypa
     ],
     ids=["numbers", "text"],
 )
-def test_what_does_not_fit(array: Any, size: str, module: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_does_not_fit(
+    array: Any,
+    size: str,
+    module: Any,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     free(module, monkeypatch, 5 * MB)
     with pytest.raises(AnswerError) as refused:
-        module.lay_down(["tensor"], [array])
+        module.place(["tensor"], [array])
     assert str(refused.value) == (
         f"its answer of {size} MB does not fit the shared memory that Triton takes it from: "
         "5.0 MB of /dev/shm are free; give the container more, as with `docker run --shm-size=2g`"
     )
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1

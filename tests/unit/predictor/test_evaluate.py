@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from backend.commands import main as cli
-from benchmarks.contention import Workload, a100_samples, generate
 from predictor.evaluate import LEARNERS, evaluate
 from predictor.samples import Sample, encode_sample
 from predictor.workload import FEATURES
+from tests.fakes.contended_samples import Contention, generate
 
 
 def write(path: Path, samples: list[Sample]) -> Path:
@@ -49,7 +49,7 @@ def test_training_samples_come_first_and_are_not_scored() -> None:
 
 
 def test_the_papers_three_start_alike_with_a_training_set() -> None:
-    samples = generate(Workload("mixed", count=400))
+    samples = generate(Contention("mixed", count=400))
     scores = evaluate(samples[300:301], FEATURES, samples[:300], ["offline", "sgd", "rls"]).learners
     assert scores["offline"].mse == scores["sgd"].mse == scores["rls"].mse
 
@@ -57,7 +57,7 @@ def test_the_papers_three_start_alike_with_a_training_set() -> None:
 def test_the_contracts_json_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    samples = write(tmp_path / "s.jsonl", generate(Workload("mixed", lanes=4, count=700)))
+    samples = write(tmp_path / "s.jsonl", generate(Contention("mixed", lanes=4, count=700)))
     assert run(monkeypatch, samples, "--json", tmp_path / "out.json", "--train-fraction", "0.1") == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert (written["samples"], written["features"]) == (630, ["compute", "l2", "dram"])
@@ -76,7 +76,7 @@ def test_the_contracts_json_is_written(
 def test_a_feature_that_some_sample_lacks_is_named_and_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    samples = [msgspec.structs.replace(s, features={"compute": 0.5}) for s in generate(Workload("mixed", count=50))]
+    samples = [msgspec.structs.replace(s, features={"compute": 0.5}) for s in generate(Contention("mixed", count=50))]
     assert run(monkeypatch, write(tmp_path / "s.jsonl", samples)) == 0
     assert "not in every sample, so not used: l2, dram" in capsys.readouterr().out
 
@@ -85,7 +85,7 @@ def test_batches_of_a_throttled_device_are_counted_and_can_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 60 every third was throttled, and every second of the 30 to train on."""
-    made = generate(Workload("mixed", count=90))
+    made = generate(Contention("mixed", count=90))
     tested, training = (
         [msgspec.structs.replace(s, throttled=i % every == 0) for i, s in enumerate(part)]
         for part, every in ((made[:60], 3), (made[60:], 2))
@@ -143,16 +143,3 @@ def test_an_error_is_one_sentence(
     assert error.startswith("isochrone: ")
     assert sentence in error
     assert error.count("\n") == 1
-
-
-def test_a100_measurements_become_samples(tmp_path: Path) -> None:
-    rows = [
-        "Mig instance,Batch size,Workload Number,Throughput,Latency",
-        "1,2,1,200,0.010",
-        "1,2,3,50,0.040",
-        "1,4,1,0,0",
-    ]
-    (tmp_path / "net.csv").write_text("\n".join(rows))
-    samples = a100_samples(tmp_path, repeats=1)
-    slowdowns = {len(s.co_runners): s.slowdown for s in samples}
-    assert slowdowns == pytest.approx({0: 1.0, 2: 4.0}, rel=0.1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import msgspec
 import pytest
 
 from profiler import host
-from profiler.child import CODE_ROOT
 from profiler.feature_source import load_of
 from profiler.lock import STALLED_S, exclusive, show_progress
 from profiler.peaks import Peaks, PeaksFile, load_or_measure, measure_peaks
@@ -71,38 +68,7 @@ def test_peaks_need_no_writable_folder(tmp_path: Path) -> None:
     assert load_or_measure(tmp_path / "file" / "folder", Measure()) == PEAKS
 
 
-TWO_AT_ONCE = """
-import os, sys, time
-from pathlib import Path
-from profiler.peaks import Peaks, load_or_measure
-
-directory, name = Path(sys.argv[1]), sys.argv[2]
-
-def measure():
-    (directory / f"measured-{name}").touch()
-    while not (directory / "go").exists():
-        time.sleep(0.005)
-    return Peaks(1.0, 1.0, 1.0, 1)
-
-(directory / f"started-{name}").touch()
-assert load_or_measure(directory, measure).operations_per_s == 1.0
-"""
-
-
-def test_two_processes_measure_once(tmp_path: Path) -> None:
-    children = [
-        subprocess.Popen([sys.executable, "-c", TWO_AT_ONCE, str(tmp_path), name], cwd=CODE_ROOT) for name in "ab"
-    ]
-    give_up_s = time.monotonic() + 20
-    while len(list(tmp_path.glob("started-*"))) < 2 or not list(tmp_path.glob("measured-*")):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.005)
-    (tmp_path / "go").touch()
-    assert [child.wait(20) for child in children] == [0, 0]
-    assert len(list(tmp_path.glob("measured-*"))) == 1
-
-
-def test_a_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
+def test_lock_is_given_up_after_the_wait(tmp_path: Path) -> None:
     waits: list[float] = []
     with exclusive(tmp_path / "lock", 1.0) as first, exclusive(tmp_path / "lock", 1.0, waits.append) as second:
         assert (first, second) == (True, False)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from backend.scheduler.messages import Finish, Launch, Reject
+from backend.scheduler.messages import BatchTimes, Finish, Launch, Reject
 from backend.scheduler.policy import LATE_SHARE, LATE_SHARE_MAX
 from predictor.features import Exposure, Own
 from predictor.learners.linear import Rls
@@ -24,7 +24,7 @@ def test_a_free_lane_is_taken_at_once() -> None:
     made.join(1, join(LIGHT))
     request = made.request(50.0)
     launch = only_launch(made.arrive(1, request))
-    assert launch == Launch(1, 1, 0, (request.id,), 10 * MS, 10 * MS, 10 * MS, "launch", 0)
+    assert launch == Launch(1, 1, 0, False, (request.id,), BatchTimes(10 * MS, 10 * MS, 10 * MS), "launch", 0)
     assert only_launch(made.ask(1, 50.0)).lane == 1
     assert made.ask(1, 50.0) == []
 
@@ -87,7 +87,7 @@ def test_a_late_request_is_served_after_those_that_can_make_it() -> None:
     assert only_launch(made.finish(timely)).source == 1
 
 
-def test_an_idle_device_serves_what_is_late_already() -> None:
+def test_an_idle_device_serves_a_late_request() -> None:
     made = device()
     made.join(1, join(LIGHT))
     assert only_launch(made.ask(1, -5.0)).source == 1
@@ -100,7 +100,7 @@ def run_until_served(made: Device, launch: Launch, rival: int, slo_ms: float | N
     while launch.source != 1:
         assert made.now_ms < begun_ms + 10_000, "starved"
         made.ask(rival, slo_ms)
-        made.at(made.now_ms + launch.solo_ns / MS)
+        made.at(made.now_ms + launch.times.solo_ns / MS)
         launch = only_launch(made.finish(launch))
     return made.now_ms - begun_ms
 
@@ -141,7 +141,7 @@ def test_a_request_that_became_hopeless_is_rejected_at_the_next_event() -> None:
     assert (reject.predicted_ns, reject.allowed_ns) == (18 * MS, 15 * MS)
 
 
-def test_it_is_known_when_a_rejection_is_due_and_none_needs_another_event() -> None:
+def test_a_rejection_falls_due_without_another_event() -> None:
     """Rows count: the larger request is late first though it is due last."""
     made = device()
     made.join(1, join(LIGHT, rejects=True))
@@ -164,10 +164,10 @@ def test_one_long_pause_leaves_deadlines_that_can_be_met() -> None:
     launch = only_launch(made.ask(1, 60.0))
     made.at(2_000)
     made.core.handle(1, Finish(launch.batch, 10 * MS), made.now_ns)
-    assert 0 < made.core.policy.overhead_ns < MS
+    assert 0 < made.core.latency.overhead_ns < MS
 
 
-def test_a_hopeless_low_class_is_rejected_though_a_higher_class_stands_before_it() -> None:
+def test_a_hopeless_low_class_is_rejected_though_a_higher_class_waits_before_it() -> None:
     made, _ = busy()
     made.join(3, join(LIGHT, rejects=True))
     high, low = made.request(400.0, priority=1), made.request(5.0, priority=3)
@@ -207,7 +207,7 @@ def test_in_order_heeds_neither_deadline_nor_class_nor_harm() -> None:
     assert only_launch(made.arrive(2, first, second)).requests == (first.id,)
 
 
-def test_models_in_order_take_turns_with_the_others_by_arrival() -> None:
+def test_models_in_order_alternate_with_the_others_by_arrival() -> None:
     made, blocker = busy(models=1)
     made.join(3, join(LIGHT, aware=False))
     made.arrive(3, made.request(age_ms=2.0))
@@ -221,34 +221,34 @@ def test_models_in_order_take_turns_with_the_others_by_arrival() -> None:
 # What is predicted and learned
 
 
-def test_a_launch_says_what_to_expect() -> None:
+def test_a_launch_has_the_forecast_times() -> None:
     made = device(lanes=2)
-    made.core.policy.bound.multiplier = 1.25
+    made.core.latency.bound.multiplier = 1.25
     made.join(1, join(HEAVY))
     made.ask(1)
     launch = only_launch(made.ask(1))
-    assert (launch.solo_ns, launch.predicted_ns, launch.bound_ns) == (10 * MS, 16 * MS, 20 * MS)
+    assert (launch.times.solo_ns, launch.times.predicted_ns, launch.times.bound_ns) == (10 * MS, 16 * MS, 20 * MS)
 
 
-def test_a_finished_batch_teaches_what_it_suffered() -> None:
+def test_the_predictor_is_trained_with_a_finished_batch_and_its_co_runners() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     made.join(2, join(HEAVY))
     first = only_launch(made.ask(1))
     made.at(5).ask(2)
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     made.at(10).finish(first, exec_ms=9.5)
-    ((own, seen, slowdown),) = taught
+    ((own, seen, slowdown),) = trained
     assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
     assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
     assert seen.overlaps == (("m", 0.5),)
-    assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
+    assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
-def test_a_failed_batch_teaches_nothing() -> None:
+def test_nothing_is_learned_from_a_failed_batch() -> None:
     made, blocker = busy()
     made.at(5).finish(blocker, exec_ms=None)
-    policy = made.core.policy
-    assert policy.predictor.state() == Rls().state()
-    assert (policy.overhead_ns, policy.bound.multiplier) == (0.0, 1.0)
+    latency = made.core.latency
+    assert latency.predictor.state() == Rls().state()
+    assert (latency.overhead_ns, latency.bound.multiplier) == (0.0, 1.0)

@@ -1,11 +1,11 @@
-"""When the scheduler leaves a lane free for the sake of what runs or waits: a rule per test."""
+"""Holds: lanes left free for the sake of running or waiting batches; a rule per test."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from backend.scheduler.messages import Cancel, Command, Launch
+from backend.scheduler.messages import BatchTimes, Cancel, Command, Launch
 from predictor.learners.linear import Rls
 from tests.fakes.builders import Device, join, only_launch, profile
 from tests.fakes.devices import HEAVY, LIGHT, device
@@ -26,7 +26,7 @@ def beside(running_slo_ms: float | None, running_class: int, candidate_class: in
 def test_a_launch_that_makes_a_running_batch_miss_is_held(running_class: int) -> None:
     made, commands = beside(12.0, running_class, candidate_class=2)
     assert commands == []
-    first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
+    first = Launch(1, 1, 0, False, (1,), BatchTimes(0, 0, 0), "launch", 0)
     held = only_launch(made.at(10).finish(first))
     assert (held.source, held.holds) == (2, 1)
 
@@ -35,11 +35,11 @@ def test_a_batch_that_is_looked_at_again_and_again_was_held_once() -> None:
     made, _ = beside(12.0, 1, 1)
     for _ in range(5):
         assert made.core.handle(1, Cancel((99,)), made.now_ns) == []
-    first = Launch(1, 1, 0, (1,), 0, 0, 0, "launch", 0)
+    first = Launch(1, 1, 0, False, (1,), BatchTimes(0, 0, 0), "launch", 0)
     assert only_launch(made.at(10).finish(first)).holds == 1
 
 
-def test_what_would_always_harm_somebody_is_launched_once_it_has_waited_long_enough() -> None:
+def test_a_batch_that_would_always_harm_another_is_launched_once_it_has_waited_long_enough() -> None:
     made = device(lanes=2)
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"tight{source}", max_batch_size=1))
@@ -87,7 +87,7 @@ def test_a_held_candidate_leaves_the_lane_to_the_next_one() -> None:
 def test_a_batch_waits_for_the_next_finish_where_only_that_meets_its_deadline(slo_ms: float, held: bool) -> None:
     """Beside each other both take thrice as long, so launched now it ends at 20 ms, at the next finish at 15 ms."""
     made = device(lanes=2)
-    predictor = made.core.policy.predictor
+    predictor = made.core.latency.predictor
     assert isinstance(predictor, Rls)
     predictor.start(np.array([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
     made.join(1, join(profile(5.0, compute=1.0)))

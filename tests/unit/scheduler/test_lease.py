@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
 from backend.scheduler.messages import Command, Finish, Lease, Recall, Return, Take
 from tests.fakes.builders import MS, Device, join, only_launch, profile
-from tests.fakes.fake_model import FakeModel, eventually, pending, signal_scheduler
 
 
 def leased_device() -> tuple[Device, Lease]:
@@ -35,11 +32,11 @@ def take(device: Device, batch: int, rows: int = 1) -> list[Command]:
 
 def test_a_model_that_has_the_device_to_itself_may_launch_without_asking() -> None:
     device, lease = leased_device()
-    assert (lease.source, lease.arrivals, lease.rows, lease.solo_ns) == (1, STREAK, 1, 10 * MS)
-    assert lease.bound_ns >= lease.predicted_ns > 0
+    assert (lease.source, lease.arrivals, lease.rows, lease.times.solo_ns) == (1, STREAK, 1, 10 * MS)
+    assert lease.times.bound_ns >= lease.times.predicted_ns > 0
     for batch in (-1, -2, -3):
         assert take(device, batch) == []
-        assert device.core.running[(1, batch)].lane == lease.lane
+        assert device.core.device.running[(1, batch)].lane == lease.lane
         device.now_ms += 10.0
         renewed = device.core.handle(1, Finish(batch, 10 * MS), device.now_ns)
         assert all(isinstance(command, Lease) and command.lane == lease.lane for command in renewed)
@@ -61,7 +58,7 @@ def test_a_lease_that_was_used_meanwhile_is_returned_later() -> None:
     device, lease = leased_device()
     device.ask(2)
     take(device, -1)
-    assert len(device.core.running) == 2
+    assert len(device.core.device.running) == 2
     device.core.handle(1, Return(lease.lease), device.now_ns)
     device.core.check_invariants()
     assert device.ask(2) == []  # both lanes are taken
@@ -97,53 +94,3 @@ def test_on_a_single_lane_every_launch_is_asked_for() -> None:
         launch = only_launch(device.ask(1))
         device.now_ms += 10.0
         assert device.finish(launch, 10.0) == []
-
-
-# A model's process, on a real scheduler
-
-
-def until_leased(model: FakeModel) -> None:
-    """One request after another, until one of them was launched without asking."""
-
-    def leased() -> bool:
-        (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
-        return batch.leased
-
-    eventually(leased)
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_requests_one_by_one_are_launched_without_asking_until_somebody_else_comes() -> None:
-    with FakeModel("a") as model:
-        until_leased(model)
-        with FakeModel("b") as other:
-            running = other.fill(lanes=1)
-            eventually(lambda: model.dispatcher._lease is None)
-            (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
-            assert not batch.leased
-            other.gate.set()
-            other.wait_for(*running)
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_what_the_lease_is_not_for_is_asked_for() -> None:
-    with FakeModel() as model:
-        until_leased(model)
-        (late,) = model.wait_for(*model.submit(pending(-1.0)))
-        assert not late.leased
-        until_leased(model)
-        (other_shape,) = model.wait_for(*model.submit(pending(group=7)))
-        assert not other_shape.leased
-        until_leased(model)
-        assert not any(batch.leased for batch in model.wait_for(*model.submit(pending(rows=2), pending())))
-
-
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_lease_dies_with_its_scheduler() -> None:
-    with FakeModel() as model:
-        until_leased(model)
-        signal_scheduler(signal.SIGKILL)
-        eventually(lambda: model.dispatcher._lease is None)
-        model.wait_for(*model.submit(pending(5_000.0)))
-        eventually(lambda: model.dispatcher._connected)
-        until_leased(model)

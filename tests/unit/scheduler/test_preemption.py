@@ -1,13 +1,13 @@
-"""Batches that go before others on their lane, and those that stand still for them: a rule per test.
+"""Batches that preempt others on their lane: a rule per test.
 
-The device has one lane unless a test says otherwise; models take 10 ms and slow nobody.
+The device has one lane unless a test says otherwise; models take 10 ms and slow no others.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from backend.scheduler.messages import Adopt, Command, Finish, Launch, Preempted, RunningBatch
+from backend.scheduler.messages import Adopt, AdoptedBatch, Command, Finish, Launch, Preempted
 from tests.fakes.builders import MS, Device, join, only_launch, profile
 from tests.fakes.devices import HEAVY, LIGHT, device
 
@@ -26,96 +26,99 @@ def running(slo_ms: float | None, priority: int = 1, *, lanes: int = 1, **joined
     return made, other
 
 
-def overtaken(commands: list[Command], other: Launch) -> Launch:
-    """The launch that the other batch stands still for."""
+def preempting(commands: list[Command], other: Launch) -> Launch:
+    """The launch that the other batch is suspended for."""
     preempted, launch = commands
     assert preempted == Preempted(other.source, other.batch)
     assert isinstance(launch, Launch)
+    assert launch.preempts and launch.lane == other.lane
     return launch
 
 
-def test_what_would_miss_its_deadline_by_waiting_goes_first() -> None:
+def test_a_request_that_would_miss_its_deadline_by_waiting_preempts() -> None:
     made, other = running(None)
-    launch = overtaken(made.ask(URGENT, 15.0), other)
-    assert (launch.source, launch.lane, launch.predicted_ns) == (URGENT, 1, 10 * MS)
+    launch = preempting(made.ask(URGENT, 15.0), other)
+    assert (launch.source, launch.lane, launch.times.predicted_ns) == (URGENT, 0, 10 * MS)
 
 
-def test_what_can_wait_for_the_lane_does() -> None:
+def test_a_request_that_can_wait_for_the_lane_does() -> None:
     made, other = running(None)
     assert made.ask(URGENT, 25.0) == []
     assert only_launch(made.at(10).finish(other)).source == URGENT
 
 
-def test_what_has_no_deadline_waits_and_so_does_what_misses_it_anyway() -> None:
+def test_a_request_without_a_deadline_waits_and_so_does_one_that_misses_it_anyway() -> None:
     made, _ = running(None)
     assert made.ask(URGENT) == []
     assert made.ask(URGENT, 5.0) == []
 
 
-@pytest.mark.parametrize(("slo_ms", "yields"), [(15.0, False), (25.0, True), (5.0, True)])
-def test_nobody_of_the_same_class_is_made_to_miss(slo_ms: float, yields: bool) -> None:
+@pytest.mark.parametrize(("slo_ms", "preempted"), [(15.0, False), (25.0, True), (5.0, True)])
+def test_no_batch_of_the_same_class_is_made_to_miss(slo_ms: float, preempted: bool) -> None:
     """One with 5 ms to spare is not, one with 15 makes it all the same, one that is late misses anyway."""
     made, _ = running(slo_ms)
-    assert bool(made.ask(URGENT, 12.0)) == yields
+    assert bool(made.ask(URGENT, 12.0)) == preempted
 
 
-@pytest.mark.parametrize(("slo_ms", "yields"), [(12.0, False), (9.0, True)])
-def test_what_makes_its_deadline_only_without_the_margin_is_left_alone(slo_ms: float, yields: bool) -> None:
+@pytest.mark.parametrize(("slo_ms", "preempted"), [(12.0, False), (9.0, True)])
+def test_a_batch_that_makes_its_deadline_only_without_the_margin_is_not_preempted(
+    slo_ms: float, preempted: bool
+) -> None:
     """With it 9 ms more are 13.5. One that is late by the prediction itself misses anyway."""
     made, _ = running(slo_ms)
-    made.core.policy.bound.multiplier = 1.5
-    assert bool(made.ask(URGENT, 12.0)) == yields
+    made.core.latency.bound.multiplier = 1.5
+    assert bool(made.ask(URGENT, 12.0)) == preempted
 
 
 def test_a_lower_class_may_be_made_to_miss() -> None:
     made, other = running(15.0, priority=2)
-    overtaken(made.ask(URGENT, 12.0, priority=1), other)
+    preempting(made.ask(URGENT, 12.0, priority=1), other)
 
 
-@pytest.mark.parametrize(("slo_ms", "yields"), [(35.0, False), (45.0, True)])
-def test_a_lower_class_goes_before_a_higher_one_that_has_three_times_as_much_to_spare(
-    slo_ms: float, yields: bool
+@pytest.mark.parametrize(("slo_ms", "preempted"), [(35.0, False), (45.0, True)])
+def test_a_lower_class_preempts_a_higher_one_that_has_three_times_as_much_to_spare(
+    slo_ms: float, preempted: bool
 ) -> None:
     made, _ = running(slo_ms, priority=1)
-    assert bool(made.ask(URGENT, 12.0, priority=2)) == yields
+    assert bool(made.ask(URGENT, 12.0, priority=2)) == preempted
 
 
-def test_nor_does_it_while_a_request_of_the_higher_class_waits() -> None:
+def test_a_lower_class_preempts_no_higher_one_while_a_request_of_that_class_waits() -> None:
     made, _ = running(1_000.0, priority=1)
     assert made.ask(3, 1_000.0, priority=1) == []
     assert made.ask(URGENT, 12.0, priority=2) == []
 
 
-def test_a_lane_has_one_in_front() -> None:
+def test_a_lane_has_one_preempting_batch_at_a_time() -> None:
     made, other = running(None)
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     assert made.ask(3, 22.0) == []
-    assert overtaken(made.at(11).finish(first), other).source == 3
+    assert preempting(made.at(11).finish(first), other).source == 3
 
 
-def test_the_other_one_goes_on_where_it_stood_still() -> None:
+def test_a_suspended_batch_resumes_where_it_was() -> None:
     made, other = running(None)
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     assert made.at(11).finish(first, 10.0) == []
-    made.core.progress.advance(made.now_ns)
-    (batch,) = made.core.progress.batches
+    made.core.device.advance(made.now_ns)
+    (batch,) = made.core.device.batches
     assert batch.remaining_ns == pytest.approx(9 * MS)
     assert made.ask(3, 18.0) != [], "in 9 ms it would be too late"
 
 
 def test_the_lane_is_free_once_both_have_ended() -> None:
     made, other = running(None)
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     assert made.ask(3) == []
     assert made.at(5).finish(other) == []
     assert only_launch(made.at(11).finish(first)).lane == 0
 
 
-def test_what_stood_still_teaches_nothing_and_slowed_nobody() -> None:
+def test_a_suspended_batch_trains_nothing_and_is_no_co_runner() -> None:
     made, other = running(None)
     observed = []
     made.core._observer = lambda _source, batch, _finish, beside: observed.append((batch.key, beside))
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     made.core.handle(URGENT, Finish(first.batch, 10 * MS), made.at(11).now_ns)
     assert made.core.learn() == 1
     made.core.handle(OTHER, Finish(other.batch, 20 * MS), made.at(20).now_ns)
@@ -123,7 +126,7 @@ def test_what_stood_still_teaches_nothing_and_slowed_nobody() -> None:
     assert observed == [((URGENT, first.batch), [])]
 
 
-def test_a_model_whose_lanes_have_no_cores_neither_goes_first_nor_stands_still() -> None:
+def test_a_model_whose_lanes_have_no_cores_neither_preempts_nor_is_preempted() -> None:
     made, _ = running(None, preemptible_lanes=0)
     assert made.ask(URGENT, 12.0) == []
     made, _ = running(None, lanes=1)
@@ -136,43 +139,43 @@ def test_a_model_that_launches_in_order_takes_no_part() -> None:
     assert made.ask(URGENT, 12.0) == []
 
 
-def test_nothing_stands_still_for_ever() -> None:
+def test_no_batch_is_suspended_for_ever() -> None:
     made = device()
     made.join(OTHER, join(profile(2_000.0), model="long", preemptible_lanes=1))
     made.join(URGENT, join(LIGHT, model="urgent", preemptible_lanes=1))
     other = only_launch(made.ask(OTHER))
     made.at(500)
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     made.at(510).finish(first)
     assert made.at(1_001).ask(URGENT, 12.0) == []
 
 
-def test_what_was_made_to_stand_for_eight_times_its_own_time_is_left_alone() -> None:
+def test_a_batch_suspended_for_eight_times_its_own_time_is_preempted_no_more() -> None:
     made, other = running(12.0, priority=2)
     while made.now_ms < 80.0:
-        first = overtaken(made.ask(URGENT, 12.0), other)
+        first = preempting(made.ask(URGENT, 12.0), other)
         assert made.at(made.now_ms + 10).finish(first) == []
     assert made.ask(URGENT, 12.0) == []
 
 
-def test_what_still_makes_its_deadline_stands_however_long_it_has() -> None:
+def test_a_batch_that_still_makes_its_deadline_may_be_preempted_however_often() -> None:
     made, other = running(1_000.0)
     for _ in range(20):
-        first = overtaken(made.ask(URGENT, 12.0), other)
+        first = preempting(made.ask(URGENT, 12.0), other)
         assert made.at(made.now_ms + 10).finish(first) == []
     assert made.now_ms > 200.0
 
 
-def test_the_one_with_most_time_to_spare_stands_still() -> None:
+def test_the_batch_with_most_time_to_spare_is_preempted() -> None:
     made, tight = running(30.0, lanes=2)
     loose = only_launch(made.ask(OTHER, 60.0))
     assert (tight.lane, loose.lane) == (0, 1)
-    launch = overtaken(made.ask(URGENT, 12.0), loose)
-    assert launch.lane == 3
+    launch = preempting(made.ask(URGENT, 12.0), loose)
+    assert launch.lane == loose.lane
 
 
-@pytest.mark.parametrize(("slo_ms", "yields"), [(17.0, True), (15.0, False)])
-def test_what_goes_first_runs_beside_all_but_the_one_that_stands_still(slo_ms: float, yields: bool) -> None:
+@pytest.mark.parametrize(("slo_ms", "preempted"), [(17.0, True), (15.0, False)])
+def test_a_preempting_batch_runs_beside_all_but_the_suspended_one(slo_ms: float, preempted: bool) -> None:
     """In 16 ms, then; beside both it would take 22."""
     made = device(lanes=2)
     made.join(URGENT, join(LIGHT, model="urgent", preemptible_lanes=2))
@@ -180,8 +183,8 @@ def test_what_goes_first_runs_beside_all_but_the_one_that_stands_still(slo_ms: f
         made.join(source, join(HEAVY, model=f"heavy{source}", preemptible_lanes=2))
     heavy = [only_launch(made.ask(source)) for source in (3, 4)]
     made.at(1)
-    if yields:
-        assert overtaken(made.ask(URGENT, slo_ms), heavy[0]).predicted_ns == 16 * MS
+    if preempted:
+        assert preempting(made.ask(URGENT, slo_ms), heavy[0]).times.predicted_ns == 16 * MS
     else:
         assert made.ask(URGENT, slo_ms) == []
 
@@ -191,37 +194,37 @@ def test_a_free_lane_is_taken_first() -> None:
     assert only_launch(made.ask(URGENT, 12.0)).lane == 1
 
 
-def test_a_batch_goes_first_only_as_large_as_the_other_one_can_wait_for() -> None:
+def test_a_preempting_batch_is_only_as_large_as_the_other_one_can_wait_for() -> None:
     made, other = running(22.5)
     requests = [made.request(13.5) for _ in range(4)]
-    launch = overtaken(made.arrive(URGENT, *requests), other)
+    launch = preempting(made.arrive(URGENT, *requests), other)
     assert (len(launch.requests), launch.decision) == (2, "split")
 
 
-def test_a_process_that_leaves_lets_the_other_one_go_on() -> None:
+def test_a_suspended_batch_resumes_when_the_other_process_leaves() -> None:
     made, other = running(None)
-    overtaken(made.ask(URGENT, 12.0), other)
+    preempting(made.ask(URGENT, 12.0), other)
     assert made.core.leave(URGENT, made.now_ns) == []
     assert made.ask(3, 12.0) != []
 
 
-def test_a_process_that_leaves_while_it_stands_still_is_forgotten() -> None:
+def test_a_suspended_batch_is_forgotten_when_its_process_leaves() -> None:
     made, other = running(None)
-    first = overtaken(made.ask(URGENT, 12.0), other)
+    first = preempting(made.ask(URGENT, 12.0), other)
     assert made.core.leave(OTHER, made.now_ns) == []
     made.at(11).finish(first)
-    assert not made.core.running
+    assert not made.core.device.running
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_what_ran_while_there_was_no_scheduler_is_adopted_in_front_of_the_other(order: tuple[int, int]) -> None:
+def test_batches_that_ran_without_a_scheduler_are_adopted_with_their_preemption(order: tuple[int, int]) -> None:
     made = device()
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"m{source}", preemptible_lanes=1))
-    lanes = {1: 1, 2: 0}
-    said = [made.core.handle(source, Adopt((RunningBatch(-1, 1, lanes[source]),)), made.now_ns) for source in order]
+    batches = {1: AdoptedBatch(-1, 1, 0, preempts=True), 2: AdoptedBatch(-1, 1, 0)}
+    said = [made.core.handle(source, Adopt((batches[source],)), made.now_ns) for source in order]
     assert said == [[], [Preempted(2, -1)]]
-    assert made.core.colocation.running()[0] == 1.0
+    assert made.core.device.colocation.running()[0] == 1.0
     made.core.leave(1, made.now_ns)
     made.core.check_invariants()
-    assert made.core.colocation.running()[0] == 1.0
+    assert made.core.device.colocation.running()[0] == 1.0

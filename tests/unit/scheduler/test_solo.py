@@ -1,4 +1,4 @@
-"""What batches take alone is learned: it decides who is late, who is refused, what a lease promises; a rule a test."""
+"""Solo latencies as learned: they decide which requests are late or rejected, and a lease's times; a rule per test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
-from backend.scheduler.messages import Adopt, Cancel, Command, Finish, Join, Launch, Lease, Limit, RunningBatch, Take
+from backend.scheduler.messages import Adopt, AdoptedBatch, Cancel, Command, Finish, Join, Launch, Lease, Limit, Take
 from predictor.features import Exposure, Own
 from predictor.solo_latency import OLD_NS
 from tests.fakes.builders import MS, Device, join, only_launch, only_reject
@@ -40,16 +40,16 @@ def blocked(event: Join) -> tuple[Device, Launch]:
 # What was never measured
 
 
-def test_a_guess_refuses_nobody_and_the_first_batch_corrects_it() -> None:
+def test_no_request_is_rejected_by_a_guess_and_the_first_batch_corrects_it() -> None:
     made = device()
     made.join(1, GUESSED)
     launch = only_launch(made.ask(1, 5.0))
     made.at(0.01).finish(launch, 0.01)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(0.01 * MS, abs=2)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(0.01 * MS, abs=2)
 
 
 @pytest.mark.parametrize(("event", "group"), [(GUESSED, 0), (STRICT, 7)])
-def test_what_was_not_measured_is_late_only_once_its_deadline_has_passed(event: Join, group: int) -> None:
+def test_an_unmeasured_request_is_late_only_once_its_deadline_has_passed(event: Join, group: int) -> None:
     made, _ = blocked(event)
     request = made.request(50.0, group=group)
     assert made.arrive(3, request) == []
@@ -58,16 +58,16 @@ def test_what_was_not_measured_is_late_only_once_its_deadline_has_passed(event: 
     assert (late.source, late.predicted_ns, late.allowed_ns) == (3, 50 * MS + 1, 50 * MS)
 
 
-def test_a_cold_first_run_refuses_nobody() -> None:
+def test_no_request_is_rejected_for_a_cold_first_run() -> None:
     made = device()
     made.join(1, GUESSED)
     for ms in (90.0, 80.0, 1.0):
         launch = only_launch(made.ask(1, 5.0))
         made.at(made.now_ms + ms).finish(launch, ms)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(1 * MS)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
-def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> None:
+def test_an_unmeasured_model_is_served_on_a_busy_device() -> None:
     """By the guess it could not make it; then it would wait, and the guess stay."""
     made, blocker = blocked(GUESSED)
     made.ask(1, 500.0)
@@ -75,7 +75,7 @@ def test_a_model_of_which_nothing_is_known_has_its_turn_on_a_busy_device() -> No
     assert only_launch(made.at(4).finish(blocker)).source == 3
 
 
-def test_what_never_had_its_turn_is_served_though_it_is_late() -> None:
+def test_an_unmeasured_model_is_served_though_it_is_late() -> None:
     made, blocker = blocked(GUESSED)
     assert made.ask(3, 5.0) == []
     assert made.at(6).core.reject(made.now_ns) == []
@@ -83,19 +83,19 @@ def test_what_never_had_its_turn_is_served_though_it_is_late() -> None:
     assert only_launch(made.finish(blocker)).source == 3
 
 
-def test_a_guess_is_corrected_beside_others_too() -> None:
+def test_a_guess_is_corrected_beside_co_runners_too() -> None:
     """Beside one that slows it down by 0.6."""
     made = device(lanes=2)
     made.join(1, join(HEAVY, model="other"))
     made.join(2, GUESSED)
     made.ask(1)
     launch = only_launch(made.ask(2, 5.0))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     made.at(1.6).finish(launch, 1.6)
-    assert only_launch(made.ask(2)).solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
-    assert taught[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
-    assert made.core.policy.bound.state()["recent"] == []
+    assert only_launch(made.ask(2)).times.solo_ns == pytest.approx(1.0 * MS, rel=1e-6)
+    assert trained[0][2] == pytest.approx(1.6)  # not 0.16: what a guess is wrong by is no interference
+    assert made.core.latency.bound.state()["recent"] == []
 
 
 # What was measured wrong
@@ -108,18 +108,18 @@ def test_a_profile_that_is_wrong_by_much_is_corrected_for_lateness_and_rejection
     request = made.request(100.0)
     reject = only_reject(made.arrive(1, request))
     assert (reject.predicted_ns, reject.allowed_ns) == (260 * MS, 100 * MS)
-    assert only_launch(made.ask(1, 270.0)).solo_ns == 260 * MS
+    assert only_launch(made.ask(1, 270.0)).times.solo_ns == 260 * MS
 
 
-def test_what_is_faster_than_its_profile_is_refused_no_more() -> None:
+def test_a_model_faster_than_its_profile_is_no_longer_rejected() -> None:
     made = device()
     made.join(1, STRICT)
     assert only_reject(made.ask(1, 5.0))
     serve(made, 1, 1.0, 1.0, 1.0)
-    assert only_launch(made.ask(1, 5.0)).solo_ns == pytest.approx(1 * MS)
+    assert only_launch(made.ask(1, 5.0)).times.solo_ns == pytest.approx(1 * MS)
 
 
-def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
+def test_a_waiting_request_is_judged_by_the_latest_estimate() -> None:
     """Two that came while 260 ms were believed: the one due first is in time still."""
     made = device()
     made.join(1, STRICT)
@@ -127,24 +127,24 @@ def test_what_waits_is_not_refused_for_what_was_believed_when_it_came() -> None:
     running = only_launch(made.ask(1))
     made.arrive(1, made.request(300.0, rows=8), made.request(560.0, rows=8))
     for _ in range(9):
-        made.core.sources[1].learn_alone(1, 0, 10 * MS, made.now_ns)
+        made.core.sources[1].learn_solo(1, 0, 10 * MS, made.now_ns)
     made.at(made.now_ms + 200)
     assert made.core.reject(made.now_ns) == []
     assert len(only_launch(made.finish(running, 10.0)).requests) == 1
     made.core.check_invariants()
 
 
-def test_a_lease_promises_what_batches_take() -> None:
+def test_a_lease_has_the_learned_times() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     (lease,) = serve(made, 1, *[260.0] * STREAK, group=4)
     assert isinstance(lease, Lease)
-    assert (lease.rows, lease.group, lease.solo_ns) == (1, 4, 260 * MS)
-    assert lease.predicted_ns == pytest.approx(260 * MS, rel=0.1)
+    assert (lease.rows, lease.group, lease.times.solo_ns) == (1, 4, 260 * MS)
+    assert lease.times.predicted_ns == pytest.approx(260 * MS, rel=0.1)
     with pytest.raises(ProtocolError, match="has no lease for 1 rows of group 5"):
         made.core.handle(1, Take(-1, made.request(group=5)), made.now_ns)
     made.core.handle(1, Take(-1, made.request(group=4)), made.now_ns)
-    assert made.core.running[1, -1].load.solo_ns == 260 * MS
+    assert made.core.device.running[1, -1].load.solo_ns == 260 * MS
 
 
 def test_two_shapes_of_a_model_are_kept_apart() -> None:
@@ -154,21 +154,21 @@ def test_two_shapes_of_a_model_are_kept_apart() -> None:
     serve(made, 1, *[200.0] * 3, group=2)
     assert only_reject(made.ask(1, 100.0, group=2)).predicted_ns == pytest.approx(200 * MS)
     short = made.request(100.0, group=1)
-    assert only_launch(made.arrive(1, short)).solo_ns == pytest.approx(2 * MS)
+    assert only_launch(made.arrive(1, short)).times.solo_ns == pytest.approx(2 * MS)
     assert made.arrive(1, made.request(9.0, group=2, age_ms=-200.0), made.request(9.0, group=1)) == []
 
 
-def test_the_predictor_is_not_asked_for_what_the_solo_latency_explains() -> None:
+def test_the_predictor_is_not_trained_with_a_wrong_solo_latency() -> None:
     made = device()
     made.join(1, join(LIGHT))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     serve(made, 1, *[260.0] * 6, group=3)
-    assert [slowdown for _, _, slowdown in taught] == pytest.approx([1.0] * 6)
-    assert taught[-1][0].load.solo_ns == 260 * MS
+    assert [slowdown for _, _, slowdown in trained] == pytest.approx([1.0] * 6)
+    assert trained[-1][0].load.solo_ns == 260 * MS
 
 
-def test_a_batch_that_had_company_or_failed_or_was_adopted_changes_nothing_that_is_known() -> None:
+def test_a_measured_latency_is_kept_after_batches_with_co_runners_or_failed_or_adopted() -> None:
     made = device(lanes=2)
     for source in (1, 2):
         made.join(source, join(LIGHT, model=f"m{source}"))
@@ -176,21 +176,21 @@ def test_a_batch_that_had_company_or_failed_or_was_adopted_changes_nothing_that_
         first, second = only_launch(made.ask(1)), only_launch(made.ask(2))
         made.at(made.now_ms + 40).finish(first, 40.0)
         made.at(made.now_ms + 1).finish(second, None)
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 0),)), made.now_ns)
+    made.core.handle(1, Adopt((AdoptedBatch(-1, 1, 0),)), made.now_ns)
     made.core.handle(1, Finish(-1, 90 * MS), made.now_ns)
-    assert only_launch(made.ask(1)).solo_ns == 10 * MS
+    assert only_launch(made.ask(1)).times.solo_ns == 10 * MS
 
 
-def test_a_batch_that_stood_still_tells_nothing_of_its_latency() -> None:
+def test_no_latency_is_learned_from_a_batch_that_was_suspended() -> None:
     made = device()
     for source, event in ((1, join(LIGHT, preemptible_lanes=1)), (2, join(LIGHT, model="b", preemptible_lanes=1))):
         made.join(source, event)
     patient = only_launch(made.ask(1, 5_000.0, priority=2))
     urgent = made.at(1).ask(2, 15.0)[-1]
-    assert isinstance(urgent, Launch) and urgent.lane == 1
+    assert isinstance(urgent, Launch) and urgent.preempts
     made.at(11).finish(urgent, 10.0)
     made.at(20).finish(patient, 2.0)
-    assert only_launch(made.ask(1)).solo_ns == 10 * MS
+    assert only_launch(made.ask(1)).times.solo_ns == 10 * MS
 
 
 # What was measured long ago
@@ -201,17 +201,17 @@ def hopeless(made: Device, at_ms: float | None = None) -> list[Command]:
     return made.at(made.now_ms if at_ms is None else at_ms).ask(3, 5.0)
 
 
-def test_one_is_let_through_now_and_then_where_the_estimate_is_old() -> None:
+def test_a_hopeless_request_is_let_through_where_the_estimate_is_old() -> None:
     made = device()
     made.join(3, STRICT)
     assert only_reject(hopeless(made, OLD_MS - 1))
     served = only_launch(hopeless(made, OLD_MS))
     assert only_reject(hopeless(made))
     made.at(OLD_MS + 2).finish(served, 2.0)
-    assert only_launch(hopeless(made)).solo_ns == pytest.approx(2 * MS)
+    assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS)
 
 
-def test_one_that_was_refused_rightly_is_let_through_once_a_second() -> None:
+def test_a_hopeless_request_is_let_through_once_a_second() -> None:
     made = device()
     made.join(3, STRICT)
     served = 0
@@ -224,7 +224,7 @@ def test_one_that_was_refused_rightly_is_let_through_once_a_second() -> None:
     assert 8 <= served <= 10
 
 
-def test_what_is_let_through_teaches_in_any_company_and_only_once() -> None:
+def test_a_request_let_through_corrects_the_estimate_beside_any_co_runners_once() -> None:
     made = device(lanes=2)
     made.join(1, join(HEAVY, model="other"))
     made.join(3, STRICT)
@@ -232,10 +232,10 @@ def test_what_is_let_through_teaches_in_any_company_and_only_once() -> None:
     served = only_launch(hopeless(made))
     assert served.decision == "launch"
     made.at(OLD_MS + 3.2).finish(served, 3.2)
-    assert only_launch(hopeless(made)).solo_ns == pytest.approx(2 * MS, rel=1e-6)
+    assert only_launch(hopeless(made)).times.solo_ns == pytest.approx(2 * MS, rel=1e-6)
 
 
-def test_what_is_let_through_waits_behind_those_that_can_make_it_and_alone() -> None:
+def test_a_request_let_through_waits_for_timely_ones_and_is_the_only_one() -> None:
     made, blocker = blocked(STRICT)
     assert hopeless(made, OLD_MS) == []
     made.at(5 * OLD_MS).ask(1, 500.0)
@@ -245,7 +245,7 @@ def test_what_is_let_through_waits_behind_those_that_can_make_it_and_alone() -> 
     assert only_launch(made.finish(timely)).source == 3
 
 
-def test_what_is_let_through_may_be_cancelled() -> None:
+def test_a_request_let_through_may_be_cancelled() -> None:
     made, _ = blocked(STRICT)
     request = made.at(OLD_MS).request(5.0)
     assert made.arrive(3, request) == []
@@ -253,7 +253,7 @@ def test_what_is_let_through_may_be_cancelled() -> None:
     assert made.at(2 * OLD_MS).ask(3, 5.0) == []  # the next one
 
 
-def test_in_overload_nobody_is_let_through_for_having_waited() -> None:
+def test_in_overload_no_request_is_let_through_for_having_waited() -> None:
     made, _ = blocked(STRICT)
     for ms in (0.0, OLD_MS, 3 * OLD_MS):
         assert made.at(ms).ask(3, 15.0) == []
@@ -272,7 +272,7 @@ def test_more_rows_than_batches_grow_to_run_by_themselves() -> None:
     large, small, other = made.request(500.0, rows=12), made.request(500.0), made.request(500.0)
     made.arrive(3, large, small, other)
     launch = only_launch(made.finish(blocker))
-    assert (launch.requests, launch.solo_ns) == ((large.id,), 17 * MS * 12 // 8)
+    assert (launch.requests, launch.times.solo_ns) == ((large.id,), 17 * MS * 12 // 8)
     assert only_launch(made.finish(launch)).requests == (small.id, other.id)
 
 
@@ -285,14 +285,14 @@ def test_rows_that_no_tensor_has_are_refused(rows: int) -> None:
 
 
 def test_however_many_rows_requests_have_little_is_kept_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.scheduler.policy._RESPONSES_MAX", 20)
+    monkeypatch.setattr("backend.scheduler.latency_model._FUNCTIONS_MAX", 20)
     made = device()
     made.join(1, join(LIGHT))
     for rows in range(1, 2**31, 2**31 // 300):
         launch = only_launch(made.ask(1, rows=rows))
-        assert 0 < launch.predicted_ns < 2**62
+        assert 0 < launch.times.predicted_ns < 2**62
         made.finish(launch)
-    assert len(made.core.policy._responses) <= 20
+    assert len(made.core.latency._functions) <= 20
     assert len(made.core.sources[1].solo._groups[0].owns) <= 128
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.scheduler.core import ProtocolError
-from backend.scheduler.messages import PROTOCOL, Adopt, Arrive, Cancel, Finish, Ping, RunningBatch
+from backend.scheduler.messages import PROTOCOL, Adopt, AdoptedBatch, Arrive, Cancel, Finish, Ping
 from predictor.learners.linear import Rls
 from tests.fakes.builders import MS, START_NS, Device, join, only_launch
 from tests.fakes.devices import LIGHT, busy, device
@@ -33,19 +33,19 @@ def test_an_adopted_batch_occupies_its_lane() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     core = made.core
-    core.handle(1, Adopt((RunningBatch(-1, 1, 0), RunningBatch(-2, 1, 1), RunningBatch(-3, 1, 1))), START_NS)
+    core.handle(1, Adopt((AdoptedBatch(-1, 1, 0), AdoptedBatch(-2, 1, 1), AdoptedBatch(-3, 1, 1))), START_NS)
     assert made.ask(1) == []
     assert core.handle(1, Finish(-2, MS), START_NS + MS) == []  # another one is still there
     made.at(2)
     assert only_launch(core.handle(1, Finish(-1, None), made.now_ns)).lane == 0
     core.learn()
-    assert core.policy.predictor.state() == Rls().state()  # nobody knows when it was launched
+    assert core.latency.predictor.state() == Rls().state()  # its launch is unknown
 
 
 def test_an_adopted_batch_on_a_lane_that_is_not_here_takes_the_last() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 7),)), START_NS)
+    made.core.handle(1, Adopt((AdoptedBatch(-1, 1, 7),)), START_NS)
     assert only_launch(made.ask(1)).lane == 0
     assert made.ask(1) == []
 
@@ -81,7 +81,7 @@ def test_more_waiting_requests_than_any_model_may_have_are_refused(monkeypatch: 
     assert len(made.core.sources[1].queue) == 1
 
 
-def test_a_question_whether_it_lives_changes_nothing() -> None:
+def test_a_ping_changes_nothing() -> None:
     made, _ = busy()
     made.ask(1)
     assert made.core.handle(1, Ping(), made.now_ns + 5) == []

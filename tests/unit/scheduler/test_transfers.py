@@ -1,4 +1,4 @@
-"""What the scheduler expects of transfers on a device whose links move a byte per nanosecond, so 1 MB takes 1 ms alone.
+"""Forecasts of transfers on a device whose links move a byte per nanosecond, so 1 MB takes 1 ms alone.
 
 Unless a test says otherwise a batch of models 1 to 3 has inputs of 4 MB, runs for 10 ms and has outputs of 1 MB; model
 4 moves nothing.
@@ -10,7 +10,7 @@ import pytest
 
 from backend.scheduler.core import ProtocolError
 from backend.scheduler.lease import STREAK
-from backend.scheduler.messages import Adopt, Command, Finish, Launch, Lease, RunningBatch, Take
+from backend.scheduler.messages import Adopt, AdoptedBatch, Command, Finish, Launch, Lease, Take
 from predictor.features import Exposure, Own
 from predictor.learners.linear import Rls
 from tests.fakes.builders import MS, START_NS, Device, join, only_launch, only_reject, profile
@@ -42,33 +42,33 @@ def moving(lanes: int = 3, *, rejects: bool = False) -> Device:
     for source in (1, 2, 3, 4):
         made.join(source, join(LIGHT, model=f"m{source}", rejects=rejects))
     for size in (OUT_NS, IN_NS) * 50:
-        made.core.transfers.h2d.learn_one(size, size)
-        made.core.transfers.d2h.learn_one(size, size)
+        made.core.latency.transfers.h2d.learn_one(size, size)
+        made.core.latency.transfers.d2h.learn_one(size, size)
     for i, source in enumerate((1, 2, 3)):
         launch = only_launch(made.at(20 * i).ask(source))
         assert finish(made.at(20 * i + 15), launch) == []
-    made.core.policy.bound.multiplier = 1.0
+    made.core.latency.bound.multiplier = 1.0
     return made.at(100)
 
 
 def transfers(launch: Launch) -> tuple[int, int]:
-    return launch.transfer_in_ns, launch.transfer_out_ns
+    return launch.times.h2d_ns, launch.times.d2h_ns
 
 
 def arrivals_ms(made: Device) -> dict[int, float]:
-    """How long until each running batch's inputs are there, by source."""
-    made.core.progress.advance(made.now_ns)
-    passages, _ = made.core.progress.passages()
-    return {key[0]: passage.in_ns / MS for key, passage in passages.items()}
+    """Time until each running batch's inputs are there, by source."""
+    made.core.device.advance(made.now_ns)
+    times, _ = made.core.device.transfer_times()
+    return {key[0]: transfers.h2d_ns / MS for key, transfers in times.items()}
 
 
 # What is forecast
 
 
-def test_a_batch_alone_has_the_links_to_itself() -> None:
+def test_a_solo_batch_has_the_links_to_itself() -> None:
     launch = only_launch(moving().ask(1))
     assert transfers(launch) == near(4, 1)
-    assert launch.predicted_ns == 10 * MS
+    assert launch.times.predicted_ns == 10 * MS
 
 
 def test_two_batches_share_the_way_in_for_as_long_as_both_are_on_it() -> None:
@@ -98,7 +98,7 @@ def test_two_batches_share_the_way_out() -> None:
     made.ask(1)
     second = only_launch(made.ask(2))
     assert transfers(second) == near(8, 2)
-    assert only_launch(made.at(112).ask(4)).transfer_out_ns == 0
+    assert only_launch(made.at(112).ask(4)).times.d2h_ns == 0
 
 
 def test_a_larger_batch_moves_more() -> None:
@@ -108,14 +108,14 @@ def test_a_larger_batch_moves_more() -> None:
     assert transfers(only_launch(made.at(110).finish(blocker, 10.0))) == near(8, 2)
 
 
-def test_what_moves_nothing_is_not_looked_at() -> None:
+def test_a_batch_that_moves_nothing_is_not_forecast() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     launch = only_launch(made.ask(1))
     made.at(10).finish(launch, 10.0)
     core = made.core
-    assert core.sources[1].cargo is None
-    assert (len(core.progress.traffic), core.transfers.pending) == (0, False)
+    assert core.sources[1].bytes_per_row is None
+    assert (len(core.device.transfers), core.latency.transfers.pending) == (0, False)
     assert transfers(only_launch(made.ask(1))) == (0, 0)
 
 
@@ -157,7 +157,7 @@ def test_no_batch_is_launched_whose_inputs_would_make_another_miss(slo_ms: float
 
 
 def test_a_running_batch_has_its_outputs_still_to_move() -> None:
-    """Beside a heavy neighbour its 10 ms become 16: with the transfers 21."""
+    """Beside a heavy co-runner its 10 ms become 16: with the transfers 21."""
     for slo_ms, launched in ((20.5, False), (21.5, True)):
         made = moving()
         made.join(5, join(profile(100.0, 1.0, 0.0, 1.0), model="heavy"))
@@ -168,10 +168,10 @@ def test_a_running_batch_has_its_outputs_still_to_move() -> None:
 def test_an_execution_begins_once_its_inputs_are_there() -> None:
     made = moving()
     made.ask(1)
-    progress, left = made.core.progress, []
+    running, left = made.core.device, []
     for at_ms in (103, 104, 106, 109):
-        progress.advance(made.at(at_ms).now_ns)
-        left.append(next(iter(progress.batches)).remaining_ns / MS)
+        running.advance(made.at(at_ms).now_ns)
+        left.append(next(iter(running.batches)).remaining_ns / MS)
     assert left == pytest.approx([10.0, 10.0, 8.0, 5.0], abs=0.05)
 
 
@@ -192,7 +192,7 @@ def test_a_lease_counts_the_transfers_in() -> None:
         commands = finish(made, launch)
     (lease,) = commands
     assert isinstance(lease, Lease)
-    assert (lease.transfer_in_ns, lease.transfer_out_ns) == near(4, 1)
+    assert (lease.times.h2d_ns, lease.times.d2h_ns) == near(4, 1)
     assert made.core.handle(1, Take(-1, made.request()), made.now_ns) == []
     assert arrivals_ms(made) == pytest.approx({1: 4.0}, rel=CLOSE)
 
@@ -200,7 +200,7 @@ def test_a_lease_counts_the_transfers_in() -> None:
 # What is learned
 
 
-def test_two_batches_that_overlapped_teach_what_each_would_have_taken_alone() -> None:
+def test_solo_transfer_times_are_learned_from_batches_that_overlapped() -> None:
     """The first is there after 6 ms and the other after 8, of which each had the link to itself for 2."""
     made = device(lanes=2)
     for source in (1, 2):
@@ -208,49 +208,49 @@ def test_two_batches_that_overlapped_teach_what_each_would_have_taken_alone() ->
     first = only_launch(made.ask(1))
     second = only_launch(made.at(2).ask(2))
     finish(made.at(17), first, in_ns=6 * MS)
-    assert made.core.transfers.pending  # what the second moved beside it is not known yet
+    assert made.core.latency.transfers.pending  # what the second moved beside it is not known yet
     finish(made.at(19), second, in_ns=6 * MS)
-    assert not made.core.transfers.pending
-    assert made.core.transfers.h2d.solo_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
-    assert made.core.transfers.d2h.solo_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
+    assert not made.core.latency.transfers.pending
+    assert made.core.latency.transfers.h2d.solo_ns(IN_NS) == pytest.approx(4 * MS, rel=CLOSE)
+    assert made.core.latency.transfers.d2h.solo_ns(OUT_NS) == pytest.approx(1 * MS, rel=CLOSE)
     assert transfers(only_launch(made.at(30).ask(1))) == near(4, 1)
 
 
 def test_the_cost_around_an_execution_is_without_its_transfers() -> None:
     made = moving()
-    made.core.policy.overhead_ns = 0.0
+    made.core.latency.overhead_ns = 0.0
     launch = only_launch(made.ask(1))
     finish(made.at(115.5), launch)
-    assert made.core.policy.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
+    assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 
-def test_only_who_ran_beside_the_execution_counts_as_a_neighbour() -> None:
+def test_only_batches_during_the_execution_are_co_runners() -> None:
     """Executed from 104 to 114: model 4 was there for half of that, and before it for nothing."""
     made = moving()
     before = only_launch(made.ask(4))
     launch = only_launch(made.ask(1))
     made.at(103).finish(before, 3.0)
     only_launch(made.at(109).ask(4))
-    taught: list[tuple[Own, Exposure, float]] = []
-    made.core.policy.predictor.learn_one = lambda *sample: taught.append(sample)  # type: ignore[method-assign]
+    trained: list[tuple[Own, Exposure, float]] = []
+    made.core.latency.predictor.learn_one = lambda *sample: trained.append(sample)  # type: ignore[method-assign]
     finish(made.at(115), launch)
-    ((own, seen, slowdown),) = taught
+    ((own, seen, slowdown),) = trained
     assert (own.model, slowdown) == ("m1", 1.0)
     assert seen.sums[0] == pytest.approx(0.5)
     assert dict(seen.overlaps) == pytest.approx({"m4": 0.5})
 
 
-def test_a_batch_that_failed_or_was_adopted_teaches_nothing_of_transfers() -> None:
+def test_no_transfers_are_learned_from_a_batch_that_failed_or_was_adopted() -> None:
     made = device(lanes=2)
     made.join(1, join(LIGHT))
     failed = only_launch(made.ask(1))
     made.core.handle(1, Finish(failed.batch, None, 5, 5, 5, 5), made.at(1).now_ns)
-    made.core.handle(1, Adopt((RunningBatch(-1, 1, 0),)), made.now_ns)
+    made.core.handle(1, Adopt((AdoptedBatch(-1, 1, 0),)), made.now_ns)
     made.core.handle(1, Finish(-1, MS, 5, 5, 5, 5), made.at(2).now_ns)
     made.core.learn()
-    assert made.core.sources[1].cargo is None
-    assert not made.core.transfers.pending
-    assert made.core.policy.predictor.state() == Rls().state()
+    assert made.core.sources[1].bytes_per_row is None
+    assert not made.core.latency.transfers.pending
+    assert made.core.latency.predictor.state() == Rls().state()
 
 
 @pytest.mark.parametrize("moved", [(-1, 0, 0, 0), (0, -1, 0, 0), (0, 0, -1, 0), (0, 0, 0, -1)])
@@ -263,7 +263,7 @@ def test_less_than_nothing_cannot_be_moved(moved: tuple[int, int, int, int]) -> 
     assert made.at(10).finish(launch, 10.0) == []
 
 
-def test_times_that_cannot_be_leave_it_sound() -> None:
+def test_impossible_transfer_times_leave_the_forecast_sound() -> None:
     """Longer than since the launch: no more is believed than passed."""
     made = moving()
     launch = only_launch(made.ask(1))

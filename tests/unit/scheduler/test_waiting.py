@@ -57,7 +57,7 @@ def test_who_is_given_up_waits_behind_in_the_order_of_giving_up() -> None:
     assert 2 in queue
 
 
-def test_what_has_to_launch_first_is_known_whatever_its_class_and_deadline() -> None:
+def test_the_request_that_becomes_late_first_is_known_whatever_its_class_and_deadline() -> None:
     queue = WaitingQueue()
     low = request(1, 0, 10, priority=3)
     for r, late_after_ns in ((low, 9.0), (request(2, 0, 20), 12.0), (request(3, 0, 21), 11.0), (request(4, 0), inf)):
@@ -84,7 +84,7 @@ def test_a_number_waits_once() -> None:
     queue.check()
 
 
-def test_what_becomes_late_later_than_was_thought_makes_room_for_the_next() -> None:
+def test_a_request_postponed_makes_the_next_one_the_first_to_be_late() -> None:
     queue = WaitingQueue()
     first, second = request(1, 0, 30), request(2, 0, 20)
     queue.add(first, 9.0)
@@ -99,7 +99,7 @@ def test_what_becomes_late_later_than_was_thought_makes_room_for_the_next() -> N
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("arr+gp"), st.integers(0, 9), st.integers(0, 3))), st.booleans())
-def test_whatever_is_done_each_request_waits_in_one_place(steps: list[tuple[str, int, int]], in_order: bool) -> None:
+def test_each_request_waits_in_one_place_whatever_is_done(steps: list[tuple[str, int, int]], in_order: bool) -> None:
     queue = WaitingQueue(in_order=in_order)
     waiting: dict[int, Request] = {}
     for step, id_, when in steps:

@@ -1,4 +1,4 @@
-"""Samples of finished batches: what the scheduler's process writes, and that a disk's trouble reaches no launch."""
+"""Samples of finished batches as the scheduler's process writes them; a disk's trouble reaches no launch."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from backend.commands.trace import run_trace
-from backend.engines.protocol import BatchResult
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Finish
-from backend.scheduler.state import Running, Source
-from backend.scheduler_process import sample_log
-from backend.scheduler_process.sample_log import VARIABLE, SampleLog
+from backend.scheduler.running_batch import RunningBatch
+from backend.scheduler.source import Source
+from backend.scheduler_process import background_writer, sample_log
+from backend.scheduler_process.sample_log import SampleLog
 from predictor.features import CoRunner, Own
-from predictor.samples import Sample, encode_sample, read_samples, sample_of
+from predictor.samples import encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
-from tests.fakes.fake_model import FakeModel, eventually, pending
+from tests.fakes.fake_model import eventually
 
 SAMPLE = sample_of(Own("m", 2, load(3.0, 0.5)), [CoRunner("n", 1, load(1.0), 0.0, 0.5)], "1", "cpu", 7, 4 * MS)
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_samples_come_back_as_they_were_written(tmp_path: Path) -> None:
     log = SampleLog(tmp_path / "samples.jsonl")
     for _ in range(3):
         log.put(1, SAMPLE)
@@ -44,7 +43,7 @@ def test_a_sample_tells_whether_the_device_was_throttled(tmp_path: Path) -> None
     assert [s.throttled for s in read_samples(tmp_path / "samples.jsonl").samples] == [True, False, None]
 
 
-def test_the_files_are_bounded(tmp_path: Path) -> None:
+def test_sample_files_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     log = SampleLog(path, max_bytes=2_000)
     for _ in range(200):
@@ -56,12 +55,12 @@ def test_the_files_are_bounded(tmp_path: Path) -> None:
         assert all(sample == SAMPLE for sample in read_samples(file).samples)
 
 
-def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_written_are_counted_and_later_ones_written(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "samples.jsonl"
     log = SampleLog(path)
     log.put(1, SAMPLE)
     log.put(2, SAMPLE)
-    eventually(lambda: log._queue.empty() and sum(log._lost.values()) == 2)
+    eventually(lambda: not len(log._writer) and sum(log._lost.values()) == 2)
     path.parent.mkdir()
     log.put(1, SAMPLE)
     log.close()
@@ -69,13 +68,13 @@ def test_what_cannot_be_written_is_counted_and_later_ones_are_written(tmp_path: 
     assert len(read_samples(path).samples) == 1
 
 
-def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_broken_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "samples.jsonl"
     write = os.write
     log = SampleLog(path)
     log.put(1, SAMPLE)
     eventually(lambda: path.exists() and path.stat().st_size)
-    monkeypatch.setattr("backend.scheduler_process.sample_log.os.write", lambda fd, data: write(fd, data[:20]))
+    monkeypatch.setattr("backend.scheduler_process.background_writer.os.write", lambda fd, data: write(fd, data[:20]))
     log.put(1, SAMPLE)
     eventually(lambda: log._lost)
     monkeypatch.undo()
@@ -92,24 +91,23 @@ def test_a_disk_that_is_really_full_costs_samples_only() -> None:
     assert log.take_lost(1) == 1
 
 
-def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_hangs_does_not_keep_the_sample_log_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody reads: to open it waits for ever."""
     monkeypatch.setattr(sample_log, "MAX_QUEUED", 2)
-    monkeypatch.setattr(sample_log, "_CLOSE_S", 0.05)
+    monkeypatch.setattr(background_writer, "_CLOSE_S", 0.05)
     os.mkfifo(tmp_path / "samples.jsonl")
     log = SampleLog(tmp_path / "samples.jsonl")
-    monkeypatch.setattr(log._thread, "join", lambda **_: None)
     while log.take_lost(1) == 0:
         log.put(1, SAMPLE)
     log.close()
     os.close(os.open(tmp_path / "samples.jsonl", os.O_RDONLY | os.O_NONBLOCK))  # let the writer go
 
 
-def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
-    told: list[tuple[str, int, int | None, list[CoRunner]]] = []
+def test_the_observer_is_called_with_each_batch_and_its_co_runners() -> None:
+    observed: list[tuple[str, int, int | None, list[CoRunner]]] = []
 
-    def observe(source: Source, batch: Running, took: Finish, beside: list[CoRunner]) -> None:
-        told.append((source.join.model, batch.rows, took.exec_ns, beside))
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
+        observed.append((source.join.model, batch.rows, finish.exec_ns, co_runners))
 
     device = Device(lanes=2)
     device.core = Scheduler(2, observe)
@@ -121,37 +119,28 @@ def test_the_core_tells_of_each_batch_who_ran_beside_it() -> None:
     device.at(16.0).finish(second, 12.0)
     device.core.check_invariants()
     load_of_one = profile().at(1)
-    assert told == [
+    assert observed == [
         ("a", 1, 9 * MS, [CoRunner("b", 1, load_of_one, 0.4, 1.0)]),
         ("b", 1, 12 * MS, [CoRunner("a", 1, load_of_one, 0.0, 0.5)]),
     ]
 
 
-@pytest.mark.usefixtures("runtime_dir")
-def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "samples.jsonl"
-    monkeypatch.setenv(VARIABLE, str(path))
-    with FakeModel("a") as model:
-        model.took = BatchResult([np.zeros(250, np.float32)], MS, 3_000, 2_000)
-        for _ in range(10):
-            model.wait_for(*model.submit(pending(5_000.0)))
+def test_a_preempting_batch_is_sampled_on_a_lane_of_its_own_number() -> None:
+    lanes: list[int | None] = []
 
-        def written() -> tuple[Sample, ...]:
-            return read_samples(path).samples if path.exists() and path.stat().st_size else ()
+    def observe(source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
+        lanes.append(sample_log.sample_of_batch(source, batch, finish, co_runners, "cpu", 1).lane)
 
-        eventually(lambda: len(written()) == 10)
-        assert {(s.model, s.batch_size, s.device, s.exec_ns) for s in written()} == {("a", 1, "cpu", MS)}
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {
-            (3_000, 2_000, 0, 1_000)
-        }
-        assert written()[0].predicted_out_ns == 0
-        assert written()[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
-        model.took = BatchResult([], MS)
-        for _ in range(10):
-            model.wait_for(*model.submit(pending(5_000.0)))
-        eventually(lambda: len(written()) == 20)
-        still = written()[10:]
-        assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in still} == {(0, 0, 0, 0)}
+    device = Device(lanes=1)
+    device.core = Scheduler(1, observe)
+    for source, name in ((1, "patient"), (2, "urgent")):
+        device.join(source, join(profile(), model=name, preemptible_lanes=1))
+    patient = only_launch(device.ask(1))
+    _, urgent = device.at(1.0).ask(2, 16.0)
+    device.at(11.0).finish(only_launch([urgent]), 10.0)
+    device.at(21.0).finish(patient, 20.0)
+    device.at(32.0).finish(only_launch(device.ask(1)), 10.0)
+    assert lanes == [1, 0], "one number above those of the lanes, and none of a batch that was suspended"
 
 
 def test_batches_become_a_timeline(tmp_path: Path) -> None:
@@ -179,7 +168,7 @@ def test_batches_become_a_timeline(tmp_path: Path) -> None:
     assert "predicted_ms" not in second["args"]
 
 
-def test_transfers_are_slices_before_and_after_the_execution(tmp_path: Path) -> None:
+def test_transfers_are_slices_of_the_timeline_before_and_after_the_execution(tmp_path: Path) -> None:
     moved = replace(
         sample_of(Own("m", 2, load(3.0)), [], "1", "gpu-0", 7 * MS, 4 * MS),
         transfer_in_ns=2 * MS,
@@ -201,7 +190,7 @@ def test_transfers_are_slices_before_and_after_the_execution(tmp_path: Path) -> 
     assert slices[2]["args"] == {"measured_ms": 1, "predicted_ms": 0.5, "bytes": 500}
 
 
-def test_no_timeline_of_nothing(tmp_path: Path) -> None:
+def test_a_timeline_of_no_samples_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ConfigError, match="empty has no samples: it is empty"):
         run_trace(tmp_path / "empty", tmp_path / "out")

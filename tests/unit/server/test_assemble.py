@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from backend.errors import IsochroneError, ServerError
 from backend.server import interpreter, locate
-from backend.server.assemble import assemble, working_directory
+from backend.server.assemble import assemble
 from backend.server.interpreter import Libpython, libpython_dir, libpython_of
 
 MINOR = sys.version_info.minor
@@ -249,15 +248,3 @@ def test_a_broken_installation(tmp_path: Path) -> None:
     server = locate.locate(install(tmp_path / "opt"))
     with fails(f"{tmp_path}/model.py, which Triton loads as this backend, is missing; reinstall isochrone"):
         assemble(server, tmp_path / "made", tmp_path)
-
-
-def test_the_stub_imports_the_model_of_its_backend_and_no_other(tmp_path: Path) -> None:
-    """The working directory's model.py stands in for the last `model` on sys.path, as a stub of Triton leaves it."""
-    for name in ("user", "site", "backend"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.py").write_text(f"WHO = {name!r}; FILE = __file__")
-    cwd = working_directory(tmp_path / "cwd")
-    path = ["", *sys.path[1:], *(str(tmp_path / name) for name in ("site", "backend", "python"))]
-    script = f"import sys; sys.path[:] = {path!r}; import model; print(model.WHO, model.FILE)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, text=True, capture_output=True, check=True)
-    assert done.stdout == f"backend {tmp_path}/backend/model.py\n"

@@ -107,6 +107,10 @@ def test_what_only_the_schedulers_log_would_tell(repository: Path, monkeypatch: 
     with fails("ISOCHRONE_SAMPLES is '/nowhere/samples.jsonl', but nothing can be written to '/nowhere'", ConfigError):
         check(options(repository))
     monkeypatch.delenv("ISOCHRONE_SAMPLES")
+    monkeypatch.setenv("ISOCHRONE_EVENTS", "/nowhere/events.jsonl")
+    with fails("ISOCHRONE_EVENTS is '/nowhere/events.jsonl', but nothing can be written to '/nowhere'", ConfigError):
+        check(options(repository))
+    monkeypatch.delenv("ISOCHRONE_EVENTS")
     monkeypatch.setenv("ISOCHRONE_SCHEDULER", "nope:x")
     with fails("ISOCHRONE_SCHEDULER must be module:function, got 'nope:x': No module named 'nope'", ConfigError):
         check(options(repository))

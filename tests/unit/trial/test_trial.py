@@ -1,4 +1,4 @@
-"""What a trial finds out about a model file: inputs that it runs on, and whether batching changes its answers."""
+"""Trials of model files: inputs that they run on, and whether batching changes their answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from onnx import TensorProto, helper
 from backend.engines.onnxruntime.session import read_specs
 from backend.engines.protocol import DEFAULT_ONNX_OPTIONS
 from backend.trial import session as session_module
-from backend.trial.batching import ALONE_TOLERANCE, ODD_SHARE, close
-from backend.trial.launch import remember, remembered_name, try_file
+from backend.trial.batching import ODD_SHARE, SOLO_TOLERANCE, close
 from backend.trial.messages import Fill, Question, Sample, Trial
 from backend.trial.process import Clock, try_model
 from backend.trial.question import question_of
@@ -164,7 +163,7 @@ def test_what_runs_with_one_value_only_cannot_be_checked(tmp_path: Path) -> None
 def test_without_time_nothing_is_known_for_good(tmp_path: Path) -> None:
     found = tried(tmp_path, mlp(), budget_s=-1.0)
     assert (found.batches, found.lasting) == (None, False)
-    assert "could not be seen within" in found.why
+    assert "could not be tried within" in found.why
 
 
 # Inputs that the model runs on
@@ -265,39 +264,6 @@ def test_warm_up_names_shapes_and_data(tmp_path: Path) -> None:
     assert asked.samples == (Sample("w", {"x": (6, 3)}, {"x": str(tmp_path / "m" / "warmup" / "raw")}),)
 
 
-@pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Question:
-    monkeypatch.setenv("ISOCHRONE_RUNTIME_DIR", str(tmp_path / "run"))
-    file = tmp_path / "model.onnx"
-    file.write_bytes(mlp().SerializeToString())
-    return question(file)
-
-
-def test_a_trial_in_a_process_of_its_own_is_remembered(asked: Question, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert try_file(asked, batch=False).batches is None
-    found = try_file(asked, batch=True)  # what is remembered says nothing of batching
-    assert found.batches is True
-    monkeypatch.setattr("backend.trial.launch.run_module", None)
-    assert try_file(asked, batch=True) == try_file(asked, batch=False) == found
-
-
-def test_a_trial_that_fails_says_why(asked: Question) -> None:
-    Path(asked.file).write_bytes(b"no model")
-    found = try_file(asked, batch=True)
-    assert (found.as_batch, found.batches, found.lasting) == (None, None, False)
-    assert "INVALID_PROTOBUF" in found.why
-
-
-def test_what_may_come_out_otherwise_is_remembered_for_a_while(
-    asked: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "run" / "trials" / remembered_name(asked)
-    remember(path, asked, Trial(batch=True, why="no time", lasting=False))
-    assert try_file(asked, batch=True).why == "no time"
-    monkeypatch.setattr("backend.trial.launch._NOT_LASTING_S", -1.0)
-    assert try_file(asked, batch=True).batches is True
-
-
 # How far answers may be apart
 
 
@@ -321,7 +287,7 @@ def test_what_may_come_out_otherwise_is_remembered_for_a_while(
     ],
 )
 def test_how_far_answers_may_be_apart(one: Any, other: Any, same: bool) -> None:
-    assert close(one, other, ALONE_TOLERANCE, ODD_SHARE) is same
+    assert close(one, other, SOLO_TOLERANCE, ODD_SHARE) is same
 
 
 def test_fills_travel_as_they_are() -> None:

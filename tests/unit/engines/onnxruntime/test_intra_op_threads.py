@@ -11,9 +11,9 @@ import pytest
 from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.linux.cpu_topology import cores
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
-from backend.linux.low_priority import Aside
+from backend.linux.low_priority import LowPriority
 from tests.fakes.graphs import write_mlp
-from tests.fakes.ranks import has_sys_nice, on_a_thread
+from tests.fakes.thread_priority import has_sys_nice, on_a_thread
 
 pytestmark = pytest.mark.skipif(len(cores()) < 2, reason="a lane of several cores takes two")
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
@@ -70,7 +70,7 @@ def test_intra_op_threads_have_the_priority_of_the_lanes_thread(tmp_path: Path) 
         return intra_op_threads(others)[second]
 
     def as_a_lane() -> list[tuple[int, int]]:
-        behind, front = Aside(behind=True), Aside(behind=False)
+        behind, front = LowPriority(preemptible=True), LowPriority(preemptible=False)
         return [
             *(ran(ORDINARY_PRIORITY), ran(behind), ran(front)),
             *(ran(behind, exclusive=True), ran(ORDINARY_PRIORITY)),

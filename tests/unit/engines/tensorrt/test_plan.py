@@ -5,9 +5,6 @@ That the calls exist as they are made is shown in test_nvidia_calls.py.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -203,30 +200,6 @@ def test_a_truncated_plan(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
         f"TensorRT {trt.__version__} cannot load '{file}': "
         "IRuntime::deserializeCudaEngine: Error Code 1: stream was truncated"
     )
-
-
-def test_a_tensorrt_that_cannot_start_cuda(file: Path) -> None:
-    """The real one, where there is no driver; in a process of its own, which must live to say so."""
-    code = (
-        "import sys, pathlib\n"
-        "from backend.errors import ConfigError\n"
-        "from backend.engines.tensorrt.plan import TensorRtPlan\n"
-        "try:\n"
-        "    TensorRtPlan(pathlib.Path(sys.argv[1]))\n"
-        "except ConfigError as error:\n"
-        "    print(error)\n"
-    )
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(rf"^TensorRT {trt.__version__} cannot use the GPU: .*CUDA initialization failure", done.stdout)
 
 
 def test_an_error_of_before_is_not_taken_for_the_reason(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:

@@ -1,0 +1,116 @@
+"""A batch on the device: its launch, and its progress since. `backend.scheduler.device_state` keeps one entry of each.
+
+Few batches run at once, and most questions are about one of them: plain numbers answer those sooner than arrays would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backend.scheduler.messages import BatchTimes
+from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.slowdown_function import SlowdownFunction
+from predictor.workload import Load
+
+BatchKey = tuple[int, int]
+"""(source, batch): batches that a process launched by itself are numbered by that process."""
+Column = tuple[float, ...]
+"""A batch as a timeline's arrays hold it: the row of its slowdown function, its contribution to its co-runners, its
+weight of sharing a core, and its remaining solo latency."""
+
+MIN_SLOWDOWN = 0.5
+"""Least that is forecast."""
+_NEARLY_DONE = 0.05
+"""Share of its solo latency that remains at least: nothing better is known of a batch that outlives its prediction."""
+
+
+@dataclass(slots=True, eq=False)
+class RunningBatch:
+    """A batch on a lane, or suspended there. All times in nanoseconds, of the execution unless a name says otherwise.
+
+    requests: none of an adopted batch. preempts: the other batch on its lane is suspended for it. priority: the
+    highest class among its requests; deadline_ns: the tightest, inf without one. group: its requests' shape; None of an
+    adopted batch.
+    """
+
+    key: BatchKey
+    requests: tuple[int, ...]
+    own: Own
+    lane: int
+    priority: int
+    deadline_ns: float
+    launched_ns: int
+    times: BatchTimes
+    slowdown_function: SlowdownFunction
+    preempts: bool = False
+    decision: str = "launch"
+    group: int | None = None
+    core: int | None = field(default=None, init=False)
+    """Where lanes share cores."""
+    core_sharers: int = field(default=0, init=False)
+    """Other batches on its core, where lanes share cores."""
+    adds: Sums = field(init=False)
+    """Contribution to its co-runners; nothing while it is suspended."""
+    solo_slowdown: float = field(init=False)
+    slowdown: float = field(default=1.0, init=False)
+    """Beside the batches that run now, as of `DeviceState.update_slowdowns`."""
+    left_ns: float = field(init=False)
+    """Of its solo latency, by the forecast; below 0 where it outlives that."""
+    suspended_for: RunningBatch | None = field(default=None, init=False)
+    was_suspended: bool = field(default=False, init=False)
+    _row: Column | None = field(default=None, init=False)
+    """The constant part of its column, where a timeline needed it."""
+
+    def __post_init__(self) -> None:
+        self.adds = contribution(self.own.batch_size, self.own.load)
+        self.solo_slowdown = self.slowdown_function.slowdown(ZERO_SUMS)
+        self.left_ns = self.own.load.solo_ns
+
+    @property
+    def rows(self) -> int:
+        return self.own.batch_size
+
+    @property
+    def load(self) -> Load:
+        return self.own.load
+
+    @property
+    def remaining_ns(self) -> float:
+        """Remaining solo latency, as of the last `DeviceState.advance`; that of a preempting one included."""
+        least_ns = _NEARLY_DONE * self.own.load.solo_ns
+        own_ns = self.left_ns if self.left_ns > least_ns else least_ns
+        return own_ns if self.suspended_for is None else own_ns + self.suspended_for.remaining_ns
+
+    def slowdown_with(self, sums: Sums, more_sharers: int = 0) -> float:
+        """Slowdown where all that run, itself among them, add `sums`, and so many more than now share its core."""
+        a, b, c, d, e, f = sums
+        n, compute, l2, dram, solo, size = self.adds
+        others = (a - n, b - compute, c - l2, d - dram, e - solo, f - size)
+        found = self.slowdown_function.slowdown(others, self.core_sharers + more_sharers)
+        return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN
+
+    def column(self) -> Column:
+        """The batch in a timeline."""
+        if self._row is None:
+            self._row = (*self.slowdown_function.row(self.adds), *self.adds, self.slowdown_function.sharing)
+        return (*self._row, self.remaining_ns)
+
+    def suspend(self, preempting: RunningBatch) -> None:
+        """Suspend it until the other batch has ended."""
+        self.suspended_for, self.was_suspended, self.adds, self._row = preempting, True, ZERO_SUMS, None
+
+    def resume(self) -> None:
+        """End its suspension."""
+        self.suspended_for, self._row = None, None
+        self.adds = contribution(self.own.batch_size, self.own.load)
+
+    def update_function(self, slowdown_function: SlowdownFunction) -> None:
+        """Forecast by this function from now on: the predictor has learned."""
+        self.slowdown_function, self._row = slowdown_function, None
+        self.solo_slowdown = slowdown_function.slowdown(ZERO_SUMS)
+
+
+def candidate_column(own: Own, slowdown_function: SlowdownFunction) -> Column:
+    """The column of a batch that would begin now."""
+    adds = contribution(own.batch_size, own.load)
+    return (*slowdown_function.row(adds), *adds, slowdown_function.sharing, own.load.solo_ns)

@@ -1,9 +1,0 @@
-"""The error that ends a benchmark with one sentence to its user."""
-
-from __future__ import annotations
-
-from backend.errors import IsochroneError
-
-
-class BenchmarkError(IsochroneError):
-    """What cannot be measured, and what to do about it."""

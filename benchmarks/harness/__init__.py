@@ -1,0 +1,1 @@
+"""Parts that every benchmark needs: steps and their records, servers, loads, the machine's condition, tables."""

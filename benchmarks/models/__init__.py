@@ -1,0 +1,1 @@
+"""Models and model repositories that the benchmarks serve, and the models of rivals."""

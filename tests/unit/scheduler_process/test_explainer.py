@@ -1,0 +1,332 @@
+"""The reasons that a replay reads off the core, against numbers worked out by hand and against the commands.
+
+The predictor knows its prior only: a heavy neighbour adds 0.6 to a slowdown, and the bound is the prediction itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from backend.commands.explanation_words import words
+from backend.errors import ConfigError
+from backend.scheduler.core import Scheduler
+from backend.scheduler.messages import Cancel, Finish, Launch, Take
+from backend.scheduler_process import explainer
+from backend.scheduler_process.event_file import Handled, Left, Rejected, read_stretches
+from backend.scheduler_process.explainer import explain
+from backend.scheduler_process.explanation import Explanation, Harmed
+from backend.scheduler_process.request_index import RequestIndex
+from predictor.learners.linear import Rls
+from tests.fakes.builders import MS, START_NS, join, only_launch, profile
+from tests.fakes.devices import HEAVY, LIGHT
+from tests.fakes.recorded import Recorded
+
+LIGHT_MODEL, HEAVY_MODEL = 1, 2
+
+
+def device(path: Path, lanes: int = 2, **joined: int) -> Recorded:
+    """With a light and a heavy model, each taking 10 ms alone."""
+    core = Scheduler(lanes, predictor=Rls())
+    core.latency.bound.multiplier = 1.0
+    made = Recorded(path, core=core)
+    made.handle(LIGHT_MODEL, join(LIGHT, model="light", **joined))  # type: ignore[arg-type]
+    made.handle(HEAVY_MODEL, join(HEAVY, model="heavy", **joined))  # type: ignore[arg-type]
+    return made
+
+
+def explained(path: Path, number: str) -> tuple[Explanation, str]:
+    """With the words."""
+    index = RequestIndex(path)
+    found = explain(path, next(r for r in index.requests if r.number == number))
+    return found, "\n".join(words(found))
+
+
+def key_of(launch: Launch) -> tuple[int, int]:
+    return launch.source, launch.batch
+
+
+def test_a_hold_names_the_batch_that_would_have_missed_its_deadline_and_by_how_much(tmp_path: Path) -> None:
+    """Beside the heavy one from 1 to 11 ms the light batch would do 6.25 of the 9 ms left, and so end at 13.75 ms."""
+    with device(tmp_path / "events") as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request(12.0)))
+        made.at(1).arrive(HEAVY_MODEL, made.request(50.0))
+        made.at(2).handle(HEAVY_MODEL, Cancel((99,)))
+        made.at(10).finish(key_of(light), 10 * MS)
+        made.at(21).finish((HEAVY_MODEL, 2), 11 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    (wait,) = found.waits
+    assert (wait.reason, wait.times, wait.at_ns, wait.until_ns) == ("harm", 2, START_NS + MS, START_NS + 2 * MS)
+    assert wait.harmed == [Harmed("light", 1, 0, round(1.75 * MS))]
+    (ran,) = found.running
+    assert (ran.model, ran.lane, ran.since_ns, ran.ends_ns) == ("light", 0, START_NS, START_NS + 10 * MS)
+    assert found.launched is not None
+    assert (found.launched.at_ns, found.launched.beside, found.launched.limit) == (START_NS + 10 * MS, [], "only")
+    assert found.finished is not None
+    assert found.finished.late_ns == (21 - 51) * MS
+    assert "held: beside it light × 1 on lane 0 would have missed its deadline by 1.75 ms" in text
+    assert "deadline kept with 30.00 ms left" in text
+    assert "10.0 % more than predicted, beyond the bound" in text
+
+
+def test_a_rejection_tells_what_it_needed_and_what_was_left(tmp_path: Path) -> None:
+    with device(tmp_path / "events", lanes=1, rejects=True) as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request()))
+        made.at(1).arrive(HEAVY_MODEL, made.request(14.0))
+        made.at(6).reject()
+        made.at(10).finish(key_of(light), 10 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert found.rejected is not None
+    assert (found.rejected.needs_ns, found.rejected.left_ns) == (10 * MS, 9 * MS)
+    assert [wait.reason for wait in found.waits] == ["lanes"]
+    assert "rejected: it needs 10.00 ms even alone, and its deadline left 9.00 ms" in text
+
+
+def test_a_preemption_is_told_of_both(tmp_path: Path) -> None:
+    with device(tmp_path / "events", lanes=1, preemptible_lanes=1) as made:
+        made.arrive(LIGHT_MODEL, made.request(100.0))
+        _, urgent = made.at(1).arrive(HEAVY_MODEL, made.request(12.0))
+        assert isinstance(urgent, Launch)
+        made.at(11).finish(key_of(urgent), 10 * MS)
+        made.at(20).finish((LIGHT_MODEL, 1), 10 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert found.launched is not None
+    (suspended,) = found.launched.preempts
+    assert (found.launched.limit, suspended.model, suspended.lane) == ("preempts", "light", 0)
+    assert "it preempted light × 1 on lane 0" in text
+    found, text = explained(tmp_path / "events", "1.1")
+    (span,) = found.suspended
+    assert (span.at_ns, span.until_ns) == (START_NS + MS, START_NS + 11 * MS)
+    assert "suspended for 10.00 ms: another batch preempted it" in text
+
+
+def test_a_request_waits_where_it_makes_its_deadline_on_the_next_lane(tmp_path: Path) -> None:
+    with device(tmp_path / "events", lanes=1, preemptible_lanes=1) as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request(100.0)))
+        made.at(1).arrive(HEAVY_MODEL, made.request(25.0))
+        made.at(10).finish(key_of(light), 10 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert [wait.reason for wait in found.waits] == ["can wait"]
+    assert "it would make its deadline on the next one" in text
+    assert "the log ends before it did" in text
+
+
+def test_a_batch_that_is_better_launched_later_says_so(tmp_path: Path) -> None:
+    """Beside each other both take thrice as long, so launched now it ends at 20 ms, at the next finish at 15 ms."""
+    predictor = Rls()
+    predictor.start(np.array([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
+    core = Scheduler(2, predictor=predictor)
+    core.latency.bound.multiplier = 1.0
+    with Recorded(tmp_path / "events", core=core) as made:
+        for source, solo_ms in ((1, 5.0), (2, 10.0)):
+            made.handle(source, join(profile(solo_ms, compute=1.0), model=f"m{source}"))
+        first = only_launch(made.arrive(1, made.request()))
+        made.arrive(2, made.request(17.0))
+        made.at(5).finish(key_of(first), 5 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert [wait.reason for wait in found.waits] == ["better later"]
+    assert found.launched is not None
+    assert (found.launched.at_ns, found.launched.predicted_ns) == (START_NS + 5 * MS, 10 * MS)
+    assert "at the next finish it would make it" in text
+
+
+@pytest.mark.parametrize(
+    ("arrive", "limit"), [((1, 1, 1), "all"), ((2, 2, 2, 2, 2), "max_batch_size")], ids=["all", "max_batch_size"]
+)
+def test_a_batch_tells_its_limit(tmp_path: Path, arrive: tuple[int, ...], limit: str) -> None:
+    with device(tmp_path / "events", lanes=1) as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request()))
+        made.at(1).arrive(HEAVY_MODEL, *(made.request(500.0, rows=rows) for rows in arrive))
+        made.at(10).finish(key_of(light), 10 * MS)
+    found, _ = explained(tmp_path / "events", "2.2")
+    assert found.launched is not None
+    assert (found.launched.limit, found.launched.rows) == (limit, min(8, sum(arrive)))
+
+
+def test_a_batch_is_as_large_as_its_tightest_deadline_allows(tmp_path: Path) -> None:
+    with device(tmp_path / "events", lanes=1) as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request()))
+        made.at(1).arrive(HEAVY_MODEL, *(made.request(20.5) for _ in range(5)))
+        made.at(10).finish(key_of(light), 10 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert found.launched is not None
+    assert (found.launched.limit, found.launched.requests, found.launched.allowed) == ("deadline", 2, 5)
+    assert "5 could have shared it, but one more would have missed the tightest deadline" in text
+
+
+def test_a_process_that_leaves_and_a_client_that_cancels_are_told(tmp_path: Path) -> None:
+    with device(tmp_path / "events", lanes=1) as made:
+        made.arrive(LIGHT_MODEL, made.request())
+        made.at(1).arrive(HEAVY_MODEL, made.request(), made.request())
+        made.at(2).handle(HEAVY_MODEL, Cancel((2,)))
+        made.at(3).leave(HEAVY_MODEL)
+    assert "cancelled by the client" in explained(tmp_path / "events", "2.2")[1]
+    assert "its model's process was gone" in explained(tmp_path / "events", "2.3")[1]
+
+
+@pytest.fixture(scope="module")
+def overload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorded, Path]]:
+    path = tmp_path_factory.mktemp("log") / "events"
+    with Recorded(path, seed=3) as made:
+        made.run(6_000)
+    yield made, path
+
+
+def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Recorded, Path]) -> None:
+    made, path = overload
+    index = RequestIndex(path)
+    (stretch,) = read_stretches(path)
+    chosen = Random(1).sample([r for r in index.requests if r.outcome != "waits"], 16)
+    for record in chosen:
+        found = explain(path, record)
+        key, id_ = record.source, record.request.id
+        assert found.request == made.requests[key, id_]
+        assert found.incomplete == []
+        launches = [
+            (entry.at_ns, command)
+            for entry in stretch.entries
+            if isinstance(entry, Handled | Left | Rejected)
+            for command in entry.commands
+            if isinstance(command, Launch) and command.source == key and id_ in command.requests
+        ]
+        if found.launched is not None and found.launched.limit != "lease":
+            ((at_ns, launch),) = launches
+            told = found.launched
+            assert (told.at_ns, told.batch, told.lane, told.requests) == (
+                at_ns, launch.batch, launch.lane, len(launch.requests)
+            )  # fmt: skip
+            assert (told.solo_ns, told.predicted_ns, told.bound_ns) == (
+                launch.times.solo_ns, launch.times.predicted_ns, launch.times.bound_ns
+            )  # fmt: skip
+            if told.decision == "split":
+                assert told.limit in ("deadline", "harm", "overdue", "preempts")
+            assert all(wait.until_ns <= at_ns for wait in found.waits)
+        else:
+            assert launches == []
+        if found.finished is not None:
+            assert found.launched is not None
+            (end,) = [
+                (entry.at_ns, entry.event.exec_ns)
+                for entry in stretch.entries
+                if isinstance(entry, Handled)
+                and isinstance(entry.event, Finish)
+                and (entry.source, entry.event.batch) == (key, found.launched.batch)
+            ]
+            assert end == (found.finished.at_ns, found.finished.exec_ns)
+        outcomes = {
+            "finished": found.finished, "failed": found.finished, "rejected": found.rejected,
+            "cancelled": found.cancelled_ns, "gone": found.gone_ns, "runs": found.launched,
+        }  # fmt: skip
+        assert outcomes[record.outcome] is not None, record
+        assert list(words(found))
+
+
+def test_the_index_counts_what_the_scheduler_said(overload: tuple[Recorded, Path]) -> None:
+    made, path = overload
+    index = RequestIndex(path)
+    total = {name: sum(getattr(c, name) for c in index.models.values()) for name in ("batches", "split", "preempted")}
+    assert total["batches"] == len(made.launches) + made.seen["Take"]
+    assert total["split"] == made.seen["launch split"]
+    assert total["preempted"] == made.seen["preempted"]
+    assert sum(c.rejected for c in index.models.values()) == made.seen["rejected"]
+    assert sum(c.held for c in index.models.values()) == made.seen["held"]
+    assert len(index.requests) == len(made.requests)
+
+
+def test_a_lease_is_told(overload: tuple[Recorded, Path]) -> None:
+    _, path = overload
+    (stretch,) = read_stretches(path)
+    taken = next(
+        (e.source, e.event.request.id) for e in stretch.entries if isinstance(e, Handled) and isinstance(e.event, Take)
+    )
+    _, text = explained(path, f"{taken[0]}.{taken[1]}")
+    assert "launched by its process, which held a lease" in text
+
+
+def test_a_request_that_began_before_the_log_is_explained_from_there_on(tmp_path: Path) -> None:
+    """The older half was given up while the request waited."""
+    path = tmp_path / "events"
+    with device(path) as made:
+        light = only_launch(made.arrive(LIGHT_MODEL, made.request(12.0)))
+        made.at(1).arrive(HEAVY_MODEL, made.request(50.0))
+        made.log.checkpoint(made.core, made.now_ns)
+        made.at(2).handle(HEAVY_MODEL, Cancel((99,)))
+        made.at(10).finish(key_of(light), 10 * MS)
+    whole, _ = explained(path, "2.2")
+    assert whole.incomplete == []
+    assert [wait.times for wait in whole.waits] == [2]
+    lines = path.read_bytes().splitlines(keepends=True)
+    second = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]
+    path.write_bytes(b"".join(lines[second:]))
+    found, text = explained(path, "2.2")
+    assert "it arrived before what the log holds" in text
+    assert [(wait.reason, wait.times) for wait in found.waits] == [("harm", 1)]
+    assert found.launched == whole.launched
+
+
+def test_a_gap_is_said_and_the_log_goes_on_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events"
+    with device(path) as made:
+        made.arrive(LIGHT_MODEL, made.request(12.0))
+        monkeypatch.setattr(made.log._writer, "_max_queued", 0)
+        made.at(1).arrive(HEAVY_MODEL, made.request(50.0))
+        monkeypatch.undo()
+        made.log.checkpoint(made.core, made.now_ns)
+        made.at(10).finish((LIGHT_MODEL, 1), 10 * MS)
+    index = RequestIndex(path)
+    assert [why for _, why in index.gaps] == ["1 lines could not be written before that"]
+    assert {r.number: r.outcome for r in index.requests} == {"1.1": "unknown", "2.2": "runs"}
+    assert "the log has a gap before it ended" in explained(path, "1.1")[1]
+    assert "it arrived before what the log holds" in explained(path, "2.2")[1]
+
+
+def test_reasons_are_bounded_however_long_a_request_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explainer, "WAITS_MAX", 1)
+    with device(tmp_path / "events", lanes=1) as made:
+        made.arrive(LIGHT_MODEL, made.request(100.0))
+        made.at(1).arrive(HEAVY_MODEL, made.request(20.0))
+        for i in range(3, 30):
+            made.at(i).handle(HEAVY_MODEL, Cancel((99,)))
+    found, _ = explained(tmp_path / "events", "2.2")
+    (wait,) = found.waits  # of two: "lanes", and "late" from 11 ms on
+    assert wait.until_ns == START_NS + 29 * MS
+
+
+_WRONG: tuple[object, ...] = (None, -1, 2**70, 1e308, "x", [], ["list"], ["#", 7], ["object", 3], ["dict"], True)
+
+
+def _parts(value: object) -> Iterator[tuple[list[object], int]]:
+    """Every place in a checkpoint's state, the arrays' insides excepted."""
+    if isinstance(value, list) and value[:1] != ["array"]:
+        for i, part in enumerate(value):
+            yield value, i
+            yield from _parts(part)
+
+
+def test_a_checkpoint_with_a_wrong_part_is_explained_or_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    with Recorded(path, seed=4) as made:
+        made.run(600)
+        made.log.checkpoint(made.core, made.now_ns)
+        made.run(60)
+    number = RequestIndex(path).requests[-1].number
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]
+    random, refused = Random(1), 0
+    for _ in range(30):
+        checkpoint = json.loads(lines[at])
+        places = [*_parts(checkpoint["state"]["root"])]
+        for where, i in random.sample(places, random.choice((1, 3))):
+            where[i] = random.choice(_WRONG)
+        path.write_bytes(json.dumps(checkpoint).encode() + b"\n" + b"".join(lines[at + 1 :]))
+        try:
+            explained(path, number)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 5
