@@ -63,6 +63,12 @@ class TritonPythonModel:
             if is_first_instance(config, args["model_instance_name"]):
                 for sentence in without_effect(config):
                     _log.warning("isochrone: model '%s': %s", asked.name, sentence)
+            if asked.emulated:
+                _log.warning(
+                    "isochrone: model '%s' runs on the emulated device '%s'%s: it computes nothing, and answers zeros",
+                    *(asked.name, asked.emulated),
+                    "" if asked.time_dilation == 1.0 else f", its time dilated {asked.time_dilation:g} times",
+                )
             with ExitStack() as undone:
                 engine = open_engine(asked)
                 undone.callback(engine.close)

@@ -104,6 +104,19 @@ def profile(
 
 
 @app.command()
+def emulate(
+    gpu: Annotated[str, typer.Option(help="The GPU whose published latencies are taken: a100.")],
+    models: Annotated[str, typer.Option(help="Such as resnet50,bert.")],
+    repository: Annotated[Path, typer.Option(help="Folder to write the models into.")],
+    seed: Annotated[int, typer.Option(min=0, help="Draws the law's factor of each pair of models.")] = 0,
+) -> None:
+    """Write a repository of models of an EMULATED GPU, which compute nothing."""
+    from backend.commands.emulate import emulate as write_emulated  # noqa: PLC0415 - `serve` need not load it
+
+    write_emulated(gpu, models, repository, seed)
+
+
+@app.command()
 def build(
     model: Annotated[Path, typer.Argument(help="An ONNX file, such as models/mine/1/model.onnx.")],
     out: Annotated[Path | None, typer.Option(help="Default: model.plan beside the model.")] = None,

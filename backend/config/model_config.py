@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from backend.config.onnx_options import read_onnx_options
 from backend.config.parameters import Parameters, read_parameters
 from backend.config.stock_config import check_stock_config
+from backend.engines.emulated.dilation import time_dilation
+from backend.engines.emulated.spec import NAME as EMULATED
+from backend.engines.emulated.spec import is_emulated, read_spec
 from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, EngineOptions, ModelSpecs, OnnxOptions
 from backend.errors import ConfigError
 from backend.tensors import BY_CONFIG, TensorSpec
@@ -33,7 +37,8 @@ class EngineConfig:
     """Configuration of a model's engine. device_id: the GPU of a KIND_GPU instance, None on CPU.
 
     max_batch_size: rows that batches grow to, 0 where the model does not batch. onnx: what is asked of ONNX
-    Runtime.
+    Runtime. emulated: the name of the emulated device that the model file is for, and time_dilation: its real time per
+    time of its own.
     """
 
     name: str
@@ -43,15 +48,26 @@ class EngineConfig:
     parameters: Parameters
     device_id: int | None
     onnx: OnnxOptions = field(default=DEFAULT_ONNX_OPTIONS, kw_only=True)
+    emulated: str | None = field(default=None, kw_only=True)
+    time_dilation: float = field(default=1.0, kw_only=True)
+
+    @property
+    def on_cpu(self) -> bool:
+        """True where its batches share the CPU."""
+        return self.device == "cpu"
 
     @property
     def device(self) -> str:
         """Name of the device that its batches share."""
+        if self.emulated is not None:
+            return self.emulated
         return "cpu" if self.device_id is None else f"gpu-{self.device_id}"
 
     def options(self, lanes: int) -> EngineOptions:
         """Options to open its engine with, for that many lanes."""
-        return EngineOptions(self.device_id, lanes, self.max_batch_size, self.parameters.priority, self.onnx)
+        return EngineOptions(
+            *(self.device_id, lanes, self.max_batch_size, self.parameters.priority, self.onnx, self.time_dilation)
+        )
 
 
 @dataclass(frozen=True)
@@ -67,14 +83,19 @@ class ModelConfig(EngineConfig):
 
 
 def model_file(version_directory: Path, config: Mapping[str, Any]) -> Path:
-    """Model file to load: `default_model_filename`, else the parameter `engine`'s, else `model.onnx` if there."""
+    """Model file to load: `default_model_filename`, else the parameter `engine`'s, else the first there is of
+    `model.onnx`, `model.plan` and `model.emulated.json`.
+    """
     named = config.get("default_model_filename")
     if named:
         return version_directory / str(named)
     onnx, plan = version_directory / "model.onnx", version_directory / "model.plan"
     engine = config.get("parameters", {}).get("engine", {}).get("string_value", "auto").strip()
-    wanted = engine == "tensorrt" or (engine == "auto" and not onnx.exists())
-    return plan if plan.exists() and wanted else onnx
+    auto = engine == "auto" and not onnx.exists()
+    if plan.exists() and (engine == "tensorrt" or auto):
+        return plan
+    emulated = version_directory / EMULATED
+    return emulated if engine == "emulated" or (auto and emulated.exists()) else onnx
 
 
 def first_gpu(config: Mapping[str, Any]) -> int | None:
@@ -171,7 +192,10 @@ def read_engine_config(config: Mapping[str, Any], version: str, file: Path, devi
     max_batch_size = DEFAULT_MAX_BATCH_SIZE if stated == ANY_ROWS else stated
     parameters = read_parameters(config.get("parameters", {}))
     onnx = read_onnx_options(config, file)
-    return EngineConfig(str(config["name"]), version, file, max_batch_size, parameters, device_id, onnx=onnx)
+    read = partial(EngineConfig, str(config["name"]), version, file, max_batch_size, parameters, onnx=onnx)
+    if is_emulated(file):  # wherever Triton puts its instances
+        return read(None, emulated=read_spec(file).device.name, time_dilation=time_dilation())
+    return read(device_id)
 
 
 def read_model_config(engine: EngineConfig, config: Mapping[str, Any], model: ModelSpecs) -> ModelConfig:

@@ -78,7 +78,11 @@ KEYS: Mapping[str, _Key] = {
     "slo_ms": _Key("slo_ns", _milliseconds, "a number of milliseconds above 0, at most 1e9"),
     "priority": _Key("priority", _integer(1, 1000), "a whole number from 1 (the highest class) to 1000"),
     "on_miss": _Key("on_miss", _one_of("serve", "reject"), '"serve" or "reject"'),
-    "engine": _Key("engine", _one_of("auto", "onnxruntime", "tensorrt"), '"auto", "onnxruntime" or "tensorrt"'),
+    "engine": _Key(
+        "engine",
+        _one_of("auto", "onnxruntime", "tensorrt", "emulated"),
+        '"auto", "onnxruntime", "tensorrt" or "emulated"',
+    ),
     "device_lanes": _Key("device_lanes", _optional(_integer(1, 1024)), '"auto" or a whole number from 1 to 1024'),
     "engine_process": _Key("engine_process", _one_of("auto", "own", "shared"), '"auto", "own" or "shared"'),
     "mps_percent": _Key("mps_percent", _integer(1, 100), "a whole number from 1 to 100"),

@@ -53,7 +53,8 @@ DEFAULT_ONNX_OPTIONS = OnnxOptions()
 class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Options that a model file is opened with. device_id: a GPU, None on CPU. lanes: opened at load; another is opened
     when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
-    the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx.
+    the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx. time_dilation: real time
+    per time of an emulated device.
     """
 
     device_id: int | None
@@ -61,6 +62,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_batch_size: int
     priority: int = 1
     onnx: OnnxOptions = DEFAULT_ONNX_OPTIONS
+    time_dilation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

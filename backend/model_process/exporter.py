@@ -19,9 +19,10 @@ class Exporter:
     (tritonserver 2.51 counts references per process; github.com/triton-inference-server/server/issues/8663).
     """
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, version: str, emulated: str | None = None) -> None:
+        """emulated: the emulated device, a label of what is counted there, so that nobody takes it for a GPU's."""
         self._metrics = metrics
-        self._labels = {"model": model, "version": version}
+        self._labels = {"model": model, "version": version, **({"device": emulated} if emulated else {})}
         self._families: dict[str, Any] = {}
         self._series: dict[Series, Any] = {}
         self._sent: dict[Series, float] = {}

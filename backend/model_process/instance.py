@@ -68,7 +68,8 @@ class Instance:
         self._dispatcher = Dispatcher(
             config.device, lanes_of(config), join, runner, self._metrics, pinned_cores(config)
         )
-        self._responder.start(Exporter(self._metrics, config.name, config.version), self._drop_cancelled)
+        exporter = Exporter(self._metrics, config.name, config.version, config.emulated)
+        self._responder.start(exporter, self._drop_cancelled)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue what Triton hands over. Answers follow through each request's response sender.

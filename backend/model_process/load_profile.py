@@ -15,6 +15,8 @@ import msgspec
 
 from backend.config.model_config import ModelConfig
 from backend.device.facts import device_name, device_peaks
+from backend.engines.emulated.features import SpecifiedFeatures
+from backend.engines.emulated.spec import read_spec
 from backend.engines.loading import is_plan
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_facts import graph_of
@@ -105,14 +107,23 @@ def identity_of(config: ModelConfig, engine: Engine) -> ProfileIdentity:
 
     Raises OSError where the model file cannot be read, ConfigError where a GPU cannot be identified.
     """
-    return ProfileIdentity(device_name(config.device_id), engine.identity, sha256_of(config.model_file))
+    return ProfileIdentity(_device_name(config), engine.identity, sha256_of(config.model_file))
+
+
+def _device_name(config: ModelConfig) -> str:
+    return config.emulated or device_name(config.device_id)
 
 
 def counted_features(
     config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
 ) -> FeatureSource:
-    """Features from the model's graph; see `feature_source`. Raises ConfigError where a GPU cannot be identified."""
+    """Features from the model's graph, see `feature_source`, or as the file of an emulated model states them.
+
+    Raises ConfigError where a GPU cannot be identified.
+    """
     file = config.model_file
+    if config.emulated:
+        return SpecifiedFeatures(read_spec(file))
     graph = (graph_of(file) if is_plan(file) else None) or file
     return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
 
@@ -147,7 +158,7 @@ def _brief_profile(config: ModelConfig, engine: Engine, synthetic: SyntheticInpu
                 partial(timed_run, config, engine, inputs),
                 config.max_batch_size,
                 directory=runtime_dir(),
-                device=device_name(config.device_id),
+                device=_device_name(config),
                 engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
                 features=partial(counted_features, config, runtime_dir()),
             )

@@ -18,13 +18,16 @@ def open_engine(config: EngineConfig) -> Engine:
     parameters, file = config.parameters, config.model_file
     engine = engine_of(file)
     if parameters.engine not in ("auto", engine):
-        advice = "make a plan with `isochrone build`" if engine == "onnxruntime" else 'use "auto" or "tensorrt"'
+        made_by = {"tensorrt": "make a plan with `isochrone build`", "emulated": "make one with `isochrone emulate`"}
+        advice = made_by.get(parameters.engine) if engine == "onnxruntime" else f'use "auto" or "{engine}"'
         raise ConfigError(f"parameter 'engine' is \"{parameters.engine}\", but the model file is '{file}'; {advice}")
-    if engine == "tensorrt" and config.onnx.op_libraries:
+    if engine != "onnxruntime" and config.onnx.op_libraries:
         raise ConfigError(
             f"op_library_filename in model_operations has operators for a model.onnx, but the model file is '{file}'; "
             "leave it out"
         )
+    if config.emulated:
+        _check_emulated(config)
     options, shared = config.options(lanes_of(config)), in_engine_process(config)
     if parameters.mps_percent is not None:
         _limit_multiprocessors(config, parameters.mps_percent, shared=shared)
@@ -34,29 +37,43 @@ def open_engine(config: EngineConfig) -> Engine:
 def in_engine_process(config: EngineConfig) -> bool:
     """True where the engine lives in the device's engine process, as `engine_process` says.
 
-    `auto`: on a GPU without MPS, where batches of several processes only time-slice.
+    `auto`: on a GPU without MPS, where batches of several processes only time-slice, and on an emulated one.
     """
     asked = config.parameters.engine_process
     if asked == "auto":
-        return config.device_id is not None and not mps_runs()
+        return config.emulated is not None or (config.device_id is not None and not mps_runs())
     return asked == "shared"
 
 
 def lanes_of(config: EngineConfig) -> int:
     """Concurrent batches on the device; by default on CPU one for each core's worth of time."""
-    return config.parameters.device_lanes or (core_budget() if config.device_id is None else GPU_LANES)
+    return config.parameters.device_lanes or (core_budget() if config.on_cpu else GPU_LANES)
 
 
 def pinned_cores(config: EngineConfig) -> list[int] | None:
     """The core that each lane's threads are pinned to, None where lanes are not pinned."""
-    if config.device_id is not None or not may_pin():
+    if not config.on_cpu or not may_pin():
         return None
     return list(dict.fromkeys(cores[0] for cores in lane_cores(lanes_of(config))))
 
 
 def preemptible_lanes(config: EngineConfig) -> int:
     """Most lanes that the kernel can suspend for others: those that have a core, of engines in this process."""
-    return core_budget() if config.device_id is None and may_pin() and not in_engine_process(config) else 0
+    return core_budget() if config.on_cpu and may_pin() and not in_engine_process(config) else 0
+
+
+def _check_emulated(config: EngineConfig) -> None:
+    """Refuse parameters that an emulated device cannot keep. Raises ConfigError."""
+    if config.parameters.engine_process == "own":
+        raise ConfigError(
+            "parameter 'engine_process' is \"own\", but an emulated device lives in one process for all its models; "
+            'use "auto" or "shared"'
+        )
+    if config.parameters.mps_percent is not None:
+        raise ConfigError(
+            f"parameter 'mps_percent' is \"{config.parameters.mps_percent}\", but how models share an emulated device "
+            f"is said by device.regime in '{config.model_file}'; leave it out"
+        )
 
 
 def _limit_multiprocessors(config: EngineConfig, percent: int, *, shared: bool) -> None:

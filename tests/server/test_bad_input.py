@@ -66,7 +66,7 @@ UNLOADABLE = {
     ),
     "engine": Bad(
         parameter("engine", "openvino"),
-        'parameter \'engine\' is "openvino"; it must be "auto", "onnxruntime" or "tensorrt"',
+        'parameter \'engine\' is "openvino"; it must be "auto", "onnxruntime", "tensorrt" or "emulated"',
     ),
     "missing": Bad(BACKEND, "there is no model file '{file}'", None),
     "empty": Bad(BACKEND, "the model file '{file}' is empty", b""),

@@ -14,6 +14,7 @@ import typer
 from backend.commands.main import app
 from backend.commands.simulate import SimulatedPoint
 from backend.config.parameters import KEYS, Parameters
+from backend.engines.emulated.spec import BatchSpec, DeviceSpec, EmulatedSpec, TensorJson
 from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts
 from backend.errors import RequestError
 from backend.load import figures
@@ -176,6 +177,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "A model of a workload": ModelLoad,
     "The predictor's state": state_file._File,
     "model.plan.json": PlanFacts,
+    "model.emulated.json": EmulatedSpec,
 }
 
 
@@ -223,3 +225,15 @@ def test_every_field_of_a_plans_tensors_and_profiles_is_documented() -> None:
     documented = rows("file-formats", "model.plan.json")
     assert re.findall(r"`(\w+)`", documented["tensors"][1]) == list(TensorFacts.__struct_fields__)
     assert re.findall(r"`(\w+)`", documented["profiles"][1]) == list(ProfileFacts.__struct_fields__)
+
+
+def test_every_field_of_an_emulated_models_device_tensors_and_batches_is_documented() -> None:
+    documented, devices = rows("file-formats", "model.emulated.json"), rows("file-formats", "model.emulated.json", 1)
+    for name, kind in (("inputs", TensorJson), ("batches", BatchSpec)):
+        assert set(re.findall(r"`(\w+)`", documented[name][1])) - {"max_batch_size"} == set(kind.__struct_fields__), (
+            name
+        )
+    assert list(devices) == list(DeviceSpec.__struct_fields__)
+    for field in msgspec.structs.fields(DeviceSpec):
+        default = "required" if field.required else shown(getattr(field.default, "value", field.default))
+        assert devices[field.name][0] == default, field.name

@@ -9,7 +9,7 @@ import msgspec
 
 from backend.engines.protocol import EngineOptions
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of these messages; an engine process of another one refuses to open models."""
 
 

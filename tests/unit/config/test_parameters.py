@@ -57,7 +57,7 @@ _ALLOWED = {
     "slo_ms": "a number of milliseconds above 0, at most 1e9",
     "priority": "a whole number from 1 (the highest class) to 1000",
     "on_miss": '"serve" or "reject"',
-    "engine": '"auto", "onnxruntime" or "tensorrt"',
+    "engine": '"auto", "onnxruntime", "tensorrt" or "emulated"',
     "device_lanes": '"auto" or a whole number from 1 to 1024',
     "engine_process": '"auto", "own" or "shared"',
     "mps_percent": "a whole number from 1 to 100",

@@ -1,0 +1,1 @@
+"""The emulated GPU: its law beside measured co-locations, and what it draws. `python -m benchmarks.emulated`"""

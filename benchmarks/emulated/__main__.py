@@ -1,0 +1,63 @@
+"""`python -m benchmarks.emulated --fit` and `… --draw 5000 --co-runners 1,2,3 --json OUT`: the emulated GPU's law."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.emulated.draws import draw_sets
+from benchmarks.emulated.fit import LawAgreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.timing import measure
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    fit: Annotated[bool, typer.Option(help="Fit the law to the open data and print how far it is off.")] = False,
+    draw: Annotated[int, typer.Option(help="Sets of models to draw.", min=0)] = 0,
+    co_runners: Annotated[str, typer.Option(help="Numbers of co-runners, comma-separated.")] = "1,2,3",
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
+) -> None:
+    """EMULATED: no GPU takes part. Prints slowdowns as the law has them, or as open data has measured them."""
+    if fit:
+        for gpu in ("v100", "p100", "k80"):
+            _print(f"Gavel {gpu}, pairs, 5-fold", pairs_out_of_sample(gpu))
+        _print("ParvaGPU A100, 3 and 4 copies from 2 and 5", copies_out_of_sample())
+        _print("YOLOS-small A100, 3, 5 and 7 clients", yolos())
+    if draw:
+        figures = draw_sets(draw, _numbers(co_runners), seed)
+        text = json.dumps({"emulated": True, "draws": draw, "seed": seed, "co_runners": figures}, indent=2)
+        print(text)
+        if out is not None:
+            out.write_text(text + "\n")
+    if timing:
+        found = measure(timing)
+        p50_us, p99_us, max_us = found.late_us
+        print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
+        print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
+    if not fit and not draw and not timing:
+        raise typer.BadParameter("nothing to do: give --fit, --draw N or --timing SECONDS")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"--co-runners is {text!r}, but has to be whole numbers from 1 on, such as 1,2,3")
+    return numbers
+
+
+def _print(name: str, found: LawAgreement) -> None:
+    print(f"{name}: {found.cases} cases, MAPE {100 * found.mape:.1f} %, R² of the logarithms {found.r2:.2f}")
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks.emulated")
