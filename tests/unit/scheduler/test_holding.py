@@ -36,7 +36,10 @@ def test_a_batch_that_is_looked_at_again_and_again_was_held_once() -> None:
     for _ in range(5):
         assert made.core.handle(1, Cancel((99,)), made.now_ns) == []
     first = Launch(1, 1, 0, False, (1,), BatchTimes(0, 0, 0), "launch", 0)
-    assert only_launch(made.at(10).finish(first)).holds == 1
+    held = only_launch(made.at(10).finish(first))
+    assert held.holds == 1
+    made.finish(held)
+    assert only_launch(made.ask(held.source)).holds == 0, "a launch ends the count of its model"
 
 
 def test_a_batch_that_would_always_harm_another_is_launched_once_it_has_waited_long_enough() -> None:

@@ -317,3 +317,16 @@ def test_a_limit_that_cannot_be_is_refused(rows: int) -> None:
         made.core.handle(1, Limit(rows), made.now_ns)
     with pytest.raises(ProtocolError, match="source 2 has not joined"):
         made.core.handle(2, Limit(1), made.now_ns)
+
+
+@pytest.mark.parametrize("change", ["limit", "learn"])
+def test_a_model_forgets_its_knee_with_what_it_follows_from(change: str) -> None:
+    made = device()
+    made.join(1, join(LIGHT))
+    source = made.core.sources[1]
+    source.knee = (0, 1)
+    if change == "limit":
+        source.limit(2)
+    else:
+        source.learn_solo(1, 1, 50.0 * MS, made.now_ns)
+    assert source.knee is None
