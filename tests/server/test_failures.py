@@ -34,7 +34,7 @@ NOT_HEALTHY = "[StatusCode.INTERNAL] Stub process 'doomed_0' is not healthy."
 TIMED_OUT = "[StatusCode.DEADLINE_EXCEEDED] Deadline Exceeded"
 CANCELLED = "[StatusCode.CANCELLED] Locally cancelled by application!"
 SLOW_MS = 40.0
-SLOW, VERY_SLOW = batchmates(SLOW_MS), batchmates(10 * SLOW_MS)
+VERY_SLOW = batchmates(10 * SLOW_MS)
 RATE_PER_S = 50.0
 EXPORTED_WITHIN_S = 8.0  # counts reach /metrics a few at a time, rarely while requests are answered
 
@@ -133,15 +133,16 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path) -> None:
 
 
 def test_requests_given_up_in_the_queue_leave_the_others_alone(tmp_path: Path) -> None:
-    with serving(tmp_path, {"slow": SLOW}) as server:
-        for _ in range(5):
-            burst = Burst(server.grpc_url, "slow", 250)
+    with serving(tmp_path, {"slow": VERY_SLOW}) as server:
+        for _ in range(3):
+            burst = Burst(server.grpc_url, "slow", 160)
             burst.wait_for_answers(1)
-            # Not those that are about to be answered: Triton 2.51 may crash when a cancellation meets an answer.
-            given_up = burst.cancel(range(100, 250, 2))
-            assert burst.outcomes() == {"right": 250 - given_up, CANCELLED: given_up}
+            # Far behind those that are about to be answered: Triton 2.51 leaks a request, or crashes, when its
+            # cancellation meets its answer.
+            given_up = burst.cancel(range(80, 160, 2))
+            assert burst.outcomes() == {"right": 160 - given_up, CANCELLED: given_up}
         eventually(lambda: metric(server, "isochrone_requests_total", outcome="cancelled") > 0)
-        eventually(lambda: metric(server, "isochrone_requests_total", outcome="met") >= 5 * 100)
+        eventually(lambda: metric(server, "isochrone_requests_total", outcome="met") >= 3 * 120)
     assert server.stop() == 0
 
 
