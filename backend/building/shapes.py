@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.engines.gpu.device import Shape
-from backend.engines.tensorrt.plan_facts import ProfileFacts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError
 from backend.tensors import TensorSpec
 
@@ -49,7 +49,7 @@ def batches(inputs: Sequence[TensorSpec]) -> bool:
 
 def make_profiles(
     inputs: Sequence[TensorSpec], batch_sizes: Sequence[int], bounds: Mapping[str, Bounds]
-) -> tuple[ProfileFacts, ...]:
+) -> tuple[OptimizationProfile, ...]:
     """Profiles, one for each batch size, tuned to it, which also takes the sizes down to the next smaller one.
 
     Raises ConfigError where the bounds do not fit the inputs, or an open dimension has none.
@@ -66,11 +66,11 @@ def make_profiles(
     return tuple(_profile(rest, below + 1, size) for below, size in zip((0, *sizes), sizes, strict=False))
 
 
-def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> ProfileFacts:
+def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> OptimizationProfile:
     def with_batch(size: int | None, shape: Shape) -> Shape:
         return shape if size is None else (size, *shape)
 
-    return ProfileFacts(
+    return OptimizationProfile(
         smallest={name: with_batch(low, b.smallest) for name, b in rest.items()},
         optimum={name: with_batch(high, b.optimum) for name, b in rest.items()},
         largest={name: with_batch(high, b.largest) for name, b in rest.items()},

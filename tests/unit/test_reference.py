@@ -15,7 +15,8 @@ from backend.commands.main import app
 from backend.commands.simulate import SimulatedPoint
 from backend.config.parameters import KEYS, Parameters
 from backend.engines.emulated.spec import BatchSpec, DeviceSpec, EmulatedSpec, TensorJson
-from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts
+from backend.engines.tensorrt.plan_facts import PlanFacts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import RequestError
 from backend.load import figures
 from backend.load.outcomes import Summary
@@ -223,8 +224,8 @@ def test_every_part_of_the_state_is_documented() -> None:
 
 def test_every_field_of_a_plans_tensors_and_profiles_is_documented() -> None:
     documented = rows("file-formats", "model.plan.json")
-    assert re.findall(r"`(\w+)`", documented["tensors"][1]) == list(TensorFacts.__struct_fields__)
-    assert re.findall(r"`(\w+)`", documented["profiles"][1]) == list(ProfileFacts.__struct_fields__)
+    assert re.findall(r"`(\w+)`", documented["tensors"][1]) == list(PlanTensor.__struct_fields__)
+    assert re.findall(r"`(\w+)`", documented["profiles"][1]) == list(OptimizationProfile.__struct_fields__)
 
 
 def test_every_field_of_an_emulated_models_device_tensors_and_batches_is_documented() -> None:

@@ -40,7 +40,7 @@ def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
     """Inputs and outputs by the facts beside the plan, else by the plan itself, loaded for it. Raises ConfigError."""
     check_file(file)
     if facts := read_facts(file):
-        return _specs(facts.plan_tensors(), facts.plan_profiles())
+        return _specs(facts.tensors, facts.profiles)
     plan = _load(file, _device(device_id))
     try:
         return _specs(plan.tensors, plan.profiles)
