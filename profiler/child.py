@@ -30,9 +30,7 @@ def run_module(
 
     Raises `ChildError`.
     """
-    if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
-        python = shutil.which("python3") or "python3"
-    command = [*under, python, "-m", module, *arguments]
+    command = [*under, *python_command(module, python), *arguments]
     try:
         status, stdout, stderr = _run(command, timeout_s)
     except subprocess.TimeoutExpired:
@@ -42,6 +40,13 @@ def run_module(
     if status != 0:
         raise ChildError(f"{module} failed with status {status}: {_last_line(stderr)}")
     return stdout.strip().rpartition(b"\n")[2]
+
+
+def python_command(module: str, python: str = sys.executable) -> list[str]:
+    """Command that runs a module of this code."""
+    if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
+        python = shutil.which("python3") or "python3"
+    return [python, "-m", module]
 
 
 def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
