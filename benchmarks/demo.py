@@ -32,6 +32,7 @@ from backend.progress_bar import StageBar, console
 from backend.runtime_dir import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
+from backend.server.paths import short_temporary_folder
 from benchmarks.demo_report import MODES, Mode, details, first_failure, table, verdict
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
@@ -39,7 +40,7 @@ from benchmarks.harness.loads import expect_answers
 from benchmarks.harness.machine import versions
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.servers import settled_counts, temporary_server
-from benchmarks.models.model_repository import link_models, model_files, short_temporary_folder, write_configs
+from benchmarks.models.model_repository import link_models, model_files, write_configs
 from profiler.host import cpu_name
 
 CLASSES = {"resnet50": 1, "yolov8n": 2, "vgg19": 1, "vit_b16": 2}

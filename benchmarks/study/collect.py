@@ -25,7 +25,7 @@ from benchmarks.harness.loads import solo_latencies_s
 from benchmarks.harness.payloads import payload, payloads
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
-from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.model_repository import link_files, link_models, model_files, write_configs
 from benchmarks.models.profiles import profiling_steps
 from benchmarks.study.log_run import run_log
 from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, StudyLog
@@ -157,10 +157,7 @@ class StudyCollector:
 def _link(files: Mapping[str, Path], repository: Path) -> None:
     """Model files under these names, each with its profile."""
     for name, file in files.items():
-        version = repository / name / "1"
-        version.mkdir(parents=True)
-        (version / file.name).symlink_to(file.resolve())
-        (version / NAME).symlink_to(file.with_name(NAME).absolute())
+        link_files(repository / name / "1", (file, file.with_name(NAME)))
 
 
 def _settle(samples: Path) -> None:
