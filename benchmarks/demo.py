@@ -22,12 +22,13 @@ import typer
 
 from backend.errors import IsochroneError
 from backend.linux.cpu_topology import cores
+from backend.load.arrivals import Traffic
 from backend.load.generator import Payloads
 from backend.load.inputs import solo_ms
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.outcomes import MeasuredLoad
 from backend.load.server_metrics import MetricCounts
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.progress_bar import StageBar, console
 from backend.runtime_dir import VARIABLE
 from backend.server import processes
@@ -66,7 +67,7 @@ class Demo:
     load: float
     seed: int
     bar: StageBar
-    models: Sequence[ModelLoad] = ()
+    models: Sequence[Traffic] = ()
     solo_ms: dict[str, float] = field(default_factory=dict)
     capacity_per_s: float = math.nan
     measured: list[MeasuredLoad] = field(default_factory=list)
@@ -108,7 +109,7 @@ class Demo:
         self.capacity_per_s = capacity_per_s(server.grpc_url, requests, _IN_FLIGHT_PER_LANE, _CAPACITY_S)
         rate = min(RATE_MAX_PER_S, self.load * self.capacity_per_s) / len(requests)
         self.models = [
-            ModelLoad(model, rate, round(SLO_FACTOR * self.solo_ms[model], 1), priority)
+            Traffic(model, rate, round(SLO_FACTOR * self.solo_ms[model], 1), priority)
             for model, priority in CLASSES.items()
         ]
 

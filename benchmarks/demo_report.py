@@ -9,6 +9,7 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.load.arrivals import Traffic
 from backend.load.outcomes import (
     MeasuredLoad,
     Outcome,
@@ -20,7 +21,6 @@ from backend.load.outcomes import (
     summarise,
 )
 from backend.load.server_metrics import MetricCounts
-from backend.load.workload import ModelLoad
 
 Mode = Literal["off", "on"]
 MODES: tuple[Mode, Mode] = ("off", "on")
@@ -47,7 +47,7 @@ def _figures(measured: Sequence[MeasuredLoad]) -> dict[str, dict[Mode, Summary]]
     return found
 
 
-def table(models: Sequence[ModelLoad], measured: Sequence[MeasuredLoad], slo_factor: float) -> Table:
+def table(models: Sequence[Traffic], measured: Sequence[MeasuredLoad], slo_factor: float) -> Table:
     """Shows a line per mode for each model, each class, and in all."""
     shown = Table(
         title=f"deadlines at {slo_factor:g} × a model's own latency, the same arrivals in both modes",

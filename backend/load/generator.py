@@ -123,17 +123,7 @@ class _OpenLoopRun:
         return [self._outcome(i, answer) for i, answer in enumerate(self._answers) if answer is not None]
 
     def _outcome(self, i: int, answer: tuple[float, Status, str]) -> Outcome:
-        arrival, (answered_s, status, error) = self._plan[i], answer
-        return Outcome(
-            arrival.model,
-            arrival.at_s,
-            self._sent_s[i],
-            answered_s,
-            arrival.slo_ms,
-            arrival.priority,
-            status,
-            error,
-        )
+        return self._plan[i].outcome(self._sent_s[i], *answer)
 
     def _send_one(self, client: Any, i: int, arrival: Arrival) -> None:
         with self._changed:

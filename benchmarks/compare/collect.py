@@ -9,12 +9,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from backend.load.arrivals import read_trace
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.outcomes import MeasuredLoad
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.progress_bar import StageBar
 from backend.server.embedded import EmbeddedServer
 from benchmarks.compare.plan import LOST_MAX, TRACE, ComparisonPlan
@@ -134,7 +135,7 @@ class ComparisonCollector:
 def workload_of(turn: ServerTurn, plan: ComparisonPlan, setup: ServerSetup, capacity_per_s: float) -> Workload:
     """Load 1 of a turn; each model's requests are the same whoever serves them."""
     rate = capacity_per_s / len(plan.models)
-    models = tuple(ModelLoad(t.model, rate, t.slo_ms, t.priority) for t in setup.traffic)
+    models = tuple(msgspec.structs.replace(t, rate_per_s=rate) for t in setup.traffic)
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 

@@ -136,12 +136,13 @@ def _write_stock(kind: Stock, setup: ServerSetup, repository: Path) -> None:
     for t in setup.traffic:
         batching, limiter = "dynamic_batching {}", ""
         if kind.timeouts:
+            assert t.slo_ms is not None
             left_us = max(1, round((t.slo_ms - p95_ms(setup.profiles[t.model])) * 1e3))
             batching = (
                 "dynamic_batching { default_queue_policy { timeout_action: REJECT "
                 f"default_timeout_microseconds: {left_us} }} }}"
             )
         if kind.limited:
-            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {t.priority} }}'
+            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {t.priority_class} }}'
         instances = kind.instances or setup.lanes
         write_stock(repository / t.model, MAX_BATCH_SIZE, instances, batching=batching, limiter=limiter)

@@ -19,8 +19,9 @@ from backend.engines.tensorrt.plan_facts import PlanFacts
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import RequestError
 from backend.load import figures
+from backend.load.arrivals import Traffic
 from backend.load.outcomes import Summary
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.model_process.metrics import METRICS
 from backend.model_process.request import Arrival, read_due
 from backend.profiling.report import as_json
@@ -175,7 +176,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "profile.json": ProfileFile,
     "An entry": ProfileEntry,
     "Workload": Workload,
-    "A model of a workload": ModelLoad,
+    "A model of a workload": Traffic,
     "The predictor's state": state_file._File,
     "model.plan.json": PlanFacts,
     "model.emulated.json": EmulatedSpec,
