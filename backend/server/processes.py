@@ -40,9 +40,9 @@ def pids_with(variable: str, value: str) -> list[int]:
     return [pid for pid in _pids() if pid != os.getpid() and wanted in _read(pid, "environ").split("\0")]
 
 
-def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 5.0) -> None:
+def end(find: Callable[[], Iterable[int]], term_s: float = 5.0) -> None:
     """Send SIGTERM, and SIGKILL after `term_s`, to the processes that `find` returns, called anew before each."""
-    for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, kill_s)):
+    for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 5.0)):
         for pid in find():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
