@@ -19,7 +19,7 @@ from backend.load.workload import Workload
 from backend.progress_bar import StageBar
 from backend.server.embedded import EmbeddedServer
 from benchmarks.compare.plan import LOST_MAX, TRACE, ComparisonPlan
-from benchmarks.compare.records import ComparisonRecords, Round, ServerTurn, TurnRecord
+from benchmarks.compare.records import ComparisonRecords, ServerTurn, TurnRecord
 from benchmarks.compare.servers import RECORDING, ServerSetup, running
 from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.harness.calibration import capacity_per_s
@@ -83,7 +83,7 @@ class ComparisonCollector:
         profiles = self._records.profiles()
         return ServerSetup(self._records.repositories(), equal_traffic(profiles, 1.0), profiles, self._samples)
 
-    def _measure_capacity(self, of: Round) -> None:
+    def _measure_capacity(self, of: tuple[int, str]) -> None:
         """Once per round: the machine may be twice as fast in one hour as in the next."""
         requests = payloads(model_files(self._source, self._plan.models))
         with running("in order", self._setup()) as server:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import typer
 
@@ -64,7 +64,7 @@ def known(option: str, given: Iterable[str], allowed: Iterable[str]) -> list[str
 
 def record_and_report(
     name: str,
-    records: RecordFolder,
+    records: RecordFolder[Any],
     collector: Callable[[StageBar], Collector],
     write: Callable[[StageBar], Path],
     *,
