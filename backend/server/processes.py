@@ -30,7 +30,7 @@ class Stub:
 
 def stubs_of(backends: Path) -> list[Stub]:
     """Running stubs of the server with this backend directory, oldest first."""
-    stubs = [_stub(pid, _arguments(pid), str(backends / "python")) for pid in _pids()]
+    stubs = [_stub(pid, _read(pid, "cmdline").split("\0"), str(backends / "python")) for pid in _pids()]
     return [stub for stub in stubs if stub is not None]
 
 
@@ -82,10 +82,6 @@ def _stub(pid: int, argv: list[str], python_backend: str) -> Stub | None:
 
 def _pids() -> list[int]:
     return sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-
-
-def _arguments(pid: int) -> list[str]:
-    return _read(pid, "cmdline").split("\0")
 
 
 def _read(pid: int, name: str) -> str:
