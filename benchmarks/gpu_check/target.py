@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ class Target:
     name: str
     engines: tuple[str, ...]
     facts: Mapping[str, str]
-    kind: str = field(init=False)
-    """Kind of instances in config.pbtxt."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", "KIND_CPU" if self.device_id is None else "KIND_GPU")
+    @property
+    def kind(self) -> str:
+        """Kind of instances in config.pbtxt."""
+        return "KIND_CPU" if self.device_id is None else "KIND_GPU"
 
     @property
     def device(self) -> str:

@@ -76,8 +76,9 @@ class StudyCollector:
     def _record_logs(self, lanes: int) -> None:
         records, plan = self._records, self._plan
         solo_s = solo_latencies_s(records.profiles())
-        requests = payloads(model_files(records.models, plan.models))
-        with self._server(self._link_all, lanes) as (server, samples):
+        files = model_files(records.models, plan.models)
+        requests = payloads(files)
+        with self._server(partial(_link, files), lanes) as (server, samples):
             for log in records.missing_logs(lanes):
                 take = partial(self._take, server, lanes, log, solo_s, requests, samples)
                 best = least_disturbed(take, lambda attempt: attempt.run.cpu_steal.share, CPU_STEAL_MAX, plan.attempts)
@@ -135,9 +136,6 @@ class StudyCollector:
                 records.keep_tasks(Tasks(lanes, n, s.requests, s.failed, s.p50_ms, s.p99_ms))
 
     # Servers
-
-    def _link_all(self, repository: Path) -> None:
-        _link(model_files(self._records.models, self._plan.models), repository)
 
     @contextmanager
     def _server(self, link: Callable[[Path], None], lanes: int) -> Iterator[tuple[EmbeddedServer, Path]]:

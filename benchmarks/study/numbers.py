@@ -58,14 +58,6 @@ def undisturbed(samples: Sequence[Sample], cpu_steal: CpuSteal) -> list[Sample]:
     return left if len(left) >= FEWEST else list(samples)
 
 
-# Section 3: how large interference is
-
-
-def interference(samples: Sequence[Sample]) -> Vector:
-    """(samples,) measured execution / profiled p95, ascending."""
-    return np.sort([s.slowdown for s in samples])
-
-
 # Figure 5: what the features lose
 
 
@@ -129,12 +121,8 @@ class Tested(NamedTuple):
     counting: float
 
 
-def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
-    """Each test set after the training set, by name."""
-    return {name: _tested(training, samples) for name, samples in tests.items()}
-
-
-def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
+def scored(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
+    """A test set after the training set."""
     replayed = replay(samples, FEATURES, training, LEARNERS)
     errors = {learner: replayed.squared_errors(learner) for learner in ("rls", "isochrone")}
     floor, noise = noise_floor(samples, errors), gamma_test(samples, errors)

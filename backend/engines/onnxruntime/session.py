@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import onnxruntime
 
-from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions, check_file
 from backend.errors import ConfigError
 from backend.tensors import BY_ONNX, TensorSpec
 
@@ -69,10 +69,7 @@ def open_session(
 
     Raises ConfigError.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no model file '{path}'")
-    if path.stat().st_size == 0:
-        raise ConfigError(f"the model file '{path}' is empty")
+    check_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.engines.protocol import EngineOptions, ModelSpecs
+from backend.engines.protocol import EngineOptions, ModelSpecs, check_file
 from backend.engines.tensorrt.engine import TensorRtEngine
-from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
+from backend.engines.tensorrt.plan_facts import check_facts, read_facts
 from backend.engines.tensorrt.plan_layout import largest_batch, specs
 from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
 from backend.engines.tensorrt.plan_runtime import LoadedPlan, OptimizationProfile, PlanTensor

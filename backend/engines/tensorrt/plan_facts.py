@@ -67,11 +67,3 @@ def check_facts(facts: PlanFacts, plan: Path, *, tensorrt: str, gpu: str) -> Non
         raise ConfigError(
             f"'{plan}' was built on {facts.gpu}, but this GPU is {gpu}; build it anew here with `isochrone build`"
         )
-
-
-def check_file(plan: Path) -> None:
-    """Refuse a model file that is missing or empty. Raises ConfigError."""
-    if not plan.is_file():
-        raise ConfigError(f"there is no model file '{plan}'")
-    if plan.stat().st_size == 0:
-        raise ConfigError(f"the model file '{plan}' is empty")
