@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from backend.engines.gpu.device import Shape
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile
@@ -15,13 +14,8 @@ _BOUNDS = re.compile(r"(?P<name>[^=]+)=(?P<low>[0-9x]+):(?P<optimum>[0-9x]+):(?P
 _DIMENSION_MAX = 1 << 31
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Bounds of an input's dimensions without the batch."""
-
-    smallest: Shape
-    optimum: Shape
-    largest: Shape
+Bounds = tuple[Shape, Shape, Shape]
+"""Smallest, optimum and largest dimensions of an input, without the batch."""
 
 
 def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
@@ -38,7 +32,7 @@ def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
             raise ConfigError(f"--shape {text!r} must have as many dimensions in MIN, OPT and MAX")
         if not all(a <= b <= c for a, b, c in zip(low, optimum, high, strict=True)):
             raise ConfigError(f"--shape {text!r} must have MIN <= OPT <= MAX in each dimension")
-        bounds[match["name"]] = Bounds(low, optimum, high)
+        bounds[match["name"]] = (low, optimum, high)
     return bounds
 
 
@@ -70,11 +64,8 @@ def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> O
     def with_batch(size: int | None, shape: Shape) -> Shape:
         return shape if size is None else (size, *shape)
 
-    return OptimizationProfile(
-        smallest={name: with_batch(low, b.smallest) for name, b in rest.items()},
-        optimum={name: with_batch(high, b.optimum) for name, b in rest.items()},
-        largest={name: with_batch(high, b.largest) for name, b in rest.items()},
-    )
+    sizes = enumerate((low, high, high))
+    return OptimizationProfile(*({name: with_batch(size, b[i]) for name, b in rest.items()} for i, size in sizes))
 
 
 def _rest(spec: TensorSpec, bounds: Bounds | None, batched: bool) -> Bounds:
@@ -85,8 +76,8 @@ def _rest(spec: TensorSpec, bounds: Bounds | None, batched: bool) -> Bounds:
                 f"input '{spec.name}' has open dimensions {list(shape)}"
                 f"{' beside the batch' if batched else ''}; give their bounds with --shape {spec.name}=MIN:OPT:MAX"
             )
-        return Bounds(shape, shape, shape)
-    for sizes in (bounds.smallest, bounds.optimum, bounds.largest):
+        return (shape, shape, shape)
+    for sizes in bounds:
         if len(sizes) != len(shape) or any(own not in (-1, size) for own, size in zip(shape, sizes, strict=False)):
             raise ConfigError(
                 f"--shape gives {list(sizes)} for input '{spec.name}', which the model has as {list(shape)}"

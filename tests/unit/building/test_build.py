@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend.building.shapes import Bounds, make_profiles, read_bounds
+from backend.building.shapes import make_profiles, read_bounds
 from backend.commands.build import BuildOptions, run_build
 from backend.engines.gpu import cuda_device
 from backend.engines.tensorrt import plan as tensorrt_plan
@@ -51,8 +51,8 @@ def test_a_model_without_an_open_batch_has_one_profile() -> None:
 
 def test_bounds() -> None:
     assert read_bounds(["a=1:2:3", "b=3x32x32:3x64x64:3x96x96"]) == {
-        "a": Bounds((1,), (2,), (3,)),
-        "b": Bounds((3, 32, 32), (3, 64, 64), (3, 96, 96)),
+        "a": ((1,), (2,), (3,)),
+        "b": ((3, 32, 32), (3, 64, 64), (3, 96, 96)),
     }
 
 
