@@ -65,7 +65,8 @@ def brief_profile(
     shared; one that waited `LOCK_WAIT_S`, or for one that makes no progress, measures at the same time and says so.
     """
     identity = BriefIdentity(sha256_of(path), device, engine, max(1, max_batch_size))
-    stored = directory / "profiles" / f"{_sha256_of(identity)}.json"
+    name = hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()
+    stored = directory / "profiles" / f"{name}.json"
     if (known := _read(stored, identity)) is not None:
         return known
     lock = directory / "profiling.lock"
@@ -116,7 +117,3 @@ def _remember(path: Path, identity: BriefIdentity, brief: BriefProfile) -> Brief
     except OSError as error:
         return _also(brief, f"the profile is not remembered, since {path.parent} refused it: {error.strerror}")
     return brief
-
-
-def _sha256_of(identity: BriefIdentity) -> str:
-    return hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()

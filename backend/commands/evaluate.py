@@ -37,7 +37,7 @@ def run_evaluation(
     elif train_file is not None:
         others = _read(train_file, without_throttled=without_throttled)
         training, features = list(others.samples), tuple(f for f in features if f in others.features)
-    missing = _missing(samples, features)
+    missing = tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
     evaluation = evaluate(tested, features, training)
     if json_out is not None:
         _write(json_out, evaluation)
@@ -57,10 +57,6 @@ def _read(path: Path, *, without_throttled: bool) -> Samples:
             f"--without-throttled leaves nothing of {path}: all {len(found.samples)} batches were throttled"
         )
     return left
-
-
-def _missing(samples: Samples, features: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
 
 
 def _write(path: Path, evaluation: Evaluation) -> None:

@@ -36,7 +36,7 @@ def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
         raise ConfigError(f"the workload '{path}' cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the workload '{path}' is not one: {error}") from None
-    if (wrong := _first_wrong(workload)) is not None:
+    if wrong := _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None):
         raise ConfigError(f"the workload '{path}': {wrong}")
     if workload.arrivals != "trace":
         return workload, None
@@ -60,10 +60,6 @@ def check_deadlines(workload: Workload, solo_ms: Mapping[str, float]) -> None:
                 f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes "
                 f"{solo_ms[asked.model]:.1f} ms"
             )
-
-
-def _first_wrong(workload: Workload) -> str | None:
-    return _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None)
 
 
 def _wrong_in_all(workload: Workload) -> str | None:

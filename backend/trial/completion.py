@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, lis
     """
     model = read_model_specs(file, first_gpu(config), read_onnx_options(config, file))
     rows = 0
-    notes = [f"output '{name}' is not served: it is {why}" for name, why in _left_out(config, model)]
+    left_out = {} if config.get("output") else model.unserved  # where config.pbtxt does not say which are wanted
+    notes = [f"output '{name}' is not served: it is {why}" for name, why in left_out.items()]
     if _is_open(config, file) and may_batch(config, model.inputs, model.outputs):
         trial = tried(config, file, model, batch=True)
         if trial.batches:
@@ -36,11 +37,6 @@ def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, lis
             notes.append(f"requests are not batched: {trial.why}; a max_batch_size in config.pbtxt has them batched")
     complete(config, model.inputs, model.outputs, rows)
     return model, notes
-
-
-def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[str, str]]:
-    """Outputs that cannot be served, where config.pbtxt does not say which are wanted."""
-    return () if config.get("output") else model.unserved.items()
 
 
 def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:

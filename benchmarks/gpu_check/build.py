@@ -75,7 +75,8 @@ def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
                 f"the time is over while a plan of '{model}' is built; run the same command again to go on"
             ) from None
         return f"the plan was not built in {_PLAN_MAX_S:.0f} s"
-    return None if done.returncode == 0 else _last_line(done.stderr or done.stdout)
+    said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+    return None if done.returncode == 0 else said[-1].removeprefix("isochrone: ")
 
 
 def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
@@ -85,7 +86,3 @@ def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
     except IsochroneError as error:
         return str(error)
     return None
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("isochrone: ")
