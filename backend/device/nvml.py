@@ -35,14 +35,6 @@ class GpuIdentity:
         return f"{self.name}, {self.memory_bytes // _MIB} MiB, driver {self.driver}"
 
 
-@dataclass(frozen=True)
-class Clocks:
-    """Clocks of the multiprocessors and of the memory at one moment."""
-
-    sm_mhz: int
-    memory_mhz: int
-
-
 class Gpu:
     """One GPU by its PCI address, which CUDA knows too: NVML's numbers ignore CUDA_VISIBLE_DEVICES.
 
@@ -77,11 +69,11 @@ class Gpu:
         except pynvml.NVMLError:
             return None
 
-    def clocks(self) -> Clocks | None:
-        """Clocks now, None: unknown. Slow, so never called while a batch waits."""
+    def clocks_mhz(self) -> tuple[int, int] | None:
+        """Clocks of multiprocessors and memory now, None: unknown. Slow, so never called while a batch waits."""
         try:
             sm_mhz = pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
-            return Clocks(sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM))
+            return sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM)
         except pynvml.NVMLError:
             return None
 

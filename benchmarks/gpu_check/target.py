@@ -80,10 +80,10 @@ class Target:
             return _UNKNOWN
         try:
             with open_gpu(self.device_id) as gpu:
-                clocks, causes = gpu.clocks(), gpu.slowed_by()
+                clocks, causes = gpu.clocks_mhz(), gpu.slowed_by()
         except ConfigError as error:
             return str(error)
-        rates = _UNKNOWN if clocks is None else f"SM {clocks.sm_mhz} MHz, memory {clocks.memory_mhz} MHz"
+        rates = _UNKNOWN if clocks is None else f"SM {clocks[0]} MHz, memory {clocks[1]} MHz"
         slowed = _UNKNOWN if causes is None else ", ".join(causes) or "nothing"
         return f"{rates}, slowed by {slowed}"
 
