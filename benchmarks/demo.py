@@ -26,7 +26,7 @@ from backend.load.arrivals import Traffic
 from backend.load.generator import Payloads
 from backend.load.inputs import solo_ms
 from backend.load.interleaved_load import Bench, Schedule
-from backend.load.outcomes import MeasuredLoad
+from backend.load.outcomes import MeasuredLoad, first_error
 from backend.load.server_metrics import MetricCounts
 from backend.load.workload import Workload
 from backend.progress_bar import StageBar, console
@@ -34,7 +34,7 @@ from backend.runtime_dir import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
 from backend.server.paths import short_temporary_folder
-from benchmarks.demo_report import MODES, Mode, details, first_failure, table, verdict
+from benchmarks.demo_report import MODES, Mode, details, table, verdict
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.harness.loads import expect_answers
@@ -167,7 +167,9 @@ def demo(
     if found.measured:
         out.print(table(found.models, found.measured, SLO_FACTOR))
         lines = (*details(found.measured, found.counts), found.conditions())
-        for line in (*lines, *first_failure(found.measured), f"\n{verdict(found.measured)}"):
+        if (told := first_error(o for m in found.measured for o in m.outcomes)) is not None:
+            lines = (*lines, f"the first request that failed was told: {told}")
+        for line in (*lines, f"\n{verdict(found.measured)}"):
             out.print(line, highlight=False, markup=False)
     raise typer.Exit(code)
 

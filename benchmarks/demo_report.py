@@ -16,7 +16,6 @@ from backend.load.outcomes import (
     Summary,
     by_class,
     by_model,
-    first_error,
     lateness_ms,
     summarise,
 )
@@ -110,11 +109,6 @@ def _times(counts: MetricCounts, outcomes: Sequence[Outcome]) -> str:
 
 def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.0f} %"
-
-
-def first_failure(measured: Iterable[MeasuredLoad]) -> list[str]:
-    error = first_error(o for m in measured for o in m.outcomes)
-    return [] if error is None else [f"the first request that failed was told: {error}"]
 
 
 def verdict(measured: Sequence[MeasuredLoad]) -> str:

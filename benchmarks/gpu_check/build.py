@@ -47,18 +47,14 @@ def _build(records: CheckRecords, budget: TimeBudget, model: str) -> None:
     skipped: dict[str, str] = {}
     for engine in records.target.engines:
         why = _plan(records, budget, model) if engine == "tensorrt" else None
-        _write_config(records, model, engine)
+        # The configuration of `Target.config`, for what reads it from a repository.
+        parameters = {"engine": engine, "engine_process": "own"}
+        write_config(records.models / model, parameters, kind=records.target.kind)
         if (why := why or _opens(records, model, engine)) is None:
             records.keep_built(model, BuiltModel(engine, time.monotonic() - began_s, skipped))
             return
         skipped[engine] = why
     records.keep_built(model, BuiltModel(None, time.monotonic() - began_s, skipped))
-
-
-def _write_config(records: CheckRecords, model: str, engine: str) -> None:
-    """Writes the configuration of `Target.config` for what reads it from a repository."""
-    parameters = {"engine": engine, "engine_process": "own"}
-    write_config(records.models / model, parameters, kind=records.target.kind)
 
 
 def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
