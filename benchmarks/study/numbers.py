@@ -20,7 +20,7 @@ from predictor.evaluate import Score, evaluate, replay
 from predictor.features import CoRunner, Exposure, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
 from predictor.samples import Sample, TrainingSample, co_runners_of, own_of, training_sample_of
-from predictor.workload import FEATURES, Load, ModelProfile
+from predictor.workload import FEATURES
 from profiler.profile_file import ProfileFile
 
 Vector = NDArray[np.float64]
@@ -34,7 +34,7 @@ _EXPLAINED = (("static", 0.0), ("EWMA 1/3", 1 / 3), ("EWMA 1/2", 1 / 2), ("EWMA 
 
 def relative_to_p95(samples: Sequence[Sample], profiles: Mapping[str, ProfileFile]) -> list[Sample]:
     """The same samples with the profiled p95 as the solo latency; sizes between profiled ones are interpolated."""
-    p95 = {model: _p95(file) for model, file in profiles.items()}
+    p95 = {model: file.profile(p95=True) for model, file in profiles.items()}
     return [
         msgspec.structs.replace(
             s,
@@ -45,11 +45,6 @@ def relative_to_p95(samples: Sequence[Sample], profiles: Mapping[str, ProfileFil
         )
         for s in samples
     ]
-
-
-def _p95(file: ProfileFile) -> ModelProfile:
-    loads = (Load(e.p95_ns, e.features.compute, e.features.l2, e.features.dram) for e in file.entries)
-    return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
 
 
 def undisturbed(samples: Sequence[Sample], cpu_steal: CpuSteal) -> list[Sample]:
