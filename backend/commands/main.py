@@ -208,12 +208,12 @@ def bench(
 ) -> None:
     """Send an open-loop load to running servers and show what share of deadlines each keeps."""
     try:
-        from backend.commands.bench import BenchOptions, run_bench  # noqa: PLC0415 - needs tritonclient, an extra
+        from backend.commands.bench import run_bench  # noqa: PLC0415 - needs tritonclient, an extra
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`isochrone bench` needs the module {error.name}, which is missing: pip install 'isochrone[client]'"
         ) from None
-    raise typer.Exit(run_bench(BenchOptions(workload, server or [_SERVER], load, repeats, seed, out)))
+    raise typer.Exit(run_bench(workload, server or [_SERVER], load, repeats, seed, out))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.commands.bench import BenchOptions, run_bench
+from backend.commands.bench import run_bench
 from backend.errors import ConfigError
 from backend.load import figures
 from backend.load.arrivals import Traffic
@@ -49,7 +49,7 @@ def test_a_server_is_named_by_its_address(tmp_path: Path, servers: list[str]) ->
     workload = tmp_path / "workload.json"
     workload.write_text('{"models": [{"model": "m", "rate_per_s": 1}]}')
     with pytest.raises(ConfigError, match=r"--server must be HOST:PORT|two servers are named 'a'"):
-        run_bench(BenchOptions(workload, servers))
+        run_bench(workload, servers)
 
 
 def test_repeats_are_told_by_their_median_and_range() -> None:
