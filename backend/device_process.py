@@ -7,46 +7,34 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServerError
-from backend.runtime_dir import VARIABLE, MeetingPoint
-from profiler.child import search_path
+from backend.runtime_dir import VARIABLE, MeetingPoint, Role
+from profiler.child import python_command, search_path
 
 LINGER_S = 3.0
 """Time for which a process that was started here outlives its last connection."""
+_MODULES: dict[Role, str] = {
+    "scheduler": "backend.scheduler_process.process",
+    "engine process": "backend.engine_process.process",
+}
 _START_S = 5.0
 _CONNECT_S = 1.0
 _started: list[subprocess.Popen[bytes]] = []
 """Kept until reaped: a killed process must not stay behind as a zombie of the model's process that started it."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """Module and options to start the process with.
-
-    own_session: Linux gives each session an equal share of a core, whatever its threads' niceness ("autogroups"). The
-    scheduler gains by that; lanes with less priority than tritonserver's threads must stay in its session.
-    """
-
-    module: str
-    options: Sequence[str]
-    own_session: bool
-
-
-def connect_or_start(point: MeetingPoint, start: Start, timeout_s: float) -> socket.socket:
-    """Connect to the process at `point`. Raises ServerError where none answers in `timeout_s`."""
+def connect_or_start(point: MeetingPoint, timeout_s: float, *options: str) -> socket.socket:
+    """Connect to the process at `point`. options: to start it with. Raises ServerError where none is had in time."""
     deadline = time.monotonic() + timeout_s
     while True:
-        connection = _connect(point) or _start_and_connect(point, start)
+        connection = _connect(point) or _start_and_connect(point, options)
         if connection is not None:
             return connection
         if time.monotonic() > deadline:
@@ -87,7 +75,7 @@ def _connect(point: MeetingPoint) -> socket.socket | None:
     return connection
 
 
-def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | None:
+def _start_and_connect(point: MeetingPoint, options: tuple[str, ...]) -> socket.socket | None:
     """Start the process and connect to it, unless another one is just starting it.
 
     One too many ends by itself, so that a lost race costs a process and nothing else. Raises ServerError.
@@ -98,7 +86,7 @@ def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | Non
         raise ServerError(f"'{point.lock.parent}' cannot be written to: {error.strerror}") from error
     try:
         fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        process = _start(point, start)
+        process = _start(point, options)
         begun = time.monotonic()
         connection = None
         while connection is None and process.poll() is None and time.monotonic() - begun < _START_S:
@@ -113,30 +101,28 @@ def _start_and_connect(point: MeetingPoint, start: Start) -> socket.socket | Non
         os.close(starting)
 
 
-def _start(point: MeetingPoint, start: Start) -> subprocess.Popen[bytes]:
+def _start(point: MeetingPoint, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
     # One numerical thread: what it computes by itself is small, and the other cores belong to the models.
     environment = {**os.environ, "PYTHONPATH": search_path(), "OPENBLAS_NUM_THREADS": "1"}
     environment[VARIABLE] = str(point.socket.parent)  # it runs in another folder
     with point.log.open("ab") as log:
         process = subprocess.Popen(
-            [_python(point.role), "-m", start.module, *start.options],
+            [
+                *python_command(_MODULES[point.role]),
+                *("--device", point.device, "--linger-s", str(LINGER_S)),
+                *options,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=point.log.parent,
             env=environment,
-            start_new_session=start.own_session,
+            # Linux gives each session an equal share of a core, whatever its threads' niceness ("autogroups"). The
+            # scheduler gains by that; lanes with less priority than tritonserver's threads must stay in its session.
+            start_new_session=point.role == "scheduler",
         )
     _started[:] = [p for p in (*_started, process) if p.poll() is None]
     return process
-
-
-def _python(role: str) -> str:
-    """Interpreter to start it with; inside Triton's stub `sys.executable` may be empty."""
-    found = sys.executable or shutil.which("python3")
-    if not found:
-        raise ServerError(f"no python3 is on PATH, so the {role} cannot be started")
-    return found
 
 
 def _only_one(lock: Path) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import TypeVar
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 WIDTH_MIN = 118
-_Self = TypeVar("_Self", bound="ProgressBar")
 
 
 def console(width: int = WIDTH_MIN) -> Console:
@@ -26,13 +24,11 @@ class ProgressBar:
         self._out, self._progress, self._began_s = out, progress, time.monotonic()
         self._task = progress.add_task("", total=total)
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def _tell(self, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,35 @@ Feeds = Mapping[str, Sequence[Array]]
 memory where it needs the whole, which spares a copy."""
 
 
-@dataclass(frozen=True)
-class Datatype:
-    """An element type that Triton and ONNX Runtime both know. config: name in config.pbtxt; onnx: in ONNX Runtime."""
+class Datatype(Enum):
+    """An element type that Triton and ONNX Runtime both know. config: name in config.pbtxt; onnx: in ONNX Runtime.
+
+    TYPE_BF16 is missing: neither the Python stub nor ONNX Runtime's Python API can hand it over as an array.
+    """
+
+    BOOL = ("TYPE_BOOL", "tensor(bool)", np.bool_)
+    UINT8 = ("TYPE_UINT8", "tensor(uint8)", np.uint8)
+    UINT16 = ("TYPE_UINT16", "tensor(uint16)", np.uint16)
+    UINT32 = ("TYPE_UINT32", "tensor(uint32)", np.uint32)
+    UINT64 = ("TYPE_UINT64", "tensor(uint64)", np.uint64)
+    INT8 = ("TYPE_INT8", "tensor(int8)", np.int8)
+    INT16 = ("TYPE_INT16", "tensor(int16)", np.int16)
+    INT32 = ("TYPE_INT32", "tensor(int32)", np.int32)
+    INT64 = ("TYPE_INT64", "tensor(int64)", np.int64)
+    FP16 = ("TYPE_FP16", "tensor(float16)", np.float16)
+    FP32 = ("TYPE_FP32", "tensor(float)", np.float32)
+    FP64 = ("TYPE_FP64", "tensor(double)", np.float64)
+    STRING = ("TYPE_STRING", "tensor(string)", np.object_)
 
     config: str
     onnx: str
     numpy: np.dtype[np.generic]
+
+    def __new__(cls, config: str, onnx: str, numpy: type[np.generic]) -> Datatype:
+        made = object.__new__(cls)
+        made._value_ = made.config = config  # as messages and files hold it
+        made.onnx, made.numpy = onnx, np.dtype(numpy)
+        return made
 
     def size_bytes(self, shape: Sequence[int]) -> int:
         """Size of a tensor without dynamic dimensions."""
@@ -30,28 +53,8 @@ class Datatype:
         return math.prod(shape) * self.numpy.itemsize
 
 
-DATATYPES = tuple(
-    Datatype(config, onnx, np.dtype(numpy))
-    for config, onnx, numpy in (
-        ("TYPE_BOOL", "tensor(bool)", np.bool_),
-        ("TYPE_UINT8", "tensor(uint8)", np.uint8),
-        ("TYPE_UINT16", "tensor(uint16)", np.uint16),
-        ("TYPE_UINT32", "tensor(uint32)", np.uint32),
-        ("TYPE_UINT64", "tensor(uint64)", np.uint64),
-        ("TYPE_INT8", "tensor(int8)", np.int8),
-        ("TYPE_INT16", "tensor(int16)", np.int16),
-        ("TYPE_INT32", "tensor(int32)", np.int32),
-        ("TYPE_INT64", "tensor(int64)", np.int64),
-        ("TYPE_FP16", "tensor(float16)", np.float16),
-        ("TYPE_FP32", "tensor(float)", np.float32),
-        ("TYPE_FP64", "tensor(double)", np.float64),
-        ("TYPE_STRING", "tensor(string)", np.object_),
-    )
-)
-"""TYPE_BF16 is missing: neither the Python stub nor ONNX Runtime's Python API can hand it over as an array."""
-
-BY_ONNX = {d.onnx: d for d in DATATYPES}
-BY_CONFIG = {d.config: d for d in DATATYPES}
+BY_ONNX = {d.onnx: d for d in Datatype}
+BY_CONFIG = {d.config: d for d in Datatype}
 
 
 @dataclass(frozen=True)

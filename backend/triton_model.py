@@ -42,9 +42,9 @@ class TritonPythonModel:
             check_stock_config(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
-            completed = complete_config(config, file)
-            check_tensors(config, completed.model)  # here too: it saves starting a process for nothing
-            for note in completed.notes:
+            model, notes = complete_config(config, file)
+            check_tensors(config, model)  # here too: it saves starting a process for nothing
+            for note in notes:
                 _log.warning("isochrone: model '%s': %s", config["name"], note)
         except IsochroneError as error:
             raise _refused(config["name"], error) from None

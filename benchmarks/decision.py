@@ -25,16 +25,11 @@ from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import PROTOCOL, Arrive, Command, Event, Finish, Join, Launch, Request
 from benchmarks.harness.machine import machine_speed
 from benchmarks.models.synthetic_models import synthetic_profile
-from predictor.workload import ModelProfile
 
 _MODELS = 12
 _MS = 1_000_000
 _PER_NEIGHBOUR = 0.05
 _AROUND_NS = 300_000
-
-
-def _profile(model: int, rng: random.Random) -> ModelProfile:
-    return synthetic_profile((4 + 2 * model) * _MS, *(rng.uniform(0.1, 0.6) for _ in range(3)))
 
 
 class Steady:
@@ -52,7 +47,8 @@ class Steady:
         self.finish_ns: list[int] = []
         self.learn_ns: list[int] = []
         for model in range(_MODELS):
-            self._scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, _profile(model, self._rng)), 0)
+            profile = synthetic_profile((4 + 2 * model) * _MS, *(self._rng.uniform(0.1, 0.6) for _ in range(3)))
+            self._scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, profile), 0)
         while sum(self._waiting_per_model) < waiting or len(self._running) < lanes:
             self._arrive(self._rng.randrange(_MODELS))
         self._waiting = waiting

@@ -22,24 +22,26 @@ import typer
 
 from backend.errors import IsochroneError
 from backend.linux.cpu_topology import cores
+from backend.load.arrivals import Traffic
 from backend.load.generator import Payloads
 from backend.load.inputs import solo_ms
 from backend.load.interleaved_load import Bench, Schedule
-from backend.load.outcomes import MeasuredLoad
+from backend.load.outcomes import MeasuredLoad, first_error
 from backend.load.server_metrics import MetricCounts
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.progress_bar import StageBar, console
 from backend.runtime_dir import VARIABLE
 from backend.server import processes
 from backend.server.embedded import EmbeddedServer
-from benchmarks.demo_report import MODES, Mode, details, first_failure, table, verdict
+from backend.server.paths import short_temporary_folder
+from benchmarks.demo_report import MODES, Mode, details, table, verdict
 from benchmarks.harness.calibration import capacity_per_s
 from benchmarks.harness.command import INTERRUPTED, USAGE_ERROR, interrupt_on_term
 from benchmarks.harness.loads import expect_answers
 from benchmarks.harness.machine import versions
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.servers import settled_counts, temporary_server
-from benchmarks.models.model_repository import link_models, model_files, short_temporary_folder, write_configs
+from benchmarks.models.model_repository import link_models, model_files, write_configs
 from profiler.host import cpu_name
 
 CLASSES = {"resnet50": 1, "yolov8n": 2, "vgg19": 1, "vit_b16": 2}
@@ -65,7 +67,7 @@ class Demo:
     load: float
     seed: int
     bar: StageBar
-    models: Sequence[ModelLoad] = ()
+    models: Sequence[Traffic] = ()
     solo_ms: dict[str, float] = field(default_factory=dict)
     capacity_per_s: float = math.nan
     measured: list[MeasuredLoad] = field(default_factory=list)
@@ -107,7 +109,7 @@ class Demo:
         self.capacity_per_s = capacity_per_s(server.grpc_url, requests, _IN_FLIGHT_PER_LANE, _CAPACITY_S)
         rate = min(RATE_MAX_PER_S, self.load * self.capacity_per_s) / len(requests)
         self.models = [
-            ModelLoad(model, rate, round(SLO_FACTOR * self.solo_ms[model], 1), priority)
+            Traffic(model, rate, round(SLO_FACTOR * self.solo_ms[model], 1), priority)
             for model, priority in CLASSES.items()
         ]
 
@@ -165,7 +167,9 @@ def demo(
     if found.measured:
         out.print(table(found.models, found.measured, SLO_FACTOR))
         lines = (*details(found.measured, found.counts), found.conditions())
-        for line in (*lines, *first_failure(found.measured), f"\n{verdict(found.measured)}"):
+        if (told := first_error(o for m in found.measured for o in m.outcomes)) is not None:
+            lines = (*lines, f"the first request that failed was told: {told}")
+        for line in (*lines, f"\n{verdict(found.measured)}"):
             out.print(line, highlight=False, markup=False)
     raise typer.Exit(code)
 

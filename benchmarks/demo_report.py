@@ -9,18 +9,17 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.load.arrivals import Traffic
 from backend.load.outcomes import (
     MeasuredLoad,
     Outcome,
     Summary,
     by_class,
     by_model,
-    first_error,
     lateness_ms,
     summarise,
 )
 from backend.load.server_metrics import MetricCounts
-from backend.load.workload import ModelLoad
 
 Mode = Literal["off", "on"]
 MODES: tuple[Mode, Mode] = ("off", "on")
@@ -47,7 +46,7 @@ def _figures(measured: Sequence[MeasuredLoad]) -> dict[str, dict[Mode, Summary]]
     return found
 
 
-def table(models: Sequence[ModelLoad], measured: Sequence[MeasuredLoad], slo_factor: float) -> Table:
+def table(models: Sequence[Traffic], measured: Sequence[MeasuredLoad], slo_factor: float) -> Table:
     """Shows a line per mode for each model, each class, and in all."""
     shown = Table(
         title=f"deadlines at {slo_factor:g} × a model's own latency, the same arrivals in both modes",
@@ -110,11 +109,6 @@ def _times(counts: MetricCounts, outcomes: Sequence[Outcome]) -> str:
 
 def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.0f} %"
-
-
-def first_failure(measured: Iterable[MeasuredLoad]) -> list[str]:
-    error = first_error(o for m in measured for o in m.outcomes)
-    return [] if error is None else [f"the first request that failed was told: {error}"]
 
 
 def verdict(measured: Sequence[MeasuredLoad]) -> str:

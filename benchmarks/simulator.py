@@ -21,12 +21,6 @@ _TRUTH = LinearContention((0.15, 0.05, 0.15))
 _SLO_FACTOR = 4.0
 
 
-def _model(i: int) -> SimulatedModel:
-    return SimulatedModel(
-        f"m{i}", synthetic_profile((5.0 + 1.5 * i) * 1e6, 0.3 + 0.03 * (i % 20), 0.1, 0.3), rejects=True
-    )
-
-
 def main(
     requests: Annotated[int, typer.Option(min=1)] = 1_000_000,
     models: Annotated[int, typer.Option(min=1)] = 20,
@@ -34,7 +28,8 @@ def main(
     load: Annotated[float, typer.Option(help="1: every lane is busy with batches of one, alone.")] = 0.7,
 ) -> None:
     """Print how long it took."""
-    served = [_model(i) for i in range(models)]
+    profiles = (synthetic_profile((5.0 + 1.5 * i) * 1e6, 0.3 + 0.03 * (i % 20), 0.1, 0.3) for i in range(models))
+    served = [SimulatedModel(f"m{i}", profile, rejects=True) for i, profile in enumerate(profiles)]
     solo_s = [m.profile.at(1).solo_ns / 1e9 for m in served]
     rate = load * lanes / sum(solo_s)
     traffic = [

@@ -6,16 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from predictor.workload import ModelProfile
-from profiler.feature_source import FeatureSource, feature_source
-from profiler.host import cpu_name, package_version, sha256_of
+from profiler.feature_source import FeatureSource
+from profiler.host import sha256_of
 from profiler.lock import exclusive, show_progress
-from profiler.peaks import load_or_measure
 from profiler.solo import measure_solo
 from profiler.store import keep_newest, read_json, write_json
 
@@ -55,26 +53,20 @@ def brief_profile(
     max_batch_size: int,
     *,
     directory: Path,
+    device: str,
+    engine: str,
+    features: Callable[[list[int]], FeatureSource],
     budget_ns: int = BUDGET_NS,
-    device: str | None = None,
-    engine: str | None = None,
-    features: Callable[[list[int]], FeatureSource] | None = None,
 ) -> BriefProfile:
     """The profile of the model file `path`, whose batches `run(batch_size)` executes and times in nanoseconds.
 
-    `device` and `engine` name the conditions of the times (default: this CPU, this ONNX Runtime); anything else that
-    changes them, such as threads per batch, belongs into `engine`. `features` of batch sizes (default: from the
-    graph `path` on one core). Only one process at a time measures, as long as
-    `directory` is shared; one that waited `LOCK_WAIT_S`, or for one that makes no progress, measures at the same time
-    and says so.
+    `device` and `engine` name the conditions of the times; anything else that changes them, such as threads per batch,
+    belongs into `engine`. `features` of batch sizes. Only one process at a time measures, as long as `directory` is
+    shared; one that waited `LOCK_WAIT_S`, or for one that makes no progress, measures at the same time and says so.
     """
-    identity = BriefIdentity(
-        sha256_of(path),
-        device or cpu_name(),
-        engine or f"onnxruntime {package_version('onnxruntime')}",
-        max(1, max_batch_size),
-    )
-    stored = directory / "profiles" / f"{_sha256_of(identity)}.json"
+    identity = BriefIdentity(sha256_of(path), device, engine, max(1, max_batch_size))
+    name = hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()
+    stored = directory / "profiles" / f"{name}.json"
     if (known := _read(stored, identity)) is not None:
         return known
     lock = directory / "profiling.lock"
@@ -90,7 +82,7 @@ def brief_profile(
             return known
         sizes = batch_sizes(identity.max_batch_size)
         # Before the timing, so that the children have ended by then.
-        source = features(sizes) if features else feature_source(path, sizes, partial(load_or_measure, directory))
+        source = features(sizes)
         solo = measure_solo(shown, sizes, budget_ns=budget_ns)
     loads = tuple(source.load(size, p50_ns) for size, p50_ns in solo.items())
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
@@ -125,7 +117,3 @@ def _remember(path: Path, identity: BriefIdentity, brief: BriefProfile) -> Brief
     except OSError as error:
         return _also(brief, f"the profile is not remembered, since {path.parent} refused it: {error.strerror}")
     return brief
-
-
-def _sha256_of(identity: BriefIdentity) -> str:
-    return hashlib.sha256(msgspec.json.encode((SCHEMA, identity))).hexdigest()

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+T = TypeVar("T")
 CODE_ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package `profiler`."""
 
@@ -30,9 +34,7 @@ def run_module(
 
     Raises `ChildError`.
     """
-    if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
-        python = shutil.which("python3") or "python3"
-    command = [*under, python, "-m", module, *arguments]
+    command = [*under, *python_command(module, python), *arguments]
     try:
         status, stdout, stderr = _run(command, timeout_s)
     except subprocess.TimeoutExpired:
@@ -42,6 +44,22 @@ def run_module(
     if status != 0:
         raise ChildError(f"{module} failed with status {status}: {_last_line(stderr)}")
     return stdout.strip().rpartition(b"\n")[2]
+
+
+def python_command(module: str, python: str = sys.executable) -> list[str]:
+    """Command that runs a module of this code."""
+    if not Path(python).name.startswith("python"):  # a program that embeds Python names itself, or nothing
+        python = shutil.which("python3") or "python3"
+    return [python, "-m", module]
+
+
+def answer_of(module: str, arguments: Sequence[str], kind: type[T], *, timeout_s: float) -> T:
+    """The value in the last line that the module prints, which is JSON; see `run_module`. Raises `ChildError`."""
+    answer = run_module(module, arguments, timeout_s=timeout_s)
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.DecodeError as error:
+        raise ChildError(f"{module} gave an answer that cannot be read: {error}") from None
 
 
 def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:

@@ -5,13 +5,12 @@ Counting needs the onnx library, which with a model of hundreds of megabytes wou
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from profiler.child import ChildError, run_module
+from profiler.child import answer_of
 
 _COUNTER = "profiler.graph"
 _TIMEOUT_S = 60.0
@@ -31,11 +30,7 @@ class GraphWork(msgspec.Struct, frozen=True):
     """False where something could not be counted; the numbers are then lower bounds."""
 
 
-def work_in_child(path: Path, batch_sizes: Iterable[int], python: str = sys.executable) -> dict[int, GraphWork]:
+def work_in_child(path: Path, batch_sizes: Iterable[int]) -> dict[int, GraphWork]:
     """Counts the ONNX graph in `path` in a child process, by batch size. Raises `ChildError`."""
     arguments = [str(path.absolute()), *map(str, batch_sizes)]
-    answer = run_module(_COUNTER, arguments, timeout_s=_TIMEOUT_S, python=python)
-    try:
-        return msgspec.json.decode(answer, type=dict[int, GraphWork])
-    except msgspec.DecodeError as error:
-        raise ChildError(f"{_COUNTER} gave an answer that cannot be read: {error}") from None
+    return answer_of(_COUNTER, arguments, dict[int, GraphWork], timeout_s=_TIMEOUT_S)

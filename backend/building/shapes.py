@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from backend.engines.gpu.device import Shape
-from backend.engines.tensorrt.plan_facts import ProfileFacts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError
 from backend.tensors import TensorSpec
 
@@ -15,13 +14,8 @@ _BOUNDS = re.compile(r"(?P<name>[^=]+)=(?P<low>[0-9x]+):(?P<optimum>[0-9x]+):(?P
 _DIMENSION_MAX = 1 << 31
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Bounds of an input's dimensions without the batch."""
-
-    smallest: Shape
-    optimum: Shape
-    largest: Shape
+Bounds = tuple[Shape, Shape, Shape]
+"""Smallest, optimum and largest dimensions of an input, without the batch."""
 
 
 def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
@@ -38,7 +32,7 @@ def read_bounds(texts: Sequence[str]) -> dict[str, Bounds]:
             raise ConfigError(f"--shape {text!r} must have as many dimensions in MIN, OPT and MAX")
         if not all(a <= b <= c for a, b, c in zip(low, optimum, high, strict=True)):
             raise ConfigError(f"--shape {text!r} must have MIN <= OPT <= MAX in each dimension")
-        bounds[match["name"]] = Bounds(low, optimum, high)
+        bounds[match["name"]] = (low, optimum, high)
     return bounds
 
 
@@ -49,7 +43,7 @@ def batches(inputs: Sequence[TensorSpec]) -> bool:
 
 def make_profiles(
     inputs: Sequence[TensorSpec], batch_sizes: Sequence[int], bounds: Mapping[str, Bounds]
-) -> tuple[ProfileFacts, ...]:
+) -> tuple[OptimizationProfile, ...]:
     """Profiles, one for each batch size, tuned to it, which also takes the sizes down to the next smaller one.
 
     Raises ConfigError where the bounds do not fit the inputs, or an open dimension has none.
@@ -66,15 +60,12 @@ def make_profiles(
     return tuple(_profile(rest, below + 1, size) for below, size in zip((0, *sizes), sizes, strict=False))
 
 
-def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> ProfileFacts:
+def _profile(rest: Mapping[str, Bounds], low: int | None, high: int | None) -> OptimizationProfile:
     def with_batch(size: int | None, shape: Shape) -> Shape:
         return shape if size is None else (size, *shape)
 
-    return ProfileFacts(
-        smallest={name: with_batch(low, b.smallest) for name, b in rest.items()},
-        optimum={name: with_batch(high, b.optimum) for name, b in rest.items()},
-        largest={name: with_batch(high, b.largest) for name, b in rest.items()},
-    )
+    sizes = enumerate((low, high, high))
+    return OptimizationProfile(*({name: with_batch(size, b[i]) for name, b in rest.items()} for i, size in sizes))
 
 
 def _rest(spec: TensorSpec, bounds: Bounds | None, batched: bool) -> Bounds:
@@ -85,8 +76,8 @@ def _rest(spec: TensorSpec, bounds: Bounds | None, batched: bool) -> Bounds:
                 f"input '{spec.name}' has open dimensions {list(shape)}"
                 f"{' beside the batch' if batched else ''}; give their bounds with --shape {spec.name}=MIN:OPT:MAX"
             )
-        return Bounds(shape, shape, shape)
-    for sizes in (bounds.smallest, bounds.optimum, bounds.largest):
+        return (shape, shape, shape)
+    for sizes in bounds:
         if len(sizes) != len(shape) or any(own not in (-1, size) for own, size in zip(shape, sizes, strict=False)):
             raise ConfigError(
                 f"--shape gives {list(sizes)} for input '{spec.name}', which the model has as {list(shape)}"

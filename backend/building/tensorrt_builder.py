@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.engines.tensorrt.importing import import_tensorrt, release_of
 from backend.engines.tensorrt.plan import LOG, shape_of, started
-from backend.engines.tensorrt.plan_facts import ProfileFacts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BuiltPlan:
 
 
 def build(
-    onnx: Path, profiles: Sequence[ProfileFacts], *, fp16: bool, workspace_bytes: int | None, timings: bytes
+    onnx: Path, profiles: Sequence[OptimizationProfile], *, fp16: bool, workspace_bytes: int | None, timings: bytes
 ) -> BuiltPlan:
     """Build a plan. fp16: lower precision where that is faster. Raises ConfigError with TensorRT's reason."""
     if fp16 and RELEASE >= (11, 0):
@@ -74,7 +74,7 @@ def _open_inputs(network: trt.INetworkDefinition) -> list[str]:
 
 
 def _add_profile(
-    builder: trt.Builder, config: trt.IBuilderConfig, facts: ProfileFacts, open_inputs: Sequence[str]
+    builder: trt.Builder, config: trt.IBuilderConfig, facts: OptimizationProfile, open_inputs: Sequence[str]
 ) -> None:
     profile = builder.create_optimization_profile()
     for name in open_inputs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from backend.load.inputs import server_payloads, solo_ms
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.options import numbers
 from backend.load.outcomes import MeasuredLoad
-from backend.load.workload import Workload, check_deadlines, read_workload
+from backend.load.workload import check_deadlines, read_workload
 from backend.progress_bar import StageBar, console
 
 _LOAD_MAX, _REPEATS_MAX = 1e3, 1000
@@ -26,32 +25,25 @@ _LATE_MS = 10.0
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """servers: NAME=HOST:PORT, or HOST:PORT. loads: as the user wrote them, with commas between."""
+def run_bench(
+    file: Path, given: Sequence[str], load: str = "1", repeats: int = 1, seed: int = 1, folder: Path | None = None
+) -> int:
+    """The exit code. file: a workload's. given: servers as NAME=HOST:PORT, or HOST:PORT. load: with commas between.
 
-    workload: Path
-    servers: Sequence[str]
-    loads: str = "1"
-    repeats: int = 1
-    seed: int = 1
-    out: Path | None = None
-
-
-def run_bench(options: BenchOptions) -> int:
-    """The exit code. Raises ConfigError for what the user wrote wrong, ServerError where a server is not there."""
-    workload, trace = read_workload(options.workload)
-    loads = numbers("--load", options.loads, 0.0, _LOAD_MAX)
-    if not 1 <= options.repeats <= _REPEATS_MAX:
-        raise ConfigError(f"--repeats must lie in 1..{_REPEATS_MAX}, got {options.repeats}")
-    if options.out is not None:
-        figures.make_folder(options.out)
-    servers = _servers(options.servers)
+    Raises ConfigError for what the user wrote wrong, ServerError where a server is not there.
+    """
+    workload, trace = read_workload(file)
+    loads = numbers("--load", load, 0.0, _LOAD_MAX)
+    if not 1 <= repeats <= _REPEATS_MAX:
+        raise ConfigError(f"--repeats must lie in 1..{_REPEATS_MAX}, got {repeats}")
+    if folder is not None:
+        figures.make_folder(folder)
+    servers = _servers(given)
     models = [asked.model for asked in workload.models]
-    schedule = Schedule(workload, trace, loads, options.repeats, options.seed)
-    for load in loads:
-        if not workload.planned(load, options.seed, trace):
-            raise ConfigError(f"no request arrives in {workload.seconds:g} s at load {load:g}; ask for more of either")
+    schedule = Schedule(workload, trace, loads, repeats, seed)
+    for at in loads:
+        if not workload.planned(at, seed, trace):
+            raise ConfigError(f"no request arrives in {workload.seconds:g} s at load {at:g}; ask for more of either")
     for url in servers.values():
         payloads = server_payloads(url, models)
         check_deadlines(workload, solo_ms(url, payloads))
@@ -69,11 +61,11 @@ def run_bench(options: BenchOptions) -> int:
             print("isochrone: interrupted; what follows is partial", file=sys.stderr)
     if bench.measured:
         found = figures.points(bench.measured)
-        _show(out, found, list(servers), workload, options)
-        if options.out is not None:
-            conditions = {"servers": servers, "seed": options.seed, "workload": workload, "host": platform.node()}
-            figures.write(options.out, found, bench.measured, conditions)
-            _draw(out, found, bench.measured, list(servers), options.out)
+        _show(out, found, list(servers), schedule)
+        if folder is not None:
+            conditions = {"servers": servers, "seed": seed, "workload": workload, "host": platform.node()}
+            figures.write(folder, found, bench.measured, conditions)
+            _draw(out, found, bench.measured, list(servers), folder)
     return code
 
 
@@ -91,17 +83,12 @@ def _servers(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _show(
-    out: Console,
-    found: Sequence[figures.MeasuredPoint],
-    targets: Sequence[str],
-    workload: Workload,
-    options: BenchOptions,
-) -> None:
+def _show(out: Console, found: Sequence[figures.MeasuredPoint], targets: Sequence[str], schedule: Schedule) -> None:
+    workload = schedule.workload
     out.print(figures.table(found, targets))
     out.print(
-        f"{len(workload.models)} models, {workload.arrivals} arrivals over {workload.seconds:g} s × {options.repeats}, "
-        f"seed {options.seed}; latencies count from the planned instant",
+        f"{len(workload.models)} models, {workload.arrivals} arrivals over {workload.seconds:g} s × "
+        f"{schedule.repeats}, seed {schedule.seed}; latencies count from the planned instant",
         highlight=False,
         soft_wrap=True,
     )

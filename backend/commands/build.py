@@ -14,7 +14,8 @@ from backend.building.shapes import batches, make_profiles, read_bounds
 from backend.commands.profile import read_batch_sizes
 from backend.config.model_config import DEFAULT_MAX_BATCH_SIZE
 from backend.engines.onnxruntime.session import read_specs
-from backend.engines.tensorrt.plan_facts import SCHEMA, PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.engines.tensorrt.plan_facts import SCHEMA, PlanFacts, facts_path
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError
 from backend.profiling.repository import read_config
 from backend.runtime_dir import runtime_dir
@@ -53,7 +54,7 @@ def run_build(options: BuildOptions) -> None:
     _report(out, facts, batched=batches(required))
 
 
-def _build(options: BuildOptions, out: Path, profiles: tuple[ProfileFacts, ...]) -> PlanFacts:
+def _build(options: BuildOptions, out: Path, profiles: tuple[OptimizationProfile, ...]) -> PlanFacts:
     from backend.building import tensorrt_builder  # noqa: PLC0415 - imports TensorRT
     from backend.engines.gpu.cuda_device import CudaDevice  # noqa: PLC0415 - imports CUDA
     from backend.engines.tensorrt import plan as tensorrt_plan  # noqa: PLC0415 - imports TensorRT
@@ -75,10 +76,11 @@ def _build(options: BuildOptions, out: Path, profiles: tuple[ProfileFacts, ...])
     spent_s, found = time.monotonic() - began_s, "reused" if built.reused else "begun"
     typer.echo(f"built in {spent_s:.0f} s, timing cache {cache} {found}")
     plan = tensorrt_plan.TensorRtPlan(out)  # its tensors, and proof that it loads
-    tensors = tuple(TensorFacts(t.name, t.datatype.config, t.shape, t.is_input) for t in plan.tensors)
     plan.close()
     capability, sha256 = device.compute_capability(), sha256_of(options.model)
-    facts = PlanFacts(SCHEMA, len(built.plan), version, gpu, capability, options.precision, sha256, tensors, profiles)
+    facts = PlanFacts(
+        SCHEMA, len(built.plan), version, gpu, capability, options.precision, sha256, plan.tensors, profiles
+    )
     write_json(facts_path(out), facts)
     return facts
 

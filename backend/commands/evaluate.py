@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.errors import ConfigError
 from backend.progress_bar import console
 from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
-from predictor.samples import Sample, Samples, SamplesError, read_samples
+from predictor.samples import Sample, Samples, read_samples
 
 
 def run_evaluation(
@@ -23,7 +23,7 @@ def run_evaluation(
     *,
     without_throttled: bool = False,
 ) -> None:
-    """Shows and writes the evaluation. Raises ConfigError on options or files that cannot be used."""
+    """Shows and writes the evaluation. Raises ConfigError or SamplesError on options or files that cannot be used."""
     if train_fraction is not None and train_file is not None:
         raise ConfigError("--train-fraction and --train-file exclude each other: give one")
     if train_fraction is not None and not 0.0 <= train_fraction < 1.0:
@@ -37,7 +37,7 @@ def run_evaluation(
     elif train_file is not None:
         others = _read(train_file, without_throttled=without_throttled)
         training, features = list(others.samples), tuple(f for f in features if f in others.features)
-    missing = _missing(samples, features)
+    missing = tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
     evaluation = evaluate(tested, features, training)
     if json_out is not None:
         _write(json_out, evaluation)
@@ -45,10 +45,7 @@ def run_evaluation(
 
 
 def _read(path: Path, *, without_throttled: bool) -> Samples:
-    try:
-        found = read_samples(path)
-    except SamplesError as error:
-        raise ConfigError(str(error)) from None
+    found = read_samples(path)
     if not without_throttled:
         return found
     left = found.without_throttled()
@@ -57,10 +54,6 @@ def _read(path: Path, *, without_throttled: bool) -> Samples:
             f"--without-throttled leaves nothing of {path}: all {len(found.samples)} batches were throttled"
         )
     return left
-
-
-def _missing(samples: Samples, features: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
 
 
 def _write(path: Path, evaluation: Evaluation) -> None:

@@ -14,6 +14,8 @@ from backend.commands.evaluate import run_evaluation
 from backend.errors import ConfigError, IsochroneError
 from backend.server.launch import serve as run_server
 from backend.server.options import ServeOptions
+from predictor.samples import SamplesError
+from profiler.profile_file import ProfileFileError
 
 _SERVER = "127.0.0.1:8001"
 """Where `serve` answers gRPC unless told otherwise."""
@@ -30,7 +32,7 @@ app = typer.Typer(
 def main() -> None:
     try:
         app()
-    except IsochroneError as error:
+    except (IsochroneError, SamplesError, ProfileFileError) as error:
         print(f"isochrone: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -206,12 +208,12 @@ def bench(
 ) -> None:
     """Send an open-loop load to running servers and show what share of deadlines each keeps."""
     try:
-        from backend.commands.bench import BenchOptions, run_bench  # noqa: PLC0415 - needs tritonclient, an extra
+        from backend.commands.bench import run_bench  # noqa: PLC0415 - needs tritonclient, an extra
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`isochrone bench` needs the module {error.name}, which is missing: pip install 'isochrone[client]'"
         ) from None
-    raise typer.Exit(run_bench(BenchOptions(workload, server or [_SERVER], load, repeats, seed, out)))
+    raise typer.Exit(run_bench(workload, server or [_SERVER], load, repeats, seed, out))
 
 
 @app.command()

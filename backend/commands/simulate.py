@@ -19,12 +19,12 @@ from backend.model_process.placement import preemptible_lanes
 from backend.profiling.repository import find_versions, served_model
 from backend.progress_bar import console
 from backend.scheduler.core import Scheduler
-from backend.simulation.contention import LinearContention, Truth, learned
+from backend.simulation.contention import LinearContention, learned
 from backend.simulation.device import Bandwidth, VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from backend.tensors import TensorSpec
-from predictor.samples import SamplesError, read_samples
-from profiler.profile_file import NAME, ProfileFileError, read_profile
+from predictor.samples import read_samples
+from profiler.profile_file import NAME, read_profile
 
 _LANES_MAX = 1024
 _LOAD_MAX = 1e3
@@ -65,7 +65,7 @@ class SimulatedPoint(msgspec.Struct, frozen=True):
 
 
 def run_simulation(options: SimulateOptions) -> None:
-    """Raises ConfigError for what the user wrote wrong."""
+    """Raises ConfigError, SamplesError or ProfileFileError for what cannot be used."""
     workload, trace = read_workload(options.workload)
     lanes = [round(n) for n in numbers("--lanes", options.lanes, 1, _LANES_MAX, whole=True)]
     loads = numbers("--load", options.loads, 0.0, _LOAD_MAX)
@@ -76,7 +76,8 @@ def run_simulation(options: SimulateOptions) -> None:
     )
     models = _models(options.model_repository, workload)
     check_deadlines(workload, {model.name: model.profile.at(1).solo_ns / 1e6 for model in models})
-    truth, points = _truth(options.samples), []
+    truth = LinearContention() if options.samples is None else learned(read_samples(options.samples).samples)
+    points = []
     for load in loads:
         plan = workload.planned(load, options.seed, trace)
         if not plan:
@@ -91,7 +92,7 @@ def run_simulation(options: SimulateOptions) -> None:
 
 
 def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
-    """Models of the workload. Raises ConfigError where one cannot be read or was not profiled."""
+    """Models of the workload. Raises ConfigError or ProfileFileError where one cannot be read or was not profiled."""
     asked = {a.model for a in workload.models}
     versions, failed = find_versions(repository)
     check_models(workload, {*(version.model for version in versions), *failed})
@@ -100,11 +101,7 @@ def _models(repository: Path, workload: Workload) -> list[SimulatedModel]:
         if version.model not in asked:
             continue
         config = served_model(version)[0]
-        path = version.directory / NAME
-        try:
-            profile = read_profile(path)
-        except ProfileFileError as error:
-            raise ConfigError(str(error)) from None
+        profile = read_profile(version.directory / NAME)
         if profile is None or not profile.entries:
             raise ConfigError(
                 f"model '{version.model}' has no profile; run `isochrone profile --model-repository {repository}`"
@@ -140,15 +137,6 @@ def _row_bytes(specs: Sequence[TensorSpec]) -> int:
     """Dynamic dimensions are 1; text never leaves the host."""
     moved = (spec for spec in specs if not spec.datatype.numpy.hasobject)
     return sum(spec.datatype.numpy.itemsize * prod(max(1, d) for d in spec.shape) for spec in moved)
-
-
-def _truth(samples: Path | None) -> Truth:
-    if samples is None:
-        return LinearContention()
-    try:
-        return learned(read_samples(samples).samples)
-    except SamplesError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _point(load: float, lanes: int, ran: SimulationResult, seconds: float) -> SimulatedPoint:

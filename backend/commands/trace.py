@@ -9,17 +9,14 @@ from typing import Any
 import msgspec
 
 from backend.errors import ConfigError
-from predictor.samples import Sample, SamplesError, read_samples
+from predictor.samples import Sample, read_samples
 
 
 def run_trace(samples: Path, out: Path) -> int:
-    """Returns how many batches were written. Raises ConfigError on files that cannot be used."""
+    """Returns how many batches were written. Raises ConfigError or SamplesError on files that cannot be used."""
     if out.exists() and out.samefile(samples):
         raise ConfigError(f"'{out}' holds the samples; name another file for the timeline")
-    try:
-        found = read_samples(samples).samples
-    except SamplesError as error:
-        raise ConfigError(str(error)) from None
+    found = read_samples(samples).samples
     devices = {device: i for i, device in enumerate(sorted({s.device for s in found}))}
     events = [*_names(found, devices), *(event for sample in found for event in _events(sample, devices))]
     try:

@@ -45,7 +45,7 @@ def check_gpu(index: int, whose: str) -> None:
 def pci_bus_id(index: int) -> str:
     """PCI address, by which NVML knows the GPU. Raises ConfigError."""
     check_gpu(index, "KIND_GPU")
-    return text(_value("its address", index, runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)))
+    return text(_call("does not tell its address", index, runtime.cudaDeviceGetPCIBusId(_PCI_BUS_ID_CHARS, index)))
 
 
 def hardware(index: int) -> Hardware:
@@ -54,7 +54,7 @@ def hardware(index: int) -> Hardware:
     kind = runtime.cudaDeviceAttr
 
     def ask(attribute: runtime.cudaDeviceAttr) -> int:
-        return int(_value(attribute.name, index, runtime.cudaDeviceGetAttribute(attribute, index)))
+        return int(_call(f"does not tell {attribute.name}", index, runtime.cudaDeviceGetAttribute(attribute, index)))
 
     return Hardware(
         compute_capability=(ask(kind.cudaDevAttrComputeCapabilityMajor), ask(kind.cudaDevAttrComputeCapabilityMinor)),
@@ -69,10 +69,10 @@ def hardware(index: int) -> Hardware:
 @contextmanager
 def profiled(index: int) -> Iterator[None]:
     """Mark what runs meanwhile for a profiler that waits for such marks. Raises ConfigError."""
-    _check("be used", index, runtime.cudaSetDevice(index))
-    _check("be profiled", index, runtime.cudaProfilerStart())
+    _call("cannot be used", index, runtime.cudaSetDevice(index))
+    _call("cannot be profiled", index, runtime.cudaProfilerStart())
     yield
-    _check("be profiled", index, runtime.cudaProfilerStop())
+    _call("cannot be profiled", index, runtime.cudaProfilerStop())
 
 
 def text(found: bytes) -> str:
@@ -86,13 +86,9 @@ def describe(status: runtime.cudaError_t) -> str:
     return f"{status.name}, {words.decode()}"
 
 
-def _value(what: str, index: int, result: tuple[Any, Any]) -> Any:
-    status, value = result
+def _call(failure: str, index: int, result: tuple[Any, ...]) -> Any:
+    """Value of a call, if it has one."""
+    status, *values = result
     if status != _E.cudaSuccess:
-        raise ConfigError(f"GPU {index} does not tell {what}: {describe(status)}")
-    return value
-
-
-def _check(what: str, index: int, result: tuple[Any]) -> None:
-    if result[0] != _E.cudaSuccess:
-        raise ConfigError(f"GPU {index} cannot {what}: {describe(result[0])}")
+        raise ConfigError(f"GPU {index} {failure}: {describe(status)}")
+    return values[0] if values else None

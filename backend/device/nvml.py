@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 
 from backend.errors import ConfigError
 
@@ -34,14 +33,6 @@ class GpuIdentity:
 
     def __str__(self) -> str:
         return f"{self.name}, {self.memory_bytes // _MIB} MiB, driver {self.driver}"
-
-
-@dataclass(frozen=True)
-class Clocks:
-    """Clocks of the multiprocessors and of the memory at one moment."""
-
-    sm_mhz: int
-    memory_mhz: int
 
 
 class Gpu:
@@ -78,11 +69,11 @@ class Gpu:
         except pynvml.NVMLError:
             return None
 
-    def clocks(self) -> Clocks | None:
-        """Clocks now, None: unknown. Slow, so never called while a batch waits."""
+    def clocks_mhz(self) -> tuple[int, int] | None:
+        """Clocks of multiprocessors and memory now, None: unknown. Slow, so never called while a batch waits."""
         try:
             sm_mhz = pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)
-            return Clocks(sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM))
+            return sm_mhz, pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_MEM)
         except pynvml.NVMLError:
             return None
 
@@ -92,7 +83,7 @@ class Gpu:
     def __enter__(self) -> Gpu:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

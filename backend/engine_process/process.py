@@ -30,13 +30,11 @@ from backend.engine_process.wire.messages import (
     ModelOpened,
     ModelRefused,
     OpenModel,
-    WireSpec,
     decode_request,
 )
 from backend.engines.loading import load_engine
 from backend.errors import IsochroneError, ServerError
 from backend.runtime_dir import MeetingPoint, meeting_point
-from backend.tensors import TensorSpec
 
 _LANES_MAX = 1024
 _log = logging.getLogger("isochrone.engines")
@@ -122,7 +120,7 @@ class EngineProcess:
         stamp = file_stamp(Path(request.file))  # taken before loading: a file that changes meanwhile differs from it
         held = self._store.acquire(request)
         engine = held.engine
-        return held, ModelOpened(engine.identity, stamp, _wire_specs(engine.inputs), _wire_specs(engine.outputs))
+        return held, ModelOpened(engine.identity, stamp, engine.inputs, engine.outputs)
 
     def _add_lane(self, channel: Channel, held: EngineHandle) -> None:
         request, descriptor = channel.receive(decode_request)
@@ -142,10 +140,6 @@ def _answer_pings(channel: Channel) -> NoReturn:
         request, _ = channel.receive(decode_request)
         if not isinstance(request, EnginePing):
             raise ChannelError(f"not a ping: {request!r}")
-
-
-def _wire_specs(specs: tuple[TensorSpec, ...]) -> tuple[WireSpec, ...]:
-    return tuple(WireSpec(spec.name, spec.datatype.config, spec.shape, spec.optional) for spec in specs)
 
 
 def serve(point: MeetingPoint, linger_s: float | None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
+from backend.errors import ConfigError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Array, Feeds, TensorSpec
 
@@ -77,6 +79,14 @@ class BatchResult:
     exec_ns: int
     transfer_in_ns: int = 0
     transfer_out_ns: int = 0
+
+
+def check_file(file: Path) -> None:
+    """Refuse a model file that is missing or empty. Raises ConfigError."""
+    if not file.is_file():
+        raise ConfigError(f"there is no model file '{file}'")
+    if file.stat().st_size == 0:
+        raise ConfigError(f"the model file '{file}' is empty")
 
 
 class Engine(Protocol):

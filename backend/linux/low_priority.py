@@ -76,8 +76,8 @@ class LowPriority(ExecutionPriority):
                 self._pin()
             self.cpu_ns = time.thread_time_ns()
             self.began_ns = now_ns
-            if self._boost < Boost.RAISE:
-                self._lower_if_restorable()
+            if self._boost < Boost.RAISE and self.can_restore:
+                self._lower()
 
     def __exit__(self, *_: object) -> None:
         with self._changing:
@@ -137,8 +137,8 @@ class LowPriority(ExecutionPriority):
             if self.began_ns is None:
                 return
             self.cpu_ns, self.began_ns = cpu_ns_of(self.thread), time.monotonic_ns()
-            if self._boost == Boost.RAISE:
-                self._lower_if_restorable()
+            if self._boost == Boost.RAISE and self.can_restore:
+                self._lower()
             self._boost = Boost.NONE
             self._pin()
             self._match_intra_op_threads()
@@ -147,10 +147,6 @@ class LowPriority(ExecutionPriority):
         if self.intra_op_threads is not None:
             cores = None if self._pinned or self._core is None else self._everywhere
             self.intra_op_threads.match(self.thread, cores)
-
-    def _lower_if_restorable(self) -> None:
-        if self.can_restore:
-            self._lower()
 
     def _lower(self) -> None:
         if self._idle_policy:

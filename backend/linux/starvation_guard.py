@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,50 +22,42 @@ _LINGERS = 10
 _CORES = os.cpu_count() or 1
 
 
+@dataclass
 class _Watched:
     """CPU time of the threads that execute a low-priority batch: when each was measured last, and how much it had."""
 
-    def __init__(
-        self,
-        priority: LowPriority,
-        threads_on_core: Callable[[], int],
-        on_stuck: Callable[[], None],
-        is_busy: Callable[[], bool],
-    ) -> None:
-        self.priority, self._threads_on_core, self._on_stuck, self._is_busy = (
-            priority,
-            threads_on_core,
-            on_stuck,
-            is_busy,
-        )
-        self._began_ns: int | None = None
-        self._since: dict[int, tuple[int, int]] = {}
+    priority: LowPriority
+    threads_on_core: Callable[[], int]
+    on_stuck: Callable[[], None]
+    is_busy: Callable[[], bool]
+    began_ns: int | None = None
+    since: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def check(self) -> int | None:
         """Boost the thread where due; returns the time of the next check, None where nothing can be boosted further."""
         priority = self.priority
         if (began_ns := priority.began_ns) is None:
-            return time.monotonic_ns() + WINDOW_NS if self._is_busy() else None
+            return time.monotonic_ns() + WINDOW_NS if self.is_busy() else None
         if priority.boosted == Boost.RAISE:
             return None
-        if began_ns != self._began_ns:
-            self._began_ns, self._since = began_ns, {priority.thread: (began_ns, priority.cpu_ns)}
+        if began_ns != self.began_ns:
+            self.began_ns, self.since = began_ns, {priority.thread: (began_ns, priority.cpu_ns)}
         due_ns = []
         for thread in (priority.thread, *(priority.intra_op_threads.ids if priority.intra_op_threads else ())):
             try:
                 now_ns, cpu_ns = time.monotonic_ns(), cpu_ns_of(thread)
             except OSError:  # it ended meanwhile
                 continue
-            since_ns, cpu_since_ns = self._since.setdefault(thread, (now_ns, cpu_ns))
+            since_ns, cpu_since_ns = self.since.setdefault(thread, (now_ns, cpu_ns))
             window_ns = window(suspended=priority.suspended)
             if now_ns - since_ns >= window_ns:
                 by = self._boost(thread, now_ns - since_ns, cpu_ns - cpu_since_ns)
                 if by > priority.boosted and priority.boost(by, began_ns):
-                    self._since.clear()
+                    self.since.clear()
                     if priority.stuck_low:
-                        self._on_stuck()
+                        self.on_stuck()
                 since_ns = now_ns
-                self._since[thread] = since_ns, cpu_ns
+                self.since[thread] = since_ns, cpu_ns
             due_ns.append(since_ns + window_ns)
         return min(due_ns, default=None)
 
@@ -73,7 +66,7 @@ class _Watched:
             boost_for,
             wall_ns,
             cpu_ns,
-            threads_on_core=self._threads_on_core(),
+            threads_on_core=self.threads_on_core(),
             suspended=self.priority.suspended,
         )
         if judge(core_free=True) == Boost.NONE or not _is_runnable(thread):

@@ -7,12 +7,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from backend.errors import ConfigError
+from backend.load.outcomes import Outcome, Status
 
 Times = Callable[[float, float, np.random.Generator], Sequence[float]]
 """(rate per second, seconds, stream) → arrivals in 0..seconds."""
@@ -22,14 +25,13 @@ _TIME_COLUMN = "TIMESTAMP"
 NO_DEADLINE_MS = 1e12
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Load on one model. priority: 1 is the highest class; slo_ms: None where there is no deadline."""
+class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Load on one model. slo_ms: from arrival to answer; None: no deadline. priority_class: 1 is the highest."""
 
     model: str
     rate_per_s: float
-    slo_ms: float
-    priority: int = 1
+    slo_ms: float | None = None
+    priority_class: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Arrival:
     slo_ms: float
     priority: int = 1
 
+    def outcome(self, sent_s: float, answered_s: float, status: Status, error: str = "") -> Outcome:
+        """Outcome of it. Times count from the start of the load."""
+        return Outcome(self.model, self.at_s, sent_s, answered_s, self.slo_ms, self.priority, status, error)
+
 
 def poisson(traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
     """Each model's own Poisson process; see `arrivals`."""
@@ -49,13 +55,7 @@ def poisson(traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arri
 
 def arrivals(traffic: Iterable[Traffic], seconds: float, seed: int, process: str) -> tuple[Arrival, ...]:
     """Merged in order of time; a model's times depend on its place and the seed. process: of `PROCESSES`."""
-    times = PROCESSES[process]
-    merged = [
-        Arrival(at_s, t.model, t.slo_ms, t.priority)
-        for i, t in enumerate(traffic)
-        for at_s in times(t.rate_per_s, seconds, np.random.default_rng((seed, i)))
-    ]
-    return tuple(sorted(merged, key=lambda a: a.at_s))
+    return _merged(PROCESSES[process], traffic, seconds, seed)
 
 
 def along(trace: Sequence[float], traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
@@ -63,10 +63,14 @@ def along(trace: Sequence[float], traffic: Iterable[Traffic], seconds: float, se
 
     trace: seconds from its start, ascending; where it ends it begins again. Where a stretch begins depends on the seed.
     """
+    return _merged(partial(_stretch, trace), traffic, seconds, seed)
+
+
+def _merged(times: Times, traffic: Iterable[Traffic], seconds: float, seed: int) -> tuple[Arrival, ...]:
     merged = [
-        Arrival(at_s, t.model, t.slo_ms, t.priority)
+        Arrival(at_s, t.model, t.slo_ms or NO_DEADLINE_MS, t.priority_class)
         for i, t in enumerate(traffic)
-        for at_s in _stretch(trace, t.rate_per_s, seconds, np.random.default_rng((seed, i)))
+        for at_s in times(t.rate_per_s, seconds, np.random.default_rng((seed, i)))
     ]
     return tuple(sorted(merged, key=lambda a: a.at_s))
 

@@ -93,8 +93,8 @@ class _OpenLoopRun:
             self._send(client, interruption)
             self._wait(interruption)
             if interruption.asked:  # what is still out gets an answer of the client's own, once that is closed
-                raise LoadInterrupted(self._answered_so_far())
-            return self._outcomes()
+                raise LoadInterrupted(self._outcomes(unanswered=False))
+            return self._outcomes(unanswered=True)
 
     def _send(self, client: Any, interruption: Interruption) -> None:
         for i, arrival in enumerate(self._plan):
@@ -115,25 +115,11 @@ class _OpenLoopRun:
                 self._changed.wait(min(left_s, _NAP_S))
                 self._tell_progress(self._now_s())
 
-    def _outcomes(self) -> list[Outcome]:
-        now_s = self._now_s()
-        return [self._outcome(i, answer or (now_s, "failed", "no answer")) for i, answer in enumerate(self._answers)]
-
-    def _answered_so_far(self) -> list[Outcome]:
-        return [self._outcome(i, answer) for i, answer in enumerate(self._answers) if answer is not None]
-
-    def _outcome(self, i: int, answer: tuple[float, Status, str]) -> Outcome:
-        arrival, (answered_s, status, error) = self._plan[i], answer
-        return Outcome(
-            arrival.model,
-            arrival.at_s,
-            self._sent_s[i],
-            answered_s,
-            arrival.slo_ms,
-            arrival.priority,
-            status,
-            error,
-        )
+    def _outcomes(self, *, unanswered: bool) -> list[Outcome]:
+        """Outcomes in the plan's order. unanswered: also of requests without an answer, which failed."""
+        no_answer: tuple[float, Status, str] = (self._now_s(), "failed", "no answer")
+        sent = zip(self._plan, self._sent_s, self._answers, strict=True)
+        return [a.outcome(sent_s, *(answer or no_answer)) for a, sent_s, answer in sent if answer or unanswered]
 
     def _send_one(self, client: Any, i: int, arrival: Arrival) -> None:
         with self._changed:

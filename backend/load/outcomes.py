@@ -102,6 +102,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
-def lateness_ms(outcomes: Iterable[Outcome], percent: float = 99) -> float:
-    """Lateness of the generator itself: beyond a few milliseconds it was part of what was measured."""
-    return percentile([(o.sent_s - o.intended_s) * 1e3 for o in outcomes], percent)
+def lateness_ms(outcomes: Iterable[Outcome]) -> float:
+    """Lateness of the generator itself, p99: beyond a few milliseconds it was part of what was measured."""
+    return percentile([(o.sent_s - o.intended_s) * 1e3 for o in outcomes], 99)

@@ -39,7 +39,10 @@ class MetricCounts:
 
     def quantile(self, histogram: str, q: float) -> float:
         """Interpolated within its bucket, as Prometheus does; NaN where nothing was observed."""
-        cumulative = self._buckets(histogram)
+        cumulative: dict[float, float] = defaultdict(float)
+        for (series, labels), value in self.values.items():
+            if series == f"{histogram}_bucket":
+                cumulative[float(dict(labels)["le"])] += value
         count = max(cumulative.values(), default=0.0)
         below_bound, below = 0.0, 0.0
         for bound in sorted(cumulative):
@@ -49,13 +52,6 @@ class MetricCounts:
                 return below_bound + (bound - below_bound) * (q * count - below) / (cumulative[bound] - below)
             below_bound, below = bound, cumulative[bound]
         return math.nan
-
-    def _buckets(self, histogram: str) -> dict[float, float]:
-        cumulative: dict[float, float] = defaultdict(float)
-        for (series, labels), value in self.values.items():
-            if series == f"{histogram}_bucket":
-                cumulative[float(dict(labels)["le"])] += value
-        return dict(cumulative)
 
     def _with(self, other: MetricCounts, combine: Callable[[float, float], float]) -> MetricCounts:
         keys = self.values.keys() | other.values.keys()

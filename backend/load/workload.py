@@ -9,31 +9,20 @@ from pathlib import Path
 import msgspec
 
 from backend.errors import ConfigError
-from backend.load.arrivals import NO_DEADLINE_MS, PROCESSES, Arrival, Traffic, along, arrivals, read_trace
-
-
-class ModelLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model. slo_ms: from arrival to answer; none: no deadline. priority_class: 1 is the highest."""
-
-    model: str
-    rate_per_s: float
-    slo_ms: float | None = None
-    priority_class: int = 1
+from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """arrivals: of `PROCESSES`, or "trace" with `trace`, a path relative to the file. Loads scale all rates."""
 
-    models: tuple[ModelLoad, ...]
+    models: tuple[Traffic, ...]
     seconds: float = 60.0
     arrivals: str = "poisson"
     trace: str | None = None
 
     def planned(self, load: float, seed: int, trace: list[float] | None) -> tuple[Arrival, ...]:
         """Every request of this workload, its rates multiplied by `load`."""
-        traffic = [
-            Traffic(a.model, a.rate_per_s * load, a.slo_ms or NO_DEADLINE_MS, a.priority_class) for a in self.models
-        ]
+        traffic = [msgspec.structs.replace(asked, rate_per_s=asked.rate_per_s * load) for asked in self.models]
         if trace is not None:
             return along(trace, traffic, self.seconds, seed)
         return arrivals(traffic, self.seconds, seed, self.arrivals)
@@ -47,7 +36,7 @@ def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
         raise ConfigError(f"the workload '{path}' cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the workload '{path}' is not one: {error}") from None
-    if (wrong := _first_wrong(workload)) is not None:
+    if wrong := _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None):
         raise ConfigError(f"the workload '{path}': {wrong}")
     if workload.arrivals != "trace":
         return workload, None
@@ -73,10 +62,6 @@ def check_deadlines(workload: Workload, solo_ms: Mapping[str, float]) -> None:
             )
 
 
-def _first_wrong(workload: Workload) -> str | None:
-    return _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None)
-
-
 def _wrong_in_all(workload: Workload) -> str | None:
     if not workload.models:
         return "it names no model"
@@ -92,7 +77,7 @@ def _wrong_in_all(workload: Workload) -> str | None:
     return None if twice is None else f"model '{twice}' is named twice"
 
 
-def _wrong_in_one(asked: ModelLoad) -> str | None:
+def _wrong_in_one(asked: Traffic) -> str | None:
     if not (isfinite(asked.rate_per_s) and asked.rate_per_s > 0.0):
         return f"model '{asked.model}': rate_per_s must be above 0, got {asked.rate_per_s:g}"
     if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):

@@ -5,7 +5,6 @@ The request parameters of the public contract are read here; nothing here talks 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -95,13 +94,9 @@ def _milliseconds(key: str, value: object) -> float:
     if isinstance(value, str) and re.fullmatch(r"[-+0-9.eE]+", value.strip(), re.ASCII):  # Python reads 1_0 as 10
         with suppress(ValueError):
             number = float(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not _usable(number):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 1e9:
         raise RequestError(f"{key} is {value!r}; it must be a number of milliseconds above 0, at most 1e9")
     return number
-
-
-def _usable(slo_ms: float) -> bool:
-    return math.isfinite(slo_ms) and 0 < slo_ms <= 1e9
 
 
 def read_tensor(spec: TensorSpec, array: Array, batching: bool) -> Array:

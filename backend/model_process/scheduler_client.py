@@ -15,10 +15,12 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
+from backend.device_process import connect_or_start
 from backend.errors import ConfigError, IsochroneError, ServerError
 from backend.linux import hang_detector
 from backend.linux.hang_detector import HangDetector
 from backend.linux.raised_priority import raise_priority
+from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
     Decided,
@@ -32,7 +34,6 @@ from backend.scheduler.messages import (
     decode_reply,
     encode,
 )
-from backend.scheduler_process.start import connect_or_spawn
 
 SILENCE_S = 0.25
 """Silence after which the scheduler is pinged, while a decision is awaited."""
@@ -189,7 +190,7 @@ class SchedulerClient:
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.01, deadline - time.monotonic())
-            connection = connect_or_spawn(self._device, self._wanted_lanes, left_s)
+            connection = connect_or_start(meeting_point(self._device), left_s, "--lanes", str(self._wanted_lanes))
             connection.settimeout(min(left_s, hang_detector.WAIT_S))
             why = "ends as soon as it is connected to"
             try:

@@ -51,8 +51,6 @@ def run_campaign(
     directory: Path,
     budget_ns: int,
     again: bool = False,
-    clock: Callable[[], int] = time.perf_counter_ns,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Fill each job's file; a job that fails keeps its error and does not stop the others.
 
@@ -66,8 +64,8 @@ def run_campaign(
     for group in groups([job for job in jobs if job.missing and job.error is None], _OPEN_BYTES_MAX):
         size = sum(len(job.missing) for job in group)
         with ExitStack() as engines:
-            tasks = [task for job in group for task in _open(job, engines, budget_ns, clock)]
-            for now in _alternate(tasks, hooks, directory, sleep):
+            tasks = [task for job in group for task in _open(job, engines, budget_ns)]
+            for now in _alternate(tasks, hooks, directory):
                 hooks.advance((done + now * size) / total)
         done += size
 
@@ -115,7 +113,7 @@ def _source(job: Job, found: ProfileFile, counters: Counters, directory: Path) -
         return counted_features(job.config, directory, sizes, str(error))
 
 
-def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]) -> list[Task]:
+def _open(job: Job, engines: ExitStack, budget_ns: int) -> list[Task]:
     try:
         engine = job.open(job.config)
     except IsochroneError as error:
@@ -123,12 +121,12 @@ def _open(job: Job, engines: ExitStack, budget_ns: int, clock: Callable[[], int]
         return []
     engines.callback(engine.close)
     return [
-        Task(job, size, Rounds(partial(timed_run, job.config, engine, job.inputs, size), budget_ns, clock=clock))
+        Task(job, size, Rounds(partial(timed_run, job.config, engine, job.inputs, size), budget_ns))
         for size in job.missing
     ]
 
 
-def _alternate(tasks: list[Task], hooks: Hooks, directory: Path, sleep: Callable[[float], None]) -> Iterator[float]:
+def _alternate(tasks: list[Task], hooks: Hooks, directory: Path) -> Iterator[float]:
     """Yields the share of the work that is done after each round."""
     pending = tasks
     warned = False
@@ -142,7 +140,7 @@ def _alternate(tasks: list[Task], hooks: Hooks, directory: Path, sleep: Callable
                     _round(task, hooks)
                     yield sum(_progress(each) for each in tasks) / len(tasks)
             pending = [task for task in pending if task.job.error is None and not task.rounds.done]
-            sleep(_PAUSE_S)
+            time.sleep(_PAUSE_S)
     except (KeyboardInterrupt, GeneratorExit):
         for task in pending:
             if task.job.error is None and task.rounds.usable and task.batch_size in task.job.missing:

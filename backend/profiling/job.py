@@ -77,7 +77,9 @@ class Job:
         self.source = source
         self.file = msgspec.structs.replace(found, features_from=source.name, note=source.note)
         if found.entries and found.features_from != source.name:
-            self._write(tuple(map(self._renewed, found.entries)))
+            features = (self._features(entry.batch_size, entry.p50_ns) for entry in found.entries)
+            renewed = zip(found.entries, features, strict=True)
+            self._write(tuple(msgspec.structs.replace(entry, features=new) for entry, new in renewed))
 
     def keep(self, batch_size: int, measured: SoloTimes) -> None:
         """Write the file with one more entry. Raises ConfigError where the directory refuses it."""
@@ -95,9 +97,6 @@ class Job:
     def _features(self, batch_size: int, solo_ns: int) -> FeatureShares:
         assert self.source is not None
         return FeatureShares(*(round(share, 6) for share in self.source.load(batch_size, solo_ns).features))
-
-    def _renewed(self, entry: ProfileEntry) -> ProfileEntry:
-        return msgspec.structs.replace(entry, features=self._features(entry.batch_size, entry.p50_ns))
 
     def _write(self, entries: tuple[ProfileEntry, ...]) -> None:
         assert self.file is not None

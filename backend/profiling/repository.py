@@ -55,7 +55,7 @@ def served_model(version: ModelVersion) -> tuple[ModelConfig, Trial]:
     """The configuration as the backend would serve it, and inputs that the model runs on. Raises ConfigError."""
     config = {**version.config, "name": version.model}
     file = model_file(version.directory, config)
-    model = complete_config(config, file).model
+    model, _ = complete_config(config, file)
     engine = read_engine_config(config, version.version, file, first_gpu(config))
     return read_model_config(engine, config, model), tried(config, file, model, batch=False)
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from backend.errors import ServerError
@@ -24,7 +23,7 @@ from backend.server.checks import check_models
 from backend.server.command import ServerCommand, assemble_command
 from backend.server.failure import failure_reason
 from backend.server.options import ServeOptions
-from backend.server.paths import temporary_base
+from backend.server.paths import short_temporary_folder
 from backend.server.ports import free_ports
 from backend.server.processes import Stub
 from backend.server.tether import tethered
@@ -34,8 +33,6 @@ _PORT_TAKEN = "already in use"  # tritonserver: "failed to start HTTP service: U
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
 _STOP_S = 45.0  # Triton itself gives up waiting for requests in flight after 30 s
-# A Unix socket's path has at most 107 bytes; the runtime folder must leave room for the socket's name.
-_TEMP_DIR_CHARS_MAX = 48
 
 
 class EmbeddedServer:
@@ -75,9 +72,7 @@ class EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -87,10 +82,6 @@ class EmbeddedServer:
     @property
     def grpc_url(self) -> str:
         return f"{_HOST}:{self._ports['grpc']}"
-
-    @property
-    def metrics_url(self) -> str:
-        return f"{_HOST}:{self._ports['metrics']}"
 
     @property
     def pid(self) -> int:
@@ -132,7 +123,7 @@ class EmbeddedServer:
         """Start the server and wait until it is ready (or live). Raises ServerError with the log's reason."""
         if self._process is not None:
             raise ServerError("the server is already running")
-        self._folder = _short_temporary_folder()
+        self._folder = short_temporary_folder()
         try:
             for _ in range(_PORT_ATTEMPTS):
                 self._spawn()
@@ -243,11 +234,6 @@ class EmbeddedServer:
 
     def _log_path(self) -> Path | None:
         return self._log or (self._folder and self._folder / "log")
-
-
-def _short_temporary_folder() -> Path:
-    base = temporary_base()
-    return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()
 
 
 def _get(port: int, path: str) -> tuple[int, str]:

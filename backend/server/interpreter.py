@@ -26,11 +26,6 @@ class Libpython:
     soname: str
 
 
-def this_minor() -> int:
-    """Minor version of this Python."""
-    return sys.version_info.minor
-
-
 def libpython_of(stub: Path) -> Libpython | None:
     """Shared libpython that a stub asks the loader for; None where its file does not tell."""
     match = _SONAME.search(stub.read_bytes())
@@ -50,7 +45,7 @@ def libpython_dir(
     raise ServerError(
         f"{sys.executable} has no shared library {soname}, which Triton's Python stub needs; use a Python built "
         f"with --enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared; Debian and Ubuntu: apt-get install "
-        f"libpython3.{this_minor()})"
+        f"libpython3.{sys.version_info.minor})"
     )
 
 

@@ -30,8 +30,11 @@ def serve(options: ServeOptions) -> int:
     delay it, so it is killed soon after that. If this process is killed, the server gets SIGTERM as well.
     """
     check(options)
-    with _handled_signals() as received, _temporary_folder() as folder:
-        command = assemble_command(options, folder)
+    with (
+        _handled_signals() as received,
+        tempfile.TemporaryDirectory(prefix="isochrone-", dir=temporary_base()) as folder,
+    ):
+        command = assemble_command(options, Path(folder).resolve())
         if received.first is not None:
             return 128 + received.first
         print(f"isochrone: starting {command.argv[0]}", file=sys.stderr, flush=True)
@@ -45,12 +48,6 @@ def serve(options: ServeOptions) -> int:
     if code not in (0, received.first and -received.first) and not received.killed:
         print(f"isochrone: tritonserver {_end_of(code)}; its log above says why", file=sys.stderr, flush=True)
     return code if code >= 0 else 128 - code
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="isochrone-", dir=temporary_base()) as folder:
-        yield Path(folder).resolve()
 
 
 def _exit_timeout_s(extra: Sequence[str]) -> float:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServerError
-from backend.server.interpreter import libpython_of, this_minor
+from backend.server.interpreter import libpython_of
 
 PYTRITON = "nvidia-pytriton==0.7.0"
 STUB = "triton_python_backend_stub"
@@ -95,7 +96,7 @@ def _python_backend(binary: Path, origin: str) -> Path:
 
 def _stub(python_backend: Path, stubs: Path) -> Path:
     """Stub for this minor version: one folder per version (the wheel), else the one beside the backend's library."""
-    minor = this_minor()
+    minor = sys.version_info.minor
     apart = stubs / f"3.{minor}" / STUB
     if apart.is_file():
         return apart

@@ -12,6 +12,8 @@ from pathlib import Path
 from backend.errors import ConfigError
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9_./+,:@%=-]+")
+# A Unix socket's path has at most 107 bytes; the runtime folder must leave room for the socket's name.
+_TEMP_DIR_CHARS_MAX = 48
 
 
 def check_path(what: str, path: Path | str) -> None:
@@ -27,3 +29,9 @@ def temporary_base() -> str:
     """Parent of temporary folders: the user's, unless Triton does not accept that."""
     base = tempfile.gettempdir()
     return base if _ACCEPTED.fullmatch(base) else "/tmp"
+
+
+def short_temporary_folder() -> Path:
+    """Make a folder in which a runtime folder fits; the caller removes it."""
+    base = temporary_base()
+    return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()

@@ -30,7 +30,7 @@ class Stub:
 
 def stubs_of(backends: Path) -> list[Stub]:
     """Running stubs of the server with this backend directory, oldest first."""
-    stubs = [_stub(pid, _arguments(pid), str(backends / "python")) for pid in _pids()]
+    stubs = [_stub(pid, _read(pid, "cmdline").split("\0"), str(backends / "python")) for pid in _pids()]
     return [stub for stub in stubs if stub is not None]
 
 
@@ -40,9 +40,9 @@ def pids_with(variable: str, value: str) -> list[int]:
     return [pid for pid in _pids() if pid != os.getpid() and wanted in _read(pid, "environ").split("\0")]
 
 
-def end(find: Callable[[], Iterable[int]], term_s: float = 5.0, kill_s: float = 5.0) -> None:
+def end(find: Callable[[], Iterable[int]], term_s: float = 5.0) -> None:
     """Send SIGTERM, and SIGKILL after `term_s`, to the processes that `find` returns, called anew before each."""
-    for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, kill_s)):
+    for signum, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 5.0)):
         for pid in find():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
@@ -82,10 +82,6 @@ def _stub(pid: int, argv: list[str], python_backend: str) -> Stub | None:
 
 def _pids() -> list[int]:
     return sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-
-
-def _arguments(pid: int) -> list[str]:
-    return _read(pid, "cmdline").split("\0")
 
 
 def _read(pid: int, name: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,15 @@ from backend.trial.question import question_of
 _TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[\]]|[\w.+-]+|\S""")
 
 
-@dataclass(frozen=True)
-class Completed:
-    """Declarations of the model file. notes: sentences for the log, on what is served otherwise than expected."""
+def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, list[str]]:
+    """Complete the configuration in place. Raises ConfigError.
 
-    model: ModelSpecs
-    notes: tuple[str, ...]
-
-
-def complete_config(config: dict[str, Any], file: Path) -> Completed:
-    """Complete the configuration in place. Raises ConfigError."""
+    Returns the model file's declarations, and sentences for the log, on what is served otherwise than expected.
+    """
     model = read_model_specs(file, first_gpu(config), read_onnx_options(config, file))
     rows = 0
-    notes = [f"output '{name}' is not served: it is {why}" for name, why in _left_out(config, model)]
+    left_out = {} if config.get("output") else model.unserved  # where config.pbtxt does not say which are wanted
+    notes = [f"output '{name}' is not served: it is {why}" for name, why in left_out.items()]
     if _is_open(config, file) and may_batch(config, model.inputs, model.outputs):
         trial = tried(config, file, model, batch=True)
         if trial.batches:
@@ -41,12 +36,7 @@ def complete_config(config: dict[str, Any], file: Path) -> Completed:
         else:
             notes.append(f"requests are not batched: {trial.why}; a max_batch_size in config.pbtxt has them batched")
     complete(config, model.inputs, model.outputs, rows)
-    return Completed(model, tuple(notes))
-
-
-def _left_out(config: Mapping[str, Any], model: ModelSpecs) -> Iterable[tuple[str, str]]:
-    """Outputs that cannot be served, where config.pbtxt does not say which are wanted."""
-    return () if config.get("output") else model.unserved.items()
+    return model, notes
 
 
 def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:

@@ -12,7 +12,7 @@ from backend.errors import ServerError
 from backend.runtime_dir import runtime_dir
 from backend.trial.messages import SCHEMA, Question, Trial
 from backend.trial.process import WALL_S
-from profiler.child import ChildError, run_module
+from profiler.child import ChildError, answer_of
 from profiler.store import keep_newest, read_json, write_json
 
 _FILES_MAX = 256
@@ -38,11 +38,9 @@ def try_file(question: Question, *, batch: bool) -> Trial:
         return known
     arguments = [msgspec.json.encode(question).decode(), *(["batch"] if batch else [])]
     try:
-        found = msgspec.json.decode(run_module("backend.trial.process", arguments, timeout_s=WALL_S), type=Trial)
+        found = answer_of("backend.trial.process", arguments, Trial, timeout_s=WALL_S)
     except ChildError as error:
         found = Trial(batch=batch, why=f"its trial on synthetic inputs failed ({error})", lasting=False)
-    except msgspec.DecodeError as error:
-        found = Trial(batch=batch, why=f"its trial gave an answer that cannot be read ({error})", lasting=False)
     if path is not None:
         remember(path, question, found)
     return found

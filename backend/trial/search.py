@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 
 from backend.errors import EngineError
 from backend.tensors import Array, TensorSpec
@@ -119,8 +120,9 @@ class Search:
             fill = synthetic[spec.name]
             if spec.datatype.numpy.kind not in "iu" or fill.data:
                 continue
+            limits = np.iinfo(spec.datatype.numpy.name)
             for low, high in _INTEGERS:
-                if (low < 0 and spec.datatype.numpy.kind == "u") or high > np_max(spec):
+                if low < limits.min or high > limits.max:
                     continue
                 wider = {**synthetic, spec.name: msgspec.structs.replace(fill, low=low, high=high)}
                 if (low, high) == (fill.low, fill.high) or all(self._runs(wider, seed) for seed in (1, 2)):
@@ -136,11 +138,6 @@ class Search:
             self.error = self.error or str(error)
             return False
         return True
-
-
-def np_max(spec: TensorSpec) -> int:
-    """Largest integer of an integer input's type."""
-    return int(2 ** (8 * spec.datatype.numpy.itemsize - (spec.datatype.numpy.kind == "i")) - 1)
 
 
 def _suggested(specs: Iterable[TensorSpec]) -> Iterator[int]:

@@ -133,7 +133,10 @@ def _tables(found: Found) -> str:
 
 
 def _table(found: Found, title: str, shown: Callable[[Cell], str]) -> str:
-    rows = [[_name(s), *(shown(c) if (c := found.at(s, load)) else "–" for load in found.loads)] for s in found.servers]
+    rows = [
+        [f"**{s}**" if s == OURS else s, *(shown(c) if (c := found.at(s, load)) else "–" for load in found.loads)]
+        for s in found.servers
+    ]
     return markdown.table([title, *(f"load {load:g}" for load in found.loads)], rows)
 
 
@@ -249,7 +252,3 @@ def _scheduler(plan: ComparisonPlan, recorded: Mapping[ServerTurn, TurnRecord]) 
         for load, shares in zip(plan.loads, zip(*turns, strict=True), strict=True)
     )
     return f"The scheduler's process used, of one core, in the median: {found}."
-
-
-def _name(server: str) -> str:
-    return f"**{server}**" if server == OURS else server

@@ -9,16 +9,17 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from backend.load.arrivals import read_trace
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.outcomes import MeasuredLoad
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.progress_bar import StageBar
 from backend.server.embedded import EmbeddedServer
 from benchmarks.compare.plan import LOST_MAX, TRACE, ComparisonPlan
-from benchmarks.compare.records import ComparisonRecords, Round, ServerTurn, TurnRecord
+from benchmarks.compare.records import ComparisonRecords, ServerTurn, TurnRecord
 from benchmarks.compare.servers import RECORDING, ServerSetup, running
 from benchmarks.compare.time_breakdown import TimeBreakdown, time_breakdown
 from benchmarks.harness.calibration import capacity_per_s
@@ -82,7 +83,7 @@ class ComparisonCollector:
         profiles = self._records.profiles()
         return ServerSetup(self._records.repositories(), equal_traffic(profiles, 1.0), profiles, self._samples)
 
-    def _measure_capacity(self, of: Round) -> None:
+    def _measure_capacity(self, of: tuple[int, str]) -> None:
         """Once per round: the machine may be twice as fast in one hour as in the next."""
         requests = payloads(model_files(self._source, self._plan.models))
         with running("in order", self._setup()) as server:
@@ -134,7 +135,7 @@ class ComparisonCollector:
 def workload_of(turn: ServerTurn, plan: ComparisonPlan, setup: ServerSetup, capacity_per_s: float) -> Workload:
     """Load 1 of a turn; each model's requests are the same whoever serves them."""
     rate = capacity_per_s / len(plan.models)
-    models = tuple(ModelLoad(t.model, rate, t.slo_ms, t.priority) for t in setup.traffic)
+    models = tuple(msgspec.structs.replace(t, rate_per_s=rate) for t in setup.traffic)
     return Workload(models, plan.seconds, turn.arrivals, TRACE if turn.arrivals == "trace" else None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +11,8 @@ from backend.load.outcomes import MeasuredLoad
 from benchmarks.compare.plan import ComparisonPlan
 from benchmarks.compare.servers import lanes_of
 from benchmarks.compare.time_breakdown import TimeBreakdown
-from benchmarks.harness.records import MODELS, RecordFolder, RunManifest
+from benchmarks.harness.records import MODELS, RecordFolder
 from predictor.samples import Sample, read_samples
-
-
-class Round(NamedTuple):
-    """Every server once, with the same requests."""
-
-    repeat: int
-    arrivals: str
 
 
 class ServerTurn(NamedTuple):
@@ -31,8 +23,9 @@ class ServerTurn(NamedTuple):
     server: str
 
     @property
-    def round(self) -> Round:
-        return Round(self.repeat, self.arrivals)
+    def round(self) -> tuple[int, str]:
+        """Every server once, with the same requests."""
+        return self.repeat, self.arrivals
 
     @property
     def file(self) -> str:
@@ -59,20 +52,8 @@ def models_on(lanes: int, most: int) -> str:
     return MODELS if lanes == most else f"{MODELS}-{lanes}-lane"
 
 
-class ComparisonRecords(RecordFolder):
+class ComparisonRecords(RecordFolder[ComparisonPlan]):
     """Records of `plan`, in `folder`."""
-
-    def __init__(self, plan: ComparisonPlan, folder: Path) -> None:
-        super().__init__(folder)
-        self.plan = plan
-
-    @property
-    def manifest(self) -> RunManifest:
-        return RunManifest(self.plan)
-
-    @property
-    def model_names(self) -> Sequence[str]:
-        return self.plan.models
 
     def repositories(self) -> dict[int, Path]:
         """Repositories by the number of lanes that a server has: `models` or another one with profiles for so many."""

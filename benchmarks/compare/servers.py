@@ -13,7 +13,7 @@ from backend.scheduler_process import sample_log, scheduler_factory
 from backend.server.embedded import EmbeddedServer
 from benchmarks.harness.servers import temporary_server
 from benchmarks.models.blocking_backend import write_stock
-from benchmarks.models.model_repository import MAX_BATCH_SIZE, link_models, write_configs
+from benchmarks.models.model_repository import MAX_BATCH_SIZE, link_files, link_models, write_configs
 from benchmarks.models.profiles import p95_ms
 from benchmarks.rivals import NAME_VARIABLE, RIVALS, SAMPLES_VARIABLE
 from profiler.profile_file import NAME, ProfileFile
@@ -126,8 +126,7 @@ def lanes_of(name: str, lanes: int) -> int:
 def _write_ours(kind: Ours, setup: ServerSetup, lanes: int, repository: Path) -> None:
     source = setup.sources[lanes]
     for model in link_models(source, repository, setup.models):
-        profile = source / model / "1" / NAME
-        (repository / model / "1" / NAME).symlink_to(profile.absolute())
+        link_files(repository / model / "1", [source / model / "1" / NAME])
     aware = "true" if kind.aware else "false"
     write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
 
@@ -137,12 +136,13 @@ def _write_stock(kind: Stock, setup: ServerSetup, repository: Path) -> None:
     for t in setup.traffic:
         batching, limiter = "dynamic_batching {}", ""
         if kind.timeouts:
+            assert t.slo_ms is not None
             left_us = max(1, round((t.slo_ms - p95_ms(setup.profiles[t.model])) * 1e3))
             batching = (
                 "dynamic_batching { default_queue_policy { timeout_action: REJECT "
                 f"default_timeout_microseconds: {left_us} }} }}"
             )
         if kind.limited:
-            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {t.priority} }}'
+            limiter = f'rate_limiter {{ resources [ {{ name: "lane" count: 1 }} ] priority: {t.priority_class} }}'
         instances = kind.instances or setup.lanes
         write_stock(repository / t.model, MAX_BATCH_SIZE, instances, batching=batching, limiter=limiter)

@@ -52,8 +52,9 @@ def gpu_check(
         target = the_gpu() if device == "gpu" else the_cpu()
         records = CheckRecords(QUICK if quick else FULL, target, folder, repository)
         records.begin(again=again)
+        out = out or (Path("docs/reports/gpu.md") if device == "gpu" else folder / "report.md")
         try:
-            run(records, wanted, TimeBudget(60.0 * minutes), out or _report_path(device, folder))
+            run(records, wanted, TimeBudget(60.0 * minutes), out)
         except TimeIsOver as over:
             print(f"gpu-check: {over}", file=sys.stderr)
             raise typer.Exit(NOT_ALL) from None
@@ -115,10 +116,6 @@ def _study(records: CheckRecords, bar: StageBar) -> Results | str:
 def _report_s(records: CheckRecords) -> float:
     batches = sum(run.requests for run in records.study_runs()) if records.study_is_complete() else 0
     return _REPORT_S + _BATCH_S * batches
-
-
-def _report_path(device: str, folder: Path) -> Path:
-    return Path("docs/reports/gpu.md") if device == "gpu" else folder / "report.md"
 
 
 if __name__ == "__main__":

@@ -47,18 +47,14 @@ def _build(records: CheckRecords, budget: TimeBudget, model: str) -> None:
     skipped: dict[str, str] = {}
     for engine in records.target.engines:
         why = _plan(records, budget, model) if engine == "tensorrt" else None
-        _write_config(records, model, engine)
+        # The configuration of `Target.config`, for what reads it from a repository.
+        parameters = {"engine": engine, "engine_process": "own"}
+        write_config(records.models / model, parameters, kind=records.target.kind)
         if (why := why or _opens(records, model, engine)) is None:
             records.keep_built(model, BuiltModel(engine, time.monotonic() - began_s, skipped))
             return
         skipped[engine] = why
     records.keep_built(model, BuiltModel(None, time.monotonic() - began_s, skipped))
-
-
-def _write_config(records: CheckRecords, model: str, engine: str) -> None:
-    """Writes the configuration of `Target.config` for what reads it from a repository."""
-    parameters = {"engine": engine, "engine_process": "own"}
-    write_config(records.models / model, parameters, kind=records.target.kind)
 
 
 def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
@@ -75,7 +71,8 @@ def _plan(records: CheckRecords, budget: TimeBudget, model: str) -> str | None:
                 f"the time is over while a plan of '{model}' is built; run the same command again to go on"
             ) from None
         return f"the plan was not built in {_PLAN_MAX_S:.0f} s"
-    return None if done.returncode == 0 else _last_line(done.stderr or done.stdout)
+    said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+    return None if done.returncode == 0 else said[-1].removeprefix("isochrone: ")
 
 
 def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
@@ -85,7 +82,3 @@ def _opens(records: CheckRecords, model: str, engine: str) -> str | None:
     except IsochroneError as error:
         return str(error)
     return None
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("isochrone: ")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from backend.device.clocks import throttled_of
 from backend.engines.loading import load_engine
@@ -30,21 +29,13 @@ from zoo.inputs import random_inputs
 _OPEN_S, _AROUND_S = 10.0, 0.5
 
 
-class ColocatedRuns:
+class ColocatedRuns(ExitStack):
     """Opens the engines when the first step needs them, with as many lanes as any step has. A context manager."""
 
     def __init__(self, records: CheckRecords, bar: StageBar) -> None:
+        super().__init__()
         self._records, self._plan, self._bar = records, records.plan, bar
-        self._opened = ExitStack()
         self._engines: dict[str, Engine] = {}
-
-    def __enter__(self) -> ColocatedRuns:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._opened.close()
 
     def steps(self) -> Iterator[Step]:
         """One per log and per turn that is missing."""
@@ -112,7 +103,7 @@ class ColocatedRuns:
             if model not in self._engines:
                 config = records.target.config(records.models, model, kind)
                 engine = load_engine(config.model_file, config.options(lanes))
-                self._opened.callback(engine.close)
+                self.callback(engine.close)
                 self._engines[model] = engine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -10,18 +10,19 @@ import numpy as np
 
 from backend.load.figures import Cell, cell, points
 from benchmarks.gpu_check.agreement import BOUND, agrees
-from benchmarks.gpu_check.plan import SLO_MIN_MS, CheckPlan
+from benchmarks.gpu_check.plan import SLO_MIN_MS
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, IN_PROCESS, SERVER, CheckRecords
 from benchmarks.gpu_check.through_server import RATE_MAX_PER_S
 from benchmarks.harness import markdown
 from benchmarks.harness.kept import kept, number
 from benchmarks.harness.loads import SLO_FACTORS
 from benchmarks.study import tables
-from predictor.samples import Sample, read_samples
+from predictor.samples import read_samples
 
 if TYPE_CHECKING:  # at run time it needs scikit-learn, an extra
     from benchmarks.study.results import Results
 
+_TRANSFERS = ("transfer_in_ns", "transfer_out_ns")
 _LATE_MS = 5.0
 """A driver that is this late was part of what it measured."""
 
@@ -114,12 +115,8 @@ def _profiles(records: CheckRecords) -> str:
         return _not_done("Alone", "profile")
     return (
         f"## Alone\n\n{tables.throughput(profiles)}\n\nExecution without the copies, as `isochrone profile` measures "
-        f"it; its features are from: {_distinct(file.features_from for file in profiles.values())}."
+        f"it; its features are from: {', '.join(dict.fromkeys(file.features_from for file in profiles.values()))}."
     )
-
-
-def _distinct(texts: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(texts))
 
 
 def _comparison(records: CheckRecords) -> str:
@@ -128,7 +125,8 @@ def _comparison(records: CheckRecords) -> str:
         "In this process, through the scheduler, lanes and engines that serve, without a server. Poisson arrivals, the "
         "same for both orders: all models at equal rates, load 1 is what one lane could answer alone with the best "
         f"batch size. Deadlines of {', '.join(f'{f:g}' for f in SLO_FACTORS)} × p95 alone, by turns over the models, "
-        f"{SLO_MIN_MS:g} ms at least; two classes by threes. {_length(records.plan)}"
+        f"{SLO_MIN_MS:g} ms at least; two classes by threes. {records.plan.seconds:g} s or {records.plan.requests:,} "
+        "requests per load, whichever is less."
     )
     late = [p.sent_late_ms for turn in records.turns(IN_PROCESS) for p in points(turn.measured)]
     if late and max(late) > _LATE_MS:
@@ -195,7 +193,7 @@ def _predictions(records: CheckRecords) -> str:
                 f"{np.mean([s.batch_size for s in samples]):.1f}",
                 *(f"{q:.2f}" for q in slowdowns),
                 f"{100 * median(off):.1f}",
-                " / ".join(f"{median(ns) / 1e6:.2f}" for ns in _transfers(samples)),
+                " / ".join(f"{median(getattr(s, ns) for s in samples) / 1e6:.2f}" for ns in _TRANSFERS),
             ]
         )
     return _section(
@@ -206,10 +204,6 @@ def _predictions(records: CheckRecords) -> str:
         f"Every batch of the loads above under *{AWARE}*, all loads of a row together; the scheduler had learned "
         "nothing before. In, out: measured copies of a batch's inputs and outputs.",
     )
-
-
-def _transfers(samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
-    return [s.transfer_in_ns for s in samples], [s.transfer_out_ns for s in samples]
 
 
 def _study(records: CheckRecords, study: Results | str) -> str:
@@ -232,10 +226,6 @@ def _study(records: CheckRecords, study: Results | str) -> str:
     for lanes, found in study.lanes.items():
         parts += [tables.errors(lanes, found), tables.relative_errors(lanes, found)]
     return "\n\n".join([*parts, "Ours beside the paper's RLS:", tables.against_rls(study.lanes)])
-
-
-def _length(plan: CheckPlan) -> str:
-    return f"{plan.seconds:g} s or {plan.requests:,} requests per load, whichever is less."
 
 
 def _section(title: str, part: str, rows: Sequence[Sequence[str]], header: str, what: str) -> str:

@@ -54,8 +54,7 @@ class _OpenRequest:
 
     @property
     def outcome(self) -> Outcome:
-        a = self.arrival
-        return Outcome(a.model, a.at_s, self.sent_s, self.answered_s, a.slo_ms, a.priority, self.status, self.error)
+        return self.arrival.outcome(self.sent_s, self.answered_s, self.status, self.error)
 
 
 @dataclass(frozen=True, slots=True)

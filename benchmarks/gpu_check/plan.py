@@ -7,7 +7,7 @@ from collections.abc import Collection
 import msgspec
 
 from benchmarks.models.model_repository import MAX_BATCH_SIZE
-from benchmarks.study.plan import OTHERS, TRAINED, StudyLog, StudyPlan
+from benchmarks.study.plan import OTHERS, TRAINED, StudyPlan
 from benchmarks.study.plan import logs as study_logs
 
 SLO_MIN_MS = 10.0
@@ -40,13 +40,12 @@ class CheckPlan(msgspec.Struct, frozen=True):
 
     def study_of(self, models: Collection[str]) -> StudyPlan:
         """Plan for the study's records and tables, of these models; its third figure is not taken."""
-        found = (_of(log, models) for log in study_logs(self.study_loads, self.seconds))
-        logs = tuple(log for log in found if log.weights)
+        logs = tuple(
+            msgspec.structs.replace(log, weights=weights)
+            for log in study_logs(self.study_loads, self.seconds)
+            if (weights := {m: weight for m, weight in log.weights.items() if m in models})
+        )
         return StudyPlan(self.study_lanes, logs, self.batch_sizes, self.profile_seconds, (), 0.0, 0.0, 1)
-
-
-def _of(log: StudyLog, models: Collection[str]) -> StudyLog:
-    return msgspec.structs.replace(log, weights={m: weight for m, weight in log.weights.items() if m in models})
 
 
 FULL = CheckPlan()

@@ -51,12 +51,12 @@ class OrderTurn(msgspec.Struct, frozen=True):
     measured: list[MeasuredLoad]
 
 
-class CheckRecords(RecordFolder):
+class CheckRecords(RecordFolder[CheckPlan]):
     """Records of `plan` on `target`, in `folder`. source: a repository of the models; None: the zoo's."""
 
     def __init__(self, plan: CheckPlan, target: Target, folder: Path, source: Path | None) -> None:
-        super().__init__(folder)
-        self.plan, self.target, self.source = plan, target, source
+        super().__init__(plan, folder)
+        self.target, self.source = target, source
 
     @property
     def manifest(self) -> RunManifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ class Target:
     name: str
     engines: tuple[str, ...]
     facts: Mapping[str, str]
-    kind: str = field(init=False)
-    """Kind of instances in config.pbtxt."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", "KIND_CPU" if self.device_id is None else "KIND_GPU")
+    @property
+    def kind(self) -> str:
+        """Kind of instances in config.pbtxt."""
+        return "KIND_CPU" if self.device_id is None else "KIND_GPU"
 
     @property
     def device(self) -> str:
@@ -80,10 +80,10 @@ class Target:
             return _UNKNOWN
         try:
             with open_gpu(self.device_id) as gpu:
-                clocks, causes = gpu.clocks(), gpu.slowed_by()
+                clocks, causes = gpu.clocks_mhz(), gpu.slowed_by()
         except ConfigError as error:
             return str(error)
-        rates = _UNKNOWN if clocks is None else f"SM {clocks.sm_mhz} MHz, memory {clocks.memory_mhz} MHz"
+        rates = _UNKNOWN if clocks is None else f"SM {clocks[0]} MHz, memory {clocks[1]} MHz"
         slowed = _UNKNOWN if causes is None else ", ".join(causes) or "nothing"
         return f"{rates}, slowed by {slowed}"
 

@@ -18,7 +18,7 @@ from benchmarks.gpu_check.order_turns import take_turn
 from benchmarks.gpu_check.records import AWARE, IN_ORDER, SERVER, CheckRecords
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
-from benchmarks.models.model_repository import model_files, write_configs
+from benchmarks.models.model_repository import link_files, model_files, write_configs
 from profiler.profile_file import NAME
 
 RATE_MAX_PER_S = 500.0
@@ -70,11 +70,7 @@ def _write(records: CheckRecords, order: str, repository: Path) -> None:
     """Links only the file that the model's engine takes, so that it is the one that is served."""
     for model, engine in records.usable().items():
         file = records.target.config(records.models, model, engine).model_file
-        version = repository / model / "1"
-        version.mkdir(parents=True)
-        for path in (file, facts_path(file), file.with_name(NAME)):
-            if path.is_file():
-                (version / path.name).symlink_to(path.resolve())
+        link_files(repository / model / "1", filter(Path.is_file, (file, facts_path(file), file.with_name(NAME))))
     aware = "true" if order == AWARE else "false"
     parameters = {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(records.plan.server_lanes)}
     write_configs(repository, parameters, kind=records.target.kind)

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import typer
 
@@ -34,11 +33,7 @@ class Collector(Protocol):
 
 def interrupt_on_term() -> None:
     """Lets SIGTERM do what Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
@@ -64,7 +59,7 @@ def known(option: str, given: Iterable[str], allowed: Iterable[str]) -> list[str
 
 def record_and_report(
     name: str,
-    records: RecordFolder,
+    records: RecordFolder[Any],
     collector: Callable[[StageBar], Collector],
     write: Callable[[StageBar], Path],
     *,

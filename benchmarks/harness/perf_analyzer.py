@@ -54,7 +54,7 @@ def _attempt(grpc_url: str, model: str, concurrency: int, seconds: float) -> Clo
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
         arguments = [
-            *(str(_binary()), "-m", model, "-u", grpc_url, "-i", "grpc", "--async"),
+            *(_binary(), "-m", model, "-u", grpc_url, "-i", "grpc", "--async"),
             *("--concurrency-range", f"{concurrency}:{concurrency}"),
             *("--measurement-interval", str(round(seconds * 1000 / 3)), "--max-trials", "3"),
             *("--stability-percentage", "999"),
@@ -74,14 +74,12 @@ def _attempt(grpc_url: str, model: str, concurrency: int, seconds: float) -> Clo
     return ClosedLoopFigures(float(row["Inferences/Second"]), float(row["p50 latency"]), float(row["p99 latency"]))
 
 
-def _binary() -> Path:
-    found = Path(sys.executable).with_name("perf_analyzer")
-    if found.exists():
-        return found
-    named = shutil.which("perf_analyzer")
-    if named is None:
+def _binary() -> str:
+    beside = str(Path(sys.executable).with_name("perf_analyzer"))
+    found = shutil.which(beside) or shutil.which("perf_analyzer")
+    if found is None:
         raise BenchmarkError("perf_analyzer is missing; pip install 'tritonclient[grpc]==2.51.0' brings it")
-    return Path(named)
+    return found
 
 
 def _libraries(folder: Path) -> Path:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -17,7 +16,14 @@ from profiler.host import cpu_name
 from profiler.profile_file import ProfileFile
 from profiler.store import write_json
 
+
+class _Plan(Protocol):
+    @property
+    def models(self) -> Sequence[str]: ...
+
+
 T = TypeVar("T")
+P = TypeVar("P", bound=_Plan)
 _MANIFEST, MODELS = "manifest.json", "models"
 
 
@@ -31,15 +37,15 @@ class RunManifest(msgspec.Struct, frozen=True):
     models: dict[str, str] = {}
 
 
-class RecordFolder(ABC):
-    """Records of one run, which a later one with the same manifest takes up."""
+class RecordFolder(Generic[P]):
+    """Records of one run of a plan, which a later one with the same manifest takes up."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, plan: P, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
 
     @property
-    @abstractmethod
-    def manifest(self) -> RunManifest: ...
+    def manifest(self) -> RunManifest:
+        return RunManifest(self.plan)
 
     def begin(self, *, again: bool = False) -> None:
         """Takes up the folder; again: removes it first. Raises BenchmarkError where it is of another run."""
@@ -61,8 +67,8 @@ class RecordFolder(ABC):
         return self.folder / MODELS
 
     @property
-    @abstractmethod
-    def model_names(self) -> Sequence[str]: ...
+    def model_names(self) -> Sequence[str]:
+        return self.plan.models
 
     def profiles(self) -> dict[str, ProfileFile]:
         """Profiles of the models that have one, in the order of `model_names`."""

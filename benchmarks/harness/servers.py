@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backend.load.server_metrics import MetricCounts, parse
 from backend.server.embedded import EmbeddedServer
-from benchmarks.models.model_repository import short_temporary_folder
+from backend.server.paths import short_temporary_folder
 
 READY_TIMEOUT_S = 180.0
 METRICS_LAG_S = 1.5

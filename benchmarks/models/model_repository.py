@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.harness.errors import BenchmarkError
 
 MAX_BATCH_SIZE = 8
-_TEMP_DIR_CHARS_MAX = 48  # leaves room for the scheduler's socket in the 107 bytes of its path
 
 
 def model_files(repository: Path, models: Iterable[str]) -> dict[str, Path]:
@@ -24,33 +22,28 @@ def link_models(source: Path, target: Path, models: Iterable[str]) -> dict[str, 
     """Model → its file in `source`; links that are there already stay. Raises BenchmarkError as `model_files`."""
     files = model_files(source, models)
     for model, file in files.items():
-        version = target / model / "1"
-        version.mkdir(parents=True, exist_ok=True)
-        link = version / "model.onnx"
-        if not link.is_symlink():
-            link.symlink_to(file.absolute())
+        link_files(target / model / "1", [file])
     return files
 
 
-def write_configs(
-    repository: Path, parameters: Mapping[str, str], *, backend: str = "isochrone", kind: str | None = None
-) -> None:
+def link_files(version: Path, files: Iterable[Path]) -> None:
+    """Link files in a version's folder, under their names; links that are there already stay."""
+    version.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        link = version / file.name
+        if not link.is_symlink():
+            link.symlink_to(file.absolute())
+
+
+def write_configs(repository: Path, parameters: Mapping[str, str], *, kind: str | None = None) -> None:
     """The same for every model in the repository."""
     for model in repository.iterdir():
-        write_config(model, parameters, backend=backend, kind=kind)
+        write_config(model, parameters, kind=kind)
 
 
-def write_config(
-    model: Path, parameters: Mapping[str, str], *, backend: str = "isochrone", kind: str | None = None
-) -> None:
+def write_config(model: Path, parameters: Mapping[str, str], *, kind: str | None = None) -> None:
     """One model's config.pbtxt. kind: of its instances, None: Triton's choice."""
-    lines = [f'backend: "{backend}"', f"max_batch_size: {MAX_BATCH_SIZE}"]
+    lines = ['backend: "isochrone"', f"max_batch_size: {MAX_BATCH_SIZE}"]
     lines += [f"instance_group [ {{ kind: {kind} }} ]"] if kind else []
     lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
     (model / "config.pbtxt").write_text("\n".join(lines) + "\n")
-
-
-def short_temporary_folder() -> Path:
-    """A new one, where a runtime folder fits in; the caller removes it."""
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="iso-", dir=base if len(base) <= _TEMP_DIR_CHARS_MAX else "/tmp")).resolve()

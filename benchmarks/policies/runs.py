@@ -55,7 +55,8 @@ class RecordedDevice:
 def read_device(folder: Path, lanes: int) -> RecordedDevice:
     """Raises BenchmarkError where neither `make study` nor `make bench` has recorded it with so many lanes."""
     name, files = f"test-set-3-{lanes}-lanes", [folder / "logs" / f"test-set-3-{lanes}-lanes.jsonl"]
-    if not files[0].is_file() and _lanes_of_bench(folder) == lanes:
+    manifest = read_manifest(folder)
+    if not files[0].is_file() and manifest is not None and manifest.cores == lanes:  # `make bench`: a lane per core
         name, files = "make bench", sorted((folder / "turns").glob(f"*-{OURS}-*.jsonl"))
     try:
         samples = sorted((s for file in files for s in read_samples(file).samples), key=lambda s: s.start_ns)
@@ -69,12 +70,6 @@ def read_device(folder: Path, lanes: int) -> RecordedDevice:
 
 def _profiles(models: Path) -> dict[str, ProfileFile]:
     return read_profiles(models, sorted(path.parents[1].name for path in models.glob(f"*/1/{NAME}")))
-
-
-def _lanes_of_bench(folder: Path) -> int | None:
-    """Number of lanes where `make bench` recorded here: as many as there were cores."""
-    manifest = read_manifest(folder)
-    return None if manifest is None else manifest.cores
 
 
 def run(

@@ -25,7 +25,7 @@ from benchmarks.harness.loads import solo_latencies_s
 from benchmarks.harness.payloads import payload, payloads
 from benchmarks.harness.servers import temporary_server
 from benchmarks.harness.steps import Step
-from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.model_repository import link_files, link_models, model_files, write_configs
 from benchmarks.models.profiles import profiling_steps
 from benchmarks.study.log_run import run_log
 from benchmarks.study.plan import COPIED, CPU_STEAL_MAX, StudyLog
@@ -76,8 +76,9 @@ class StudyCollector:
     def _record_logs(self, lanes: int) -> None:
         records, plan = self._records, self._plan
         solo_s = solo_latencies_s(records.profiles())
-        requests = payloads(model_files(records.models, plan.models))
-        with self._server(self._link_all, lanes) as (server, samples):
+        files = model_files(records.models, plan.models)
+        requests = payloads(files)
+        with self._server(partial(_link, files), lanes) as (server, samples):
             for log in records.missing_logs(lanes):
                 take = partial(self._take, server, lanes, log, solo_s, requests, samples)
                 best = least_disturbed(take, lambda attempt: attempt.run.cpu_steal.share, CPU_STEAL_MAX, plan.attempts)
@@ -136,9 +137,6 @@ class StudyCollector:
 
     # Servers
 
-    def _link_all(self, repository: Path) -> None:
-        _link(model_files(self._records.models, self._plan.models), repository)
-
     @contextmanager
     def _server(self, link: Callable[[Path], None], lanes: int) -> Iterator[tuple[EmbeddedServer, Path]]:
         """Serves, with the file of its samples. In order of arrival: nothing of the scheduler shapes the logs."""
@@ -157,10 +155,7 @@ class StudyCollector:
 def _link(files: Mapping[str, Path], repository: Path) -> None:
     """Model files under these names, each with its profile."""
     for name, file in files.items():
-        version = repository / name / "1"
-        version.mkdir(parents=True)
-        (version / file.name).symlink_to(file.resolve())
-        (version / NAME).symlink_to(file.with_name(NAME).absolute())
+        link_files(repository / name / "1", (file, file.with_name(NAME)))
 
 
 def _settle(samples: Path) -> None:

@@ -20,7 +20,7 @@ from predictor.evaluate import Score, evaluate, replay
 from predictor.features import CoRunner, Exposure, Own, ewma_exposure, exposure, static_exposure
 from predictor.learners.linear import Offline, fit
 from predictor.samples import Sample, TrainingSample, co_runners_of, own_of, training_sample_of
-from predictor.workload import FEATURES, Load, ModelProfile
+from predictor.workload import FEATURES
 from profiler.profile_file import ProfileFile
 
 Vector = NDArray[np.float64]
@@ -34,7 +34,7 @@ _EXPLAINED = (("static", 0.0), ("EWMA 1/3", 1 / 3), ("EWMA 1/2", 1 / 2), ("EWMA 
 
 def relative_to_p95(samples: Sequence[Sample], profiles: Mapping[str, ProfileFile]) -> list[Sample]:
     """The same samples with the profiled p95 as the solo latency; sizes between profiled ones are interpolated."""
-    p95 = {model: _p95(file) for model, file in profiles.items()}
+    p95 = {model: file.profile(p95=True) for model, file in profiles.items()}
     return [
         msgspec.structs.replace(
             s,
@@ -47,23 +47,10 @@ def relative_to_p95(samples: Sequence[Sample], profiles: Mapping[str, ProfileFil
     ]
 
 
-def _p95(file: ProfileFile) -> ModelProfile:
-    loads = (Load(e.p95_ns, e.features.compute, e.features.l2, e.features.dram) for e in file.entries)
-    return ModelProfile(tuple(e.batch_size for e in file.entries), tuple(loads))
-
-
 def undisturbed(samples: Sequence[Sample], cpu_steal: CpuSteal) -> list[Sample]:
     """Samples during which the host took no CPU; all, where that leaves fewer than `FEWEST`."""
     left = [s for s in samples if not cpu_steal.disturbed(s.start_ns, s.end_ns)]
     return left if len(left) >= FEWEST else list(samples)
-
-
-# Section 3: how large interference is
-
-
-def interference(samples: Sequence[Sample]) -> Vector:
-    """(samples,) measured execution / profiled p95, ascending."""
-    return np.sort([s.slowdown for s in samples])
 
 
 # Figure 5: what the features lose
@@ -129,12 +116,8 @@ class Tested(NamedTuple):
     counting: float
 
 
-def table_one(training: Sequence[Sample], tests: Mapping[str, Sequence[Sample]]) -> dict[str, Tested]:
-    """Each test set after the training set, by name."""
-    return {name: _tested(training, samples) for name, samples in tests.items()}
-
-
-def _tested(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
+def scored(training: Sequence[Sample], samples: Sequence[Sample]) -> Tested:
+    """A test set after the training set."""
     replayed = replay(samples, FEATURES, training, LEARNERS)
     errors = {learner: replayed.squared_errors(learner) for learner in ("rls", "isochrone")}
     floor, noise = noise_floor(samples, errors), gamma_test(samples, errors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
@@ -86,14 +86,11 @@ def logs(
 ) -> tuple[StudyLog, ...]:
     """The paper's training set and its three test sets."""
 
-    def equal(models: Sequence[str]) -> dict[str, float]:
-        return dict.fromkeys(models, 1.0)
-
     other_loads = tuple(load + 0.1 for load in reversed(loads))
     sets = (
-        (TRAINING, equal(trained), loads),
+        (TRAINING, dict.fromkeys(trained, 1.0), loads),
         (TEST_SETS[0], dict(zip(trained, _SHIFTED, strict=False)), other_loads),
-        (TEST_SETS[1], equal(others), loads),
-        (TEST_SETS[2], equal(trained + others), loads),
+        (TEST_SETS[1], dict.fromkeys(others, 1.0), loads),
+        (TEST_SETS[2], dict.fromkeys(trained + others, 1.0), loads),
     )
     return tuple(StudyLog(name, weights, own, seconds, 10 * i + 1) for i, (name, weights, own) in enumerate(sets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -78,15 +79,10 @@ def _interference(results: Results) -> Figure:
 
 
 def _features(results: Results) -> Figure:
-    figure = Figure(figsize=(3.4 * len(results.lanes), 2.8))
-    panels = figure.subplots(1, len(results.lanes), sharey=True, squeeze=False)[0]
-    for axes, (lanes, found) in zip(panels, results.lanes.items(), strict=True):
-        _boxes(axes, lanes, found)
-    panels[0].set_ylabel("relative error, %")
-    return figure
+    return _panels(results, 2.8, "relative error, %", _boxes)
 
 
-def _boxes(axes: Axes, lanes: int, found: OfLanes) -> None:
+def _boxes(axes: Axes, found: OfLanes) -> None:
     errors = [100 * spread.errors for spread in found.features.values()]
     drawn = axes.boxplot(errors, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
     for box, name in zip(drawn["boxes"], found.features, strict=True):
@@ -94,20 +90,15 @@ def _boxes(axes: Axes, lanes: int, found: OfLanes) -> None:
     for median in drawn["medians"]:
         median.set_color("#333333")
     axes.set_xticks(range(1, len(errors) + 1), list(found.features), rotation=30, ha="right", fontsize=8)
-    axes.set_title(f"{lanes} lanes", fontsize=9)
 
 
 def _learners(results: Results) -> Figure:
-    figure = Figure(figsize=(3.4 * len(results.lanes), 2.9))
-    panels = figure.subplots(1, len(results.lanes), squeeze=False)[0]
-    for axes, (lanes, found) in zip(panels, results.lanes.items(), strict=True):
-        _bars(axes, lanes, found)
-    panels[0].set_ylabel("MSE of slowdown")
-    panels[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure = _panels(results, 2.9, "MSE of slowdown", _bars, sharey=False)
+    figure.axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
-def _bars(axes: Axes, lanes: int, found: OfLanes) -> None:
+def _bars(axes: Axes, found: OfLanes) -> None:
     at = np.arange(len(found.tested))
     for i, (name, colour) in enumerate(LEARNER_COLOURS.items()):
         mse = [tested.scores[name].mse for tested in found.tested.values()]
@@ -117,4 +108,16 @@ def _bars(axes: Axes, lanes: int, found: OfLanes) -> None:
             shown = name if j == 0 else None
             axes.plot([j - 0.45, j + 0.45], [height] * 2, color="#333333", lw=1.2, ls=style, label=shown)
     axes.set_xticks(at, list(found.tested), fontsize=8)
-    axes.set_title(f"{lanes} lanes", fontsize=9)
+
+
+def _panels(
+    results: Results, height: float, ylabel: str, fill: Callable[[Axes, OfLanes], None], *, sharey: bool = True
+) -> Figure:
+    """A panel per number of lanes."""
+    figure = Figure(figsize=(3.4 * len(results.lanes), height))
+    panels = figure.subplots(1, len(results.lanes), sharey=sharey, squeeze=False)[0]
+    for axes, (lanes, found) in zip(panels, results.lanes.items(), strict=True):
+        fill(axes, found)
+        axes.set_title(f"{lanes} lanes", fontsize=9)
+    panels[0].set_ylabel(ylabel)
+    return figure

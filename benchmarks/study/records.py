@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,22 +36,18 @@ class Tasks(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-class StudyRecords(RecordFolder):
+class StudyRecords(RecordFolder[StudyPlan]):
     """Records of `plan`, on the models in `source`, in `folder`."""
 
     def __init__(self, plan: StudyPlan, source: Path, folder: Path) -> None:
-        super().__init__(folder)
-        self.plan, self.source = plan, source
+        super().__init__(plan, folder)
+        self.source = source
 
     @property
     def manifest(self) -> RunManifest:
         """Raises BenchmarkError where a model is missing."""
         files = model_files(self.source, self.plan.models)
         return RunManifest(self.plan, models={model: sha256_of(file) for model, file in files.items()})
-
-    @property
-    def model_names(self) -> Sequence[str]:
-        return self.plan.models
 
     def samples(self, lanes: int, log: StudyLog) -> Path:
         """The log itself."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from benchmarks.study.numbers import (
     Spread,
     Tested,
     Vector,
     feature_errors,
-    interference,
     relative_to_p95,
+    scored,
     scores,
-    table_one,
     training_errors,
     undisturbed,
 )
@@ -28,7 +29,8 @@ from profiler.profile_file import ProfileFile
 class OfLanes:
     """Results of the logs with one number of lanes. training: MSE of the linear start, and of ours, on that set.
 
-    batches: undisturbed ones, of which all the rest is; every: scores over the disturbed ones too.
+    batches: undisturbed ones, of which all the rest is; every: scores over the disturbed ones too. interference
+    (section 3): measured execution / profiled p95, ascending.
     """
 
     recorded: dict[str, int]
@@ -66,10 +68,10 @@ def results(records: StudyRecords, on_stage: Callable[[str, float], None]) -> Re
             {name: len(samples) for name, samples in whole.items()},
             {name: len(samples) for name, samples in logs.items()},
             runs,
-            interference(every),
+            np.sort([s.slowdown for s in every]),
             feature_errors(every),
             training_errors(logs[TRAINING]),
-            table_one(logs[TRAINING], {name: logs[name] for name in TEST_SETS}),
+            {name: scored(logs[TRAINING], logs[name]) for name in TEST_SETS},
             scores(whole[TRAINING], {name: whole[name] for name in TEST_SETS}, COMPARED),
         )
     return Results(plan, profiles, records.tasks(), found)

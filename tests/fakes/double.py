@@ -65,7 +65,7 @@ def double_plan(device: FakeDevice) -> FakePlan:
     ]
     below = (0, *BATCH_SIZES)
     profiles = [
-        OptimizationProfile({"x": (low + 1, WIDTH)}, {"x": (high, WIDTH)})
+        OptimizationProfile({"x": (low + 1, WIDTH)}, {"x": (high, WIDTH)}, {"x": (high, WIDTH)})
         for low, high in zip(below, BATCH_SIZES, strict=False)
     ]
     return FakePlan(device, tensors, profiles, _shapes, _compute)

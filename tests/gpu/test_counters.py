@@ -16,10 +16,12 @@ from backend.config.model_config import ModelConfig
 from backend.engines.loading import read_model_specs
 from backend.engines.protocol import Engine
 from backend.engines.tensorrt.engine import TensorRtEngine
-from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.engines.tensorrt.plan_facts import PlanFacts, facts_path
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.model_process.placement import open_engine
 from backend.profiling.repository import read_config
 from backend.runtime_dir import VARIABLE, runtime_dir
+from backend.tensors import Datatype
 from backend.trial.launch import remember, remembered_name
 from backend.trial.messages import Fill, Trial
 from backend.trial.question import question_of
@@ -68,11 +70,11 @@ def write_fake_plan(version: Path) -> None:
     plan = version / "model.plan"
     plan.write_bytes(b"plan")
     tensors = (
-        TensorFacts("x", "TYPE_FP32", (-1, WIDTH), True),
-        TensorFacts("y", "TYPE_FP32", (-1, WIDTH), False),
-        TensorFacts("total", "TYPE_FP32", (-1,), False),
+        PlanTensor("x", Datatype.FP32, (-1, WIDTH), True),
+        PlanTensor("y", Datatype.FP32, (-1, WIDTH), False),
+        PlanTensor("total", Datatype.FP32, (-1,), False),
     )
-    profiles = tuple(ProfileFacts({"x": (1, WIDTH)}, {"x": (n, WIDTH)}, {"x": (n, WIDTH)}) for n in BATCH_SIZES)
+    profiles = tuple(OptimizationProfile({"x": (1, WIDTH)}, {"x": (n, WIDTH)}, {"x": (n, WIDTH)}) for n in BATCH_SIZES)
     facts = PlanFacts(1, 4, "10.0", "NVIDIA A100-SXM4-40GB", "8.0", "model", sha256_of(onnx), tensors, profiles)
     facts_path(plan).write_bytes(msgspec.json.encode(facts))
 

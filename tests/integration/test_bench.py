@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from backend.commands.bench import BenchOptions, run_bench
+from backend.commands.bench import run_bench
 from backend.errors import ConfigError
 from backend.load import figures
+from backend.load.arrivals import Traffic
 from backend.load.interleaved_load import Bench, Schedule
 from backend.load.options import numbers
 from backend.load.outcomes import MeasuredLoad, Outcome, Status
 from backend.load.plots import draw
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.scheduler.core import Observer, Scheduler
 from backend.scheduler_process import scheduler_factory
 from predictor.bound import UpperBound
@@ -48,7 +49,7 @@ def test_a_server_is_named_by_its_address(tmp_path: Path, servers: list[str]) ->
     workload = tmp_path / "workload.json"
     workload.write_text('{"models": [{"model": "m", "rate_per_s": 1}]}')
     with pytest.raises(ConfigError, match=r"--server must be HOST:PORT|two servers are named 'a'"):
-        run_bench(BenchOptions(workload, servers))
+        run_bench(workload, servers)
 
 
 def test_repeats_are_told_by_their_median_and_range() -> None:
@@ -92,7 +93,7 @@ def test_servers_take_turns_and_nobody_always_comes_first(monkeypatch: pytest.Mo
     turns: list[tuple[str, float, int]] = []
     monkeypatch.setattr(Bench, "warm_up", lambda *_: None)
     monkeypatch.setattr(Bench, "measure", lambda _self, name, _url, load, repeat: turns.append((name, load, repeat)))
-    schedule = Schedule(Workload((ModelLoad("m", 1.0),)), None, [0.5, 1.0], 2, 1)
+    schedule = Schedule(Workload((Traffic("m", 1.0),)), None, [0.5, 1.0], 2, 1)
     Bench(schedule, {}, lambda *_: None, lambda *_: None).run({"a": "x", "b": "y"})
     assert turns == [
         ("a", 0.5, 0), ("b", 0.5, 0), ("b", 1.0, 0), ("a", 1.0, 0),

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from backend.device_process import connect_or_start
 from backend.errors import ConfigError, EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Batch
+from backend.runtime_dir import MeetingPoint
 from backend.scheduler.messages import Cancel, Event, Finish, Ping, Take
-from backend.scheduler_process.start import connect_or_spawn
 from tests.fakes.fake_model import (
     PATIENCE_S,
     FakeModel,
@@ -257,7 +258,7 @@ def test_a_model_whose_lanes_are_gone_logs_so_and_goes_on(
 ) -> None:
     """Somebody who never met the last scheduler started this one."""
     with FakeModel(device="gpu-5") as model:
-        monkeypatch.setattr("backend.model_process.scheduler_client.connect_or_spawn", with_three_lanes)
+        monkeypatch.setattr("backend.model_process.scheduler_client.connect_or_start", with_three_lanes)
         signal_scheduler(signal.SIGKILL, "gpu-5")
         eventually(lambda: "launches without its scheduler" in caplog.text)
         assert "device_lanes is 2 for model 'm', but this device's scheduler runs 3" in caplog.text
@@ -265,8 +266,8 @@ def test_a_model_whose_lanes_are_gone_logs_so_and_goes_on(
         assert batch.launch is None
 
 
-def with_three_lanes(device: str, _: int, timeout_s: float) -> socket.socket:
-    return connect_or_spawn(device, 3, timeout_s)
+def with_three_lanes(point: MeetingPoint, timeout_s: float, *_: str) -> socket.socket:
+    return connect_or_start(point, timeout_s, "--lanes", "3")
 
 
 def test_a_model_without_device_lanes_takes_the_lanes_of_the_device(model: FakeModel) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from profiler.child import CODE_ROOT, ChildError
 from profiler.feature_source import NEUTRAL_COMPUTE, feature_source
 from profiler.graph import graph_work
 from profiler.lock import exclusive
+from profiler.peaks import load_or_measure
 from profiler.work import GraphWork
 from tests.fakes.graphs import MS, PEAKS, ones, write_mlp
 
@@ -54,7 +56,7 @@ class Profiling:
         self.directory = directory
 
     def __call__(
-        self, path: Path, run: Callable[[int], int], max_batch_size: int = 4, engine: str | None = None
+        self, path: Path, run: Callable[[int], int], max_batch_size: int = 4, engine: str = "an engine"
     ) -> BriefProfile:
         return brief_profile(
             path,
@@ -62,6 +64,7 @@ class Profiling:
             max_batch_size,
             directory=self.directory,
             budget_ns=20 * MS,
+            device="a device",
             engine=engine,
             features=lambda sizes: feature_source(path, sizes, lambda: PEAKS),
         )
@@ -87,7 +90,17 @@ def test_batch_sizes_are_powers_of_two_and_the_largest(max_batch_size: int, size
 
 
 def test_brief_profile_end_to_end(mlp: Path, tmp_path: Path) -> None:
-    brief = brief_profile(mlp, Engine(mlp).run, 4, directory=tmp_path / "runtime", budget_ns=20 * MS)
+    runtime = tmp_path / "runtime"
+    brief = brief_profile(
+        mlp,
+        Engine(mlp).run,
+        4,
+        directory=runtime,
+        budget_ns=20 * MS,
+        device="a device",
+        engine="an engine",
+        features=lambda sizes: feature_source(mlp, sizes, partial(load_or_measure, runtime)),
+    )
     assert brief.note is None
     assert brief.profile.batch_sizes == (1, 2, 4)
     for load in brief.profile.loads:

@@ -10,6 +10,7 @@ import threading
 import msgspec
 import pytest
 
+from backend.device_process import connect_or_start
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
@@ -27,7 +28,6 @@ from backend.scheduler.messages import (
     encode,
 )
 from backend.scheduler_process.process import serve
-from backend.scheduler_process.start import connect_or_spawn
 from tests.fakes.builders import join, profile
 from tests.fakes.fake_model import (
     PATIENCE_S,
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("runtime_dir")
 
 
 def connected(device: str = "cpu") -> socket.socket:
-    connection = connect_or_spawn(device, 2, PATIENCE_S)
+    connection = connect_or_start(meeting_point(device), PATIENCE_S, "--lanes", "2")
     connection.settimeout(PATIENCE_S)
     return connection
 

@@ -24,7 +24,7 @@ def test_a_trial_in_a_process_of_its_own_is_remembered(asked: Question, monkeypa
     assert try_file(asked, batch=False).batches is None
     found = try_file(asked, batch=True)  # what is remembered says nothing of batching
     assert found.batches is True
-    monkeypatch.setattr("backend.trial.launch.run_module", None)
+    monkeypatch.setattr("backend.trial.launch.answer_of", None)
     assert try_file(asked, batch=True) == try_file(asked, batch=False) == found
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from backend.tensors import DATATYPES
+from backend.tensors import Datatype
 from tests.onnx_nodes.cases import Case, is_random, operators
 
 _LOOPS = {"If", "Loop", "Scan"}
 _QUANTISED = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear"}
 _TRITONS = {
     TensorProto.STRING if datatype.numpy.hasobject else helper.np_dtype_to_tensor_dtype(datatype.numpy)
-    for datatype in DATATYPES
+    for datatype in Datatype
 }
 
 

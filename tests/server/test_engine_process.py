@@ -20,9 +20,11 @@ from onnx import helper
 from tritonclient.utils import InferenceServerException
 
 from backend.device_process import LINGER_S
-from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts, facts_path
+from backend.engines.tensorrt.plan_facts import PlanFacts, facts_path
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import pids_with
+from backend.tensors import Datatype
 from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile, request
 from tests.server.harness import graph, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
@@ -82,8 +84,8 @@ MODELS: Mapping[str, Model] = {
 
 def write_plan(plan: Path) -> None:
     """What the model's own process needs to know of it lies beside it; opening it takes a GPU."""
-    x, y = (TensorFacts(name, "TYPE_FP32", (-1, 16), name == "x") for name in ("x", "y"))
-    profile = ProfileFacts({"x": (1, 16)}, {"x": (8, 16)}, {"x": (8, 16)})
+    x, y = (PlanTensor(name, Datatype.FP32, (-1, 16), name == "x") for name in ("x", "y"))
+    profile = OptimizationProfile({"x": (1, 16)}, {"x": (8, 16)}, {"x": (8, 16)})
     plan.write_bytes(b"a plan")
     facts = PlanFacts(1, len(b"a plan"), "10.0", "a GPU", "9.0", "model", "0", (x, y), (profile,))
     facts_path(plan).write_bytes(msgspec.json.encode(facts))

@@ -15,11 +15,13 @@ from backend.commands.main import app
 from backend.commands.simulate import SimulatedPoint
 from backend.config.parameters import KEYS, Parameters
 from backend.engines.emulated.spec import BatchSpec, DeviceSpec, EmulatedSpec, TensorJson
-from backend.engines.tensorrt.plan_facts import PlanFacts, ProfileFacts, TensorFacts
+from backend.engines.tensorrt.plan_facts import PlanFacts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import RequestError
 from backend.load import figures
+from backend.load.arrivals import Traffic
 from backend.load.outcomes import Summary
-from backend.load.workload import ModelLoad, Workload
+from backend.load.workload import Workload
 from backend.model_process.metrics import METRICS
 from backend.model_process.request import Arrival, read_due
 from backend.profiling.report import as_json
@@ -174,7 +176,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "profile.json": ProfileFile,
     "An entry": ProfileEntry,
     "Workload": Workload,
-    "A model of a workload": ModelLoad,
+    "A model of a workload": Traffic,
     "The predictor's state": state_file._File,
     "model.plan.json": PlanFacts,
     "model.emulated.json": EmulatedSpec,
@@ -223,8 +225,8 @@ def test_every_part_of_the_state_is_documented() -> None:
 
 def test_every_field_of_a_plans_tensors_and_profiles_is_documented() -> None:
     documented = rows("file-formats", "model.plan.json")
-    assert re.findall(r"`(\w+)`", documented["tensors"][1]) == list(TensorFacts.__struct_fields__)
-    assert re.findall(r"`(\w+)`", documented["profiles"][1]) == list(ProfileFacts.__struct_fields__)
+    assert re.findall(r"`(\w+)`", documented["tensors"][1]) == list(PlanTensor.__struct_fields__)
+    assert re.findall(r"`(\w+)`", documented["profiles"][1]) == list(OptimizationProfile.__struct_fields__)
 
 
 def test_every_field_of_an_emulated_models_device_tensors_and_batches_is_documented() -> None:

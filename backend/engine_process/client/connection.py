@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import ExitStack, suppress
 
-from backend.device_process import LINGER_S, Start, connect_or_start
+from backend.device_process import connect_or_start
 from backend.engine_process.client.session import ModelSession
 from backend.engine_process.client.watch import HangWatch
 from backend.engine_process.wire.channel import Channel, ChannelError
@@ -104,14 +104,12 @@ class EngineConnection:
 
     def _open(self) -> ModelSession:
         point = meeting_point(self._device, "engine process")
-        options = ("--device", self._device, "--linger-s", str(LINGER_S))
-        start = Start("backend.engine_process.process", options, own_session=False)
         for _ in range(_OPEN_TRIES):
             with ExitStack() as undone:
-                channel = Channel(connect_or_start(point, start, CONNECT_S))
+                channel = Channel(connect_or_start(point, CONNECT_S))
                 undone.callback(channel.close)
                 # Second, so that it watches no other process than the one that the model is opened in.
-                watch = HangWatch(connect_or_start(point, start, CONNECT_S))
+                watch = HangWatch(connect_or_start(point, CONNECT_S))
                 undone.callback(watch.close)
                 with suppress(ConnectionError):
                     session = ModelSession(channel, watch, self._ask(channel))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from backend.engine_process.client.connection import EngineConnection
 from backend.engine_process.wire.channel import ChannelError
-from backend.engine_process.wire.messages import PROTOCOL, OpenModel, WireSpec
+from backend.engine_process.wire.messages import PROTOCOL, OpenModel
 from backend.engines.protocol import BatchResult, EngineOptions
 from backend.errors import EngineLostError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
-from backend.tensors import BY_CONFIG, Feeds, TensorSpec
+from backend.tensors import Feeds
 
 _TRIES = 2
 
@@ -29,9 +29,7 @@ class EngineClient:
     def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
         self._link = EngineConnection(device, OpenModel(PROTOCOL, str(file.absolute()), options))
         opened = self._link.open()
-        self.inputs = tuple(map(_spec, opened.inputs))
-        self.outputs = tuple(map(_spec, opened.outputs))
-        self.identity = opened.identity
+        self.inputs, self.outputs, self.identity = opened.inputs, opened.outputs, opened.identity
 
     def run(
         self,
@@ -58,7 +56,3 @@ class EngineClient:
     def close(self) -> None:
         """See `Engine.close`."""
         self._link.close()
-
-
-def _spec(told: WireSpec) -> TensorSpec:
-    return TensorSpec(told.name, BY_CONFIG[told.datatype], told.shape, told.optional)

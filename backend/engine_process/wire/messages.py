@@ -8,8 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from backend.engines.protocol import EngineOptions
+from backend.tensors import TensorSpec
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of these messages; an engine process of another one refuses to open models."""
 
 
@@ -25,15 +26,6 @@ class TensorPlace(EngineMessage, frozen=True):
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-
-
-class WireSpec(EngineMessage, frozen=True):
-    """A `TensorSpec`. datatype: as in config.pbtxt."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    optional: bool
 
 
 class OpenModel(EngineMessage, frozen=True, tag="open"):
@@ -73,8 +65,8 @@ class ModelOpened(EngineMessage, frozen=True, tag="opened"):
 
     identity: str
     file_stamp: str
-    inputs: tuple[WireSpec, ...]
-    outputs: tuple[WireSpec, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 class EnginePong(EngineMessage, frozen=True, tag="pong"):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import onnxruntime
 
-from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions
+from backend.engines.protocol import DEFAULT_ONNX_OPTIONS, ModelSpecs, OnnxOptions, check_file
 from backend.errors import ConfigError
 from backend.tensors import BY_ONNX, TensorSpec
 
@@ -69,10 +69,7 @@ def open_session(
 
     Raises ConfigError.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no model file '{path}'")
-    if path.stat().st_size == 0:
-        raise ConfigError(f"the model file '{path}' is empty")
+    check_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -91,9 +88,10 @@ def open_session(
     except Exception as error:
         why = first_line(error)
         if unknown := _NOT_OF_ONNX_RUNTIME.search(why):
+            nor = "".join(f", nor of '{library}'" for library in onnx_options.op_libraries)
             raise ConfigError(
                 f"'{path}' has the operator {unknown[1]}, which is not one of ONNX Runtime "
-                f"{onnxruntime.__version__}{_nor(onnx_options.op_libraries)}; name the library that has it in "
+                f"{onnxruntime.__version__}{nor}; name the library that has it in "
                 'config.pbtxt: model_operations { op_library_filename: "FILE" }'
             ) from error
         raise ConfigError(f"ONNX Runtime cannot load '{path}': {why}") from error
@@ -106,10 +104,6 @@ def _register(options: onnxruntime.SessionOptions, library: str) -> None:
         raise ConfigError(
             f"the custom operators of op_library_filename '{library}' cannot be had: {first_line(error)}"
         ) from error
-
-
-def _nor(libraries: Sequence[str]) -> str:
-    return "".join(f", nor of '{library}'" for library in libraries)
 
 
 def _spec(node: onnxruntime.NodeArg, path: Path, *, optional: bool = False) -> TensorSpec:

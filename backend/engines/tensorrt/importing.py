@@ -16,9 +16,15 @@ def import_tensorrt() -> ModuleType:
     """First module that can be imported. Raises ConfigError where none can, or where it is too old."""
     failures: list[str] = []
     for name in NAMES:
-        module = _try(name, failures)
-        if module is not None:
-            return _new_enough(module)
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+                failures.append(f"{name}: {error}")  # it is there, but its libraries are not
+            continue
+        if release_of(module) < OLDEST:
+            raise ConfigError(f"a plan needs TensorRT 8.5 or newer, but this is {module.__version__}")
+        return module
     why = f"cannot be imported here ({failures[0]})" if failures else "is not installed here"
     raise ConfigError(f"a plan needs TensorRT, which {why}; pip install tensorrt in the version that built the plan")
 
@@ -27,18 +33,3 @@ def release_of(module: ModuleType) -> tuple[int, int]:
     """Major and minor version."""
     major, minor = str(module.__version__).split(".")[:2]
     return int(major), int(minor)
-
-
-def _new_enough(module: ModuleType) -> ModuleType:
-    if release_of(module) < OLDEST:
-        raise ConfigError(f"a plan needs TensorRT 8.5 or newer, but this is {module.__version__}")
-    return module
-
-
-def _try(name: str, failures: list[str]) -> ModuleType | None:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        if not (isinstance(error, ModuleNotFoundError) and error.name == name):
-            failures.append(f"{name}: {error}")  # it is there, but its libraries are not
-    return None

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.engines.protocol import EngineOptions, ModelSpecs
+from backend.engines.protocol import EngineOptions, ModelSpecs, check_file
 from backend.engines.tensorrt.engine import TensorRtEngine
-from backend.engines.tensorrt.plan_facts import check_facts, check_file, read_facts
+from backend.engines.tensorrt.plan_facts import check_facts, read_facts
 from backend.engines.tensorrt.plan_layout import largest_batch, specs
 from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
 from backend.engines.tensorrt.plan_runtime import LoadedPlan, OptimizationProfile, PlanTensor
@@ -40,7 +40,7 @@ def read_plan_specs(file: Path, device_id: int | None) -> ModelSpecs:
     """Inputs and outputs by the facts beside the plan, else by the plan itself, loaded for it. Raises ConfigError."""
     check_file(file)
     if facts := read_facts(file):
-        return _specs(facts.plan_tensors(), facts.plan_profiles())
+        return _specs(facts.tensors, facts.profiles)
     plan = _load(file, _device(device_id))
     try:
         return _specs(plan.tensors, plan.profiles)

@@ -179,11 +179,9 @@ def _datatype(engine: trt.ICudaEngine, name: str, kind: str, file: Path) -> Data
 
 
 def _profile(engine: trt.ICudaEngine, index: int, tensors: tuple[PlanTensor, ...]) -> OptimizationProfile:
+    # TensorRT's order is the smallest shape, the optimum and the largest.
     bounds = {t.name: engine.get_tensor_profile_shape(t.name, index) for t in tensors if t.is_input}
-    return OptimizationProfile(
-        {name: shape_of(smallest) for name, (smallest, _, _) in bounds.items()},
-        {name: shape_of(largest) for name, (_, _, largest) in bounds.items()},
-    )
+    return OptimizationProfile(*({name: shape_of(shapes[i]) for name, shapes in bounds.items()} for i in range(3)))
 
 
 def shape_of(dims: Any) -> Shape:

@@ -8,27 +8,9 @@ import msgspec
 
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
-from backend.tensors import BY_CONFIG
 from profiler.host import sha256_of
 
 SCHEMA = 1
-
-
-class TensorFacts(msgspec.Struct, frozen=True):
-    """An input or output. datatype: as in config.pbtxt. shape: −1 is dynamic."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    is_input: bool
-
-
-class ProfileFacts(msgspec.Struct, frozen=True):
-    """Shapes of each input in an optimisation profile; optimum: those that the kernels were chosen for."""
-
-    smallest: dict[str, tuple[int, ...]]
-    optimum: dict[str, tuple[int, ...]]
-    largest: dict[str, tuple[int, ...]]
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
@@ -41,14 +23,8 @@ class PlanFacts(msgspec.Struct, frozen=True):
     compute_capability: str
     precision: str
     onnx_sha256: str
-    tensors: tuple[TensorFacts, ...]
-    profiles: tuple[ProfileFacts, ...]
-
-    def plan_tensors(self) -> tuple[PlanTensor, ...]:
-        return tuple(PlanTensor(t.name, BY_CONFIG[t.datatype], t.shape, t.is_input) for t in self.tensors)
-
-    def plan_profiles(self) -> tuple[OptimizationProfile, ...]:
-        return tuple(OptimizationProfile(p.smallest, p.largest) for p in self.profiles)
+    tensors: tuple[PlanTensor, ...]
+    profiles: tuple[OptimizationProfile, ...]
 
 
 def facts_path(plan: Path) -> Path:
@@ -69,7 +45,7 @@ def read_facts(plan: Path) -> PlanFacts | None:
         raise ConfigError(
             f"'{path}' does not describe a plan: {error}; build the plan anew or remove the file"
         ) from None
-    if facts.schema != SCHEMA or not {t.datatype for t in facts.tensors} <= BY_CONFIG.keys() or not facts.profiles:
+    if facts.schema != SCHEMA or not facts.profiles:
         raise ConfigError(f"'{path}' is of another release; build the plan anew or remove the file")
     return facts if facts.plan_bytes == plan.stat().st_size else None
 
@@ -91,11 +67,3 @@ def check_facts(facts: PlanFacts, plan: Path, *, tensorrt: str, gpu: str) -> Non
         raise ConfigError(
             f"'{plan}' was built on {facts.gpu}, but this GPU is {gpu}; build it anew here with `isochrone build`"
         )
-
-
-def check_file(plan: Path) -> None:
-    """Refuse a model file that is missing or empty. Raises ConfigError."""
-    if not plan.is_file():
-        raise ConfigError(f"there is no model file '{plan}'")
-    if plan.stat().st_size == 0:
-        raise ConfigError(f"the model file '{plan}' is empty")

@@ -61,15 +61,11 @@ def check_batches(
     """Refuse a `max_batch_size` of which some batch fits no profile. Raises ConfigError."""
     inputs = [tensor.name for tensor in tensors if tensor.is_input]
     for size in range(1, max_batch_size + 1):
-        if not any(_takes_batch(profile, inputs, size) for profile in profiles):
+        if not any(all(p.smallest[n][0] <= size <= p.largest[n][0] for n in inputs) for p in profiles):
             raise ConfigError(
                 f"max_batch_size is {max_batch_size}, but no profile of '{file}' takes a batch of {size}: "
                 f"they take {_batches(profiles, inputs)}; lower max_batch_size or build the plan for more"
             )
-
-
-def _takes_batch(profile: OptimizationProfile, inputs: Sequence[str], size: int) -> bool:
-    return all(profile.smallest[name][0] <= size <= profile.largest[name][0] for name in inputs)
 
 
 def _batches(profiles: Sequence[OptimizationProfile], inputs: Sequence[str]) -> str:

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from backend.engines.gpu.device import Address, Shape, Shapes, Stream
 from backend.tensors import Datatype
 
 
-@dataclass(frozen=True)
-class PlanTensor:
+class PlanTensor(msgspec.Struct, frozen=True):
     """An input or output of a plan; −1 stands for a dynamic dimension."""
 
     name: str
@@ -23,11 +23,14 @@ class PlanTensor:
     is_input: bool
 
 
-@dataclass(frozen=True)
-class OptimizationProfile:
-    """An optimisation profile: for each input the shapes it takes, dimension by dimension."""
+class OptimizationProfile(msgspec.Struct, frozen=True):
+    """An optimisation profile: for each input the shapes it takes, dimension by dimension.
+
+    optimum: those that the kernels were chosen for.
+    """
 
     smallest: Shapes
+    optimum: Shapes
     largest: Shapes
 
 

@@ -129,7 +129,7 @@ def test_a_load_of_one_fills_one_lane_with_the_best_batches() -> None:
     assert sum(t.rate_per_s * per_row_s[t.model] for t in asked) == pytest.approx(1.0)
     assert len({t.rate_per_s for t in asked}) == 1
     assert [t.slo_ms for t in asked] == [40.0, SLO_MIN_MS, 32.0, SLO_MIN_MS]
-    assert [t.priority for t in asked] == [1, 1, 1, 2]
+    assert [t.priority_class for t in asked] == [1, 1, 1, 2]
 
 
 def test_a_load_has_no_more_requests_than_it_may() -> None:

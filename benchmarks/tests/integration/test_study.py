@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.study.ceiling import ceiling, shares_by_count
 from benchmarks.study.noise import NEAREST, Floor, Noise, gamma_test, noise_floor
-from benchmarks.study.numbers import feature_errors, relative_to_p95, table_one, training_errors
+from benchmarks.study.numbers import feature_errors, relative_to_p95, scored, training_errors
 from benchmarks.study.plan import TEST_SETS, TRAINING, plan
 from predictor.samples import SCHEMA, RecordedCoRunner, Sample, co_runners_of
 from tests.fakes.builders import profile_file
@@ -109,8 +109,7 @@ def test_the_papers_three_start_from_the_training_set() -> None:
     linear, ours = training_errors(training)
     assert linear < 1e-3
     assert ours < 0.05
-    tested = table_one(training, {TEST_SETS[0]: log(300, 1.0), TEST_SETS[1]: log(300, 3.0)})
-    same, steeper = tested.values()
+    same, steeper = scored(training, log(300, 1.0)), scored(training, log(300, 3.0))
     assert max(same.scores[name].mse for name in ("offline", "sgd", "rls", "isochrone")) < 0.02
     assert steeper.scores["rls"].mse < steeper.scores["offline"].mse
     assert steeper.scores["isochrone"].mse < 0.3 * steeper.scores["offline"].mse
@@ -145,9 +144,9 @@ def test_trees_that_know_the_rest_of_a_log_leave_only_its_noise() -> None:
         for i, (s, end) in enumerate(zip(slow * rng.lognormal(0.0, 0.05, len(ends)), ends, strict=True))
     ]
     noise = float(np.mean((slow * 0.05) ** 2))
-    tested = table_one(log, {"the same": log})["the same"]
-    assert 0.8 * noise < tested.ceiling < 1.5 * noise
-    assert tested.ceiling < 0.5 * tested.scores["offline"].mse
+    found = scored(log, log)
+    assert 0.8 * noise < found.ceiling < 1.5 * noise
+    assert found.ceiling < 0.5 * found.scores["offline"].mse
 
 
 def test_how_many_came_meanwhile_tells_how_long_it_took() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from backend.building.shapes import Bounds, make_profiles, read_bounds
+from backend.building.shapes import make_profiles, read_bounds
 from backend.commands.build import BuildOptions, run_build
 from backend.engines.gpu import cuda_device
 from backend.engines.tensorrt import plan as tensorrt_plan
 from backend.engines.tensorrt.importing import import_tensorrt
-from backend.engines.tensorrt.plan_facts import ProfileFacts, read_facts
+from backend.engines.tensorrt.plan_facts import read_facts
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile
 from backend.errors import ConfigError
 from backend.runtime_dir import VARIABLE
 from backend.tensors import BY_CONFIG, TensorSpec
@@ -36,7 +37,7 @@ def test_a_profile_per_batch_size() -> None:
 
 def test_open_dimensions_take_the_bounds_given() -> None:
     [profile] = make_profiles([TEXT, IMAGE], [8], read_bounds(["ids=16:128:512"]))
-    assert profile == ProfileFacts(
+    assert profile == OptimizationProfile(
         smallest={"ids": (1, 16), "image": (1, 3, 8, 8)},
         optimum={"ids": (8, 128), "image": (8, 3, 8, 8)},
         largest={"ids": (8, 512), "image": (8, 3, 8, 8)},
@@ -45,13 +46,13 @@ def test_open_dimensions_take_the_bounds_given() -> None:
 
 def test_a_model_without_an_open_batch_has_one_profile() -> None:
     fixed = TensorSpec("x", FP32, (2, 3))
-    assert make_profiles([fixed], [1, 2, 4], {}) == (ProfileFacts({"x": (2, 3)}, {"x": (2, 3)}, {"x": (2, 3)}),)
+    assert make_profiles([fixed], [1, 2, 4], {}) == (OptimizationProfile({"x": (2, 3)}, {"x": (2, 3)}, {"x": (2, 3)}),)
 
 
 def test_bounds() -> None:
     assert read_bounds(["a=1:2:3", "b=3x32x32:3x64x64:3x96x96"]) == {
-        "a": Bounds((1,), (2,), (3,)),
-        "b": Bounds((3, 32, 32), (3, 64, 64), (3, 96, 96)),
+        "a": ((1,), (2,), (3,)),
+        "b": ((3, 32, 32), (3, 64, 64), (3, 96, 96)),
     }
 
 
@@ -158,7 +159,7 @@ def test_a_plan_its_facts_and_a_timing_cache(model: Path, builder: Builder, caps
     assert facts is not None
     assert (facts.gpu, facts.tensorrt, facts.precision) == ("NVIDIA H200", tensorrt_plan.VERSION, "model")
     assert facts.profiles == builder.asked["profiles"]
-    assert [t.name for t in facts.plan_tensors()] == ["x", "y"]
+    assert [t.name for t in facts.tensors] == ["x", "y"]
     said = capsys.readouterr().out
     assert "profiles: 4" in said
     assert "batches 5 to 6: tuned to x 6x16" in said

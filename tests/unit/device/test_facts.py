@@ -14,7 +14,7 @@ import pytest
 from backend.device import mps
 from backend.device.clocks import ASK_EVERY_S, CachedAnswer, throttled_of
 from backend.device.facts import device_name, open_gpu
-from backend.device.nvml import Clocks, Gpu, GpuIdentity, slowed_by
+from backend.device.nvml import Gpu, GpuIdentity, slowed_by
 from backend.errors import ConfigError
 from profiler.host import cpu_name
 from tests.fakes.driver import ADDRESS, OK, made_up_driver
@@ -123,9 +123,9 @@ def test_what_slows_it_down_now(driver: dict[str, Any]) -> None:
 
 def test_its_clocks_now(driver: dict[str, Any]) -> None:
     with open_gpu(0) as gpu:
-        assert gpu.clocks() == Clocks(sm_mhz=1410, memory_mhz=1215)
+        assert gpu.clocks_mhz() == (1410, 1215)
         driver["nvmlDeviceGetClockInfo"] = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        assert gpu.clocks() is None
+        assert gpu.clocks_mhz() is None
 
 
 def test_a_gpu_that_does_not_tell_what_it_is(driver: dict[str, Any]) -> None:

@@ -17,13 +17,13 @@ from backend.engine_process.wire.messages import (
     OpenModel,
     RunBatch,
     TensorPlace,
-    WireSpec,
     decode_finished,
     decode_opened,
     decode_request,
     decode_run,
 )
 from backend.engines.protocol import EngineOptions
+from backend.tensors import Datatype, TensorSpec
 from tests.fakes.open_files import open_files
 
 Ends = tuple[Channel, Channel, socket.socket]
@@ -67,7 +67,7 @@ def test_messages_arrive_in_order_with_what_belongs_to_them(ends: Ends) -> None:
 
 def test_a_message_of_any_length(ends: Ends) -> None:
     ours, theirs, _ = ends
-    specs = tuple(WireSpec(f"input_{i}", "TYPE_FP32", (-1, 3), False) for i in range(20_000))
+    specs = tuple(TensorSpec(f"input_{i}", Datatype.FP32, (-1, 3)) for i in range(20_000))
     ours.send(ModelOpened("engine", "stamp", specs, ()))
     assert theirs.receive(decode_opened) == (ModelOpened("engine", "stamp", specs, ()), None)
     run = RunBatch(0, tuple(TensorPlace(f"input_{i}", "<f4", (1, 3), 64 * i, 12) for i in range(5_000)), ("y",))

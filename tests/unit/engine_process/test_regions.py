@@ -10,7 +10,7 @@ import pytest
 
 from backend.engine_process.wire.messages import TensorPlace
 from backend.engine_process.wire.regions import RegionReader, RegionWriter
-from backend.tensors import DATATYPES, Array, Feeds, joined
+from backend.tensors import Array, Datatype, Feeds, joined
 from tests.fakes.open_files import open_files
 
 TEXT = ["", "plain", "ä€😀", "nul\0inside", "x" * 70_000]
@@ -44,7 +44,7 @@ def some(dtype: np.dtype[np.generic], shape: tuple[int, ...], seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (2, 3, 5)])
-@pytest.mark.parametrize("dtype", [d.numpy for d in DATATYPES if d.numpy != np.bool_], ids=str)
+@pytest.mark.parametrize("dtype", [d.numpy for d in Datatype if d.numpy != np.bool_], ids=str)
 def test_every_type_and_shape(carry: RegionPair, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     array = some(dtype, shape)
     found = carry({"x": [array]})["x"]

@@ -20,7 +20,7 @@ from backend.load.generator import LoadInterrupted, is_rejection, run_load
 from backend.load.outcomes import Outcome, Status, first_error, lateness_ms, percentile, summarise
 from backend.load.server_metrics import parse
 
-TRAFFIC = (Traffic("a", 50.0, 20.0), Traffic("b", 100.0, 40.0, priority=2))
+TRAFFIC = (Traffic("a", 50.0, 20.0), Traffic("b", 100.0, 40.0, priority_class=2))
 METRICS = """\
 # HELP isochrone_decisions_total Decisions of the scheduler
 # TYPE isochrone_decisions_total counter

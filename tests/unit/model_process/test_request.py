@@ -11,7 +11,7 @@ from backend.config.parameters import Parameters
 from backend.errors import RequestError
 from backend.model_process.request import Arrival, Due, read_due, read_tensor
 from backend.scheduler.messages import Arrive, Request, decode_event, encode
-from backend.tensors import BY_CONFIG, DATATYPES, Datatype, TensorSpec
+from backend.tensors import BY_CONFIG, Datatype, TensorSpec
 
 MS = 1_000_000
 NOW = Arrival(monotonic_ns=5_000 * MS, unix_ns=1_700_000_000_000 * MS)
@@ -139,7 +139,7 @@ def spec(datatype: str, *shape: int) -> TensorSpec:
     return TensorSpec("x", BY_CONFIG[f"TYPE_{datatype}"], shape)
 
 
-@pytest.mark.parametrize("datatype", [d for d in DATATYPES if d.config != "TYPE_STRING"], ids=lambda d: d.config)
+@pytest.mark.parametrize("datatype", [d for d in Datatype if d.config != "TYPE_STRING"], ids=lambda d: d.config)
 def test_a_tensor_is_copied_in_its_type(datatype: Datatype) -> None:
     given = np.arange(6).reshape(2, 3).astype(datatype.numpy)
     taken = read_tensor(TensorSpec("x", datatype, (3,)), given, batching=True)

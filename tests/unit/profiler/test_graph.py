@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import profiler.work as work_module
+import profiler.child as child_module
 from profiler import graph
 from profiler.child import ChildError
 from profiler.graph import graph_work
@@ -186,6 +186,6 @@ def test_an_empty_file_is_no_graph(tmp_path: Path) -> None:
 
 
 def test_child_answer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_module, "run_module", lambda *_, **__: b"hello")
+    monkeypatch.setattr(child_module, "run_module", lambda *_, **__: b"hello")
     with pytest.raises(ChildError, match="cannot be read"):
         work_in_child(Path("m.onnx"), [1])

@@ -18,7 +18,7 @@ from backend.scheduler.source import Source
 from backend.scheduler_process import background_writer, sample_log
 from backend.scheduler_process.sample_log import SampleLog
 from predictor.features import CoRunner, Own
-from predictor.samples import encode_sample, read_samples, sample_of
+from predictor.samples import SamplesError, encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
 from tests.fakes.fake_model import eventually
 
@@ -190,9 +190,9 @@ def test_transfers_are_slices_of_the_timeline_before_and_after_the_execution(tmp
     assert slices[2]["args"] == {"measured_ms": 1, "predicted_ms": 0.5, "bytes": 500}
 
 
-def test_a_timeline_of_no_samples_is_a_config_error(tmp_path: Path) -> None:
+def test_a_timeline_of_no_samples_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(ConfigError, match="empty has no samples: it is empty"):
+    with pytest.raises(SamplesError, match="empty has no samples: it is empty"):
         run_trace(tmp_path / "empty", tmp_path / "out")
     (tmp_path / "one").write_bytes(encode_sample(SAMPLE))
     with pytest.raises(ConfigError, match="cannot be written: "):

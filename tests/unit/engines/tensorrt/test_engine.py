@@ -47,7 +47,9 @@ def image_plan(device: FakeDevice, shape: Shape, largest: Shape, **options: Any)
     same: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda inputs: {"y": inputs["x"]}  # noqa: E731
     tensors = [tensor("x", shape, is_input=True), tensor("y", shape, is_input=False)]
     smallest = tuple(1 if own == -1 else own for own in shape)
-    return FakePlan(device, tensors, [OptimizationProfile({"x": smallest}, {"x": largest})], same, same, **options)
+    return FakePlan(
+        device, tensors, [OptimizationProfile({"x": smallest}, {"x": largest}, {"x": largest})], same, same, **options
+    )
 
 
 # Times
@@ -310,7 +312,7 @@ def test_a_model_that_does_not_batch(device: FakeDevice) -> None:
 def test_each_type_goes_through_as_it_is(config: str, device: FakeDevice) -> None:
     same: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda inputs: {"y": inputs["x"]}  # noqa: E731
     tensors: list[PlanTensor] = [tensor(name, (-1, 3), config, is_input=name == "x") for name in ("x", "y")]
-    plan = FakePlan(device, tensors, [OptimizationProfile({"x": (1, 3)}, {"x": (8, 3)})], same, same)
+    plan = FakePlan(device, tensors, [OptimizationProfile({"x": (1, 3)}, {"x": (8, 3)}, {"x": (8, 3)})], same, same)
     x = np.array([[0, 1, 2], [1, 0, 100]]).astype(tensors[0].datatype.numpy)
     [y] = run(opened(device, plan), 0, {"x": x}, ["y"])
     assert y.dtype == x.dtype
@@ -319,7 +321,7 @@ def test_each_type_goes_through_as_it_is(config: str, device: FakeDevice) -> Non
 
 def test_an_empty_tensor(device: FakeDevice) -> None:
     plan = image_plan(device, (-1, -1), (8, 16))
-    plan.profiles = [OptimizationProfile({"x": (1, 0)}, {"x": (8, 16)})]
+    plan.profiles = [OptimizationProfile({"x": (1, 0)}, {"x": (8, 16)}, {"x": (8, 16)})]
     [y] = run(opened(device, plan), 0, {"x": np.zeros((2, 0), np.float32)}, ["y"])
     assert y.shape == (2, 0)
 

@@ -129,8 +129,8 @@ def test_what_a_plan_holds(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
         ("y", "TYPE_INT64", (-1,), False),
     ]
     assert plan.profiles == (
-        OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)}),
-        OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)}),
+        OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)}, {"x": (4, 3)}),
+        OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)}, {"x": (8, 3)}),
     )
     assert (plan.version, plan.activation_bytes) == (trt.__version__, 12345)
 

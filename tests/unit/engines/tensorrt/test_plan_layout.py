@@ -10,21 +10,20 @@ import pytest
 from backend.engines.gpu.device import GpuMemory
 from backend.engines.tensorrt.plan_facts import (
     PlanFacts,
-    ProfileFacts,
-    TensorFacts,
     check_facts,
     facts_path,
     read_facts,
 )
 from backend.engines.tensorrt.plan_layout import choose_profile, largest_batch, largest_shapes
 from backend.engines.tensorrt.plan_memory import MemoryBudget, check_budget
-from backend.engines.tensorrt.plan_runtime import OptimizationProfile
+from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError, EngineError
+from backend.tensors import Datatype
 from tests.fakes.fake_gpu import tensor
 
-WIDE = OptimizationProfile({"x": (1, 3)}, {"x": (64, 3)})
-SMALL = OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)})
-LARGE = OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)})
+WIDE = OptimizationProfile({"x": (1, 3)}, {"x": (64, 3)}, {"x": (64, 3)})
+SMALL = OptimizationProfile({"x": (1, 3)}, {"x": (4, 3)}, {"x": (4, 3)})
+LARGE = OptimizationProfile({"x": (5, 3)}, {"x": (8, 3)}, {"x": (8, 3)})
 
 
 @pytest.mark.parametrize(
@@ -43,8 +42,8 @@ def test_the_tightest_profile_is_chosen(profiles: list[OptimizationProfile], siz
 
 def test_inputs_that_fit_only_apart() -> None:
     profiles = [
-        OptimizationProfile({"x": (1, 1), "n": (1, 1)}, {"x": (8, 16), "n": (8, 1)}),
-        OptimizationProfile({"x": (1, 17), "n": (1, 2)}, {"x": (8, 64), "n": (8, 2)}),
+        OptimizationProfile({"x": (1, 1), "n": (1, 1)}, {"x": (8, 16), "n": (8, 1)}, {"x": (8, 16), "n": (8, 1)}),
+        OptimizationProfile({"x": (1, 17), "n": (1, 2)}, {"x": (8, 64), "n": (8, 2)}, {"x": (8, 64), "n": (8, 2)}),
     ]
     with pytest.raises(
         EngineError, match=r"^no profile of the plan takes these shapes together: 'x' \[2, 9\], 'n' \[2, 2\]$"
@@ -62,7 +61,12 @@ def test_the_largest_batch() -> None:
     assert largest_shapes(LARGE, 6) == {"x": (6, 3)}
     assert largest_shapes(LARGE, 0) == {"x": (8, 3)}
     assert largest_batch(fixed, [SMALL, LARGE]) == 8
-    assert largest_batch([tensor("x", (4, 3), is_input=True)], [OptimizationProfile({"x": (4, 3)}, {"x": (4, 3)})]) == 0
+    assert (
+        largest_batch(
+            [tensor("x", (4, 3), is_input=True)], [OptimizationProfile({"x": (4, 3)}, {"x": (4, 3)}, {"x": (4, 3)})]
+        )
+        == 0
+    )
 
 
 def test_a_budget() -> None:
@@ -84,8 +88,8 @@ FACTS = PlanFacts(
     compute_capability="9.0",
     precision="model",
     onnx_sha256="0" * 64,
-    tensors=(TensorFacts("x", "TYPE_FP16", (-1, 3), True), TensorFacts("y", "TYPE_BOOL", (-1,), False)),
-    profiles=(ProfileFacts({"x": (1, 3)}, {"x": (8, 3)}, {"x": (8, 3)}),),
+    tensors=(PlanTensor("x", Datatype.FP16, (-1, 3), True), PlanTensor("y", Datatype.BOOL, (-1,), False)),
+    profiles=(OptimizationProfile({"x": (1, 3)}, {"x": (8, 3)}, {"x": (8, 3)}),),
 )
 
 
@@ -100,11 +104,12 @@ def plan(tmp_path: Path) -> Path:
 def test_facts_are_read_back(plan: Path) -> None:
     facts = read_facts(plan)
     assert facts == FACTS
-    assert [(t.name, t.datatype.config, t.shape, t.is_input) for t in facts.plan_tensors()] == [
-        ("x", "TYPE_FP16", (-1, 3), True),
-        ("y", "TYPE_BOOL", (-1,), False),
+    stored = msgspec.json.decode(facts_path(plan).read_bytes())
+    assert stored["tensors"] == [
+        {"name": "x", "datatype": "TYPE_FP16", "shape": [-1, 3], "is_input": True},
+        {"name": "y", "datatype": "TYPE_BOOL", "shape": [-1], "is_input": False},
     ]
-    assert facts.plan_profiles() == (OptimizationProfile({"x": (1, 3)}, {"x": (8, 3)}),)
+    assert stored["profiles"] == [{"smallest": {"x": [1, 3]}, "optimum": {"x": [8, 3]}, "largest": {"x": [8, 3]}}]
     check_facts(facts, plan, tensorrt="10.16.1.11", gpu="NVIDIA H200")
 
 
@@ -134,6 +139,7 @@ def test_facts_of_another_file_are_not_believed(plan: Path) -> None:
     [
         (b"{", "does not describe a plan"),
         (b'{"schema": 1}', "does not describe a plan"),
+        (msgspec.json.encode(FACTS).replace(b"TYPE_BOOL", b"TYPE_BF16"), "does not describe a plan"),
         (msgspec.json.encode(msgspec.structs.replace(FACTS, schema=2)), "is of another release"),
         (msgspec.json.encode(msgspec.structs.replace(FACTS, profiles=())), "is of another release"),
     ],
