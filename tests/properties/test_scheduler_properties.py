@@ -22,10 +22,20 @@ by_seeds = settings(
 )
 
 
-@settings(by_seeds, max_examples=1_000)
+@settings(by_seeds, max_examples=400)
 @given(seeds)
 def test_no_request_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -> None:
-    world = Stream(seed).run()
+    check(Stream(seed).run())
+
+
+@pytest.mark.slow
+@settings(by_seeds, max_examples=5_000)
+@given(seeds)
+def test_no_request_is_lost_nor_launched_twice_nor_beyond_the_lanes_in_many_streams(seed: int) -> None:
+    check(Stream(seed).run())
+
+
+def check(world: World) -> None:
     world.check_integral()
     world.check_training()
 
@@ -35,8 +45,7 @@ def test_no_request_is_lost_nor_launched_twice_nor_beyond_the_lanes(seed: int) -
 def test_all_waiting_requests_are_served_once_arrivals_cease(seed: int) -> None:
     world = Stream(seed).run()
     world.drain()
-    world.check_integral()
-    world.check_training()
+    check(world)
 
 
 @settings(by_seeds, max_examples=50)
