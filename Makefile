@@ -9,6 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Arrays are small here: more threads only wait for each other, by spinning on the cores that the lanes need.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
+# Else every process of the tests compiles anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies gpu-check clean
 .DEFAULT_GOAL := help

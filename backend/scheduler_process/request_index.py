@@ -93,8 +93,6 @@ class RequestIndex:
                 for command in entry.commands:
                     self._obey(command, at_ns)
         self.ends_ns = at_ns + self._clock_ns
-        for record in self._open():
-            record.last = self._stretch
 
     def _open(self) -> Iterator[Record]:
         return (record for record in self._known.values() if record.outcome in ("waits", "runs"))
@@ -105,6 +103,8 @@ class RequestIndex:
             for record in self._open():
                 record.outcome = "unknown"
             self._known, self._running = {}, {}
+        for record in self._open():
+            record.last = self._stretch
         scheduler = restored(checkpoint, packages_of(checkpoint))
         self._names = {source.id: source.join.model for source in scheduler.sources.values()}
         for source in scheduler.sources.values():

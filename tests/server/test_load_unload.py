@@ -16,7 +16,7 @@ from tests.server.control import EXPLICIT, eventually, load, looks, regions_mapp
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
-CYCLES = 50
+CYCLES, MANY = 30, 200
 WAITS_EVERY = 5
 """In each so-manieth cycle the model is gone before it is loaded again; else the new one starts beside the old one."""
 SLACK = {"shared memory": 0, "processes": 0, "open files": 10, "threads": 10}
@@ -45,10 +45,11 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
-def test_a_model_comes_and_goes_beside_another(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize("cycles", [CYCLES, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_a_model_comes_and_goes_beside_another(server: EmbeddedServer, cycles: int) -> None:
     assert load(server, ["steady", "cycled"]) == {}
     with OpenLoop(server.grpc_url, "steady", STEADY, rate_per_s=50.0) as steady:
-        for cycle in range(CYCLES):
+        for cycle in range(cycles):
             come_and_go(server, wait=cycle % WAITS_EVERY == 0)
             if cycle == 0:
                 eventually(lambda: len(server.stubs()) == 2)

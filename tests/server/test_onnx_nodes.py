@@ -19,7 +19,7 @@ from tests.onnx_nodes.serving import Verdict, judge, write
 from tests.server.control import EXPLICIT
 
 AT_ONCE = 8
-SAMPLE = 150
+SAMPLE = 110
 OF_EACH_KIND = 8
 
 

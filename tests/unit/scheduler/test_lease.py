@@ -15,6 +15,11 @@ def leased_device() -> tuple[Device, Lease]:
     device = Device(lanes=2)
     device.join(1, join(profile()))
     device.join(2, join(profile()))
+    return device, leased(device)
+
+
+def leased(device: Device) -> Lease:
+    """The lease of the first model, once it had the device to itself for a while."""
     commands: list[Command] = []
     for _ in range(STREAK):
         assert commands == []
@@ -23,7 +28,7 @@ def leased_device() -> tuple[Device, Lease]:
         commands = device.finish(launch, 10.0)
     (lease,) = commands
     assert isinstance(lease, Lease)
-    return device, lease
+    return lease
 
 
 def take(device: Device, batch: int, rows: int = 1) -> list[Command]:
@@ -62,6 +67,24 @@ def test_a_lease_that_was_used_meanwhile_is_returned_later() -> None:
     device.core.handle(1, Return(lease.lease), device.now_ns)
     device.core.check_invariants()
     assert device.ask(2) == []  # both lanes are taken
+
+
+def test_a_lease_that_was_asked_back_can_be_had_and_asked_back_again() -> None:
+    device, first = leased_device()
+    launch, _ = device.ask(2)
+    device.core.handle(1, Return(first.lease), device.now_ns)
+    device.now_ms += 10.0
+    device.finish(only_launch([launch]), 10.0)
+    second = leased(device)
+    assert second.lease > first.lease
+    assert device.ask(2)[1:] == [Recall(1, second.lease)]
+
+
+def test_a_return_of_another_lease_ends_none() -> None:
+    device, lease = leased_device()
+    with pytest.raises(ProtocolError, match="which it has not"):
+        device.core.handle(1, Return(lease.lease - 1), device.now_ns)
+    assert take(device, -1) == []
 
 
 def test_asking_gives_the_lease_up() -> None:

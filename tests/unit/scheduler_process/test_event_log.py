@@ -13,7 +13,7 @@ import pytest
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Ping, Reject, Request
-from backend.scheduler_process import event_file, event_log
+from backend.scheduler_process import background_writer, event_file, event_log
 from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Rejected, Trained, encode, read_stretches
 from backend.scheduler_process.event_log import VARIABLE, EventLog, event_log_of_environment
 from backend.scheduler_process.replay import Replay, restored
@@ -23,6 +23,11 @@ from tests.fakes.recorded import ORIGIN, Recorded
 
 PING = Handled(START_NS, 1, Ping(), (), "source 1 has not joined")
 SECOND = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _the_writer_takes_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_writer, "_REST_S", 0.001)
 
 
 def begun(path: Path, max_bytes: int = event_log.MAX_BYTES) -> EventLog:
@@ -65,10 +70,10 @@ def test_a_line_is_documented_json(tmp_path: Path) -> None:
 
 
 def test_files_are_bounded_and_each_can_be_replayed_alone(tmp_path: Path) -> None:
-    path, max_bytes = tmp_path / "events", 1_200_000
+    path, max_bytes = tmp_path / "events", 600_000
     with Recorded(path, max_bytes=max_bytes) as recorded:
-        for _ in range(80):
-            recorded.run(1_000)
+        for _ in range(160):
+            recorded.run(500)
             eventually(lambda: len(recorded.log._writer) == 0)
             if recorded.log._checkpoints > 5:
                 break

@@ -173,14 +173,16 @@ def test_a_process_that_leaves_and_a_client_that_cancels_are_told(tmp_path: Path
 def overload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorded, Path]]:
     path = tmp_path_factory.mktemp("log") / "events"
     with Recorded(path, seed=3) as made:
-        made.run(6_000)
+        for _ in range(6):
+            made.run(1_000)
+            made.log.checkpoint(made.core, made.now_ns)
     yield made, path
 
 
 def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Recorded, Path]) -> None:
     made, path = overload
     index = RequestIndex(path)
-    (stretch,) = read_stretches(path)
+    entries = [entry for stretch in read_stretches(path) for entry in stretch.entries]
     chosen = Random(1).sample([r for r in index.requests if r.outcome != "waits"], 16)
     for record in chosen:
         found = explain(path, record)
@@ -189,7 +191,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
         assert found.incomplete == []
         launches = [
             (entry.at_ns, command)
-            for entry in stretch.entries
+            for entry in entries
             if isinstance(entry, Handled | Left | Rejected)
             for command in entry.commands
             if isinstance(command, Launch) and command.source == key and id_ in command.requests
@@ -212,7 +214,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
             assert found.launched is not None
             (end,) = [
                 (entry.at_ns, entry.event.exec_ns)
-                for entry in stretch.entries
+                for entry in entries
                 if isinstance(entry, Handled)
                 and isinstance(entry.event, Finish)
                 and (entry.source, entry.event.batch) == (key, found.launched.batch)
@@ -240,9 +242,11 @@ def test_the_index_counts_what_the_scheduler_said(overload: tuple[Recorded, Path
 
 def test_a_lease_is_told(overload: tuple[Recorded, Path]) -> None:
     _, path = overload
-    (stretch,) = read_stretches(path)
     taken = next(
-        (e.source, e.event.request.id) for e in stretch.entries if isinstance(e, Handled) and isinstance(e.event, Take)
+        (entry.source, entry.event.request.id)
+        for stretch in read_stretches(path)
+        for entry in stretch.entries
+        if isinstance(entry, Handled) and isinstance(entry.event, Take)
     )
     _, text = explained(path, f"{taken[0]}.{taken[1]}")
     assert "launched by its process, which held a lease" in text
@@ -257,8 +261,10 @@ def test_a_request_that_began_before_the_log_is_explained_from_there_on(tmp_path
         made.log.checkpoint(made.core, made.now_ns)
         made.at(2).handle(HEAVY_MODEL, Cancel((99,)))
         made.at(10).finish(key_of(light), 10 * MS)
+        made.at(21).finish((HEAVY_MODEL, 2), 11 * MS)
     whole, _ = explained(path, "2.2")
     assert whole.incomplete == []
+    assert whole.finished is not None
     assert [wait.times for wait in whole.waits] == [2]
     lines = path.read_bytes().splitlines(keepends=True)
     second = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]

@@ -79,6 +79,7 @@ def test_a_replay_on_a_machine_that_rounds_otherwise_goes_on(recorded: tuple[Rec
     first, *rest = entry.commands
     assert isinstance(first, Launch)
     entries[place] = replace(entry, commands=(replace(first, times=replace(first.times, bound_ns=1)), *rest))
+    del entries[place + 2_000 :]
     replay = Replay()
     replay.run(stretch._replace(entries=entries))
     assert (replay.departures, replay.times_differ) == ([], 1)
