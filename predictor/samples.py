@@ -36,9 +36,10 @@ class RecordedCoRunner(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """One finished batch. features: shares of the device's peak in a solo run, 0..1, by the names of `FEATURES`.
 
-    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns: known to the scheduler at the launch; no learner
-    reads them. transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: of its inputs before `start_ns` and its outputs
-    after `end_ns`; 0 where nothing was moved, or that cannot be told apart.
+    lane, predicted_ns, decision, predicted_in_ns, predicted_out_ns, batch: known to the scheduler at the launch; no
+    learner reads them. batch: its number, as the event log has it.
+    transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: of its inputs before `start_ns` and its outputs after
+    `end_ns`; 0 where nothing was moved, or that cannot be told apart.
     throttled: whether heat or power slowed the device's clocks down, as its driver said within a second of the batch's
     end; None where it was not asked, as on CPU.
     """
@@ -63,6 +64,7 @@ class Sample(msgspec.Struct, frozen=True):
     predicted_in_ns: int = 0
     predicted_out_ns: int = 0
     throttled: bool | None = None
+    batch: int | None = None
 
     @property
     def end_ns(self) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Arrive, BatchTimes, Cancel, Command, Finish, Launch, Preempted, Reject, Take
-from backend.scheduler.running_batch import BatchKey
+from backend.scheduler.messages import Arrive, BatchTimes, Cancel, Command, Finish, Launch, Reject, Take
+from backend.scheduler.running_batch import BatchKey, RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Saved, Trained, read_stretches
 from backend.scheduler_process.explanation import (
@@ -94,10 +94,10 @@ class _Watcher:
             if isinstance(entry, Handled) and isinstance(entry.event, Take):
                 self._took(scheduler, entry.event, now_ns)
         self._ends(entry, now_ns)
-        if self._batch is not None:
-            self._suspended(scheduler, now_ns)
-        elif not self.over:
+        if self._batch is None and not self.over:
             self._waits(scheduler, entry.commands, launches, notes, now_ns)
+        if self._batch is not None:  # the decision that launched it may have suspended it as well
+            self._suspended(scheduler, now_ns)
 
     def _arrives(self, entry: Entry) -> bool:
         if not isinstance(entry, Handled) or entry.source != self._source or entry.refused is not None:
@@ -163,7 +163,7 @@ class _Watcher:
             if launch.source == self._source and self._request.id in launch.requests:
                 asked = [note for note in notes if note.running == ran_before + i]
                 later = {(other.source, other.batch) for other in launches[i:]}
-                self._launched(scheduler, launch, commands, asked, later, now_ns)
+                self._launched(scheduler, launch, asked, later, now_ns)
                 return
             name = scheduler.sources[launch.source].join.model
             self.found.passed[name] = self.found.passed.get(name, 0) + 1
@@ -173,23 +173,15 @@ class _Watcher:
         self,
         scheduler: Scheduler,
         launch: Launch,
-        commands: tuple[Command, ...],
         asked: list[Notes],
         later: set[BatchKey],
         now_ns: int,
     ) -> None:
         self._batch = (launch.source, launch.batch)
         batch = scheduler.device.running[self._batch]
-        beside = _running(scheduler, now_ns, later)
-        preempted = commands[: commands.index(launch)][::-1]
-        keys = set()
-        for command in preempted:
-            if not isinstance(command, Preempted):
-                break
-            keys.add((command.source, command.batch))
-        others = set(scheduler.device.running) - keys
+        preempted = [b for b in scheduler.device.batches if b.suspended_for is batch]
         source = scheduler.sources[launch.source]
-        limit, allowed = _limit(source, launch, asked, preempts=bool(keys))
+        limit, allowed = _limit(source, launch, asked, preempts=bool(preempted))
         self.found.launched = Launched(
             now_ns,
             launch.batch,
@@ -200,8 +192,8 @@ class _Watcher:
             allowed,
             launch.decision,
             *_times(launch.times),
-            beside,
-            _running(scheduler, now_ns, others) if keys else [],
+            _running(scheduler, now_ns, later.union(b.key for b in preempted)),
+            [_description(scheduler, other, now_ns, set()) for other in preempted],
         )
 
     def _held(self, scheduler: Scheduler, asked: list[Notes], now_ns: int) -> None:
@@ -273,18 +265,19 @@ def _limit_by_forecast(source: Source, launch: Launch, notes: Notes) -> tuple[Li
 
 
 def _running(scheduler: Scheduler, now_ns: int, but: set[BatchKey]) -> list[Batch]:
-    """The batches that run, but for these, with the ends that are predicted beside all of them."""
+    """The batches that run but for these, none of which has suspended another one yet, with the ends that are predicted
+    beside all of them.
+    """
     scheduler.device.update_slowdowns()
-    found = []
-    for batch in scheduler.device.batches:
-        if batch.key in but:
-            continue
-        ends_ns = now_ns + round(batch.remaining_ns * batch.slowdown)
-        model = scheduler.sources[batch.key[0]].join.model
-        suspended = batch.suspended_for is not None
-        due_ns = None if batch.deadline_ns == inf else round(batch.deadline_ns)
-        found.append(Batch(model, batch.rows, batch.lane, batch.launched_ns, ends_ns, due_ns, suspended))
-    return found
+    return [_description(scheduler, batch, now_ns, but) for batch in scheduler.device.batches if batch.key not in but]
+
+
+def _description(scheduler: Scheduler, batch: RunningBatch, now_ns: int, but: set[BatchKey]) -> Batch:
+    ends_ns = now_ns + round(batch.remaining_ns * batch.slowdown)
+    model = scheduler.sources[batch.key[0]].join.model
+    suspended = batch.suspended_for is not None and batch.suspended_for.key not in but
+    due_ns = None if batch.deadline_ns == inf else round(batch.deadline_ns)
+    return Batch(model, batch.rows, batch.lane, batch.launched_ns, ends_ns, due_ns, suspended)
 
 
 def _times(times: BatchTimes) -> tuple[int, int, int, int, int]:

@@ -95,6 +95,7 @@ def sample_of_batch(
         bytes_out=finish.d2h_bytes,
         predicted_in_ns=batch.times.h2d_ns,
         predicted_out_ns=batch.times.d2h_ns,
+        batch=batch.key[1],
     )
 
 

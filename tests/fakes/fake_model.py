@@ -151,3 +151,10 @@ def until_connected(*models: FakeModel) -> None:
 def decided_by_a_scheduler(model: FakeModel) -> bool:
     (batch,) = model.wait_for(*model.submit(pending(5_000.0)))
     return batch.launch is not None
+
+
+def end_batches_while_lanes_close(model: FakeModel) -> None:
+    """Open the gate once each lane has been told to end after its batch."""
+    workers = model.dispatcher._lanes._workers
+    eventually(lambda: all(worker._queue.qsize() == 1 for worker in workers))
+    model.gate.set()

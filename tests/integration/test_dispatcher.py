@@ -1,9 +1,7 @@
-"""A model's queue between a real scheduler's process and a fake runner, also where that process dies or hangs."""
+"""A model's queue between a real scheduler's process and a fake runner: requests' ways."""
 
 from __future__ import annotations
 
-import signal
-import socket
 import threading
 import time
 from dataclasses import replace
@@ -11,27 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend.device_process import connect_or_start
-from backend.errors import ConfigError, EngineError
+from backend.errors import EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY
 from backend.model_process.batch import Batch
-from backend.runtime_dir import MeetingPoint
-from backend.scheduler.messages import Cancel, Event, Finish, Ping, Take
+from backend.scheduler.messages import Cancel, Event, Finish, Take
 from tests.fakes.fake_model import (
     PATIENCE_S,
     FakeModel,
     decided_by_a_scheduler,
+    end_batches_while_lanes_close,
     eventually,
     pending,
-    scheduler_pid,
-    signal_scheduler,
-    until_connected,
 )
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
-
-
-# A request's way
 
 
 def test_a_request_runs_as_the_scheduler_decides(model: FakeModel) -> None:
@@ -207,271 +198,3 @@ def test_many_threads_may_submit(model: FakeModel) -> None:
     batches = model.wait_for(*[r for own in requests for r in own])
     assert all(batch.launch is not None and batch.rows <= 8 for batch in batches)
     assert model.at_once_most <= 2
-
-
-# Several models
-
-
-def test_models_share_the_lanes_of_the_device() -> None:
-    with FakeModel("a") as a, FakeModel("b") as b:
-        a.fill()
-        (waiting,) = b.submit(pending())
-        assert b.dispatcher._client.lanes == 2
-        a.gate.set()
-        (batch,) = b.wait_for(waiting)
-        assert batch.launch is not None
-        assert batch.launched_ns > a.started[-1].launched_ns
-
-
-def test_the_lanes_of_a_model_that_went_are_free() -> None:
-    with FakeModel("b") as b:
-        a = FakeModel("a")
-        a.fill()
-        (waiting,) = b.submit(pending())
-        a.dispatcher._client.close()  # as when its process dies
-        b.wait_for(waiting)
-        a.close()
-
-
-def test_a_model_that_wants_other_lanes_is_refused(model: FakeModel) -> None:
-    with pytest.raises(ConfigError) as refused:
-        FakeModel("vgg19", lanes=5)
-    assert str(refused.value) == (
-        "device_lanes is 5 for model 'vgg19', but this device's scheduler runs 2; "
-        "give every model on the device the same value"
-    )
-    assert decided_by_a_scheduler(model)
-
-
-def test_the_next_scheduler_has_the_lanes_of_the_last_whoever_starts_it() -> None:
-    device = "gpu-4"  # which has no scheduler yet
-    with FakeModel("wishes", device=device, lanes=4) as wishes, FakeModel("takes", device=device, lanes=None) as takes:
-        for _ in range(4):
-            signal_scheduler(signal.SIGKILL, device)
-            eventually(lambda: not (wishes.dispatcher._connected or takes.dispatcher._connected))
-            until_connected(wishes, takes)
-            assert takes.dispatcher._client.lanes == 4
-
-
-def test_a_model_whose_lanes_are_gone_logs_so_and_goes_on(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody who never met the last scheduler started this one."""
-    with FakeModel(device="gpu-5") as model:
-        monkeypatch.setattr("backend.model_process.scheduler_client.connect_or_start", with_three_lanes)
-        signal_scheduler(signal.SIGKILL, "gpu-5")
-        eventually(lambda: "launches without its scheduler" in caplog.text)
-        assert "device_lanes is 2 for model 'm', but this device's scheduler runs 3" in caplog.text
-        (batch,) = model.wait_for(*model.submit(pending()))
-        assert batch.launch is None
-
-
-def with_three_lanes(point: MeetingPoint, timeout_s: float, *_: str) -> socket.socket:
-    return connect_or_start(point, timeout_s, "--lanes", "3")
-
-
-def test_a_model_without_device_lanes_takes_the_lanes_of_the_device(model: FakeModel) -> None:
-    with FakeModel("other", lanes=None) as other:
-        assert other.dispatcher._client.lanes == model.dispatcher._client.lanes == 2
-
-
-def test_devices_have_a_scheduler_each(model: FakeModel) -> None:
-    with FakeModel(device="gpu-0", lanes=3) as other:
-        assert scheduler_pid("gpu-0") != scheduler_pid("cpu")
-        assert other.dispatcher._client.lanes == 3
-        assert decided_by_a_scheduler(other)
-        assert decided_by_a_scheduler(model)
-
-
-def run_together(model: FakeModel, count: int) -> set[int]:
-    """Sizes of the batches of that many requests that wait together."""
-    running = model.fill()
-    waiting = model.submit(*[pending() for _ in range(count)])
-    model.gate.set()
-    model.wait_for(*running)
-    return {len(batch.requests) for batch in model.wait_for(*waiting)}
-
-
-def test_a_limit_to_its_batches_holds_with_each_later_scheduler_too(model: FakeModel) -> None:
-    assert max(run_together(model, 8)) > 1
-    model.dispatcher._limit_batches(1)
-    assert run_together(model, 8) == {1}
-    signal_scheduler(signal.SIGKILL)
-    eventually(lambda: not model.dispatcher._connected)
-    until_connected(model)
-    assert run_together(model, 8) == {1}
-
-
-def test_a_limit_while_there_is_no_scheduler_is_sent_to_the_next(model: FakeModel) -> None:
-    signal_scheduler(signal.SIGKILL)
-    eventually(lambda: not model.dispatcher._connected)
-    model.dispatcher._limit_batches(1)
-    until_connected(model)
-    assert run_together(model, 8) == {1}
-
-
-def test_more_rows_than_batches_grow_to_are_served(model: FakeModel) -> None:
-    running = model.fill()
-    small, large = model.submit(pending(5_000.0), pending(6_000.0, rows=12))
-    model.gate.set()
-    model.wait_for(*running)
-    assert [batch.rows for batch in model.wait_for(small, large)] == [1, 12]
-
-
-# Without a scheduler
-
-
-def test_a_killed_scheduler_loses_no_request_and_is_replaced(model: FakeModel) -> None:
-    pid = scheduler_pid()
-    running = model.fill()
-    waiting = model.submit(*[pending() for _ in range(30)])
-    signal_scheduler(signal.SIGKILL)
-    eventually(lambda: not model.dispatcher._connected)
-    later = model.submit(*[pending() for _ in range(30)])
-    model.gate.set()
-    model.wait_for(*running, *waiting, *later)
-    until_connected(model)
-    assert scheduler_pid() != pid
-    assert decided_by_a_scheduler(model)
-
-
-def test_the_next_scheduler_adopts_running_batches_and_decides_on_waiting_requests(model: FakeModel) -> None:
-    running = model.fill()
-    waiting = model.submit(*[pending() for _ in range(12)])
-    signal_scheduler(signal.SIGKILL)
-    eventually(lambda: not model.dispatcher._connected)
-    until_connected(model)
-    assert len(model.started) == 2  # both lanes are taken, so nothing was launched meanwhile
-    later = model.submit(*[pending() for _ in range(3)])
-    model.gate.set()
-    assert all(batch.launch is not None for batch in model.wait_for(*waiting, *later))
-    model.wait_for(*running)
-    assert all(batch.id < 0 for batch in model.started[:2])
-    assert model.at_once_most == 2
-
-
-@pytest.mark.usefixtures("impatient")
-def test_without_a_scheduler_requests_run_in_their_order(model: FakeModel) -> None:
-    signal_scheduler(signal.SIGSTOP)
-    model.gate.clear()
-    groups = (1, 1, 2, 1, 1, 1)
-    requests = model.submit(*[pending(group=group) for group in groups], pending(rows=7, group=1))
-    eventually(lambda: not model.dispatcher._connected)
-    model.gate.set()
-    model.wait_for(*requests)
-    batches = sorted(model.started, key=lambda batch: -batch.id)
-    assert [[r.id for r in b.requests] for b in batches] == [
-        [r.id for r in requests[:2]],
-        [requests[2].id],
-        [r.id for r in requests[3:6]],
-        [requests[6].id],
-    ]
-    assert all(b.launch is None and b.id < 0 for b in batches)
-    signal_scheduler(signal.SIGKILL)
-    until_connected(model)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.model_process.scheduler_client.SILENCE_S", 0.03)
-    monkeypatch.setattr("backend.model_process.scheduler_client._RECONNECT_S", 0.3)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_no_request_is_lost_with_a_hung_scheduler() -> None:
-    with FakeModel("a") as a, FakeModel("b") as b:
-        signal_scheduler(signal.SIGSTOP)
-        requests = [(m, m.submit(*[pending() for _ in range(40)])) for m in (a, b)]
-        for m, own in requests:
-            assert all(batch.launch is None for batch in m.wait_for(*own))
-            m.wait_for(*m.submit(pending()))
-        signal_scheduler(signal.SIGKILL)
-        until_connected(a, b)
-        eventually(lambda: decided_by_a_scheduler(a))  # an impatient model may give up on a slow machine once more
-        eventually(lambda: decided_by_a_scheduler(b))
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_scheduler_that_hangs_is_killed_and_replaced(
-    model: FakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("backend.linux.hang_detector.WAIT_S", 0.2)
-    monkeypatch.setattr("backend.linux.hang_detector.WAITS", 3)
-    hung = scheduler_pid()
-    signal_scheduler(signal.SIGSTOP)
-    with FakeModel("newcomer") as newcomer:
-        model.wait_for(*model.submit(pending()))
-        until_connected(model, newcomer)
-        assert decided_by_a_scheduler(newcomer)
-    assert scheduler_pid() != hung
-    assert f"scheduler {hung} hangs and is killed" in caplog.text
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_scheduler_that_pauses_is_taken_back(model: FakeModel) -> None:
-    pid = scheduler_pid()
-    signal_scheduler(signal.SIGSTOP)
-    assert not decided_by_a_scheduler(model)
-    signal_scheduler(signal.SIGCONT)
-    until_connected(model)
-    eventually(lambda: decided_by_a_scheduler(model))
-    assert scheduler_pid() == pid
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_scheduler_is_not_lost_where_the_machine_was_suspended(model: FakeModel) -> None:
-    """A wait that took as long as many says nothing about the scheduler, which could not run either."""
-    connection = model.dispatcher._client._socket
-    assert connection is not None
-    signal_scheduler(signal.SIGSTOP)
-    (request,) = model.submit(pending(5_000.0))
-    connection.settimeout(0.5)  # many times the patience of `impatient`
-    time.sleep(0.7)
-    signal_scheduler(signal.SIGCONT)
-    (batch,) = model.wait_for(request)
-    assert batch.launch is not None
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_quiet_scheduler_is_asked_and_answers(model: FakeModel) -> None:
-    """Both lanes are busy, so that it has nothing to say for many times its patience."""
-    asked = threading.Semaphore(0)
-    send = model.dispatcher._client.send
-
-    def counting(event: Event) -> bool:
-        if isinstance(event, Ping):
-            asked.release()
-        return send(event)
-
-    model.dispatcher._client.send = counting  # type: ignore[method-assign]
-    model.fill()
-    (request,) = model.submit(pending())
-    for _ in range(5):
-        assert asked.acquire(timeout=PATIENCE_S)
-    assert model.dispatcher._connected
-    model.gate.set()
-    assert model.wait_for(request)[0].launch is not None
-
-
-@pytest.mark.usefixtures("impatient")
-def test_closing_without_a_scheduler_loses_nothing() -> None:
-    model = FakeModel()
-    signal_scheduler(signal.SIGSTOP)
-    model.gate.clear()
-    running = model.submit(pending(), pending(group=1))
-    eventually(lambda: len(model.started) == 2)
-    waiting = model.submit(*[pending() for _ in range(20)])
-    ending = threading.Thread(target=end_batches_while_lanes_close, args=(model,))
-    ending.start()
-    left = model.dispatcher.close()
-    ending.join()
-    signal_scheduler(signal.SIGKILL)
-    assert left == waiting
-    assert model.ends.keys() == {r.id for r in running}
-
-
-def end_batches_while_lanes_close(model: FakeModel) -> None:
-    """Open the gate once each lane has been told to end after its batch."""
-    workers = model.dispatcher._lanes._workers
-    eventually(lambda: all(worker._queue.qsize() == 1 for worker in workers))
-    model.gate.set()

@@ -31,6 +31,7 @@ def test_a_scheduler_writes_a_sample_per_batch(tmp_path: Path, monkeypatch: pyte
         assert {(s.transfer_in_ns, s.transfer_out_ns, s.bytes_in, s.bytes_out) for s in written()} == {
             (3_000, 2_000, 0, 1_000)
         }
+        assert len({s.batch for s in written() if s.batch is not None}) == 10
         assert written()[0].predicted_out_ns == 0
         assert written()[-1].predicted_out_ns == pytest.approx(2_000, rel=0.1)
         model.took = BatchResult([], MS)

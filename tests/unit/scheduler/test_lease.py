@@ -43,8 +43,27 @@ def test_a_model_that_has_the_device_to_itself_may_launch_without_asking() -> No
         assert take(device, batch) == []
         assert device.core.device.running[(1, batch)].lane == lease.lane
         device.now_ms += 10.0
-        renewed = device.core.handle(1, Finish(batch, 10 * MS), device.now_ns)
-        assert all(isinstance(command, Lease) and command.lane == lease.lane for command in renewed)
+        assert device.core.handle(1, Finish(batch, 10 * MS), device.now_ns) == []  # as the lease has it
+    device.core.check_invariants()
+
+
+def test_a_lease_is_renewed_once_its_times_are_wrong_by_2_percent() -> None:
+    """The predictor comes to what batches take by and by."""
+    device, lease = leased_device()
+    batch = 0
+    for took_ms, renewals in ((10.1, 0), (10.35, 1), (10.45, 0)):
+        leases = list[Command]()
+        for _ in range(100):
+            batch -= 1
+            take(device, batch)
+            device.now_ms += took_ms
+            leases += device.core.handle(1, Finish(batch, round(took_ms * MS)), device.now_ns)
+            device.core.learn()
+        assert len(leases) == renewals
+        for renewed in leases:
+            assert isinstance(renewed, Lease)
+            assert renewed.lane == lease.lane
+            assert renewed.times.predicted_ns == pytest.approx(10.2 * MS, rel=0.001)
     device.core.check_invariants()
 
 

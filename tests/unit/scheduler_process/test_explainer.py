@@ -16,7 +16,7 @@ import pytest
 from backend.commands.explanation_words import words
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Cancel, Finish, Launch, Take
+from backend.scheduler.messages import Cancel, Finish, Launch, Preempted, Take
 from backend.scheduler_process import explainer
 from backend.scheduler_process.event_file import Handled, Left, Rejected, read_stretches
 from backend.scheduler_process.explainer import explain
@@ -105,6 +105,44 @@ def test_a_preemption_is_told_of_both(tmp_path: Path) -> None:
     assert "suspended for 10.00 ms: another batch preempted it" in text
 
 
+def test_a_batch_that_is_preempted_in_the_decision_that_launches_it_says_so(tmp_path: Path) -> None:
+    """The heavy one has no deadline and is due first by its age; the light one that follows cannot wait for it."""
+    with device(tmp_path / "events", lanes=1, preemptible_lanes=1) as made:
+        first = only_launch(made.arrive(LIGHT_MODEL, made.request(100.0)))
+        made.arrive(HEAVY_MODEL, made.request())
+        made.at(990).arrive(LIGHT_MODEL, made.request(15.0))
+        made.at(994).finish(key_of(first), 10 * MS)
+        made.at(1004).finish((LIGHT_MODEL, 3), 10 * MS)
+        made.at(1014).finish((HEAVY_MODEL, 2), 10 * MS)
+    found, text = explained(tmp_path / "events", "2.2")
+    assert found.launched is not None
+    (span,) = found.suspended
+    assert (found.launched.at_ns, span.at_ns, span.until_ns) == (span.at_ns, START_NS + 994 * MS, START_NS + 1004 * MS)
+    assert "suspended for 10.00 ms: another batch preempted it" in text
+    found, _ = explained(tmp_path / "events", "1.3")
+    assert found.launched is not None
+    (suspended,) = found.launched.preempts
+    assert (suspended.model, suspended.suspended, found.launched.beside) == ("heavy", True, [])
+
+
+def test_a_batch_is_told_beside_what_the_same_decision_preempts_after_it(tmp_path: Path) -> None:
+    """The heavy one of lane 1 slows the prediction of the light one, and is then suspended for 8 rows that take 17 ms
+    and have 21.
+    """
+    with device(tmp_path / "events", preemptible_lanes=2) as made:
+        first = only_launch(made.arrive(LIGHT_MODEL, made.request(100.0)))
+        made.at(5).arrive(HEAVY_MODEL, made.request(rows=8))
+        made.at(10).arrive(LIGHT_MODEL, made.request(24.0))
+        made.arrive(HEAVY_MODEL, made.request(25.0, rows=8))
+        made.at(14).finish(key_of(first), 10 * MS)
+    found, _ = explained(tmp_path / "events", "1.3")
+    assert found.launched is not None
+    (co_runner,) = found.launched.beside
+    assert (found.launched.predicted_ns, co_runner.model, co_runner.suspended) == (16 * MS, "heavy", False)
+    found, _ = explained(tmp_path / "events", "2.2")
+    assert [(span.at_ns, span.until_ns) for span in found.suspended] == [(START_NS + 14 * MS, None)]
+
+
 def test_a_request_waits_where_it_makes_its_deadline_on_the_next_lane(tmp_path: Path) -> None:
     with device(tmp_path / "events", lanes=1, preemptible_lanes=1) as made:
         light = only_launch(made.arrive(LIGHT_MODEL, made.request(100.0)))
@@ -184,6 +222,13 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
     index = RequestIndex(path)
     entries = [entry for stretch in read_stretches(path) for entry in stretch.entries]
     chosen = Random(1).sample([r for r in index.requests if r.outcome != "waits"], 16)
+    preempted = {
+        command
+        for entry in entries
+        if isinstance(entry, Handled | Left | Rejected)
+        for command in entry.commands
+        if isinstance(command, Preempted)
+    }
     for record in chosen:
         found = explain(path, record)
         key, id_ = record.source, record.request.id
@@ -208,6 +253,8 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
             if told.decision == "split":
                 assert told.limit in ("deadline", "harm", "overdue", "preempts")
             assert all(wait.until_ns <= at_ns for wait in found.waits)
+            assert bool(told.preempts) == launch.preempts
+            assert bool(found.suspended) == (Preempted(key, launch.batch) in preempted)
         else:
             assert launches == []
         if found.finished is not None:
