@@ -1,270 +1,342 @@
-"""This project's learner as it serves: linear experts on richer features, mixed by which was right of late.
+"""This project's learner as it serves: what models do to each other, by their features at first, then by who they are.
 
-Everything is in log slowdown. Launches are decided by `slowdown_function`, whose log-linear form a forecast can
-evaluate at each step; the other experts only set its weights.
+With φ a batch's features, x the shares wanted beyond the device, and i beside co-runners j for a part t_j of its time,
+
+    log s_i = o_i + e·x + h·log(1 + k) + log(1 + Σ_j t_j · exp(α_i + β_j + δ_ij))
+    α_i = a·(1, φ_i) + α_model + α_size       how sensitive it is
+    β_j = b·φ_j + β_model + β_size            how demanding it is, its pressure
+    δ_ij                                      what a pair of models, in this order, differs by
+    o_i = o_model + o_size                    its own time beside what is known as its solo latency
+
+The sum is additive over co-runners: `slowdown_function` has it as weights on their summed contributions, and launches
+are decided by that. Every batch is one step of an extended Kalman filter: a, b, e and h have a covariance in full, all
+others are taken as independent (a variance each), with means of 0, so that they stay small until samples say otherwise.
 """
 
 from __future__ import annotations
 
-from math import exp, expm1, log
+from functools import lru_cache
+from math import exp, expm1, inf, log, log1p, log2, sqrt
 from operator import mul
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.hedge import Hedge
-from predictor.learners.keyed_means import KeyedMeans
+from predictor.learners.drift import Drift
 from predictor.learners.learner import State, clipped
-from predictor.learners.linear import PRIOR
-from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, slowdown_function
-from predictor.learners.regression import Vector
-from predictor.learners.stacked_rls import StackedRls
-from predictor.slowdown_function import LOG_MAX, LOG_MIN, SlowdownFunction
+from predictor.learners.normals import Key, Normals
+from predictor.learners.regression import Vector, array_of
+from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_beside
 
-_REGRESSIONS = 4
-_STEADY, _RECENT, _RATE, _PAPER = range(_REGRESSIONS)
-"""Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
-_FORGETTING = 0.985
-_EXPERTS = 7
-_DRIFT_BATCHES = 4.0
-"""Batches in the moving average of the machine's drift: all of them are slow, or fast, for a while."""
-_DRIFT_WEIGHTS = (0.0, 0.4, 0.8)
-"""Shares of the drift that enter a prediction, by experts."""
-_BLOCK, _EARLY = 16, 64
-"""Samples that are learned together, and before how many each is learned by itself."""
-_SURE = 20
-"""With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
-_OFFSET_STEP = 0.02
-"""A change of the drift offset, in log slowdown, that slowdown functions tell before the next block is learned."""
-_ERROR_MAX = 0.4
-"""Bound of one batch's error, in log slowdown: the first batches of a server take ten times as long
-while others start, and a model that is thought that slow is not launched, so that nothing corrects it."""
-_BELOW, _ABOVE = 0.3, 0.5
-"""Margins of an expert beyond the slowdowns seen so far, in log slowdown."""
-
-_COUNTS = tuple(map(str, range(33)))
-"""Numbers of co-runners that are told apart: 0 to 31, and more."""
-_NO_GAUSSIAN_PROCESS: State = {"samples": [], "counters": [0, 0, 0, 1], "slots": {}, "fit": None}
-"""The state's field `kernel`: earlier versions kept a Gaussian process there."""
-
-
-class _Part(Protocol):
-    """A piece of the learner with a state of its own."""
-
-    def state(self) -> object: ...
-    def restore(self, state: object) -> None: ...
+_FEATURES = 5
+_PRESSURE = 1 + _FEATURES
+_OVERDRAFT = _PRESSURE + _FEATURES
+_SHARING = _OVERDRAFT + SHARES
+_WEIGHTS = _SHARING + 1
+"""The order of the weights: a, b, e, h."""
+_PRIOR = np.array([-2.2, *[0.0] * _FEATURES, 1.5, 0.5, 1.5, 0.0, 0.0, *[0.0] * SHARES, 1.0])
+_VARIANCE = np.array([*[1.0] * _OVERDRAFT, *[0.3] * SHARES, 0.1])
+_MODELS, _MODEL_SIZES = 256, 1024
+"""At most so many are kept apart; the stalest goes."""
+_OF_MODEL, _OF_SIZE, _OF_PAIR, _OF_OWN = 0.5, 0.05, 0.05, 0.001
+"""Variances before any sample."""
+_NOISE, _NOISE_MIN = 0.02, 1e-4
+"""Variance of a batch's log slowdown, before any sample and at least."""
+_NOISE_WEIGHT = 0.02
+_FORGETTING, _OWN_FORGETTING = 0.01, 0.001
+"""By how much of the noise's variance what is believed grows uncertain with each batch that it matters to."""
+_ERROR_MAX = 3.0
+"""An error counts for at most so many standard deviations: a batch that was stopped for a while says little."""
+_LOG_SHARE_MAX = 5.0
+"""Bound of log(what one co-runner adds)."""
+_LOG_MAX = 10.0
+"""Bound of log sensitivities and pressures."""
+_BLOCK, _EARLY, _MOVED = 16, 64, 0.02
+"""Forecasts follow after so many batches; at once after the first ones, or where log slowdown moved by so much."""
+_UNSEEN = 1_000
+"""Batches after which a model that was in none of them leaves its slot to another."""
+_SHARE_MAX = 64.0
+"""Bound of sums of shares: no device runs so much at once."""
 
 
-class _Pending(NamedTuple):
-    """A sample that waits to be learned. x: (WIDTH,) `inputs`; drift: before it."""
+class _Step(NamedTuple):
+    """What is expected of a batch: log slowdown, and its gradient by weight and by what is taken as independent."""
 
-    own: Own
-    seen: Exposure
-    x: list[float]
-    slowdown: float
-    drift: float
+    expected: float
+    by_weight: list[float]
+    by_key: list[tuple[Normals, Key, float]]
 
 
 class Isochrone:
-    """Slowdown of a batch by a log-linear form, state constant in size."""
+    """Slowdown of a batch, state bounded in size."""
 
     name: ClassVar[str] = "isochrone"
 
     def __init__(self) -> None:
-        self._regressions = StackedRls(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
-        self._masks = np.ones((_REGRESSIONS, WIDTH))
-        self._masks[_PAPER] = 0.0
-        self._masks[_PAPER, list(PAPER)] = 1.0
-        self._counts = KeyedMeans(64, 1e9)
-        self._expert_hedge = Hedge(_EXPERTS)
-        self._residual_hedge = Hedge(6)
-        self._drift_hedge = Hedge(len(_DRIFT_WEIGHTS))
-        self._models = KeyedMeans(256, 30.0)
-        self._batch_sizes = KeyedMeans(1024, 30.0)
-        self._co_locations = KeyedMeans(2048, 50.0)
-        self._samples, self._lowest, self._highest = 0, 0.0, 0.0
-        self._set_bounds()
-        self._drift = 0.0
-        """Moving average of how far batches were off of late, in log slowdown."""
-        self._pending: list[_Pending] = []
+        self._weights: list[float] = _PRIOR.tolist()
+        self._covariance: Vector = np.diag(_VARIANCE)
+        self._sensitivity, self._size_sensitivity = (
+            Normals(_MODELS, _OF_MODEL, _FORGETTING),
+            Normals(_MODEL_SIZES, _OF_SIZE, _FORGETTING),
+        )
+        self._pressure, self._size_pressure = (
+            Normals(_MODELS, _OF_MODEL, _FORGETTING),
+            Normals(_MODEL_SIZES, _OF_SIZE, _FORGETTING),
+        )
+        self._own, self._size_own = (
+            Normals(_MODELS, _OF_OWN, _OWN_FORGETTING),
+            Normals(_MODEL_SIZES, _OF_OWN, _OWN_FORGETTING),
+        )
+        self._pairs = Normals(_MODELS * SLOTS, _OF_PAIR, _FORGETTING)
+        self._slots: dict[str, tuple[int, int]] = {}
+        """model -> its slot, and the number of the sample that it was last a co-runner in; the stalest first."""
+        self._noise = _NOISE
+        self._drift = Drift()
+        self._samples, self._published, self._moved = 0, 0, 0.0
+        self._offset = 0.0
+        """The drift's, as published."""
         self._functions: dict[Own, SlowdownFunction] = {}
-        """As of the last block, without any drift."""
-        self.revision = 0
-        self._refresh()
+        self._pressures: dict[Own, tuple[int, float]] = {}
+        self._pair_weights: dict[str, Sums] = {}
+        """exp(δ) by the co-runner's slot, of a model."""
+        self._learned: set[tuple[str, str]] = set()
+        """Pairs that were learned from since forecasts followed."""
+        self.revision = -1
+        self._publish()
+
+    # What launches are decided by
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        """By the form that launches are decided by, which sees co-runners as sums."""
+        """By the form that launches are decided by."""
         check(own, seen)
-        return self.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
+        sums = [*seen.sums[1 : 1 + SHARES], *ZERO_SUMS[SHARES:]]
+        for co_runner, overlap in seen.overlaps:
+            slot, pressure = self._pressure_of(co_runner)
+            sums[SHARES + slot] += overlap * pressure
+        return self.slowdown_function(own).slowdown(sums, expm1(seen.sharing) if seen.sharing else 0.0)
+
+    def contribution(self, own: Own) -> Sums:
+        """Its shares, and its pressure in its model's slot."""
+        slot, pressure = self._pressure_of(own)
+        return (*own.load.features, *ZERO_SUMS[:slot], pressure, *ZERO_SUMS[SHARES + slot + 1 :])
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
-        """The log-linear form for a batch, with the present drift offset."""
+        """exp(o + drift) · (1 + exp(α) Σ_slot exp(δ_slot) · its pressure), and the terms in the exponent."""
         known = self._functions.get(own)
         if known is None:
-            known = self._functions[own] = slowdown_function(own, self._fast, self._own_residual(own))
-        return known._replace(base=known.base + self._offset)
+            base = exp(self._own_time(own) + self._offset)
+            gain, weights = base * exp(self._log_sensitivity(own)), self._weights_of(own.model)
+            room, sharing = room_beside(own.load), self._weights[_SHARING]
+            known = SlowdownFunction(base, gain, weights, room, self._overdraft, sharing)
+            self._functions[own] = known
+        return known
+
+    def _pressure_of(self, own: Own) -> tuple[int, float]:
+        """Its model's slot, and exp(β)."""
+        known = self._pressures.get(own)
+        if known is None:
+            slot = self._slots.get(own.model, (0, 0))[0]
+            known = self._pressures[own] = (slot, exp(self._log_pressure(own)))
+        return known
+
+    def _weights_of(self, model: str) -> Sums:
+        """exp(δ) by slot; slot 0 is of all models that have none of their own."""
+        known = self._pair_weights.get(model)
+        if known is None:
+            weights = [0.0] * SHARES + [1.0] * SLOTS
+            for other, (slot, _) in self._slots.items():
+                weights[SHARES + slot] = exp(self._pairs.mean((model, other)))
+            known = self._pair_weights[model] = tuple(weights)
+        return known
+
+    # Learning
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        """Batches are learned in blocks: most calls only keep one for later."""
+        """One step of the filter; forecasts follow it sooner or later."""
         check(own, seen, slowdown)
-        x = inputs(own, seen)
-        expected = self._within(sum(map(mul, self._fast, x)) + self._own_residual(own))
-        error = log(clipped(slowdown)) - expected
-        error = max(self._offset - _ERROR_MAX, min(self._offset + _ERROR_MAX, error))
-        self._pending.append(_Pending(own, seen, x, exp(expected + error), self._drift))
-        self._drift += (error - self._drift) / _DRIFT_BATCHES
-        if abs(self._drift_weight * self._drift - self._offset) > _OFFSET_STEP:
-            self._set_offset()
-        if len(self._pending) >= (_BLOCK if self._samples >= _EARLY else 1):
-            self._learn_pending()
+        self._samples += 1
+        for co_runner, _ in seen.overlaps:
+            self._take_slot(co_runner.model)
+            self._learned.add((own.model, co_runner.model))
+        step = self._step(own, seen)
+        error = log(clipped(slowdown)) - step.expected
+        self._update(step, error)
+        if (
+            self._samples - self._published >= (_BLOCK if self._samples > _EARLY else 1)
+            or self._moved > _MOVED
+            or abs(self._drift.offset - self._offset) > _MOVED
+        ):
+            self._publish()
 
     def reset_drift(self) -> None:
         """Forget the drift that the machine is in: what is left is what batches do to each other."""
-        self._drift = 0.0
-        self._refresh()
+        self._drift.reset()
+        self._publish()
 
-    def _learn_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        x = np.array([sample.x for sample in pending])
-        slowdowns = np.array([sample.slowdown for sample in pending])
-        truths = np.log(slowdowns)
-        self._learn_mixture(pending, x, truths)
-        masked = self._masks[:, None, :] * x
-        masked[_RATE] *= slowdowns[:, None]  # weighs by relative error: slowdown × (w·x) ≈ 1
-        self._regressions.learn(masked, np.stack([truths, truths, np.ones(len(pending)), slowdowns]))
-        self._refresh()
-
-    def _learn_mixture(self, pending: list[_Pending], x: Vector, truths: Vector) -> None:
-        """Each hedge judges what it would have predicted before any of these was known."""
-        linear = (x @ self._regressions.weights.T).tolist()
-        experts = [self._experts(s.seen, y) for s, y in zip(pending, linear, strict=True)]
-        mixed = [self._expert_hedge.mix(each) for each in experts]
-        refined = [self._refined(s.own, s.seen, y) for s, y in zip(pending, mixed, strict=True)]
-        drifted = [
-            [self._residual_hedge.mix(each) + weight * s.drift for weight in _DRIFT_WEIGHTS]
-            for s, each in zip(pending, refined, strict=True)
+    def _step(self, own: Own, seen: Exposure) -> _Step:
+        """The equation at the top, and its gradient."""
+        sensitivity, pairs, slots = self._log_sensitivity(own), self._pairs, self._slots
+        total, by_model, by_size = 0.0, dict[str, float](), dict[Key, float]()
+        compute = l2 = dram = solo = size = 0.0
+        for co_runner, overlap in seen.overlaps:
+            other = co_runner.model
+            log_share = sensitivity + self._log_pressure(co_runner)
+            if other in slots:
+                log_share += pairs.mean((own.model, other))
+            share = overlap * exp(log_share if log_share < _LOG_SHARE_MAX else _LOG_SHARE_MAX)
+            total += share
+            a, b, c, d, e = _features(co_runner)
+            compute, l2, dram = compute + share * a, l2 + share * b, dram + share * c
+            solo, size = solo + share * d, size + share * e
+            by_model[other] = by_model.get(other, 0.0) + share
+            key = (other, co_runner.batch_size)
+            by_size[key] = by_size.get(key, 0.0) + share
+        scale = 1.0 / (1.0 + total)
+        excess = [min(_SHARE_MAX, max(0.0, share)) for share in seen.overdraft]
+        exponent = sum(map(mul, self._weights[_OVERDRAFT:], (*excess, seen.sharing)))
+        in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size)
+        by_weight = [*[scale * value for value in in_sum], *excess, seen.sharing]
+        of_model, of_size = (own.model,), (own.model, own.batch_size)
+        by_key = [
+            (self._own, of_model, 1.0),
+            (self._size_own, of_size, 1.0),
+            (self._sensitivity, of_model, scale * total),
+            (self._size_sensitivity, of_size, scale * total),
+            *[(self._size_pressure, key, scale * share) for key, share in by_size.items()],
+            *[(self._pressure, (other,), scale * share) for other, share in by_model.items()],
+            *[(pairs, (own.model, other), scale * share) for other, share in by_model.items() if other in slots],
         ]
-        self._drift_hedge.learn(drifted, truths)
-        self._residual_hedge.learn(refined, truths)
-        self._expert_hedge.learn(experts, truths)
-        for sample, y, truth in zip(pending, mixed, truths.tolist(), strict=True):
-            self._counts.learn("all", truth)
-            self._counts.learn(_count(sample.seen), truth)
-            self._learn_residual(sample.own, sample.seen, y, truth)
-            self._widen_range(truth)
+        return _Step(self._own_time(own) + exponent + log1p(total), by_weight, by_key)
 
-    def _refresh(self) -> None:
-        """The form follows the weights; what followed from the old ones is void."""
-        a, b = self._expert_hedge.weights[2:4]
-        share = a / (a + b) if a + b > 0.0 else 0.5
-        weights = self._regressions.weights
-        self._fast: list[float] = (share * weights[_STEADY] + (1.0 - share) * weights[_RECENT]).tolist()
-        self._drift_weight = sum(map(mul, self._drift_hedge.weights, _DRIFT_WEIGHTS))
+    def _update(self, step: _Step, raw_error: float) -> None:
+        """The filter's step: with gradient g, covariance P and noise R, means move by P g · error / (gᵀ P g + R), and
+        P ← P − P g gᵀ P / (gᵀ P g + R).
+        """
+        g, noise = np.array(step.by_weight), self._noise
+        gain = self._covariance @ g
+        spread, variances = float(g @ gain), list[float]()
+        for normals, key, slope in step.by_key:
+            variance = normals.uncertain(key, noise)
+            variances.append(variance)
+            spread += slope * slope * variance
+        total = spread + noise
+        most = _ERROR_MAX * sqrt(total)
+        error = _within(raw_error - self._drift.offset, most)
+        self._drift.learn_one(_within(raw_error, most))
+        self._noise = max(_NOISE_MIN, noise + _NOISE_WEIGHT * (max(0.0, error * error - spread) - noise))
+        move = error / total
+        self._weights = (self._weights + gain * move).tolist()
+        self._covariance -= gain[:, None] * (gain / total)  # symmetric to the last bit
+        for (normals, key, slope), variance in zip(step.by_key, variances, strict=True):
+            shift = variance * slope
+            normals.learn(key, shift * move, variance - shift * shift / total)
+        self._moved += abs(spread * move)
+
+    def _publish(self) -> None:
+        """Forecasts follow what was learned; what followed from what was known before is void."""
+        self._published, self._moved, self._offset = self._samples, 0.0, self._drift.offset
         self._functions.clear()
-        self._set_offset()
-
-    def _set_offset(self) -> None:
-        """Slowdown functions have the present drift from now on."""
-        self._offset = self._drift_weight * self._drift
+        self._pressures.clear()
+        self._renew_pair_weights()
+        e = self._weights[_OVERDRAFT:_SHARING]
+        self._overdraft = (e[0], e[1], e[2])
         self.revision += 1
 
-    def _experts(self, seen: Exposure, linear: list[float]) -> list[float]:
-        steady, recent, rate, paper = linear
-        low, high = self._low, self._high
-        rate = -log(rate) if rate > 0.0 else high
-        paper = log(paper) if paper > 0.0 else low
-        counted, mean = self._counts.get(_count(seen))
-        within = [high if y > high else y if y > low else low for y in (steady, recent, rate, paper)]
-        # The steady one twice: the state has the weights of seven experts.
-        return [self._counts.get("all")[1], mean if counted else within[0], *within, within[0]]
+    def _renew_pair_weights(self) -> None:
+        """Of those that were learned; slowdown functions that were handed out keep theirs."""
+        for model, other in self._learned:
+            weights = self._pair_weights.get(model)
+            if weights is not None and other in self._slots:
+                at = SHARES + self._slots[other][0]
+                self._pair_weights[model] = (*weights[:at], exp(self._pairs.mean((model, other))), *weights[at + 1 :])
+        self._learned.clear()
+        if len(self._pair_weights) > _MODELS:
+            self._pair_weights.clear()
 
-    def _within(self, y: float) -> float:
-        """Not far beyond what was ever seen."""
-        return self._high if y > self._high else y if y > self._low else self._low
+    def _log_sensitivity(self, own: Own) -> float:
+        w, (compute, l2, dram, solo, size) = self._weights, _features(own)
+        by_features = w[0] + w[1] * compute + w[2] * l2 + w[3] * dram + w[4] * solo + w[5] * size
+        known = self._sensitivity.mean((own.model,)) + self._size_sensitivity.mean((own.model, own.batch_size))
+        return _within(by_features + known, _LOG_MAX)
 
-    def _widen_range(self, truth: float) -> None:
-        self._samples += 1
-        self._lowest, self._highest = min(self._lowest, truth), max(self._highest, truth)
-        self._set_bounds()
+    def _log_pressure(self, own: Own) -> float:
+        w, (compute, l2, dram, solo, size) = self._weights, _features(own)
+        by_features = w[6] * compute + w[7] * l2 + w[8] * dram + w[9] * solo + w[10] * size
+        known = self._pressure.mean((own.model,)) + self._size_pressure.mean((own.model, own.batch_size))
+        return _within(by_features + known, _LOG_MAX)
 
-    def _set_bounds(self) -> None:
-        room = 1.0 if self._samples >= _SURE else 2.0
-        self._low = max(LOG_MIN, self._lowest - room * _BELOW)
-        self._high = min(LOG_MAX, self._highest + room * _ABOVE)
+    def _own_time(self, own: Own) -> float:
+        return self._own.mean((own.model,)) + self._size_own.mean((own.model, own.batch_size))
 
-    def _own_residual(self, own: Own) -> float:
-        """By which the model, and this batch size of it, differ from what the experts say."""
-        return self._models.shrunk(own.model, 4.0) + self._batch_sizes.shrunk(f"{own.model}:{own.batch_size}", 4.0)
+    def _take_slot(self, model: str) -> None:
+        """Give a co-runner a slot, where one is free or its model was not seen for long."""
+        slots = self._slots
+        found = slots.pop(model, None)
+        if found is None:
+            if len(slots) == SLOTS - 1:
+                stalest, (slot, seen) = next(iter(slots.items()))
+                if self._samples - seen < _UNSEEN:
+                    return
+                del slots[stalest]
+            else:
+                slot = len(slots) + 1
+            found = (slot, 0)
+            self._moved = inf
+            self._pair_weights.clear()
+        slots[model] = (found[0], self._samples)
 
-    def _refined(self, own: Own, seen: Exposure, mixed: float) -> list[float]:
-        """The experts' mixture, with residuals of the model and size, and beside the mean of the exact co-location."""
-        model = mixed + self._models.shrunk(own.model, 4.0)
-        size = model + self._batch_sizes.shrunk(f"{own.model}:{own.batch_size}", 4.0)
-        weight, mean = self._co_locations.get(str(seen.signature)) if seen.signature is not None else (0.0, 0.0)
-        return [
-            mixed,
-            model,
-            size,
-            (weight * mean + mixed) / (weight + 1.0),
-            (weight * mean + 4.0 * mixed) / (weight + 4.0),
-            (weight * mean + 2.0 * size) / (weight + 2.0),
-        ]
-
-    def _learn_residual(self, own: Own, seen: Exposure, mixed: float, truth: float) -> None:
-        residual = truth - mixed
-        model = self._models.shrunk(own.model, 4.0)
-        self._models.learn(own.model, residual)
-        self._batch_sizes.learn(f"{own.model}:{own.batch_size}", residual - model)
-        if seen.signature is not None:
-            self._co_locations.learn(str(seen.signature), truth)
-
-    def _parts(self) -> dict[str, _Part]:
+    def _normals(self) -> dict[str, Normals]:
         """By their names in the state."""
         return {
-            "bank": self._regressions,
-            "counts": self._counts,
-            "first": self._expert_hedge,
-            "second": self._residual_hedge,
-            "third": self._drift_hedge,
-            "models": self._models,
-            "kinds": self._batch_sizes,
-            "places": self._co_locations,
+            "sensitivity": self._sensitivity,
+            "size_sensitivity": self._size_sensitivity,
+            "pressure": self._pressure,
+            "size_pressure": self._size_pressure,
+            "own": self._own,
+            "size_own": self._size_own,
+            "pairs": self._pairs,
         }
 
     def state(self) -> State:
-        self._learn_pending()
-        parts: State = {name: part.state() for name, part in self._parts().items()}
+        self._publish()
         return {
-            "kernel": _NO_GAUSSIAN_PROCESS,
-            **parts,
-            "range": [self._samples, self._lowest, self._highest, self._drift],
+            "weights": list(self._weights),
+            "covariance": self._covariance.tolist(),
+            **{name: normals.state() for name, normals in self._normals().items()},
+            "slots": dict(self._slots),
+            "drift": self._drift.state(),
+            "noise": [self._samples, self._noise],
         }
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
         fresh = Isochrone()
-        for name, part in fresh._parts().items():
-            part.restore(state.get(name))
-        found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
-        fresh._samples, fresh._lowest, fresh._highest, fresh._drift = found
-        fresh._set_bounds()
+        fresh._weights = array_of(state.get("weights"), (_WEIGHTS,)).tolist()
+        fresh._covariance = array_of(state.get("covariance"), (_WEIGHTS, _WEIGHTS))
+        for name, normals in fresh._normals().items():
+            normals.restore(state.get(name))
+        fresh._slots = msgspec.convert(state.get("slots"), dict[str, tuple[int, int]])
+        if sorted(slot for slot, _ in fresh._slots.values()) != list(range(1, len(fresh._slots) + 1)):
+            raise ValueError("a slot for each model is expected")
+        if len(fresh._slots) >= SLOTS:
+            raise ValueError(f"fewer than {SLOTS} slots are expected, got {len(fresh._slots)}")
+        fresh._drift.restore(state.get("drift"))
+        fresh._samples, fresh._noise = msgspec.convert(state.get("noise"), tuple[int, float])
+        if not _NOISE_MIN <= fresh._noise < inf:
+            raise ValueError(f"a variance of at least {_NOISE_MIN} is expected, got {fresh._noise}")
         fresh.revision = self.revision
-        fresh._refresh()
+        fresh._publish()
         self.__dict__.update(fresh.__dict__)
 
 
-def _priors() -> tuple[Vector, Vector]:
-    """(_REGRESSIONS, WIDTH) means and variances of the regressions' weights."""
-    mean, variance = prior()
-    paper = np.zeros(WIDTH)
-    paper[list(PAPER)] = PRIOR
-    return np.stack([mean, mean, rate_prior(), paper]), np.stack([variance, variance, variance, np.ones(WIDTH)])
+@lru_cache(4096)
+def _features(own: Own) -> tuple[float, float, float, float, float]:
+    """φ: shares, and logarithms of the order of shares."""
+    compute, l2, dram = (min(_SHARE_MAX, max(0.0, share)) for share in own.load.features)
+    return (compute, l2, dram, 0.1 * log2(max(own.load.solo_ns, 1) / 1e6), 0.1 * log2(max(own.batch_size, 1)))
 
 
-def _count(seen: Exposure) -> str:
-    n = seen.sums[0]
-    return _COUNTS[round(n)] if 0.0 < n < len(_COUNTS) - 1 else _COUNTS[-1 if n > 0.0 else 0]
+def _within(value: float, most: float) -> float:
+    return most if value > most else value if value > -most else -most

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from predictor.learners.stacked_rls import StackedRls
 
 from predictor.evaluate import LEARNERS
 from predictor.features import ZERO_SUMS, CoRunner, Exposure, Own, contribution, exposure, exposure_of_sums
@@ -17,7 +18,6 @@ from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Learner
 from predictor.learners.linear import Offline, Rls, Sgd, fit
 from predictor.learners.regression import Regression
-from predictor.learners.stacked_rls import StackedRls
 from predictor.samples import co_runners_of, own_of
 from predictor.workload import Load
 from tests.fakes.contended_samples import Contention, generate
