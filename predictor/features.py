@@ -58,7 +58,7 @@ class Exposure(NamedTuple):
 
 @lru_cache(4096)
 def feature_parts(batch_size: int, load: Load) -> FeatureSums:
-    """What a running batch adds to every other's `Exposure.sums` while both run, see `PARTS`."""
+    """A running batch's part of every other's `Exposure.sums` while both run; `PARTS` names what it is made of."""
     return (1.0, load.compute, load.l2, load.dram, log2(max(load.solo_ns, 1) / 1e6), log2(max(batch_size, 1)))
 
 
@@ -76,16 +76,12 @@ def exposure_of_sums(own: Own, sums: FeatureSums) -> Exposure:
     return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
 
 
-def exposure(own: Own, co_runners: Sequence[CoRunner], sums: FeatureSums | None = None) -> Exposure:
-    """Exact time means over the batch's execution, for any number of partly overlapping co-runners.
-
-    sums: of the co-runners' parts, where a running integral knows them already.
-    """
+def exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
+    """Exact time means over the batch's execution, for any number of partly overlapping co-runners."""
     if not co_runners:
         return Exposure(NO_FEATURES, _NO_OVERDRAFT)
     overlaps = [n.end - n.begin for n in co_runners]
-    if sums is None:
-        sums = _weighted([feature_parts(n.batch_size, n.load) for n in co_runners], overlaps)
+    sums = _weighted([feature_parts(n.batch_size, n.load) for n in co_runners], overlaps)
     by_kind: dict[Own, float] = {}
     for co_runner, overlap in zip(co_runners, overlaps, strict=True):
         kind = Own(co_runner.model, co_runner.batch_size, co_runner.load)

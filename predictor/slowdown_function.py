@@ -90,7 +90,7 @@ class SlowdownFunction(NamedTuple):
         return (self.base, *[gain * weight for weight in self.weights], *self.room, *self.overdraft)
 
 
-def room_beside(load: Load) -> Shares:
+def room_of(load: Load) -> Shares:
     """`SlowdownFunction.room` of a batch with this load."""
     return (load.compute - 1.0, load.l2 - 1.0, load.dram - 1.0)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from predictor.features import Own
 from predictor.learners.isochrone import Isochrone
 from predictor.samples import Sample, training_sample_of
@@ -58,13 +60,19 @@ class LearnedContention:
 def learned(samples: Sequence[Sample]) -> LearnedContention:
     """Learns from batches of the device that is to be simulated, in the order of their start.
 
-    Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
-    in the mean.
+    Residuals are of what is learned in the end, scaled: whatever it is off by, batches like those recorded take as long
+    as they did in sum.
     """
     learner = Isochrone()
     lessons = [training_sample_of(sample) for sample in samples]
     for lesson in lessons:
         learner.learn_one(*lesson)
     learner.reset_drift()
-    residuals = [slowdown / learner.predict_one(own, seen) for own, seen, slowdown in lessons]
-    return LearnedContention(learner, residuals or [1.0])
+    if not lessons:
+        return LearnedContention(learner, [1.0])
+    solo_ns = np.array([sample.solo_ns for sample in samples])
+    measured = np.array([slowdown for _, _, slowdown in lessons])
+    expected = np.array([learner.predict_one(own, seen) for own, seen, _ in lessons])
+    residuals = measured / expected
+    scale = float(solo_ns @ measured / (solo_ns @ expected * residuals.mean()))
+    return LearnedContention(learner, (residuals * scale).tolist())

@@ -28,7 +28,7 @@ from predictor.learners.drift import Drift
 from predictor.learners.learner import State, clipped
 from predictor.learners.normals import Key, Normals
 from predictor.learners.regression import Vector, array_of
-from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_beside
+from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_of
 
 _FEATURES = 5
 _PRESSURE = 1 + _FEATURES
@@ -62,7 +62,7 @@ _SHARE_MAX = 64.0
 
 
 class _Step(NamedTuple):
-    """What is expected of a batch: log slowdown, and its gradient by weight and by what is taken as independent."""
+    """Expected log slowdown of a batch, and its gradient by weight and by what is taken as independent."""
 
     expected: float
     by_weight: list[float]
@@ -70,7 +70,7 @@ class _Step(NamedTuple):
 
 
 class Isochrone:
-    """Slowdown of a batch, state bounded in size."""
+    """Slowdown of a batch by its co-runners, state bounded in size."""
 
     name: ClassVar[str] = "isochrone"
 
@@ -128,7 +128,7 @@ class Isochrone:
         if known is None:
             base = exp(self._own_time(own) + self._offset)
             gain, weights = base * exp(self._log_sensitivity(own)), self._weights_of(own.model)
-            room, sharing = room_beside(own.load), self._weights[_SHARING]
+            room, sharing = room_of(own.load), self._weights[_SHARING]
             known = SlowdownFunction(base, gain, weights, room, self._overdraft, sharing)
             self._functions[own] = known
         return known
@@ -245,7 +245,7 @@ class Isochrone:
         self.revision += 1
 
     def _renew_pair_weights(self) -> None:
-        """Of those that were learned; slowdown functions that were handed out keep theirs."""
+        """Follow the pairs that were learned; slowdown functions that were handed out keep their weights."""
         for model, other in self._learned:
             weights = self._pair_weights.get(model)
             if weights is not None and other in self._slots:

@@ -30,14 +30,16 @@ from backend.scheduler.messages import (
     Take,
 )
 from predictor.colocation import SCALE, Parts, quantize
-from predictor.features import Exposure, Own, Sums
+from predictor.features import PARTS, Exposure, FeatureSums, Own, feature_parts
 from predictor.learners.isochrone import Isochrone
-from predictor.slowdown_function import SlowdownFunction
+from predictor.slowdown_function import WIDTH, SlowdownFunction, Sums
 from predictor.workload import Load
 from tests.fakes.builders import MS, START_NS
 from tests.properties.solo_history import RecordedSolo, SoloHistory
 
 ALMOST = 1e-6
+FEATURES = len(PARTS)
+"""Of `Interval.own`, these come first."""
 
 
 def nearly(solo_ns: float) -> object:
@@ -47,7 +49,10 @@ def nearly(solo_ns: float) -> object:
 
 @dataclass
 class Interval:
-    """A batch's time on the device; `end_ns` None: it runs. part_of: the whole of which this is a part."""
+    """A batch's time on the device; `end_ns` None: it runs. part_of: the whole of which this is a part.
+
+    own: its features, which the predictor learns from, and its contribution as it began, which is integrated.
+    """
 
     own: Parts
     start_ns: int
@@ -72,6 +77,7 @@ class Batch:
     """
 
     requests: tuple[int, ...]
+    key: tuple[int, int]
     lane: int
     interval: Interval
     load: Load
@@ -110,11 +116,11 @@ class Model:
 
 
 class Listener(Isochrone):
-    """Records the co-runners' contributions that it was trained with."""
+    """Records the co-runners' features that it was trained with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trained: list[Sums] = []
+        self.trained: list[FeatureSums] = []
         self.solo_ns = 0
         """Of the last batch, as in its training sample."""
 
@@ -136,6 +142,7 @@ class World:
         self.now_ns = self.seen_ns = START_NS
         self.models: dict[int, Model] = {}
         self.log: list[Interval] = []
+        self.contributions: dict[tuple[int, int], Sums] = {}
         self.trained: list[Interval] = []
         self.batches = 0
         self.taken = self.doubts = self.guessed = 0
@@ -147,6 +154,7 @@ class World:
         self._look()
         response = self._response(source, event)
         commands = self.core.handle(source, event, self.now_ns)
+        self._note_contributions()
         self.core.learn()
         self.events.append((self.now_ns, source, event))
         if not isinstance(event, Ping):  # which changes nothing, not even what time it is
@@ -200,6 +208,7 @@ class World:
     def leave(self, source: int) -> None:
         self._look()
         commands = self.core.leave(source, self.now_ns)
+        self._note_contributions()
         self.events.append((self.now_ns, source, None))
         self.seen_ns = self.now_ns
         if source in self.models:
@@ -230,9 +239,9 @@ class World:
         load = self.core.device.running[source, batch].load  # to the nanosecond, which other arithmetic is not
         assert load.solo_ns == nearly(model.solo.solo_ns(rows, group))
         assert load.features == join.profile.at(rows).features
-        interval = Interval(quantize(Own(join.model, rows, load)), self.now_ns)
+        interval = self._interval((source, batch))
         begun = self.models[source].running[batch] = Batch(
-            requests, lane, interval, load, self.now_ns, due_ns, rows, group, preempts
+            requests, (source, batch), lane, interval, load, self.now_ns, due_ns, rows, group, preempts
         )
         self.log.append(interval)
         below, preempting = self._on(lane, preempts=False), self._on(lane, preempts=True)
@@ -246,9 +255,20 @@ class World:
         if ended.preempts and not self._on(ended.lane, preempts=True):
             for below in self._on(ended.lane, preempts=False):
                 below.suspended = False
-                below.interval = Interval(below.interval.own, self.now_ns)
+                below.interval = self._interval(below.key)
                 self.log.append(below.interval)
         return ended
+
+    def _note_contributions(self) -> None:
+        """Of what runs now, by what is learned so far: later the predictor may know better."""
+        running = self.core.device.running
+        self.contributions = {key: self.core.latency.predictor.contribution(b.own) for key, b in running.items()}
+
+    def _interval(self, key: tuple[int, int]) -> Interval:
+        """Of a batch, from now on."""
+        own = self.core.device.running[key].own
+        parts = (*feature_parts(own.batch_size, own.load), *self.contributions[key])
+        return Interval(quantize(parts), self.now_ns)
 
     def _on(self, lane: int, *, preempts: bool) -> list[Batch]:
         """Batches launched on this lane, those that preempt or those that do not."""
@@ -284,7 +304,7 @@ class World:
         if not self._had_co_runners(executed):
             model.solo.measured(rows, group, exec_ns, self.now_ns)
         elif model.solo.teaches(rows, group, exec_ns):
-            slowdown = response.slowdown(self._suffered(batch.interval))
+            slowdown = response.slowdown(self._suffered(batch.interval)[FEATURES:])
             self.guessed += 1
             model.solo.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
         assert self.listener.solo_ns == nearly(model.solo.solo_ns(rows, group))
@@ -438,33 +458,34 @@ class World:
         """The running integral and what each batch suffered, recomputed from the log of all intervals."""
         colocation = self.core.device.colocation
         colocation.advance(self.seen_ns)
-        assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)
+        assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)[FEATURES:]
         for source, model in self.models.items():
             for number, batch in model.running.items():
                 if batch.suspended:
                     continue
-                assert colocation.suffered((source, number)) == self._suffered(batch.interval)
+                assert colocation.suffered((source, number)) == self._suffered(batch.interval)[FEATURES:]
 
     def check_training(self) -> None:
         """Each batch that ended well trained the predictor once, with its own co-runners."""
         assert len(self.listener.trained) == len(self.trained)
         for sums, interval in list(zip(self.listener.trained, self.trained, strict=True))[-4:]:
             if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
-                assert sums == pytest.approx(self._suffered(interval), rel=1e-5, abs=2e-6)  # they are not rounded
+                suffered = self._suffered(interval)[:FEATURES]
+                assert sums == pytest.approx(suffered, rel=1e-5, abs=2e-6)  # they are not rounded
 
     def _suffered(self, interval: Interval) -> Sums:
         start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns
         others = [i for i in self.log if i is not (interval.part_of or interval)]
         if start_ns == end_ns:
-            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(6)]
+            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(FEATURES + WIDTH)]
         else:
             now = [whole / ((end_ns - start_ns) * SCALE) for whole in self._integrated(others, start_ns, end_ns)]
-        return now[0], now[1], now[2], now[3], now[4], now[5]
+        return tuple(now)
 
     @staticmethod
     def _integrated(intervals: list[Interval], start_ns: int, end_ns: int) -> list[int]:
         overlaps = [(ns, i.own) for i in intervals if (ns := i.overlap_ns(start_ns, end_ns))]
-        return [sum(ns * own[f] for ns, own in overlaps) for f in range(6)]
+        return [sum(ns * own[f] for ns, own in overlaps) for f in range(FEATURES + WIDTH)]
 
     def drain(self) -> None:
         """Every batch ends, nothing arrives: whatever waits must be served."""
