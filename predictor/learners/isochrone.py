@@ -53,8 +53,9 @@ _LOG_SHARE_MAX = 5.0
 """Bound of log(what one co-runner adds)."""
 _LOG_MAX = 10.0
 """Bound of log sensitivities and pressures."""
-_BLOCK, _EARLY, _MOVED = 16, 64, 0.02
-"""Forecasts follow after so many batches; at once after the first ones, or where log slowdown moved by so much."""
+_BLOCK, _EARLY, _MOVED, _MOVED_SD = 16, 64, 0.02, 0.5
+"""Forecasts follow after so many batches; at once after each of the first ones, or where what was learned moves log
+slowdown by so much, and by so many standard deviations of the noise."""
 _UNSEEN = 1_000
 """Batches after which a model that was in none of them leaves its slot to another."""
 _SHARE_MAX = 64.0
@@ -66,7 +67,7 @@ class _Step(NamedTuple):
 
     expected: float
     by_weight: list[float]
-    by_key: list[tuple[Normals, Key, float]]
+    by_key: list[tuple[Normals, dict[Key, float]]]
 
 
 class Isochrone:
@@ -163,11 +164,9 @@ class Isochrone:
         step = self._step(own, seen)
         error = log(clipped(slowdown)) - step.expected
         self._update(step, error)
-        if (
-            self._samples - self._published >= (_BLOCK if self._samples > _EARLY else 1)
-            or self._moved > _MOVED
-            or abs(self._drift.offset - self._offset) > _MOVED
-        ):
+        due = self._samples - self._published >= (_BLOCK if self._samples > _EARLY else 1)
+        moved = max(self._moved, abs(self._drift.offset - self._offset))
+        if due or moved > max(_MOVED, _MOVED_SD * sqrt(self._noise)):
             self._publish()
 
     def reset_drift(self) -> None:
@@ -177,36 +176,41 @@ class Isochrone:
 
     def _step(self, own: Own, seen: Exposure) -> _Step:
         """The equation at the top, and its gradient."""
-        sensitivity, pairs, slots = self._log_sensitivity(own), self._pairs, self._slots
-        total, by_model, by_size = 0.0, dict[str, float](), dict[Key, float]()
+        sensitivity, model, slots = self._log_sensitivity(own), own.model, self._slots
+        total, by_size, by_pair = 0.0, dict[Key, float](), dict[Key, float]()
         compute = l2 = dram = solo = size = 0.0
         for co_runner, overlap in seen.overlaps:
-            other = co_runner.model
+            other, rows, _ = co_runner
             log_share = sensitivity + self._log_pressure(co_runner)
+            pair = (model, other)
             if other in slots:
-                log_share += pairs.mean((own.model, other))
+                log_share += self._pairs.mean(pair)
             share = overlap * exp(log_share if log_share < _LOG_SHARE_MAX else _LOG_SHARE_MAX)
             total += share
             a, b, c, d, e = _features(co_runner)
             compute, l2, dram = compute + share * a, l2 + share * b, dram + share * c
             solo, size = solo + share * d, size + share * e
-            by_model[other] = by_model.get(other, 0.0) + share
-            key = (other, co_runner.batch_size)
-            by_size[key] = by_size.get(key, 0.0) + share
+            by_pair[pair] = by_pair.get(pair, 0.0) + share
+            by_size[other, rows] = by_size.get((other, rows), 0.0) + share
         scale = 1.0 / (1.0 + total)
+        by_size = {key: scale * share for key, share in by_size.items()}
+        by_pair = {key: scale * share for key, share in by_pair.items()}
+        by_model: dict[Key, float] = {(other,): slope for (_, other), slope in by_pair.items()}
+        if any(other not in slots for _, other in by_pair):
+            by_pair = {key: slope for key, slope in by_pair.items() if key[1] in slots}
         excess = [min(_SHARE_MAX, max(0.0, share)) for share in seen.overdraft]
         exponent = sum(map(mul, self._weights[_OVERDRAFT:], (*excess, seen.sharing)))
         in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size)
         by_weight = [*[scale * value for value in in_sum], *excess, seen.sharing]
-        of_model, of_size = (own.model,), (own.model, own.batch_size)
+        of_model, of_size = (model,), (model, own.batch_size)
         by_key = [
-            (self._own, of_model, 1.0),
-            (self._size_own, of_size, 1.0),
-            (self._sensitivity, of_model, scale * total),
-            (self._size_sensitivity, of_size, scale * total),
-            *[(self._size_pressure, key, scale * share) for key, share in by_size.items()],
-            *[(self._pressure, (other,), scale * share) for other, share in by_model.items()],
-            *[(pairs, (own.model, other), scale * share) for other, share in by_model.items() if other in slots],
+            (self._own, {of_model: 1.0}),
+            (self._size_own, {of_size: 1.0}),
+            (self._sensitivity, {of_model: scale * total}),
+            (self._size_sensitivity, {of_size: scale * total}),
+            (self._pressure, by_model),
+            (self._size_pressure, by_size),
+            (self._pairs, by_pair),
         ]
         return _Step(self._own_time(own) + exponent + log1p(total), by_weight, by_key)
 
@@ -216,23 +220,17 @@ class Isochrone:
         """
         g, noise = np.array(step.by_weight), self._noise
         gain = self._covariance @ g
-        spread, variances = float(g @ gain), list[float]()
-        for normals, key, slope in step.by_key:
-            variance = normals.uncertain(key, noise)
-            variances.append(variance)
-            spread += slope * slope * variance
+        spread = float(g @ gain) + sum([normals.spread(slopes, noise) for normals, slopes in step.by_key])
         total = spread + noise
         most = _ERROR_MAX * sqrt(total)
         error = _within(raw_error - self._drift.offset, most)
         self._drift.learn_one(_within(raw_error, most))
         self._noise = max(_NOISE_MIN, noise + _NOISE_WEIGHT * (max(0.0, error * error - spread) - noise))
-        move = error / total
-        self._weights = (self._weights + gain * move).tolist()
+        self._weights = (self._weights + gain * (error / total)).tolist()
         self._covariance -= gain[:, None] * (gain / total)  # symmetric to the last bit
-        for (normals, key, slope), variance in zip(step.by_key, variances, strict=True):
-            shift = variance * slope
-            normals.learn(key, shift * move, variance - shift * shift / total)
-        self._moved += abs(spread * move)
+        for normals, slopes in step.by_key:
+            normals.learn(slopes, noise, error, total)
+        self._moved += abs(spread * error / total)
 
     def _publish(self) -> None:
         """Forecasts follow what was learned; what followed from what was known before is void."""

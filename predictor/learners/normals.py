@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 
 import msgspec
@@ -13,7 +14,7 @@ class Normals:
     """key -> mean and variance; an unknown one has mean 0 and the prior's variance. The stalest key goes."""
 
     def __init__(self, size: int, prior: float, forgetting: float) -> None:
-        """prior: variance before any sample; forgetting: see `uncertain`."""
+        """prior: variance before any sample; forgetting: share of the noise's variance, see `learn`."""
         self._size, self._prior, self._forgetting = size, prior, forgetting
         self._found: dict[Key, tuple[float, float]] = {}
 
@@ -21,20 +22,31 @@ class Normals:
         found = self._found.get(key)
         return 0.0 if found is None else found[0]
 
-    def uncertain(self, key: Key, noise: float) -> float:
-        """Its variance now: since it was last learned it grew by a share of the noise's, at most to the prior's."""
-        found = self._found.get(key)
-        if found is None:
-            return self._prior
-        variance = found[1] + self._forgetting * noise
-        return variance if variance < self._prior else self._prior
+    def spread(self, slopes: Mapping[Key, float], noise: float) -> float:
+        """Σ slope² · variance: what is uncertain of Σ slope · value. noise: see `learn`."""
+        found, prior, grown = self._found, self._prior, self._forgetting * noise
+        total = 0.0
+        for key, slope in slopes.items():
+            known = found.get(key)
+            variance = prior if known is None or known[1] + grown > prior else known[1] + grown
+            total += slope * slope * variance
+        return total
 
-    def learn(self, key: Key, shift: float, variance: float) -> None:
-        """Move its mean; `variance` is what is left."""
-        found = self._found.pop(key, None)
-        self._found[key] = ((0.0 if found is None else found[0]) + shift, variance)
-        if len(self._found) > self._size:
-            del self._found[next(iter(self._found))]
+    def learn(self, slopes: Mapping[Key, float], noise: float, error: float, uncertain: float) -> None:
+        """One step of a Kalman filter on Σ slope · value.
+
+        error: of what was expected; uncertain: its variance, all that it is made of. A variance first grows by a share
+        of the noise's, at most to the prior's, so that old samples fade.
+        """
+        found, prior, grown = self._found, self._prior, self._forgetting * noise
+        move, unknown = error / uncertain, (0.0, prior)
+        for key, slope in slopes.items():
+            mean, variance = found.pop(key, unknown)
+            variance = variance + grown if variance + grown < prior else prior
+            gain = variance * slope
+            found[key] = (mean + gain * move, variance - gain * gain / uncertain)
+        while len(found) > self._size:
+            del found[next(iter(found))]
 
     def state(self) -> list[tuple[Key, float, float]]:
         return [(key, *found) for key, found in self._found.items()]
