@@ -28,6 +28,7 @@ from predictor.learners.drift import Drift
 from predictor.learners.learner import State, clipped
 from predictor.learners.normals import Key, Normals
 from predictor.learners.regression import Vector, array_of
+from predictor.learners.slots import Slots
 from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_of
 
 _FEATURES = 5
@@ -56,8 +57,6 @@ _LOG_MAX = 10.0
 _BLOCK, _EARLY, _MOVED, _MOVED_SD = 16, 64, 0.02, 0.5
 """Forecasts follow after so many batches; at once after each of the first ones, or where what was learned moves log
 slowdown by so much, and by so many standard deviations of the noise."""
-_UNSEEN = 1_000
-"""Batches after which a model that was in none of them leaves its slot to another."""
 _SHARE_MAX = 64.0
 """Bound of sums of shares: no device runs so much at once."""
 
@@ -91,8 +90,7 @@ class Isochrone:
             Normals(_MODEL_SIZES, _OF_OWN, _OWN_FORGETTING),
         )
         self._pairs = Normals(_MODELS * SLOTS, _OF_PAIR, _FORGETTING)
-        self._slots: dict[str, tuple[int, int]] = {}
-        """model -> its slot, and the number of the sample that it was last a co-runner in; the stalest first."""
+        self._slots = Slots()
         self._noise = _NOISE
         self._drift = Drift()
         self._samples, self._published, self._moved = 0, 0, 0.0
@@ -138,8 +136,7 @@ class Isochrone:
         """Its model's slot, and exp(β)."""
         known = self._pressures.get(own)
         if known is None:
-            slot = self._slots.get(own.model, (0, 0))[0]
-            known = self._pressures[own] = (slot, exp(self._log_pressure(own)))
+            known = self._pressures[own] = (self._slots.of(own.model), exp(self._log_pressure(own)))
         return known
 
     def _weights_of(self, model: str) -> Sums:
@@ -147,7 +144,7 @@ class Isochrone:
         known = self._pair_weights.get(model)
         if known is None:
             weights = [0.0] * SHARES + [1.0] * SLOTS
-            for other, (slot, _) in self._slots.items():
+            for other, slot in self._slots:
                 weights[SHARES + slot] = exp(self._pairs.mean((model, other)))
             known = self._pair_weights[model] = tuple(weights)
         return known
@@ -159,8 +156,10 @@ class Isochrone:
         check(own, seen, slowdown)
         self._samples += 1
         for co_runner, _ in seen.overlaps:
-            self._take_slot(co_runner.model)
             self._learned.add((own.model, co_runner.model))
+            if self._slots.take(co_runner.model, self._samples):
+                self._moved = inf
+                self._pair_weights.clear()
         step = self._step(own, seen)
         error = log(clipped(slowdown)) - step.expected
         self._update(step, error)
@@ -203,7 +202,7 @@ class Isochrone:
         in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size)
         by_weight = [*[scale * value for value in in_sum], *excess, seen.sharing]
         of_model, of_size = (model,), (model, own.batch_size)
-        by_key = [
+        by_key: list[tuple[Normals, dict[Key, float]]] = [
             (self._own, {of_model: 1.0}),
             (self._size_own, {of_size: 1.0}),
             (self._sensitivity, {of_model: scale * total}),
@@ -247,7 +246,7 @@ class Isochrone:
         for model, other in self._learned:
             weights = self._pair_weights.get(model)
             if weights is not None and other in self._slots:
-                at = SHARES + self._slots[other][0]
+                at = SHARES + self._slots.of(other)
                 self._pair_weights[model] = (*weights[:at], exp(self._pairs.mean((model, other))), *weights[at + 1 :])
         self._learned.clear()
         if len(self._pair_weights) > _MODELS:
@@ -268,23 +267,6 @@ class Isochrone:
     def _own_time(self, own: Own) -> float:
         return self._own.mean((own.model,)) + self._size_own.mean((own.model, own.batch_size))
 
-    def _take_slot(self, model: str) -> None:
-        """Give a co-runner a slot, where one is free or its model was not seen for long."""
-        slots = self._slots
-        found = slots.pop(model, None)
-        if found is None:
-            if len(slots) == SLOTS - 1:
-                stalest, (slot, seen) = next(iter(slots.items()))
-                if self._samples - seen < _UNSEEN:
-                    return
-                del slots[stalest]
-            else:
-                slot = len(slots) + 1
-            found = (slot, 0)
-            self._moved = inf
-            self._pair_weights.clear()
-        slots[model] = (found[0], self._samples)
-
     def _normals(self) -> dict[str, Normals]:
         """By their names in the state."""
         return {
@@ -303,7 +285,7 @@ class Isochrone:
             "weights": list(self._weights),
             "covariance": self._covariance.tolist(),
             **{name: normals.state() for name, normals in self._normals().items()},
-            "slots": dict(self._slots),
+            "slots": self._slots.state(),
             "drift": self._drift.state(),
             "noise": [self._samples, self._noise],
         }
@@ -315,11 +297,7 @@ class Isochrone:
         fresh._covariance = array_of(state.get("covariance"), (_WEIGHTS, _WEIGHTS))
         for name, normals in fresh._normals().items():
             normals.restore(state.get(name))
-        fresh._slots = msgspec.convert(state.get("slots"), dict[str, tuple[int, int]])
-        if sorted(slot for slot, _ in fresh._slots.values()) != list(range(1, len(fresh._slots) + 1)):
-            raise ValueError("a slot for each model is expected")
-        if len(fresh._slots) >= SLOTS:
-            raise ValueError(f"fewer than {SLOTS} slots are expected, got {len(fresh._slots)}")
+        fresh._slots.restore(state.get("slots"))
         fresh._drift.restore(state.get("drift"))
         fresh._samples, fresh._noise = msgspec.convert(state.get("noise"), tuple[int, float])
         if not _NOISE_MIN <= fresh._noise < inf:
