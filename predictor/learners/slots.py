@@ -19,7 +19,7 @@ class Slots:
         self._slots: dict[str, tuple[int, int]] = {}
         """With the number of the sample that it was last in; the stalest first."""
 
-    def __contains__(self, model: str) -> bool:
+    def __contains__(self, model: object) -> bool:
         return model in self._slots
 
     def __iter__(self) -> Iterator[tuple[str, int]]:

@@ -77,7 +77,7 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
         "other version": msgspec.msgpack.encode({**whole, "version": 99}),
         "other format": msgspec.msgpack.encode({**whole, "format": "x"}),
         "a part missing": msgspec.msgpack.encode({**whole, "learner": {"weights": []}}),
-        "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "noise": [1, inf]}}),
+        "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "noise": inf}}),
         "not a number": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "drift": [1, "a", 2]}}),
         "a slot twice": msgspec.msgpack.encode(
             {**whole, "learner": {**whole["learner"], "slots": {"a": [1, 0], "b": [1, 0]}}}
