@@ -62,7 +62,8 @@ class _Step(NamedTuple):
 
     expected: float
     by_weight: list[float]
-    by_key: list[tuple[Normals, dict[Key, float]]]
+    by_key: list[tuple[Normals, dict[Key, float], float]]
+    """With a factor of all slopes."""
 
 
 class Correction(NamedTuple):
@@ -134,41 +135,36 @@ class InterferenceFilter:
 
     def _step(self, own: Own, seen: Exposure, told_apart: Container[str]) -> _Step:
         """The equation at the top, and its gradient."""
-        sensitivity, model = self.log_sensitivity(own), own.model
-        total, by_size, by_pair = 0.0, dict[Key, float](), dict[Key, float]()
+        sensitivity, model, weights = self.log_sensitivity(own), own.model, self._weights
+        b_compute, b_l2, b_dram, b_solo, b_size = weights[_PRESSURE:_OVERDRAFT]
+        total, by_size, by_model = 0.0, dict[Key, float](), dict[str, float]()
         compute = l2 = dram = solo = size = 0.0
         for co_runner, overlap in seen.overlaps:
             other, rows, _ = co_runner
-            log_share = sensitivity + self.log_pressure(co_runner)
-            pair = (model, other)
+            a, b, c, d, e = _features(co_runner)
+            log_share = sensitivity + b_compute * a + b_l2 * b + b_dram * c + b_solo * d + b_size * e
+            log_share += self._pressure.mean((other,)) + self._size_pressure.mean((other, rows))
             if other in told_apart:
-                log_share += self._pairs.mean(pair)
+                log_share += self._pairs.mean((model, other))
             share = overlap * exp(log_share if log_share < _LOG_SHARE_MAX else _LOG_SHARE_MAX)
             total += share
-            a, b, c, d, e = _features(co_runner)
             compute, l2, dram = compute + share * a, l2 + share * b, dram + share * c
             solo, size = solo + share * d, size + share * e
-            by_pair[pair] = by_pair.get(pair, 0.0) + share
+            by_model[other] = by_model.get(other, 0.0) + share
             by_size[other, rows] = by_size.get((other, rows), 0.0) + share
         scale = 1.0 / (1.0 + total)
-        by_size = {key: scale * share for key, share in by_size.items()}
-        by_pair = {key: scale * share for key, share in by_pair.items()}
-        by_model: dict[Key, float] = {(other,): slope for (_, other), slope in by_pair.items()}
-        if any(other not in told_apart for _, other in by_pair):
-            by_pair = {key: slope for key, slope in by_pair.items() if key[1] in told_apart}
         excess = [min(_SHARE_MAX, max(0.0, share)) for share in seen.overdraft]
-        exponent = sum(map(mul, self._weights[_OVERDRAFT:], (*excess, seen.sharing)))
+        exponent = sum(map(mul, weights[_OVERDRAFT:], (*excess, seen.sharing)))
         in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size)
         by_weight = [*[scale * value for value in in_sum], *excess, seen.sharing]
-        of_model, of_size = (model,), (model, own.batch_size)
-        by_key: list[tuple[Normals, dict[Key, float]]] = [
-            (self._own, {of_model: 1.0}),
-            (self._size_own, {of_size: 1.0}),
-            (self._sensitivity, {of_model: scale * total}),
-            (self._size_sensitivity, {of_size: scale * total}),
-            (self._pressure, by_model),
-            (self._size_pressure, by_size),
-            (self._pairs, by_pair),
+        by_key: list[tuple[Normals, dict[Key, float], float]] = [
+            (self._own, {(model,): 1.0}, 1.0),
+            (self._size_own, {(model, own.batch_size): 1.0}, 1.0),
+            (self._sensitivity, {(model,): total}, scale),
+            (self._size_sensitivity, {(model, own.batch_size): total}, scale),
+            (self._pressure, {(other,): share for other, share in by_model.items()}, scale),
+            (self._size_pressure, by_size, scale),
+            (self._pairs, {(model, other): share for other, share in by_model.items() if other in told_apart}, scale),
         ]
         return _Step(self.own_time(own) + exponent + log1p(total), by_weight, by_key)
 
@@ -178,15 +174,15 @@ class InterferenceFilter:
         """
         g, noise = np.array(step.by_weight), self._noise
         gain = self._covariance @ g
-        spread = float(g @ gain) + sum([normals.spread(slopes, noise) for normals, slopes in step.by_key])
+        spread = float(g @ gain) + sum([normals.spread(slopes, scale, noise) for normals, slopes, scale in step.by_key])
         total = spread + noise
         most = _ERROR_MAX * sqrt(total)
         error = _within(raw_error - drift, most)
         self._noise = max(_NOISE_MIN, noise + _NOISE_WEIGHT * (max(0.0, error * error - spread) - noise))
         self._weights = (self._weights + gain * (error / total)).tolist()
         self._covariance -= gain[:, None] * (gain / total)  # symmetric to the last bit
-        for normals, slopes in step.by_key:
-            normals.learn(slopes, noise, error, total)
+        for normals, slopes, scale in step.by_key:
+            normals.learn(slopes, scale, noise, error, total)
         return Correction(_within(raw_error, most), abs(spread * error / total))
 
     def _normals(self) -> dict[str, Normals]:

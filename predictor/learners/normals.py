@@ -22,18 +22,18 @@ class Normals:
         found = self._found.get(key)
         return 0.0 if found is None else found[0]
 
-    def spread(self, slopes: Mapping[Key, float], noise: float) -> float:
-        """Σ slope² · variance: what is uncertain of Σ slope · value. noise: see `learn`."""
+    def spread(self, slopes: Mapping[Key, float], scale: float, noise: float) -> float:
+        """Variance of scale · Σ slope · value. noise: see `learn`."""
         found, prior, grown = self._found, self._prior, self._forgetting * noise
         total = 0.0
         for key, slope in slopes.items():
             known = found.get(key)
             variance = prior if known is None or known[1] + grown > prior else known[1] + grown
             total += slope * slope * variance
-        return total
+        return total * scale * scale
 
-    def learn(self, slopes: Mapping[Key, float], noise: float, error: float, uncertain: float) -> None:
-        """One step of a Kalman filter on Σ slope · value.
+    def learn(self, slopes: Mapping[Key, float], scale: float, noise: float, error: float, uncertain: float) -> None:
+        """One step of a Kalman filter on scale · Σ slope · value.
 
         error: of what was expected; uncertain: its variance, all that it is made of. A variance first grows by a share
         of the noise's, at most to the prior's, so that old samples fade.
@@ -43,7 +43,7 @@ class Normals:
         for key, slope in slopes.items():
             mean, variance = found.pop(key, unknown)
             variance = variance + grown if variance + grown < prior else prior
-            gain = variance * slope
+            gain = variance * slope * scale
             found[key] = (mean + gain * move, variance - gain * gain / uncertain)
         while len(found) > self._size:
             del found[next(iter(found))]
