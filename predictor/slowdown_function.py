@@ -62,6 +62,11 @@ class SlowdownFunction(NamedTuple):
     overdraft: Shares = NO_SHARES
     sharing: float = 0.0
 
+    @property
+    def solo(self) -> float:
+        """Slowdown without any co-runner: no load alone exceeds the device."""
+        return min(SLOWDOWN_MAX, max(SLOWDOWN_MIN, self.base))
+
     def slowdown(self, sums: Sequence[float], same_core: float = 0) -> float:
         """With co-runners whose contributions sum to this, `same_core` of them on its core."""
         y = self.base + self.gain * sum(map(mul, self.weights, sums))

@@ -17,7 +17,7 @@ from predictor.co_runners import Execution
 from predictor.features import Own, exposure
 from predictor.learners.learner import Forecaster
 from predictor.link_sharing import Span
-from predictor.slowdown_function import ZERO_SUMS, SlowdownFunction
+from predictor.slowdown_function import SlowdownFunction
 from predictor.transfers import BytesPerRow, TransferModel
 
 _OVERHEAD_WEIGHT = 0.05
@@ -69,7 +69,7 @@ class LatencyModel:
 
     def solo_times(self, source: Source, own: Own) -> BatchTimes:
         """Forecast of a batch on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).slowdown(ZERO_SUMS))
+        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).solo)
         predicted_ns = max(1, round(own.load.solo_ns * slowdown))
         return self.times(own, predicted_ns, *source.solo_transfers(own.batch_size))
 

@@ -110,7 +110,7 @@ class RunningBatch:
     def update_function(self, slowdown_function: SlowdownFunction, contribution: Sums) -> None:
         """Forecast by these from now on: the predictor has learned."""
         self._function, self.contribution = slowdown_function, contribution
-        self.solo_slowdown = slowdown_function.slowdown(ZERO_SUMS)
+        self.solo_slowdown = slowdown_function.solo
         self._add(ZERO_SUMS if self.suspended_for else contribution)
 
     def _add(self, adds: Sums) -> None:

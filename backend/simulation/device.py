@@ -170,7 +170,7 @@ class VirtualDevice:
         self._up_to_date, jobs = True, self._jobs
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
-            job.slowdown = job.response.slowdown(ZERO_SUMS)
+            job.slowdown = job.response.solo
             self._first = (ceil(self._now_ns + max(0.0, job.left_ns) * job.slowdown), key)
             return
         adds = [job.adds for job in jobs.values()]

@@ -64,12 +64,14 @@ def test_a_slowdown_is_that_of_the_equation() -> None:
     expected = (1.5 + 0.5 * (2.0 * 0.1 + 0.5 * 3.0)) * exp(0.4 * 0.25)
     assert function.slowdown(sums) == pytest.approx(expected)
     assert function.slowdown(sums, 2) == pytest.approx(expected * 3**0.7)
+    assert function.slowdown(ZERO_SUMS) == function.solo == 1.5
 
 
 def test_a_slowdown_stays_within_its_bounds() -> None:
     low, high = (SlowdownFunction(base) for base in (-1e6, 1e6))
     assert high.slowdown(ZERO_SUMS) == pytest.approx(SLOWDOWN_MAX)
-    assert low.slowdown(ZERO_SUMS) == pytest.approx(SLOWDOWN_MIN)
+    assert low.slowdown(ZERO_SUMS) == low.solo == pytest.approx(SLOWDOWN_MIN)
+    assert high.solo == pytest.approx(SLOWDOWN_MAX)
     assert SlowdownFunctions(np.array([high.row()]).T).slowdowns(np.zeros(WIDTH)).tolist() == pytest.approx(
         [SLOWDOWN_MAX]
     )
