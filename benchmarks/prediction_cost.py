@@ -18,9 +18,10 @@ from rich.table import Table
 
 from benchmarks.harness.machine import machine_speed
 from predictor.evaluate import LEARNERS
-from predictor.features import contribution, exposure
+from predictor.features import exposure
 from predictor.learners.isochrone import Isochrone
 from predictor.samples import co_runners_of, own_of
+from predictor.slowdown_function import sums_of
 from tests.fakes.contended_samples import Contention, generate
 
 
@@ -59,7 +60,7 @@ def main(
         size = len(pickle.dumps(learner))
         table.add_row(name, *(f"{us:.1f}" for us in (*predict, *learn)), f"{size:,}")
         if isinstance(learner, Isochrone):
-            sums = [contribution(own.batch_size, own.load) for own, _ in batches]
+            sums = [sums_of(seen, learner.contribution) for _, seen in batches[:200]]
             forms = [learner.slowdown_function(own) for own, _ in batches[:200]]
             fast = _timed(repeats, [lambda f=f, s=s: f.slowdown(s) for f, s in zip(forms, sums, strict=False)])  # type: ignore[misc]
             table.add_row(" its function", *(f"{us:.1f}" for us in fast), "", "", "", "")

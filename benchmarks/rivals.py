@@ -19,15 +19,15 @@ from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.source import Source
 from backend.simulation.contention import LinearContention, Truth
-from backend.simulation.fixed_predictors import NO_WEIGHTS, Oracle, Unaware
+from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel
 from predictor.bound import UpperBound
-from predictor.features import Exposure, Own, Sums
+from predictor.features import Exposure, Own
 from predictor.learners.isochrone import Isochrone
 from predictor.learners.learner import Forecaster
 from predictor.learners.linear import Offline, Rls, fit
 from predictor.samples import Sample, read_samples, training_sample_of
-from predictor.slowdown_function import SlowdownFunction
+from predictor.slowdown_function import SlowdownFunction, Sums
 from predictor.transfers import TransferModel
 
 _AVERAGE_WEIGHT = 0.1
@@ -44,7 +44,7 @@ class MovingAverage(Unaware):
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         mean = self._means.get((own.model, own.batch_size), 1.0)
-        return SlowdownFunction(own.load, mean, NO_WEIGHTS, logarithmic=False)
+        return SlowdownFunction(mean)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return self._means.get((own.model, own.batch_size), 1.0)

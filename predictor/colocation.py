@@ -1,17 +1,16 @@
 """The exact time mean of every running batch's co-runners, for any number of them.
 
 One running integral G(t) = ∫ Σ_j f_j dt over all running batches, in whole numbers, so that nothing drifts:
-a batch's share is G(end) − G(start) − f_self·(end − start). f is `predictor.features.contribution`. Each launch and
-finish costs O(1).
+a batch's share is G(end) − G(start) − f_self·(end − start). f is what the predictor has a batch contribute, as it was
+launched. Each launch and finish costs O(1).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from operator import add, sub
 from typing import NamedTuple
 
-from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.slowdown_function import ZERO_SUMS, Sums
 
 SCALE = 1_000_000
 """Contributions are kept in millionths: sums and integrals of integers are exact and order-free."""
@@ -20,10 +19,9 @@ Parts = tuple[int, ...]
 _NOTHING: Parts = (0,) * len(ZERO_SUMS)
 
 
-@lru_cache(4096)
-def quantize(own: Own) -> Parts:
-    """A batch's contribution in millionths."""
-    return tuple([round(part * SCALE) for part in contribution(own.batch_size, own.load)])
+def quantize(adds: Sums) -> Parts:
+    """A contribution in millionths."""
+    return tuple([round(part * SCALE) for part in adds])
 
 
 class _Entry(NamedTuple):
@@ -56,12 +54,12 @@ class Colocation:
             self._integral = tuple([g + s * dt for g, s in zip(self._integral, self._sum, strict=True)])
             self._now_ns = now_ns
 
-    def launch(self, key: object, own: Own, now_ns: int) -> None:
-        """A batch starts."""
+    def launch(self, key: object, adds: Sums, now_ns: int) -> None:
+        """A batch that contributes `adds` starts."""
         if key in self._entries:
             raise ValueError(f"batch {key!r} already runs")
         self.advance(now_ns)
-        parts = quantize(own)
+        parts = quantize(adds)
         self._entries[key] = _Entry(now_ns, parts, self._integral)
         self._sum = tuple(map(add, self._sum, parts))
 
@@ -98,5 +96,4 @@ class Colocation:
 
 
 def _sums(parts: Parts, scale: int) -> Sums:
-    n, compute, l2, dram, solo, size = parts
-    return (n / scale, compute / scale, l2 / scale, dram / scale, solo / scale, size / scale)
+    return tuple([part / scale for part in parts])

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from math import isfinite, log, log2
 from typing import NamedTuple
 
 from predictor.workload import Load
 
-CONTRIBUTION = ("count", "compute", "l2", "dram", "log2_solo_ms", "log2_batch")
-"""Parts of a running batch's `contribution` to every other's exposure, in order. Additive over batches."""
-WIDTH = len(CONTRIBUTION)
+PARTS = ("count", "compute", "l2", "dram", "log2_solo_ms", "log2_batch")
+"""What a batch adds to every other's exposure, in order. Additive over batches."""
 
-Sums = tuple[float, float, float, float, float, float]
+FeatureSums = tuple[float, float, float, float, float, float]
 Shares = tuple[float, float, float]
 
-ZERO_SUMS: Sums = (0.0,) * 6
+NO_FEATURES: FeatureSums = (0.0,) * 6
 _NO_OVERDRAFT: Shares = (0.0, 0.0, 0.0)
-_OVERLAP_STEPS = 8
-"""Overlaps that round to the same eighth count as the same co-location in `Exposure.signature`."""
 
 
 class Own(NamedTuple):
@@ -50,26 +46,23 @@ class CoRunner(NamedTuple):
 class Exposure(NamedTuple):
     """A batch's co-runners, averaged over its own execution."""
 
-    sums: Sums
-    """Time mean of the co-runners' summed `contribution`."""
+    sums: FeatureSums
+    """Time mean of the co-runners' summed `feature_parts`."""
     overdraft: Shares
     """Time mean of how far its own and its co-runners' shares together exceed the device: max(0, own + Σ − 1)."""
-    overlaps: tuple[tuple[str, float], ...] = ()
-    """(model, overlap 0..1 summed over its batches) of the co-runners, where known."""
-    signature: int | None = None
-    """Equal for equal co-locations: own model and size, co-runners' models, sizes, cores and rounded overlaps; where
-    known."""
+    overlaps: tuple[tuple[Own, float], ...] = ()
+    """(batch, overlap 0..1 summed over its like) of the co-runners, where known."""
     sharing: float = 0.0
     """Log slowdown by core sharing alone: −log of its mean share of the core."""
 
 
 @lru_cache(4096)
-def contribution(batch_size: int, load: Load) -> Sums:
-    """A running batch's part of every other's `Exposure.sums` while both run; `CONTRIBUTION` names the parts."""
+def feature_parts(batch_size: int, load: Load) -> FeatureSums:
+    """A running batch's part of every other's `Exposure.sums` while both run; `PARTS` names what it is made of."""
     return (1.0, load.compute, load.l2, load.dram, log2(max(load.solo_ns, 1) / 1e6), log2(max(batch_size, 1)))
 
 
-def overdraft(own: Load, sums: Sums) -> Shares:
+def overdraft(own: Load, sums: FeatureSums) -> Shares:
     """Demand of a set of batches beyond the device, per share of `Load.features`."""
     return (
         max(0.0, own.compute + sums[1] - 1.0),
@@ -78,33 +71,25 @@ def overdraft(own: Load, sums: Sums) -> Shares:
     )
 
 
-def exposure_of_sums(own: Own, sums: Sums) -> Exposure:
+def exposure_of_sums(own: Own, sums: FeatureSums) -> Exposure:
     """From the running integrals alone, where the co-runners themselves are not known any more."""
     return Exposure(sums, overdraft(own.load, sums) if sums[0] else _NO_OVERDRAFT)
 
 
-def exposure(own: Own, co_runners: Sequence[CoRunner], sums: Sums | None = None) -> Exposure:
-    """Exact time means over the batch's execution, for any number of partly overlapping co-runners.
-
-    sums: of the co-runners' contributions, where a running integral knows them already.
-    """
+def exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
+    """Exact time means over the batch's execution, for any number of partly overlapping co-runners."""
     if not co_runners:
-        return Exposure(ZERO_SUMS, _NO_OVERDRAFT, (), _signature(own, []))
+        return Exposure(NO_FEATURES, _NO_OVERDRAFT)
     overlaps = [n.end - n.begin for n in co_runners]
-    if sums is None:
-        sums = _weighted([contribution(n.batch_size, n.load) for n in co_runners], overlaps)
-    by_model: dict[str, float] = {}
+    sums = _weighted([feature_parts(n.batch_size, n.load) for n in co_runners], overlaps)
+    by_kind: dict[Own, float] = {}
     for co_runner, overlap in zip(co_runners, overlaps, strict=True):
-        by_model[co_runner.model] = by_model.get(co_runner.model, 0.0) + overlap
+        kind = Own(co_runner.model, co_runner.batch_size, co_runner.load)
+        by_kind[kind] = by_kind.get(kind, 0.0) + overlap
     excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, co_runners)
-    signed = [
-        (n.model, n.batch_size, steps, n.same_core)
-        for n, overlap in zip(co_runners, overlaps, strict=True)
-        if (steps := round(overlap * _OVERLAP_STEPS))
-    ]
     same_core = [n for n in co_runners if n.same_core]
     sharing = _sharing(same_core) if same_core else 0.0
-    return Exposure(sums, excess, tuple(by_model.items()), _signature(own, signed), sharing)
+    return Exposure(sums, excess, tuple(by_kind.items()), sharing)
 
 
 def static_exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
@@ -114,7 +99,7 @@ def static_exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
 
 def ewma_exposure(own: Own, co_runners: Sequence[CoRunner], alpha: float) -> Exposure:
     """The paper's second: R ← α·X + (1 − α)·R at each arrival and departure, blind to durations (4.2 (2))."""
-    parts = [contribution(n.batch_size, n.load) for n in co_runners]
+    parts = [feature_parts(n.batch_size, n.load) for n in co_runners]
     instants = sorted({t for n in co_runners for t in (n.begin, n.end) if 0.0 < t < 1.0})
     smoothed = _present(co_runners, parts, 0.0)
     for t in instants:
@@ -132,11 +117,11 @@ def check(own: Own, seen: Exposure, slowdown: float | None = None) -> None:
         raise ValueError(f"cannot learn from slowdown {slowdown}")
 
 
-def _present(co_runners: Sequence[CoRunner], parts: Sequence[Sums], at: float) -> Sums:
+def _present(co_runners: Sequence[CoRunner], parts: Sequence[FeatureSums], at: float) -> FeatureSums:
     return _weighted(parts, [1.0 if n.begin <= at < n.end else 0.0 for n in co_runners])
 
 
-def _weighted(parts: Sequence[Sums], weights: Sequence[float]) -> Sums:
+def _weighted(parts: Sequence[FeatureSums], weights: Sequence[float]) -> FeatureSums:
     a = b = c = d = e = f = 0.0
     for part, weight in zip(parts, weights, strict=True):
         a += weight * part[0]
@@ -175,8 +160,3 @@ def _sharing(same_core: Sequence[CoRunner]) -> float:
         at = instant
         there += -1 if leaves else 1
     return -log(share + (1.0 - at))  # after the last departure it has the core to itself
-
-
-def _signature(own: Own, signed: list[tuple[str, int, int, bool]]) -> int:
-    text = repr((own.model, own.batch_size, sorted(signed))).encode()
-    return int.from_bytes(blake2b(text, digest_size=7).digest(), "big")

@@ -1,136 +1,131 @@
 """A batch's slowdown as a function of its co-runners, which a forecast evaluates at each of its steps.
 
-One form for every learner, linear or log-linear in g(S) and in the overdraft, where S are the co-runners' summed
-contributions: y = base + c·g(S) + e·max(0, own + S − 1) + h·log(1 + k) for k others on its core, and the slowdown is y
-or exp(y). Base, c, e and h follow from the learner's weights and the batch once; S and k change from step to step. No
-learning here.
+One form for every learner. A running batch contributes its shares of the device and its pressure, which is what it does
+to others, in the slot of its model; contributions add up. With S their sum over the co-runners and k others on its core
+
+    slowdown = (base + gain · weights · S) · exp(overdraft · max(0, own + S − 1) + sharing · log(1 + k))
+
+where the second factor is of the shares alone. All but S and k follow from the learner and the batch once; those two
+change from step to step. No learning here.
 """
 
 from __future__ import annotations
 
-from math import exp, log
+from collections.abc import Callable, Sequence
+from math import exp, log, log1p
 from operator import mul
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.features import WIDTH, Shares, Sums
+from predictor.features import Exposure, Own, Shares
 from predictor.workload import Load
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Tensor = NDArray[np.float64]
 
+SHARES, SLOTS = 3, 16
+WIDTH = SHARES + SLOTS
+"""Length of a contribution: compute, l2, dram, and a pressure per slot."""
+Sums = tuple[float, ...]
+"""(WIDTH,) contributions, added up."""
+ZERO_SUMS: Sums = (0.0,) * WIDTH
+NO_SHARES: Shares = (0.0, 0.0, 0.0)
+
 SLOWDOWN_MIN, SLOWDOWN_MAX = 0.1, 1_000.0
 """Bounds of every prediction."""
-LOG_MIN, LOG_MAX = log(SLOWDOWN_MIN), log(SLOWDOWN_MAX)
-LOG_SCALE = 0.1
-"""Factor of logarithms, so that they are of the order of shares."""
-HUGE = 64.0
-"""Bound of sums of shares: no device runs so much at once."""
-HUGE_LOG = 1024.0
-"""Bound of summed logarithms."""
-HALF = 0.5
-"""Argument at which a saturating term reaches half of its limit."""
-
-Shared = tuple[float, float, float, float, float, float, float, float, float, float]
-_USED = np.array([0, 1, 2, 3, 1, 2, 3])
-"""Indexes into a contribution: of the saturating terms, then of the overdraft's."""
+LOG_MAX = log(SLOWDOWN_MAX)
 
 
-def shared(sums: Sums) -> Shared:
-    """g(S): linear and saturating terms of the co-runners' use, the same for every batch with the same co-runners."""
-    n, c, l2, d, solo, size = sums
-    if n > HUGE or not 0.0 <= c + l2 + d <= HUGE or not -HUGE_LOG < solo < HUGE_LOG or size > HUGE_LOG:
-        n, c, l2, d, solo, size = map(bounded, sums)
-    return (
-        n, c, l2, d, LOG_SCALE * solo, LOG_SCALE * size,
-        n / (HALF + n), c / (HALF + c), l2 / (HALF + l2), d / (HALF + d),
-    )  # fmt: skip
+def shares_only(own: Own) -> Sums:
+    """A batch's contribution to a learner that knows no pressures."""
+    return own.load.features + ZERO_SUMS[SHARES:]
 
 
-def bounded(value: float) -> float:
-    """For sums of shares, which are not negative, and for logarithms."""
-    return HUGE if value > HUGE else max(value, 0.0)
+def sums_of(seen: Exposure, contribution: Callable[[Own], Sums]) -> Sums:
+    """Time mean of the co-runners' contributions over a batch's execution."""
+    sums = ZERO_SUMS
+    for co_runner, overlap in seen.overlaps:
+        sums = tuple([total + overlap * part for total, part in zip(sums, contribution(co_runner), strict=True)])
+    return sums
 
 
 class SlowdownFunction(NamedTuple):
-    """One batch's. shared: c, ordered as `shared`; overdraft: e; logarithmic: the slowdown is exp(y); sharing: h."""
+    """One batch's. weights: (WIDTH,); room: own − 1, where a co-runner's shares exceed the device."""
 
-    load: Load
     base: float
-    shared: tuple[float, ...]
-    overdraft: Shares = (0.0, 0.0, 0.0)
-    logarithmic: bool = True
+    gain: float = 1.0
+    weights: Sums = ZERO_SUMS
+    room: Shares = (-1.0, -1.0, -1.0)
+    overdraft: Shares = NO_SHARES
     sharing: float = 0.0
 
-    def row(self, adds: Sums) -> tuple[float, ...]:
-        """(ROW,) for `SlowdownFunctions`, of a batch that itself contributes `adds`."""
-        c, load = self.shared, self.load
-        linear = (c[0], c[1], c[2], c[3], LOG_SCALE * c[4], LOG_SCALE * c[5])
-        rest = self.base - sum(map(mul, linear, adds))
-        n, compute, l2, dram, _, _ = adds
-        room = (load.compute - compute - 1.0, load.l2 - l2 - 1.0, load.dram - dram - 1.0)
-        return (float(self.logarithmic), rest, *linear, -n, -compute, -l2, -dram, *room, *c[6:], *self.overdraft)
+    @property
+    def solo(self) -> float:
+        """Slowdown without any co-runner: no load alone exceeds the device."""
+        return min(SLOWDOWN_MAX, max(SLOWDOWN_MIN, self.base))
 
-    def slowdown(self, sums: Sums, same_core: float = 0) -> float:
+    def slowdown(self, sums: Sequence[float], same_core: float = 0) -> float:
         """With co-runners whose contributions sum to this, `same_core` of them on its core."""
-        return self.slowdown_at(shared(sums), sums, same_core)
-
-    def slowdown_at(self, g: Shared, sums: Sums, same_core: float = 0) -> float:
-        """The same with g(S) given, where many batches are looked at with the same co-runners."""
-        c, e, load = self.shared, self.overdraft, self.load
-        y = self.base + (
-            c[0] * g[0] + c[1] * g[1] + c[2] * g[2] + c[3] * g[3] + c[4] * g[4]
-            + c[5] * g[5] + c[6] * g[6] + c[7] * g[7] + c[8] * g[8] + c[9] * g[9]
-        )  # fmt: skip
-        if (x := load.compute + sums[1] - 1.0) > 0.0:
-            y += e[0] * x
-        if (x := load.l2 + sums[2] - 1.0) > 0.0:
-            y += e[1] * x
-        if (x := load.dram + sums[3] - 1.0) > 0.0:
-            y += e[2] * x
+        y = self.base + self.gain * sum(map(mul, self.weights, sums))
+        excess, (a, b, c) = 0.0, self.room
+        if (x := a + sums[0]) > 0.0:
+            excess += self.overdraft[0] * x
+        if (x := b + sums[1]) > 0.0:
+            excess += self.overdraft[1] * x
+        if (x := c + sums[2]) > 0.0:
+            excess += self.overdraft[2] * x
         if same_core:
-            y += self.sharing * log(1.0 + same_core)
-        if self.logarithmic:
-            return exp(LOG_MAX if y > LOG_MAX else y if y > LOG_MIN else LOG_MIN)
+            excess += self.sharing * log1p(same_core)
+        if excess:
+            y *= exp(excess if excess < LOG_MAX else LOG_MAX)
         return SLOWDOWN_MAX if y > SLOWDOWN_MAX else y if y > SLOWDOWN_MIN else SLOWDOWN_MIN
 
+    def among(self, adds: Sums) -> SlowdownFunction:
+        """The same of sums that include the batch's own contribution, `adds`."""
+        base, gain, weights, (a, b, c), overdraft, sharing = self
+        room = (a - adds[0], b - adds[1], c - adds[2])
+        return SlowdownFunction(base - gain * sum(map(mul, weights, adds)), gain, weights, room, overdraft, sharing)
 
-_TERMS = 4 + 3
-_ONES = np.ones(_TERMS)
-ROW = 2 + WIDTH + 2 * _TERMS
+    def row(self) -> tuple[float, ...]:
+        """(ROW,) for `SlowdownFunctions`."""
+        gain = self.gain
+        return (self.base, *[gain * weight for weight in self.weights], *self.room, *self.overdraft)
+
+
+def room_of(load: Load) -> Shares:
+    """`SlowdownFunction.room` of a batch with this load."""
+    return (load.compute - 1.0, load.l2 - 1.0, load.dram - 1.0)
+
+
+ROW = 1 + WIDTH + 2 * SHARES
 """Length of `SlowdownFunction.row`."""
 
 
 class SlowdownFunctions:
-    """The functions of batches that run together, in one or many cases at once; all of one learner.
+    """The functions of batches that run together, in one or many cases at once.
 
     rows: (..., ROW, n), a column per batch, which is the order that numpy is fast in; read anew at each call.
     """
 
     def __init__(self, rows: Matrix) -> None:
-        self._linear = rows[..., 2 : 2 + WIDTH, :]
-        self._offsets = rows[..., 2 + WIDTH : 2 + WIDTH + _TERMS, :]
-        self._factors = rows[..., 2 + WIDTH + _TERMS :, :]
-        self._rest = rows[..., 1, :]
-        self._logarithmic = rows.size > 0 and bool(rows.item(0))
+        self._base = rows[..., 0, :]
+        self._weights = rows[..., 1 : 1 + WIDTH, :]
+        self._room = rows[..., 1 + WIDTH : 1 + WIDTH + SHARES, :]
+        self._overdraft = rows[..., 1 + WIDTH + SHARES :, :]
 
     def slowdowns(self, sums: Vector, sharing: Matrix | None = None) -> Vector:
-        """(..., n) where all that runs, its own batch included, contributes `sums`, (..., 6). Not bounded below.
-
-        sharing: (..., n) of y, where batches share cores.
-        """
-        terms = self._offsets + sums.take(_USED, axis=-1)[..., None]
-        np.maximum(terms, 0.0, out=terms)
-        uses = terms[..., :4, :]
-        uses /= uses + HALF
-        terms *= self._factors
-        y: Vector = (sums[..., None, :] @ self._linear)[..., 0, :]
-        y += _ONES @ terms
-        y += self._rest
+        """(..., n) at sums of (..., WIDTH). Not bounded below. sharing: (..., n), in the exponent."""
+        excess = self._room + sums[..., :SHARES, None]
+        np.maximum(excess, 0.0, out=excess)
+        excess *= self._overdraft
+        exponent: Vector = excess.sum(axis=-2)
         if sharing is not None:
-            y += sharing
-        np.minimum(y, LOG_MAX if self._logarithmic else SLOWDOWN_MAX, out=y)
-        return np.exp(y, out=y) if self._logarithmic else y
+            exponent += sharing
+        np.minimum(exponent, LOG_MAX, out=exponent)
+        y: Vector = (sums[..., None, :] @ self._weights)[..., 0, :]
+        y += self._base
+        y *= np.exp(exponent, out=exponent)
+        return np.minimum(y, SLOWDOWN_MAX, out=y)

@@ -144,7 +144,7 @@ class Scheduler:
         oldest = next(iter(self.device.batches), None)
         trained = self.latency.train(inf if oldest is None else oldest.launched_ns)
         if self.latency.renew():
-            self.device.update_functions(self.latency.slowdown_function)
+            self.device.update_functions(self.latency.slowdown_function, self.latency.predictor.contribution)
         return trained
 
     # Events
@@ -289,6 +289,7 @@ class Scheduler:
             launched_ns=now_ns,
             times=choice.times,
             slowdown_function=self.latency.slowdown_function(source.id, own),
+            contribution=self.latency.predictor.contribution(own),
             preempts=preempts,
             decision="lease" if leased else choice.decision,
             group=requests[0].group if requests else None,

@@ -7,15 +7,15 @@ the end tells nothing about its co-runners.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from operator import sub
+from operator import add, sub
 from typing import NamedTuple
 
 from backend.scheduler.running_batch import BatchKey, RunningBatch
 from backend.scheduler.transfer_forecast import RemainingTransfers, TransferForecast
 from predictor.co_runners import CoRunners, Execution
 from predictor.colocation import Colocation
-from predictor.features import ZERO_SUMS, Own, Sums, contribution
-from predictor.slowdown_function import SlowdownFunction
+from predictor.features import Own
+from predictor.slowdown_function import SHARES, ZERO_SUMS, SlowdownFunction, Sums
 from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
@@ -139,30 +139,28 @@ class DeviceState:
             for batch in self.running.values():
                 batch.slowdown = batch.slowdown_with(sums)
 
-    def update_functions(self, function_of: Callable[[int, Own], SlowdownFunction]) -> None:
+    def update_functions(
+        self, function_of: Callable[[int, Own], SlowdownFunction], contribution_of: Callable[[Own], Sums]
+    ) -> None:
         """Forecast by these slowdown functions, of a source's batch, from now on: the predictor has learned."""
         for batch in self.running.values():
-            batch.update_function(function_of(batch.key[0], batch.own))
-        self._slowdowns_updated = False
+            batch.update_function(function_of(batch.key[0], batch.own), contribution_of(batch.own))
+        self._changed()
 
     def sums(self) -> Sums:
         """Contributions of all batches."""
         if self._sums is None:
             each = [batch.adds for batch in self.running.values()]
-            n, compute, l2, dram, solo, size = map(sum, zip(ZERO_SUMS, *each, strict=True))
-            self._sums = (n, compute, l2, dram, solo, size)
+            self._sums = tuple(map(sum, zip(ZERO_SUMS, *each, strict=True)))
         return self._sums
 
     def sums_with(self, adds: Sums) -> Sums:
         """The same with one more batch that adds this."""
-        a, b, c, d, e, f = self.sums()
-        n, compute, l2, dram, solo, size = adds
-        return (a + n, b + compute, c + l2, d + dram, e + solo, f + size)
+        return tuple(map(add, self.sums(), adds))
 
     def sums_without(self, batch: RunningBatch) -> Sums:
         """The same but for this batch."""
-        n, compute, l2, dram, solo, size = map(sub, self.sums(), batch.adds)
-        return (n, compute, l2, dram, solo, size)
+        return tuple(map(sub, self.sums(), batch.adds))
 
     def core_sharers(self, core: int | None) -> int:
         """Number of batches on a core, where lanes share cores."""
@@ -190,10 +188,9 @@ class DeviceState:
             assert 0 <= batch.lane < self.lanes
             assert batch.suspended_for is self._preempting(batch)
             assert batch.was_suspended or batch.suspended_for is None
-            own = batch.own
-            assert batch.adds == (ZERO_SUMS if batch.suspended_for else contribution(own.batch_size, own.load))
+            assert batch.adds == (ZERO_SUMS if batch.suspended_for else batch.contribution)
             assert batch.core_sharers == max(0, self.core_sharers(batch.core) - 1)
-        twice = zip(self.colocation.running(), self.sums(), strict=True)
+        twice = zip(self.colocation.running()[:SHARES], self.sums()[:SHARES], strict=True)  # pressures are as of launch
         assert all(abs(exact - summed) < 1e-3 for exact, summed in twice), "what runs adds up in two ways"
 
     def _on_core(self, core: int | None) -> list[RunningBatch]:
@@ -215,7 +212,7 @@ class DeviceState:
             other.core_sharers += more
 
     def _join_co_runners(self, batch: RunningBatch, now_ns: int) -> None:
-        self.colocation.launch(batch.key, batch.own, now_ns)
+        self.colocation.launch(batch.key, batch.contribution, now_ns)
         self._company.launch(batch.key, batch.own, now_ns, batch.core)
 
     def _leave_co_runners(self, key: BatchKey, now_ns: int) -> CoRun:

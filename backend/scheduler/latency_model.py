@@ -14,7 +14,7 @@ from backend.scheduler.running_batch import MIN_SLOWDOWN, RunningBatch
 from backend.scheduler.source import Source
 from predictor.bound import UpperBound
 from predictor.co_runners import Execution
-from predictor.features import ZERO_SUMS, Own, Sums, exposure
+from predictor.features import Own, exposure
 from predictor.learners.learner import Forecaster
 from predictor.link_sharing import Span
 from predictor.slowdown_function import SlowdownFunction
@@ -34,11 +34,10 @@ Kind = tuple[int, int, int]
 
 
 class _TrainingSample(NamedTuple):
-    """A batch that the predictor is to learn from. sums: its co-runners' contributions, exactly; None: see `stay`."""
+    """A batch that the predictor is to learn from. stay: beside its co-runners."""
 
     own: Own
     stay: Execution
-    sums: Sums | None
     slowdown: float
 
 
@@ -70,7 +69,7 @@ class LatencyModel:
 
     def solo_times(self, source: Source, own: Own) -> BatchTimes:
         """Forecast of a batch on an idle device."""
-        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).slowdown(ZERO_SUMS))
+        slowdown = max(MIN_SLOWDOWN, self.slowdown_function(source.id, own).solo)
         predicted_ns = max(1, round(own.load.solo_ns * slowdown))
         return self.times(own, predicted_ns, *source.solo_transfers(own.batch_size))
 
@@ -80,16 +79,15 @@ class LatencyModel:
         Returns its execution's time beside its co-runners.
         """
         assert finish.exec_ns is not None
-        sums: Sums | None
-        stay, sums = co_run
+        stay = co_run.stay
         if finish.h2d_ns or finish.d2h_ns:
-            stay, sums = self._observe_transfers(source, batch, finish, stay), None
+            stay = self._observe_transfers(source, batch, finish, stay)
         if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
             self.bound.learn_one(finish.exec_ns / batch.times.predicted_ns)
         self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.solo)
         # A process that was stopped for a while tells nothing about interference.
         slowdown = min(finish.exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)
-        self._untrained.append(_TrainingSample(batch.own, stay, sums, slowdown))
+        self._untrained.append(_TrainingSample(batch.own, stay, slowdown))
         around_ns = now_ns - batch.launched_ns - finish.exec_ns - finish.h2d_ns - finish.d2h_ns
         more_ns = min(around_ns - self.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
         self.overhead_ns = max(0.0, self.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
@@ -101,8 +99,8 @@ class LatencyModel:
         running_since_ns: the launch of the oldest batch that runs, inf where none does.
         """
         samples, self._untrained = self._untrained, []
-        for own, stay, sums, slowdown in samples:
-            self.predictor.learn_one(own, exposure(own, stay.co_runners(), sums), slowdown)
+        for own, stay, slowdown in samples:
+            self.predictor.learn_one(own, exposure(own, stay.co_runners()), slowdown)
         if (
             self.transfers.pending
         ):  # whatever began before the oldest that runs was launched has ended, and was observed

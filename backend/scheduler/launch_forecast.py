@@ -19,8 +19,8 @@ from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler.timeline import timelines
 from backend.scheduler.transfer_forecast import RemainingTransfers
-from predictor.features import Own, Sums, contribution
-from predictor.slowdown_function import SlowdownFunction, shared
+from predictor.features import Own
+from predictor.slowdown_function import SlowdownFunction, Sums
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -62,7 +62,6 @@ class LaunchForecast:
     ) -> None:
         self._latency, self._device, self._sums, self.now_ns = latency, device, sums, now_ns
         self._margin = latency.bound.multiplier
-        self._shared = shared(sums)
         self._core, self._core_sharers = core, device.core_sharers(core)
         self._slowdowns: dict[Kind, float] = {}
         self._at_risk: dict[int, list[tuple[int, RunningBatch]]] = {}
@@ -121,7 +120,7 @@ class LaunchForecast:
         at_risk = self._batches_at_risk(choice)
         if not at_risk:
             return False
-        sums = self._device.sums_with(contribution(choice.own.batch_size, choice.own.load))
+        sums = self._device.sums_with(self._latency.predictor.contribution(choice.own))
         allowed_ns = self._allowed_with_ns(choice)
         core = self._core
         return any(
@@ -143,7 +142,10 @@ class LaunchForecast:
     def compute_timelines(self, choices: Sequence[Choice]) -> None:
         """TransferTimes out the timelines with each of them, and the one with none, all at once."""
         kinds = {_kind(choice): choice for choice in choices if _kind(choice) not in self._timelines}
-        columns = [candidate_column(choice.own, self._slowdown_function(choice)) for choice in kinds.values()]
+        columns = [
+            candidate_column(c.own, self._slowdown_function(c), self._latency.predictor.contribution(c.own))
+            for c in kinds.values()
+        ]
         if not columns:
             return
         if self._finishes_ns:
@@ -245,7 +247,7 @@ class LaunchForecast:
         slowdown = self._slowdowns.get(kind)
         if slowdown is None:
             function = self._latency.slowdown_function(source.id, own)
-            slowdown = function.slowdown_at(self._shared, self._sums, self._core_sharers)
+            slowdown = function.slowdown(self._sums, self._core_sharers)
             slowdown = slowdown if slowdown > MIN_SLOWDOWN else MIN_SLOWDOWN
             self._slowdowns[kind] = slowdown
         return solo_ns * slowdown

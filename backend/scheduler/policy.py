@@ -19,7 +19,7 @@ from backend.scheduler.messages import Request
 from backend.scheduler.preemption import Preemption, choose_preemption
 from backend.scheduler.source import Source
 from backend.scheduler.waiting import CLASS_NS
-from predictor.features import Sums
+from predictor.slowdown_function import Sums
 
 LATE_SHARE = 0.05
 LATE_SHARE_PER_S = 0.05

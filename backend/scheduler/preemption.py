@@ -19,7 +19,7 @@ from backend.scheduler.messages import Request
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler.waiting import CLASS_NS
-from predictor.features import Sums
+from predictor.slowdown_function import Sums
 
 PATIENCE, PATIENCE_NS_MAX = 8.0, CLASS_NS
 """For so many times its predicted execution, at most for this long, a batch may be suspended whatever becomes of it."""

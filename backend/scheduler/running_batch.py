@@ -5,11 +5,11 @@ Few batches run at once, and most questions are about one of them: plain numbers
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from backend.scheduler.messages import BatchTimes
-from predictor.features import ZERO_SUMS, Own, Sums, contribution
-from predictor.slowdown_function import SlowdownFunction
+from predictor.features import Own
+from predictor.slowdown_function import ZERO_SUMS, SlowdownFunction, Sums
 from predictor.workload import Load
 
 BatchKey = tuple[int, int]
@@ -41,7 +41,9 @@ class RunningBatch:
     deadline_ns: float
     launched_ns: int
     times: BatchTimes
-    slowdown_function: SlowdownFunction
+    slowdown_function: InitVar[SlowdownFunction]
+    contribution: Sums
+    """To its co-runners' slowdowns."""
     preempts: bool = False
     decision: str = "launch"
     group: int | None = None
@@ -50,7 +52,7 @@ class RunningBatch:
     core_sharers: int = field(default=0, init=False)
     """Other batches on its core, where lanes share cores."""
     adds: Sums = field(init=False)
-    """Contribution to its co-runners; nothing while it is suspended."""
+    """Its contribution; nothing while it is suspended."""
     solo_slowdown: float = field(init=False)
     slowdown: float = field(default=1.0, init=False)
     """Beside the batches that run now, as of `DeviceState.update_slowdowns`."""
@@ -58,13 +60,16 @@ class RunningBatch:
     """Of its solo latency, by the forecast; below 0 where it outlives that."""
     suspended_for: RunningBatch | None = field(default=None, init=False)
     was_suspended: bool = field(default=False, init=False)
+    _function: SlowdownFunction = field(init=False)
+    """Of its co-runners' contributions."""
+    _among: SlowdownFunction = field(init=False)
+    """The same of the contributions of all that run, its own among them."""
     _row: Column | None = field(default=None, init=False)
     """The constant part of its column, where a timeline needed it."""
 
-    def __post_init__(self) -> None:
-        self.adds = contribution(self.own.batch_size, self.own.load)
-        self.solo_slowdown = self.slowdown_function.slowdown(ZERO_SUMS)
+    def __post_init__(self, slowdown_function: SlowdownFunction) -> None:
         self.left_ns = self.own.load.solo_ns
+        self.update_function(slowdown_function, self.contribution)
 
     @property
     def rows(self) -> int:
@@ -83,34 +88,36 @@ class RunningBatch:
 
     def slowdown_with(self, sums: Sums, more_sharers: int = 0) -> float:
         """Slowdown where all that run, itself among them, add `sums`, and so many more than now share its core."""
-        a, b, c, d, e, f = sums
-        n, compute, l2, dram, solo, size = self.adds
-        others = (a - n, b - compute, c - l2, d - dram, e - solo, f - size)
-        found = self.slowdown_function.slowdown(others, self.core_sharers + more_sharers)
+        found = self._among.slowdown(sums, self.core_sharers + more_sharers)
         return found if found > MIN_SLOWDOWN else MIN_SLOWDOWN
 
     def column(self) -> Column:
         """The batch in a timeline."""
         if self._row is None:
-            self._row = (*self.slowdown_function.row(self.adds), *self.adds, self.slowdown_function.sharing)
+            self._row = (*self._among.row(), *self.adds, self._among.sharing)
         return (*self._row, self.remaining_ns)
 
     def suspend(self, preempting: RunningBatch) -> None:
         """Suspend it until the other batch has ended."""
-        self.suspended_for, self.was_suspended, self.adds, self._row = preempting, True, ZERO_SUMS, None
+        self.suspended_for, self.was_suspended = preempting, True
+        self._add(ZERO_SUMS)
 
     def resume(self) -> None:
         """End its suspension."""
-        self.suspended_for, self._row = None, None
-        self.adds = contribution(self.own.batch_size, self.own.load)
+        self.suspended_for = None
+        self._add(self.contribution)
 
-    def update_function(self, slowdown_function: SlowdownFunction) -> None:
-        """Forecast by this function from now on: the predictor has learned."""
-        self.slowdown_function, self._row = slowdown_function, None
-        self.solo_slowdown = slowdown_function.slowdown(ZERO_SUMS)
+    def update_function(self, slowdown_function: SlowdownFunction, contribution: Sums) -> None:
+        """Forecast by these from now on: the predictor has learned."""
+        self._function, self.contribution = slowdown_function, contribution
+        self.solo_slowdown = slowdown_function.solo
+        self._add(ZERO_SUMS if self.suspended_for else contribution)
+
+    def _add(self, adds: Sums) -> None:
+        self.adds, self._among, self._row = adds, self._function.among(adds), None
 
 
-def candidate_column(own: Own, slowdown_function: SlowdownFunction) -> Column:
+def candidate_column(own: Own, slowdown_function: SlowdownFunction, contribution: Sums) -> Column:
     """The column of a batch that would begin now."""
-    adds = contribution(own.batch_size, own.load)
-    return (*slowdown_function.row(adds), *adds, slowdown_function.sharing, own.load.solo_ns)
+    row = slowdown_function.among(contribution).row()
+    return (*row, *contribution, slowdown_function.sharing, own.load.solo_ns)

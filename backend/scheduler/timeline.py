@@ -10,14 +10,14 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from backend.scheduler.running_batch import MIN_SLOWDOWN, Column, RunningBatch
-from predictor.slowdown_function import ROW, Matrix, SlowdownFunctions, Tensor, Vector
+from predictor.slowdown_function import ROW, WIDTH, Matrix, SlowdownFunctions, Tensor, Vector
 
 HORIZON = 2
 """Finishes that a timeline follows one by one. Later it keeps the co-runners as they are then: on a device with that
 many lanes a lane that falls free is taken again, so a timeline that empties the device would be too hopeful."""
-_ADDS, _SHARING = slice(ROW, ROW + 6), ROW + 6
-_HEIGHT = ROW + 8
-_NONE: Column = (*[0.0] * (ROW + 7), 1e18)
+_ADDS, _SHARING = slice(ROW, ROW + WIDTH), ROW + WIDTH
+_HEIGHT = ROW + WIDTH + 2
+_NONE: Column = (*[0.0] * (_HEIGHT - 1), 1e18)
 """A batch that adds nothing and does not end."""
 
 
@@ -54,7 +54,7 @@ class CoreSharing:
         np.maximum(self._sharers, 0.0, out=self._sharers)
 
     def terms(self) -> Matrix:
-        """(k, n + 1) terms that sharing adds to each slowdown function."""
+        """(k, n + 1) terms of sharing in the exponent of each slowdown function."""
         found: Matrix = self._weights * np.log1p(self._sharers)
         return found
 
@@ -69,7 +69,7 @@ def forecast_finishes(
 ) -> Matrix:
     """(k, n) nanoseconds from now to each batch's finish, in k cases at once: many cost little more than one.
 
-    remaining_ns: (k, n) of its solo latency; contributions: (k, 6, n) to its co-runners.
+    remaining_ns: (k, n) of its solo latency; contributions: (k, WIDTH, n).
     """
     cases, count = remaining_ns.shape
     case = np.arange(cases)
@@ -98,6 +98,6 @@ def forecast_finishes(
 
 
 def _slowdowns(functions: SlowdownFunctions, sums: Vector, sharing: CoreSharing | None) -> Vector:
-    """(k, n) where all that runs contributes `sums`, (k, 6)."""
+    """(k, n) where all that runs contributes `sums`, (k, WIDTH)."""
     found = functions.slowdowns(sums, None if sharing is None else sharing.terms())
     return np.maximum(found, MIN_SLOWDOWN, out=found)

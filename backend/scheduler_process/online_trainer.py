@@ -1,8 +1,5 @@
 """Trains the predictor between two decisions and keeps it on disk.
 
-Decisions go by the predictor's log-linear part (`Forecaster.response`), which each batch updates; its Gaussian process,
-which would need refits of 0.1 s, is left to evaluations.
-
 Batches of a throttled GPU train it like any other: co-located batches draw its power and heat it up together, deadlines
 hold then too, and without them the bound would be broken just when it is needed.
 """

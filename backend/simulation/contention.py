@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import expm1
 from typing import Protocol
+
+import numpy as np
 
 from predictor.features import Own
 from predictor.learners.isochrone import Isochrone
 from predictor.samples import Sample, training_sample_of
-from predictor.slowdown_function import SlowdownFunction
+from predictor.slowdown_function import SHARES, ZERO_SUMS, SlowdownFunction, Sums, shares_only
 
 
 class Truth(Protocol):
@@ -20,12 +21,14 @@ class Truth(Protocol):
     def residuals(self) -> Sequence[float]:
         """Measured / expected, drawn from for each batch."""
 
+    def contribution(self, own: Own) -> Sums: ...
+
     def slowdown_function(self, own: Own) -> SlowdownFunction: ...
 
 
 @dataclass(frozen=True)
 class LinearContention:
-    """1 + weights · the co-runners' summed compute, l2 and dram + sharing · log(1 + others on its core); all zero: no
+    """(1 + weights · the co-runners' summed compute, l2 and dram) · (1 + others on its core)^sharing; all zero: no
     interference.
     """
 
@@ -33,9 +36,11 @@ class LinearContention:
     residuals: Sequence[float] = (1.0,)
     sharing: float = 0.0
 
-    def slowdown_function(self, own: Own) -> SlowdownFunction:
-        weights = (0.0, *self.weights, *(0.0,) * 6)
-        return SlowdownFunction(own.load, 1.0, weights, logarithmic=False, sharing=self.sharing)
+    def contribution(self, own: Own) -> Sums:
+        return shares_only(own)
+
+    def slowdown_function(self, own: Own) -> SlowdownFunction:  # noqa: ARG002 - the contract's call
+        return SlowdownFunction(1.0, 1.0, self.weights + ZERO_SUMS[SHARES:], sharing=self.sharing)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class LearnedContention:
     learner: Isochrone
     residuals: Sequence[float]
 
+    def contribution(self, own: Own) -> Sums:
+        return self.learner.contribution(own)
+
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         return self.learner.slowdown_function(own)
 
@@ -52,17 +60,19 @@ class LearnedContention:
 def learned(samples: Sequence[Sample]) -> LearnedContention:
     """Learns from batches of the device that is to be simulated, in the order of their start.
 
-    Residuals are of what is learned in the end: whatever it is off by, simulated batches take as long as recorded ones
-    in the mean.
+    Residuals are of what is learned in the end, scaled: whatever it is off by, batches like those recorded take as long
+    as they did in sum.
     """
     learner = Isochrone()
     lessons = [training_sample_of(sample) for sample in samples]
     for lesson in lessons:
         learner.learn_one(*lesson)
-    learner.state()  # what waits to be learned as a block is
     learner.reset_drift()
-    residuals = [
-        slowdown / learner.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
-        for own, seen, slowdown in lessons
-    ]
-    return LearnedContention(learner, residuals or [1.0])
+    if not lessons:
+        return LearnedContention(learner, [1.0])
+    solo_ns = np.array([sample.solo_ns for sample in samples])
+    measured = np.array([slowdown for _, _, slowdown in lessons])
+    expected = np.array([learner.predict_one(own, seen) for own, seen, _ in lessons])
+    residuals = measured / expected
+    scale = float(solo_ns @ measured / (solo_ns @ expected * residuals.mean()))
+    return LearnedContention(learner, (residuals * scale).tolist())

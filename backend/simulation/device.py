@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
+from operator import sub
 from typing import NamedTuple
 
 import numpy as np
 
 from backend.simulation.contention import Truth
-from predictor.features import ZERO_SUMS, Own, Sums, contribution
+from predictor.features import Own
 from predictor.link_sharing import Link
-from predictor.slowdown_function import SlowdownFunction
+from predictor.slowdown_function import ZERO_SUMS, SlowdownFunction, Sums
 
 Key = tuple[int, int]
 
@@ -91,9 +92,14 @@ class VirtualDevice:
         """
         work_ns = own.load.solo_ns * self._residual()
         h2d_ns, d2h_ns = bytes_in / self._bandwidth.h2d, bytes_out / self._bandwidth.d2h
-        adds = contribution(own.batch_size, own.load)
         job = _SimulatedBatch(
-            self._truth.slowdown_function(own), adds, work_ns, d2h_ns, now_ns, suspends=preempted, core=core
+            self._truth.slowdown_function(own),
+            self._truth.contribution(own),
+            work_ns,
+            d2h_ns,
+            now_ns,
+            suspends=preempted,
+            core=core,
         )
         if h2d_ns:
             self._moving[key] = job
@@ -164,17 +170,16 @@ class VirtualDevice:
         self._up_to_date, jobs = True, self._jobs
         if len(jobs) == 1:
             ((key, job),) = jobs.items()
-            job.slowdown = job.response.slowdown(ZERO_SUMS)
+            job.slowdown = job.response.solo
             self._first = (ceil(self._now_ns + max(0.0, job.left_ns) * job.slowdown), key)
             return
         adds = [job.adds for job in jobs.values()]
-        n, c, l2, dram, solo, size = map(sum, zip(*adds, strict=True)) if adds else ZERO_SUMS
+        sums = tuple(map(sum, zip(ZERO_SUMS, *adds, strict=True)))
         found: tuple[float, Key] | None = None
         for key, job in jobs.items():
-            a = job.adds
-            uses = (max(0.0, c - a[1]), max(0.0, l2 - a[2]), max(0.0, dram - a[3]))
+            others = tuple(map(sub, sums, job.adds))
             co_runners = 0 if job.core is None else sum(other.core == job.core for other in jobs.values()) - 1
-            job.slowdown = job.response.slowdown((n - a[0], *uses, solo - a[4], size - a[5]), co_runners)
+            job.slowdown = job.response.slowdown(others, co_runners)
             at_ns = self._now_ns + max(0.0, job.left_ns) * job.slowdown
             if found is None or at_ns < found[0]:
                 found = (at_ns, key)

@@ -8,10 +8,7 @@ from typing import ClassVar
 from backend.simulation.contention import Truth
 from predictor.features import Exposure, Own
 from predictor.learners.learner import State
-from predictor.slowdown_function import SlowdownFunction
-
-NO_WEIGHTS = (0.0,) * 10
-"""Weights of a slowdown function: no co-runner slows a batch."""
+from predictor.slowdown_function import SlowdownFunction, Sums, shares_only, sums_of
 
 
 class Unaware:
@@ -22,8 +19,11 @@ class Unaware:
     def __init__(self) -> None:
         self.revision = 0
 
-    def slowdown_function(self, own: Own) -> SlowdownFunction:
-        return SlowdownFunction(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
+    def contribution(self, own: Own) -> Sums:
+        return shares_only(own)
+
+    def slowdown_function(self, own: Own) -> SlowdownFunction:  # noqa: ARG002 - the contract's call
+        return SlowdownFunction(1.0)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:  # noqa: ARG002 - the contract's call
         return 1.0
@@ -47,8 +47,11 @@ class Oracle(Unaware):
         super().__init__()
         self._truth = truth
 
+    def contribution(self, own: Own) -> Sums:
+        return self._truth.contribution(own)
+
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         return self._truth.slowdown_function(own)
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        return self._truth.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
+        return self.slowdown_function(own).slowdown(sums_of(seen, self.contribution), expm1(seen.sharing))

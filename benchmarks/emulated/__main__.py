@@ -1,4 +1,6 @@
-"""`python -m benchmarks.emulated --fit` and `… --draw 5000 --co-runners 1,2,3 --json OUT`: the emulated GPU's law."""
+"""The emulated GPU's law, and how well it is predicted: `python -m benchmarks.emulated` with `--fit`, `--predict 5`, or
+`--draw 5000 --co-runners 1,2,3 --json OUT`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import typer
 
 from benchmarks.emulated.draws import draw_sets
 from benchmarks.emulated.fit import LawAgreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.prediction import predictions
 from benchmarks.emulated.timing import measure
 
 app = typer.Typer(add_completion=False)
@@ -21,6 +24,7 @@ def main(
     draw: Annotated[int, typer.Option(help="Sets of models to draw.", min=0)] = 0,
     co_runners: Annotated[str, typer.Option(help="Numbers of co-runners, comma-separated.")] = "1,2,3",
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    predict: Annotated[int, typer.Option(help="Logs of each kind to predict, in two orders.", min=0)] = 0,
     timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
     out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
 ) -> None:
@@ -36,13 +40,23 @@ def main(
         print(text)
         if out is not None:
             out.write_text(text + "\n")
+    if predict:
+        print(
+            f"MAPE in % after 500 batches, shuffled / in blocks; what the 95 % bound held for; {predict} logs of each"
+        )
+        for p in predictions(predict):
+            low, high = p.coverage_range
+            print(
+                f"{p.kind:42s} {p.learner:10s} {100 * p.mape[0]:5.1f} / {100 * p.mape[1]:4.1f}   "
+                f"{100 * p.coverage:.1f} ({100 * low:.1f} to {100 * high:.1f})   bound × {p.inflation:.2f}"
+            )
     if timing:
         found = measure(timing)
         p50_us, p99_us, max_us = found.late_us
         print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
         print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
-    if not fit and not draw and not timing:
-        raise typer.BadParameter("nothing to do: give --fit, --draw N or --timing SECONDS")
+    if not fit and not draw and not predict and not timing:
+        raise typer.BadParameter("nothing to do: give --fit, --draw N, --predict N or --timing SECONDS")
 
 
 def _numbers(text: str) -> list[int]:

@@ -12,12 +12,13 @@ from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.study.ceiling import co_runner_shares
-from predictor.samples import Sample, co_runners_of, training_sample_of
+from predictor.samples import Sample, co_runners_of
 
 Vector = NDArray[np.float64]
 
 NEAREST = 10
 """Evans and Jones recommend ten."""
+_STEPS = 8
 _APART = 1e-6
 """Distance at which batches with equal co-runners are put at random: else all would be compared with the same ten."""
 
@@ -51,7 +52,7 @@ def noise_floor(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Floo
     errors: (samples,) squared ones by learner, in the order of the batches' starts.
     """
     ordered = sorted(samples, key=lambda s: s.start_ns)
-    groups = _grouped(seen.signature for _, seen, _ in map(training_sample_of, ordered))
+    groups = _grouped(map(_co_location, ordered))
     slowdowns = np.array([s.slowdown for s in ordered])
     twins = [group for group in groups if len(group) > 1]
     if not twins:
@@ -92,6 +93,12 @@ def gamma_test(samples: Sequence[Sample], errors: Mapping[str, Vector]) -> Noise
     at_zero = float(np.polyfit(deltas, gammas, 1)[1])
     every = np.concatenate(kinds)
     return Noise(max(0.0, at_zero), len(every) / len(samples), _mean(errors, every))
+
+
+def _co_location(sample: Sample) -> tuple[object, ...]:
+    """Equal for equal own model and size, co-runners' models, sizes, cores and overlaps to the eighth."""
+    rounded = [(n.model, n.batch_size, round((n.end - n.begin) * _STEPS), n.same_core) for n in sample.co_runners]
+    return (sample.model, sample.batch_size, *sorted(n for n in rounded if n[2]))
 
 
 def _grouped(keys: Iterable[object]) -> list[NDArray[np.int64]]:

@@ -1,270 +1,155 @@
-"""This project's learner as it serves: linear experts on richer features, mixed by which was right of late.
+"""This project's learner as it serves: how sensitive and how demanding batches are, by features and by who they are.
 
-Everything is in log slowdown. Launches are decided by `slowdown_function`, whose log-linear form a forecast can
-evaluate at each step; the other experts only set its weights.
+`predictor.learners.interference_filter` has the equation. Its sum is additive over co-runners: `slowdown_function` has
+it as weights on their summed contributions, and launches are decided by that. A drift of the machine comes on top.
 """
 
 from __future__ import annotations
 
-from math import exp, expm1, log
-from operator import mul
-from typing import ClassVar, NamedTuple, Protocol
+from math import exp, expm1, inf, log
+from typing import ClassVar
 
 import msgspec
-import numpy as np
 
 from predictor.features import Exposure, Own, check
-from predictor.learners.hedge import Hedge
-from predictor.learners.keyed_means import KeyedMeans
+from predictor.learners.drift import Drift
+from predictor.learners.interference_filter import MODELS, InterferenceFilter
 from predictor.learners.learner import State, clipped
-from predictor.learners.linear import PRIOR
-from predictor.learners.log_linear import PAPER, WIDTH, inputs, prior, rate_prior, slowdown_function
-from predictor.learners.regression import Vector
-from predictor.learners.stacked_rls import StackedRls
-from predictor.slowdown_function import LOG_MAX, LOG_MIN, SlowdownFunction
+from predictor.learners.slots import Slots
+from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_of
 
-_REGRESSIONS = 4
-_STEADY, _RECENT, _RATE, _PAPER = range(_REGRESSIONS)
-"""Regressions: log slowdown without and with forgetting, 1 / slowdown, and the paper's."""
-_FORGETTING = 0.985
-_EXPERTS = 7
-_DRIFT_BATCHES = 4.0
-"""Batches in the moving average of the machine's drift: all of them are slow, or fast, for a while."""
-_DRIFT_WEIGHTS = (0.0, 0.4, 0.8)
-"""Shares of the drift that enter a prediction, by experts."""
-_BLOCK, _EARLY = 16, 64
-"""Samples that are learned together, and before how many each is learned by itself."""
-_SURE = 20
-"""With fewer samples, the range of slowdowns seen bounds predictions half as tightly."""
-_OFFSET_STEP = 0.02
-"""A change of the drift offset, in log slowdown, that slowdown functions tell before the next block is learned."""
-_ERROR_MAX = 0.4
-"""Bound of one batch's error, in log slowdown: the first batches of a server take ten times as long
-while others start, and a model that is thought that slow is not launched, so that nothing corrects it."""
-_BELOW, _ABOVE = 0.3, 0.5
-"""Margins of an expert beyond the slowdowns seen so far, in log slowdown."""
-
-_COUNTS = tuple(map(str, range(33)))
-"""Numbers of co-runners that are told apart: 0 to 31, and more."""
-_NO_GAUSSIAN_PROCESS: State = {"samples": [], "counters": [0, 0, 0, 1], "slots": {}, "fit": None}
-"""The state's field `kernel`: earlier versions kept a Gaussian process there."""
-
-
-class _Part(Protocol):
-    """A piece of the learner with a state of its own."""
-
-    def state(self) -> object: ...
-    def restore(self, state: object) -> None: ...
-
-
-class _Pending(NamedTuple):
-    """A sample that waits to be learned. x: (WIDTH,) `inputs`; drift: before it."""
-
-    own: Own
-    seen: Exposure
-    x: list[float]
-    slowdown: float
-    drift: float
+_BLOCK, _EARLY, _MOVED, _MOVED_SD = 16, 64, 0.02, 0.5
+"""Forecasts follow after so many batches; at once after each of the first ones, or where what was learned moves log
+slowdown by so much, and by so many standard deviations of the noise."""
 
 
 class Isochrone:
-    """Slowdown of a batch by a log-linear form, state constant in size."""
+    """Slowdown of a batch by its co-runners, state bounded in size."""
 
     name: ClassVar[str] = "isochrone"
 
     def __init__(self) -> None:
-        self._regressions = StackedRls(*_priors(), [1.0, _FORGETTING, 1.0, 1.0])
-        self._masks = np.ones((_REGRESSIONS, WIDTH))
-        self._masks[_PAPER] = 0.0
-        self._masks[_PAPER, list(PAPER)] = 1.0
-        self._counts = KeyedMeans(64, 1e9)
-        self._expert_hedge = Hedge(_EXPERTS)
-        self._residual_hedge = Hedge(6)
-        self._drift_hedge = Hedge(len(_DRIFT_WEIGHTS))
-        self._models = KeyedMeans(256, 30.0)
-        self._batch_sizes = KeyedMeans(1024, 30.0)
-        self._co_locations = KeyedMeans(2048, 50.0)
-        self._samples, self._lowest, self._highest = 0, 0.0, 0.0
-        self._set_bounds()
-        self._drift = 0.0
-        """Moving average of how far batches were off of late, in log slowdown."""
-        self._pending: list[_Pending] = []
+        self._filter = InterferenceFilter()
+        self._slots = Slots()
+        self._drift = Drift()
+        self._samples, self._published, self._moved = 0, 0, 0.0
+        self._offset = 0.0
+        """The drift's, as published."""
         self._functions: dict[Own, SlowdownFunction] = {}
-        """As of the last block, without any drift."""
-        self.revision = 0
-        self._refresh()
+        self._pressures: dict[Own, tuple[int, float]] = {}
+        self._pair_weights: dict[str, Sums] = {}
+        """exp(δ) by the co-runner's slot, of a model."""
+        self._learned: set[tuple[str, str]] = set()
+        """Pairs that were learned from since forecasts followed."""
+        self.revision = -1
+        self._publish()
+
+    # What launches are decided by
 
     def predict_one(self, own: Own, seen: Exposure) -> float:
-        """By the form that launches are decided by, which sees co-runners as sums."""
+        """By the form that launches are decided by."""
         check(own, seen)
-        return self.slowdown_function(own).slowdown(seen.sums, expm1(seen.sharing))
+        sums = [*seen.sums[1 : 1 + SHARES], *ZERO_SUMS[SHARES:]]
+        for co_runner, overlap in seen.overlaps:
+            slot, pressure = self._pressure_of(co_runner)
+            sums[SHARES + slot] += overlap * pressure
+        return self.slowdown_function(own).slowdown(sums, expm1(seen.sharing) if seen.sharing else 0.0)
+
+    def contribution(self, own: Own) -> Sums:
+        """Its shares, and its pressure in its model's slot."""
+        slot, pressure = self._pressure_of(own)
+        return (*own.load.features, *ZERO_SUMS[:slot], pressure, *ZERO_SUMS[SHARES + slot + 1 :])
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
-        """The log-linear form for a batch, with the present drift offset."""
+        """exp(o + drift) · (1 + exp(α) Σ_slot exp(δ_slot) · its pressure), and the terms in the exponent."""
         known = self._functions.get(own)
         if known is None:
-            known = self._functions[own] = slowdown_function(own, self._fast, self._own_residual(own))
-        return known._replace(base=known.base + self._offset)
+            base = exp(self._filter.own_time(own) + self._offset)
+            gain, weights = base * exp(self._filter.log_sensitivity(own)), self._weights_of(own.model)
+            room, sharing = room_of(own.load), self._filter.sharing
+            known = SlowdownFunction(base, gain, weights, room, self._overdraft, sharing)
+            self._functions[own] = known
+        return known
+
+    def _pressure_of(self, own: Own) -> tuple[int, float]:
+        """Its model's slot, and exp(β)."""
+        known = self._pressures.get(own)
+        if known is None:
+            known = self._pressures[own] = (self._slots.of(own.model), exp(self._filter.log_pressure(own)))
+        return known
+
+    def _weights_of(self, model: str) -> Sums:
+        """exp(δ) by slot; slot 0 is of all models that have none of their own."""
+        known = self._pair_weights.get(model)
+        if known is None:
+            weights = [0.0] * SHARES + [1.0] * SLOTS
+            for other, slot in self._slots:
+                weights[SHARES + slot] = exp(self._filter.log_pair(model, other))
+            known = self._pair_weights[model] = tuple(weights)
+        return known
+
+    # Learning
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
-        """Batches are learned in blocks: most calls only keep one for later."""
+        """One step of the filter; forecasts follow it sooner or later."""
         check(own, seen, slowdown)
-        x = inputs(own, seen)
-        expected = self._within(sum(map(mul, self._fast, x)) + self._own_residual(own))
-        error = log(clipped(slowdown)) - expected
-        error = max(self._offset - _ERROR_MAX, min(self._offset + _ERROR_MAX, error))
-        self._pending.append(_Pending(own, seen, x, exp(expected + error), self._drift))
-        self._drift += (error - self._drift) / _DRIFT_BATCHES
-        if abs(self._drift_weight * self._drift - self._offset) > _OFFSET_STEP:
-            self._set_offset()
-        if len(self._pending) >= (_BLOCK if self._samples >= _EARLY else 1):
-            self._learn_pending()
+        self._samples += 1
+        for co_runner, _ in seen.overlaps:
+            self._learned.add((own.model, co_runner.model))
+            if self._slots.take(co_runner.model, self._samples):
+                self._moved = inf
+                self._pair_weights.clear()
+        step = self._filter.learn_one(own, seen, log(clipped(slowdown)), self._drift.offset, self._slots)
+        self._drift.learn_one(step.error)
+        self._moved += step.moved
+        due = self._samples - self._published >= (_BLOCK if self._samples > _EARLY else 1)
+        moved = max(self._moved, abs(self._drift.offset - self._offset))
+        if due or moved > max(_MOVED, _MOVED_SD * self._filter.noise_sd):
+            self._publish()
 
     def reset_drift(self) -> None:
         """Forget the drift that the machine is in: what is left is what batches do to each other."""
-        self._drift = 0.0
-        self._refresh()
+        self._drift.reset()
+        self._publish()
 
-    def _learn_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        x = np.array([sample.x for sample in pending])
-        slowdowns = np.array([sample.slowdown for sample in pending])
-        truths = np.log(slowdowns)
-        self._learn_mixture(pending, x, truths)
-        masked = self._masks[:, None, :] * x
-        masked[_RATE] *= slowdowns[:, None]  # weighs by relative error: slowdown × (w·x) ≈ 1
-        self._regressions.learn(masked, np.stack([truths, truths, np.ones(len(pending)), slowdowns]))
-        self._refresh()
-
-    def _learn_mixture(self, pending: list[_Pending], x: Vector, truths: Vector) -> None:
-        """Each hedge judges what it would have predicted before any of these was known."""
-        linear = (x @ self._regressions.weights.T).tolist()
-        experts = [self._experts(s.seen, y) for s, y in zip(pending, linear, strict=True)]
-        mixed = [self._expert_hedge.mix(each) for each in experts]
-        refined = [self._refined(s.own, s.seen, y) for s, y in zip(pending, mixed, strict=True)]
-        drifted = [
-            [self._residual_hedge.mix(each) + weight * s.drift for weight in _DRIFT_WEIGHTS]
-            for s, each in zip(pending, refined, strict=True)
-        ]
-        self._drift_hedge.learn(drifted, truths)
-        self._residual_hedge.learn(refined, truths)
-        self._expert_hedge.learn(experts, truths)
-        for sample, y, truth in zip(pending, mixed, truths.tolist(), strict=True):
-            self._counts.learn("all", truth)
-            self._counts.learn(_count(sample.seen), truth)
-            self._learn_residual(sample.own, sample.seen, y, truth)
-            self._widen_range(truth)
-
-    def _refresh(self) -> None:
-        """The form follows the weights; what followed from the old ones is void."""
-        a, b = self._expert_hedge.weights[2:4]
-        share = a / (a + b) if a + b > 0.0 else 0.5
-        weights = self._regressions.weights
-        self._fast: list[float] = (share * weights[_STEADY] + (1.0 - share) * weights[_RECENT]).tolist()
-        self._drift_weight = sum(map(mul, self._drift_hedge.weights, _DRIFT_WEIGHTS))
+    def _publish(self) -> None:
+        """Forecasts follow what was learned; what followed from what was known before is void."""
+        self._published, self._moved, self._offset = self._samples, 0.0, self._drift.offset
         self._functions.clear()
-        self._set_offset()
-
-    def _set_offset(self) -> None:
-        """Slowdown functions have the present drift from now on."""
-        self._offset = self._drift_weight * self._drift
+        self._pressures.clear()
+        self._renew_pair_weights()
+        self._overdraft = self._filter.overdraft
         self.revision += 1
 
-    def _experts(self, seen: Exposure, linear: list[float]) -> list[float]:
-        steady, recent, rate, paper = linear
-        low, high = self._low, self._high
-        rate = -log(rate) if rate > 0.0 else high
-        paper = log(paper) if paper > 0.0 else low
-        counted, mean = self._counts.get(_count(seen))
-        within = [high if y > high else y if y > low else low for y in (steady, recent, rate, paper)]
-        # The steady one twice: the state has the weights of seven experts.
-        return [self._counts.get("all")[1], mean if counted else within[0], *within, within[0]]
-
-    def _within(self, y: float) -> float:
-        """Not far beyond what was ever seen."""
-        return self._high if y > self._high else y if y > self._low else self._low
-
-    def _widen_range(self, truth: float) -> None:
-        self._samples += 1
-        self._lowest, self._highest = min(self._lowest, truth), max(self._highest, truth)
-        self._set_bounds()
-
-    def _set_bounds(self) -> None:
-        room = 1.0 if self._samples >= _SURE else 2.0
-        self._low = max(LOG_MIN, self._lowest - room * _BELOW)
-        self._high = min(LOG_MAX, self._highest + room * _ABOVE)
-
-    def _own_residual(self, own: Own) -> float:
-        """By which the model, and this batch size of it, differ from what the experts say."""
-        return self._models.shrunk(own.model, 4.0) + self._batch_sizes.shrunk(f"{own.model}:{own.batch_size}", 4.0)
-
-    def _refined(self, own: Own, seen: Exposure, mixed: float) -> list[float]:
-        """The experts' mixture, with residuals of the model and size, and beside the mean of the exact co-location."""
-        model = mixed + self._models.shrunk(own.model, 4.0)
-        size = model + self._batch_sizes.shrunk(f"{own.model}:{own.batch_size}", 4.0)
-        weight, mean = self._co_locations.get(str(seen.signature)) if seen.signature is not None else (0.0, 0.0)
-        return [
-            mixed,
-            model,
-            size,
-            (weight * mean + mixed) / (weight + 1.0),
-            (weight * mean + 4.0 * mixed) / (weight + 4.0),
-            (weight * mean + 2.0 * size) / (weight + 2.0),
-        ]
-
-    def _learn_residual(self, own: Own, seen: Exposure, mixed: float, truth: float) -> None:
-        residual = truth - mixed
-        model = self._models.shrunk(own.model, 4.0)
-        self._models.learn(own.model, residual)
-        self._batch_sizes.learn(f"{own.model}:{own.batch_size}", residual - model)
-        if seen.signature is not None:
-            self._co_locations.learn(str(seen.signature), truth)
-
-    def _parts(self) -> dict[str, _Part]:
-        """By their names in the state."""
-        return {
-            "bank": self._regressions,
-            "counts": self._counts,
-            "first": self._expert_hedge,
-            "second": self._residual_hedge,
-            "third": self._drift_hedge,
-            "models": self._models,
-            "kinds": self._batch_sizes,
-            "places": self._co_locations,
-        }
+    def _renew_pair_weights(self) -> None:
+        """Follow the pairs that were learned; slowdown functions that were handed out keep their weights."""
+        for model, other in self._learned:
+            weights = self._pair_weights.get(model)
+            if weights is not None and other in self._slots:
+                at = SHARES + self._slots.of(other)
+                weight = exp(self._filter.log_pair(model, other))
+                self._pair_weights[model] = (*weights[:at], weight, *weights[at + 1 :])
+        self._learned.clear()
+        if len(self._pair_weights) > MODELS:
+            self._pair_weights.clear()
 
     def state(self) -> State:
-        self._learn_pending()
-        parts: State = {name: part.state() for name, part in self._parts().items()}
+        self._publish()
+        self._pair_weights.clear()
         return {
-            "kernel": _NO_GAUSSIAN_PROCESS,
-            **parts,
-            "range": [self._samples, self._lowest, self._highest, self._drift],
+            **self._filter.state(),
+            "slots": self._slots.state(),
+            "drift": self._drift.state(),
+            "samples": self._samples,
         }
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError, unchanged, on anything else."""
         fresh = Isochrone()
-        for name, part in fresh._parts().items():
-            part.restore(state.get(name))
-        found = msgspec.convert(state.get("range"), tuple[int, float, float, float])
-        fresh._samples, fresh._lowest, fresh._highest, fresh._drift = found
-        fresh._set_bounds()
+        fresh._filter.restore(state)
+        fresh._slots.restore(state.get("slots"))
+        fresh._drift.restore(state.get("drift"))
+        fresh._samples = msgspec.convert(state.get("samples"), int)
         fresh.revision = self.revision
-        fresh._refresh()
+        fresh._publish()
         self.__dict__.update(fresh.__dict__)
-
-
-def _priors() -> tuple[Vector, Vector]:
-    """(_REGRESSIONS, WIDTH) means and variances of the regressions' weights."""
-    mean, variance = prior()
-    paper = np.zeros(WIDTH)
-    paper[list(PAPER)] = PRIOR
-    return np.stack([mean, mean, rate_prior(), paper]), np.stack([variance, variance, variance, np.ones(WIDTH)])
-
-
-def _count(seen: Exposure) -> str:
-    n = seen.sums[0]
-    return _COUNTS[round(n)] if 0.0 < n < len(_COUNTS) - 1 else _COUNTS[-1 if n > 0.0 else 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from predictor.features import Exposure, Own
-from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, SlowdownFunction
+from predictor.slowdown_function import SLOWDOWN_MAX, SLOWDOWN_MIN, SlowdownFunction, Sums
 
 State = dict[str, object]
 """A learner in numbers, strings, lists and dicts of them."""
@@ -33,7 +33,10 @@ class Forecaster(Learner, Protocol):
     """A learner that a scheduler can forecast with."""
 
     revision: int
-    """Goes up whenever slowdown functions change."""
+    """Goes up whenever slowdown functions or contributions change."""
+
+    def contribution(self, own: Own) -> Sums:
+        """(WIDTH,) of such a batch to its co-runners' slowdowns, as of the present revision."""
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         """This batch's slowdown over its co-runners' contributions, as of the present revision."""

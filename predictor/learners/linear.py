@@ -12,22 +12,22 @@ import numpy as np
 from predictor.features import Exposure, Own, check
 from predictor.learners.learner import State, clipped
 from predictor.learners.regression import Regression, Vector
-from predictor.slowdown_function import HUGE, SlowdownFunction
+from predictor.slowdown_function import SHARES, ZERO_SUMS, SlowdownFunction, Sums, shares_only
 
 PRIOR = (1.0, 0.0, 0.0, 0.0, 0.3, 0.1, 0.3)
 """b, own compute, l2, dram, co-runners' compute, l2, dram, before any sample."""
 _VARIANCE = np.ones(len(PRIOR))
 _FIRST = 200
 """Batches that offline learning takes as its training set where it is given none."""
-_LACKING = (0.0,) * 6
-"""Terms of a `SlowdownFunction` that the linear form lacks: it has the co-runners' shares only."""
+_SHARE_MAX = 64.0
+"""Bound of sums of shares: no device runs so much at once."""
 
 
 def inputs(own: Own, seen: Exposure) -> Vector:
     """(7,) the paper's x with a 1 for the bias. Raises ValueError on what is no finite number."""
     check(own, seen)
     x = (1.0, *own.load.features, *seen.sums[1:4])
-    return np.array([min(HUGE, max(-HUGE, v)) for v in x])
+    return np.array([min(_SHARE_MAX, max(-_SHARE_MAX, v)) for v in x])
 
 
 def fit(samples: list[tuple[Own, Exposure, float]]) -> Vector:
@@ -51,10 +51,13 @@ class _Linear:
     def predict_one(self, own: Own, seen: Exposure) -> float:
         return clipped(float(self._weights @ inputs(own, seen)))
 
+    def contribution(self, own: Own) -> Sums:
+        return shares_only(own)
+
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         b, c, l2, dram, *co_runners = self._weights.tolist()
         base = b + c * own.load.compute + l2 * own.load.l2 + dram * own.load.dram
-        return SlowdownFunction(own.load, base, (0.0, *co_runners, *_LACKING), logarithmic=False)
+        return SlowdownFunction(base, 1.0, (*co_runners, *ZERO_SUMS[SHARES:]))
 
 
 class Offline(_Linear):

@@ -20,8 +20,9 @@ from backend.simulation.contention import LinearContention, Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, SimulationResult
 from backend.simulation.simulator import simulate as run_simulation
-from predictor.features import ZERO_SUMS, exposure
+from predictor.features import exposure
 from predictor.samples import co_runners_of, encode_sample, own_of
+from predictor.slowdown_function import ZERO_SUMS, sums_of
 from profiler.profile_file import write_profile
 from tests.fakes.builders import profile, profile_file
 from tests.fakes.contended_samples import Contention, generate
@@ -128,16 +129,17 @@ def test_contention_is_learned_from_samples() -> None:
     assert float(np.exp(np.mean(np.log(truth.residuals)))) == pytest.approx(1.0, abs=0.05)
 
 
-def test_simulated_batches_take_as_long_as_recorded_ones() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_simulated_batches_take_as_long_as_recorded_ones(seed: int) -> None:
     """Also where the device was twice as slow when the last of them were, which is what a learner knows best."""
-    samples = generate(Contention("additive", lanes=3, count=1_500))
+    samples = generate(Contention("additive", lanes=3, count=1_500, seed=seed))
     samples[1_300:] = [msgspec.structs.replace(s, exec_ns=2 * s.exec_ns) for s in samples[1_300:]]
     truth = learned(samples)
     expected_ns = 0.0
     for sample in samples:
         own = own_of(sample)
         seen = exposure(own, co_runners_of(sample))
-        expected_ns += sample.solo_ns * truth.slowdown_function(own).slowdown(seen.sums)
+        expected_ns += sample.solo_ns * truth.slowdown_function(own).slowdown(sums_of(seen, truth.contribution))
     recorded_ns = sum(sample.exec_ns for sample in samples)
     assert expected_ns * float(np.mean(truth.residuals)) == pytest.approx(recorded_ns, rel=0.03)
 

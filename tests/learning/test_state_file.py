@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
-from predictor.state_file import Learned, encode, load, save
+from predictor.state_file import VERSION, Learned, encode, load, save
 from predictor.transfers import TransferModel
 from tests.learning.test_learners import batches
 
@@ -35,15 +36,17 @@ def test_a_saved_state_is_loaded(tmp_path: Path, learned: Learned) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_file_with_a_gaussian_process_is_of_use_without_it(tmp_path: Path, learned: Learned) -> None:
-    """As earlier versions wrote it."""
+def test_a_file_of_the_version_before_is_set_aside(
+    tmp_path: Path, learned: Learned, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had another learner."""
     path = tmp_path / "state"
     save(path, encode(learned))
     whole = msgspec.msgpack.decode(path.read_bytes())
-    assert list(whole["learner"]["kernel"]) == ["samples", "counters", "slots", "fit"]
-    whole["learner"]["kernel"] = {"samples": [[0.5, 0.1]], "counters": [1, 1, 0, 1], "slots": {"a": 0}, "fit": None}
-    path.write_bytes(msgspec.msgpack.encode(whole))
-    assert load(path).learner.state() == learned.learner.state()
+    path.write_bytes(msgspec.msgpack.encode({**whole, "version": VERSION - 1, "learner": {"bank": [], "counts": {}}}))
+    assert load(path).learner.state() == Isochrone().state()
+    assert f"it is isochrone-predictor version {VERSION - 1}, not isochrone-predictor version {VERSION}" in caplog.text
+    assert (tmp_path / "state.broken").exists()
 
 
 def test_the_prior_is_used_without_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -73,8 +76,15 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
         "text": b"hello",
         "other version": msgspec.msgpack.encode({**whole, "version": 99}),
         "other format": msgspec.msgpack.encode({**whole, "format": "x"}),
-        "a part missing": msgspec.msgpack.encode({**whole, "learner": {"bank": []}}),
-        "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "range": [1, "a", 2]}}),
+        "a part missing": msgspec.msgpack.encode({**whole, "learner": {"weights": []}}),
+        "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "noise": inf}}),
+        "not a number": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "drift": [1, "a", 2]}}),
+        "a slot twice": msgspec.msgpack.encode(
+            {**whole, "learner": {**whole["learner"], "slots": {"a": [1, 0], "b": [1, 0]}}}
+        ),
+        "a variance below 0": msgspec.msgpack.encode(
+            {**whole, "learner": {**whole["learner"], "pairs": [[["a", "b"], 0.0, -1.0]]}}
+        ),
         "a bad bound": msgspec.msgpack.encode({**whole, "bound": {"level": 7, "multiplier": 1.0, "recent": []}}),
         "bad transfers": msgspec.msgpack.encode({**whole, "transfers": {"into": [1.0] * 5, "out": [-1.0] * 5}}),
     }

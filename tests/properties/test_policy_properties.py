@@ -28,7 +28,7 @@ from backend.simulation.device import VirtualDevice
 from backend.simulation.fixed_predictors import Oracle, Unaware
 from backend.simulation.simulator import SimulatedModel, simulate
 from predictor.bound import UpperBound
-from predictor.features import ZERO_SUMS, Sums, contribution
+from predictor.slowdown_function import WIDTH, ZERO_SUMS, Sums
 from tests.fakes.builders import profile
 
 TRUTH = LinearContention((0.6, 0.1, 0.5), sharing=1.2)
@@ -57,9 +57,9 @@ def timeline(batches: Sequence[Batch]) -> list[float]:
     left, finishes, now = {i: b.remaining_ns for i, b in enumerate(batches)}, [inf] * len(batches), 0.0
 
     def slowdown(i: int, running: Sequence[int]) -> float:
-        n, c, l2, d, solo, size = (sum(batches[j].adds[k] for j in running if j != i) for k in range(6))
+        sums = tuple(sum(batches[j].adds[k] for j in running if j != i) for k in range(WIDTH))
         sharers = sum(j != i and batches[j].core == batches[i].core is not None for j in running)
-        return max(MIN_SLOWDOWN, batches[i].slowdown_of((n, c, l2, d, solo, size), sharers))
+        return max(MIN_SLOWDOWN, batches[i].slowdown_of(sums, sharers))
 
     for _ in range(HORIZON):
         if not left:
@@ -98,10 +98,10 @@ class Watched(Policy):
         other = preemption.suspended
         assert [b for b in device.batches if b.lane == other.lane] == [other], "two preempting batches on a lane"
         executing = [b for b in device.batches if b.suspended_for is None]
-        co_runners = [contribution(b.own.batch_size, b.own.load) for b in executing if b is not other]
-        n, c, l2, d, solo, size = (sum(adds[k] for adds in co_runners) for k in range(6))
+        co_runners = [self.latency.predictor.contribution(b.own) for b in executing if b is not other]
+        sums = tuple(sum(adds[k] for adds in co_runners) for k in range(WIDTH))
         function = self.latency.slowdown_function(other.key[0], other.own)
-        slowdown = max(MIN_SLOWDOWN, function.slowdown((n, c, l2, d, solo, size)))
+        slowdown = max(MIN_SLOWDOWN, function.slowdown(sums))
         due_ns = other.deadline_ns - now_ns - self.latency.overhead_ns
         margin = self.latency.bound.multiplier
         takes_ns = other.remaining_ns * slowdown * margin
@@ -136,7 +136,7 @@ class Watched(Policy):
         running = [
             Batch(
                 batch.remaining_ns,
-                ZERO_SUMS if batch.suspended_for else contribution(batch.own.batch_size, batch.own.load),
+                ZERO_SUMS if batch.suspended_for else self.latency.predictor.contribution(batch.own),
                 self.latency.slowdown_function(batch.key[0], batch.own).slowdown,
                 batch.core,
             )
@@ -144,7 +144,7 @@ class Watched(Policy):
         ]
         new = Batch(
             choice.own.load.solo_ns,
-            contribution(choice.own.batch_size, choice.own.load),
+            self.latency.predictor.contribution(choice.own),
             self.latency.slowdown_function(choice.source.id, choice.own).slowdown,
             self.lane_core,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -54,6 +55,20 @@ def test_the_noise_floor_is_what_equal_co_locations_differ_by() -> None:
 def test_nothing_repeats_and_there_is_no_floor() -> None:
     floor = noise_floor([sample(0, 1.0), sample(10, 1.0, neighbour(0, 1))], {"one": np.ones(2)})
     assert floor == Floor(0.0, 0.0, 0.0, {"one": 0.0})
+
+
+def test_twins_have_equal_co_runners_for_about_as_long() -> None:
+    b, c = neighbour(0, 1), msgspec.structs.replace(neighbour(0, 0.5), model="c")
+    same = sample(0, 1.0, b, c), sample(10, 1.0, msgspec.structs.replace(c, end=0.51), b)
+    others = [sample(20, 1.0, *beside) for beside in _others(b, c)]
+    others.append(sample(30, 1.0, b, c, batch_size=2))
+    assert noise_floor([*same, *others], {}).share == pytest.approx(2 / (2 + len(others)))
+
+
+def _others(b: RecordedCoRunner, c: RecordedCoRunner) -> list[tuple[RecordedCoRunner, ...]]:
+    replace = msgspec.structs.replace
+    changed = [(replace(b, batch_size=2), c), (b, replace(c, end=0.9)), (replace(b, model="d"), c)]
+    return [(b,), (b, b), *changed, (replace(b, same_core=True), c)]
 
 
 def test_the_gamma_test_finds_the_noise_where_no_two_companies_are_equal() -> None:

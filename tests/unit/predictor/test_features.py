@@ -9,17 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor.features import (
-    CONTRIBUTION,
-    WIDTH,
-    ZERO_SUMS,
+    NO_FEATURES,
+    PARTS,
     CoRunner,
     Exposure,
     Own,
     check,
-    contribution,
     ewma_exposure,
     exposure,
     exposure_of_sums,
+    feature_parts,
     static_exposure,
 )
 from predictor.workload import Load
@@ -29,20 +28,22 @@ OWN = Own("a", 4, Load(2 * MS, 0.6, 0.5, 0.4))
 BIG = Load(8 * MS, 0.8, 0.2, 0.1)
 
 
-def test_a_contribution_has_its_named_parts() -> None:
-    assert len(CONTRIBUTION) == WIDTH == 6
-    assert contribution(4, BIG) == (1.0, 0.8, 0.2, 0.1, 3.0, 2.0)
+def test_a_batch_adds_its_named_parts() -> None:
+    assert len(PARTS) == len(NO_FEATURES) == 6
+    assert feature_parts(4, BIG) == (1.0, 0.8, 0.2, 0.1, 3.0, 2.0)
 
 
 def test_the_exposure_of_a_solo_batch_is_zero() -> None:
     seen = exposure(OWN, [])
-    assert (seen.sums, seen.overdraft, seen.overlaps) == (ZERO_SUMS, (0.0, 0.0, 0.0), ())
+    assert (seen.sums, seen.overdraft, seen.overlaps) == (NO_FEATURES, (0.0, 0.0, 0.0), ())
 
 
 def test_exposure_is_the_time_mean_of_contributions() -> None:
     seen = exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.5), CoRunner("b", 1, BIG, 0.25, 1.0)])
     assert seen.sums == pytest.approx((1.25, 1.0, 0.25, 0.125, 3.75, 1.0))
-    assert seen.overlaps == (("b", 1.25),)
+    assert seen.overlaps == ((Own("b", 4, BIG), 0.5), (Own("b", 1, BIG), 0.75))
+    twice = exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.5), CoRunner("b", 4, BIG, 0.25, 1.0)])
+    assert twice.overlaps == ((Own("b", 4, BIG), 1.25),)
     # 0.6 + 0.8 − 1 = 0.4 for three quarters of the time, 0.6 + 1.6 − 1 = 1.2 for one.
     assert seen.overdraft == pytest.approx((0.75 * 0.4 + 0.25 * 1.2, 0.0, 0.0))
 
@@ -52,17 +53,9 @@ def test_exposure_is_additive_over_co_runners(drawn: list[tuple[int, float, floa
     """The property that serving's running integrals need."""
     co_runners = [CoRunner("b", size, BIG, min(a, b), max(a, b)) for size, a, b in drawn]
     each = [exposure(OWN, [n]).sums for n in co_runners]
-    assert exposure(OWN, co_runners).sums == pytest.approx([sum(parts) for parts in zip(ZERO_SUMS, *each, strict=True)])
-
-
-def test_equal_co_locations_have_equal_signatures() -> None:
-    b, c = CoRunner("b", 4, BIG), CoRunner("c", 1, BIG, 0.0, 0.5)
-    same = exposure(OWN, [b, c]).signature
-    assert same == exposure(OWN, [c._replace(end=0.51), b]).signature
-    others = [[b], [b, b], [b._replace(batch_size=2), c], [b, c._replace(end=0.9)], [b._replace(model="d"), c]]
-    others += [[b._replace(same_core=True), c]]
-    assert len({same, *(exposure(OWN, other).signature for other in others)}) == 7
-    assert exposure(OWN._replace(batch_size=1), [b, c]).signature != same
+    assert exposure(OWN, co_runners).sums == pytest.approx(
+        [sum(parts) for parts in zip(NO_FEATURES, *each, strict=True)]
+    )
 
 
 def test_a_core_is_divided_evenly() -> None:
@@ -92,7 +85,7 @@ def test_an_exposure_follows_from_sums_alone() -> None:
 
 def test_static_features_stay_as_at_launch() -> None:
     seen = static_exposure(OWN, [CoRunner("b", 4, BIG, 0.0, 0.1), CoRunner("c", 1, BIG, 0.1, 1.0)])
-    assert seen.sums == contribution(4, BIG)
+    assert seen.sums == feature_parts(4, BIG)
 
 
 @pytest.mark.parametrize("alpha", [1 / 3, 1 / 2, 2 / 3])

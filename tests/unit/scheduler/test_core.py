@@ -242,7 +242,7 @@ def test_the_predictor_is_trained_with_a_finished_batch_and_its_co_runners() -> 
     ((own, seen, slowdown),) = trained
     assert (own, slowdown) == (Own("m", 1, load(10.0)), 0.95)
     assert seen.sums[:4] == (0.5, 0.5, 0.0, 0.5)
-    assert seen.overlaps == (("m", 0.5),)
+    assert seen.overlaps == ((Own("m", 1, HEAVY.at(1)), 0.5),)
     assert made.core.latency.overhead_ns == pytest.approx(0.05 * 0.5 * MS)
 
 

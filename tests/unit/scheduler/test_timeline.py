@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 from backend.scheduler import timeline
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.timeline import HORIZON, CoreSharing
-from predictor.slowdown_function import SlowdownFunction, SlowdownFunctions
-from tests.fakes.builders import load
+from predictor.slowdown_function import ZERO_SUMS, SlowdownFunction, SlowdownFunctions
 
 A, B, C = "A", "B", "C"
 
@@ -35,10 +33,10 @@ SHARING = 0.7
 
 def forecast_finishes(batches: list[Batch], cores: list[int] | None = None) -> dict[object, float]:
     """By key, in order of their finish. cores: of each, where they share some."""
-    alike = (0.0, 1.0, *[0.0] * 8)
-    adds = [(1.0, b.pressure, 0.0, 0.0, 0.0, 0.0) for b in batches]
-    each = [SlowdownFunction(load(1), b.base, alike, logarithmic=False) for b in batches]
-    functions = SlowdownFunctions(np.array([r.row(a) for r, a in zip(each, adds, strict=True)]).T[None])
+    alike = (1.0, *ZERO_SUMS[1:])
+    adds = [(b.pressure, *ZERO_SUMS[1:]) for b in batches]
+    each = [SlowdownFunction(b.base, 1.0, alike) for b in batches]
+    functions = SlowdownFunctions(np.array([r.among(a).row() for r, a in zip(each, adds, strict=True)]).T[None])
     contributions = np.array(adds).T
     remaining_ns = np.array([[b.remaining_ns for b in batches]])
     sharing = None
@@ -129,7 +127,7 @@ def in_small_steps(drawn: list[tuple[float, float, float]], cores: list[int], st
         now += step
         pressure = sum(drawn[i][2] for i in going)
         for i in going:
-            shared = SHARING * log(sum(cores[j] == cores[i] for j in going))
-            left[i] -= step / max(MIN_SLOWDOWN, drawn[i][1] + pressure - drawn[i][2] + shared)
+            shared = sum(cores[j] == cores[i] for j in going) ** SHARING
+            left[i] -= step / max(MIN_SLOWDOWN, (drawn[i][1] + pressure - drawn[i][2]) * shared)
             done[i] = now
     return done

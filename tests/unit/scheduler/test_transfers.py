@@ -237,7 +237,7 @@ def test_only_batches_during_the_execution_are_co_runners() -> None:
     ((own, seen, slowdown),) = trained
     assert (own.model, slowdown) == ("m1", 1.0)
     assert seen.sums[0] == pytest.approx(0.5)
-    assert dict(seen.overlaps) == pytest.approx({"m4": 0.5})
+    assert {other.model: overlap for other, overlap in seen.overlaps} == pytest.approx({"m4": 0.5})
 
 
 def test_no_transfers_are_learned_from_a_batch_that_failed_or_was_adopted() -> None:

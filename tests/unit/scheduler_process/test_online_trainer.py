@@ -10,7 +10,7 @@ import pytest
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Adopt, AdoptedBatch, Arrive, Finish, Launch, Request
 from backend.scheduler_process.online_trainer import OnlineTrainer
-from predictor.features import Own, contribution
+from predictor.features import Own
 from tests.fakes.builders import MS, join, load, profile
 
 OWN = Own("m", 1, load(10.0))
@@ -37,7 +37,7 @@ def run(trainer: OnlineTrainer, made: Scheduler, batches: int, exec_ms: float) -
 
 
 def beside_one(trainer: OnlineTrainer) -> float:
-    return trainer.predictor.slowdown_function(OWN).slowdown(contribution(1, OWN.load))
+    return trainer.predictor.slowdown_function(OWN).slowdown(trainer.predictor.contribution(OWN))
 
 
 def test_the_trainer_learns_what_ended_and_a_successor_knows_it(tmp_path: Path) -> None:
