@@ -69,11 +69,12 @@ class GpuBatch:
 class VirtualGpu:
     """Batches under way. `submit` and `step` as time passes: `step` at `next_ns`, before any later `submit`."""
 
-    def __init__(self, law: GpuLaw, copy_engines: CopyEngines | None = None) -> None:
+    def __init__(self, law: GpuLaw, copy_engines: CopyEngines | None = None, chance: Random | None = None) -> None:
+        """chance: of noise and tails; by default from the law's seed."""
         self._law, self._copy_engines = law, copy_engines or CopyEngines()
         self._running: list[GpuBatch] = []
         self._h2d, self._d2h = deque[GpuBatch](), deque[GpuBatch]()
-        self._chance = Random(law.seed)
+        self._chance = chance or Random(law.seed)
         self._now_ns = 0.0
         self._next: tuple[float, GpuBatch] | None = None
 

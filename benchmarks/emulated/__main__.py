@@ -19,7 +19,9 @@ from benchmarks.emulated.fit import (
     yolos,
 )
 from benchmarks.emulated.measured import nvidia_spreads
+from benchmarks.emulated.stock import write_stock_repository
 from benchmarks.emulated.timing import measure
+from benchmarks.harness.command import one_sentence_errors
 
 app = typer.Typer(add_completion=False)
 
@@ -31,6 +33,10 @@ def main(
     co_runners: Annotated[str, typer.Option(help="Numbers of co-runners, comma-separated.")] = "1,2,3",
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
+    stock: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="FROM TO: write emulated models as stock Triton's, blocking.")
+    ] = None,
+    instances: Annotated[int, typer.Option(help="Of each of stock Triton's models.")] = 1,
     out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
 ) -> None:
     """EMULATED: no GPU takes part. Prints slowdowns as the law has them, or as open data has measured them."""
@@ -55,8 +61,11 @@ def main(
         p50_us, p99_us, max_us = found.late_us
         print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
         print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
-    if not fit and not draw and not timing:
-        raise typer.BadParameter("nothing to do: give --fit, --draw N or --timing SECONDS")
+    if stock is not None:
+        with one_sentence_errors("benchmarks.emulated"):
+            print("written for stock Triton:", ", ".join(write_stock_repository(*stock, instances)))
+    if not fit and not draw and not timing and stock is None:
+        raise typer.BadParameter("nothing to do: give --fit, --draw N, --timing SECONDS or --stock FROM TO")
 
 
 def _numbers(text: str) -> list[int]:
