@@ -6,14 +6,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
 
 from benchmarks.emulated.draws import draw_sets
-from benchmarks.emulated.fit import LawAgreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.fit import (
+    LawAgreement,
+    copies_out_of_sample,
+    latencies_of_another_gpu,
+    pairs_out_of_sample,
+    shares_of_a_gpu,
+    yolos,
+)
+from benchmarks.emulated.measured import nvidia_spreads
 from benchmarks.emulated.prediction import predictions
+from benchmarks.emulated.stock import write_stock_repository
 from benchmarks.emulated.timing import measure
+from benchmarks.harness.command import one_sentence_errors
 
 app = typer.Typer(add_completion=False)
 
@@ -26,6 +37,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     predict: Annotated[int, typer.Option(help="Logs of each kind to predict, in two orders.", min=0)] = 0,
     timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
+    stock: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="FROM TO: write emulated models as stock Triton's, blocking.")
+    ] = None,
+    instances: Annotated[int, typer.Option(help="Of each of stock Triton's models.")] = 1,
     out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
 ) -> None:
     """EMULATED: no GPU takes part. Prints slowdowns as the law has them, or as open data has measured them."""
@@ -34,6 +49,11 @@ def main(
             _print(f"Gavel {gpu}, pairs, 5-fold", pairs_out_of_sample(gpu))
         _print("ParvaGPU A100, 3 and 4 copies from 2 and 5", copies_out_of_sample())
         _print("YOLOS-small A100, 3, 5 and 7 clients", yolos())
+        _print("ParvaGPU A100, alone on 1 to 4 of 7 slices", shares_of_a_gpu())
+        for origin, gpu in (("a100", "v100"), ("v100", "t4"), ("a100", "t4")):
+            _print(f"catalogue, latencies of {gpu} from {origin}", latencies_of_another_gpu(origin, gpu))
+        spreads = nvidia_spreads()
+        print(f"NVIDIA's p95 over p50: {len(spreads)} cases, median standard deviation {median(spreads):.3f}")
     if draw:
         figures = draw_sets(draw, _numbers(co_runners), seed)
         text = json.dumps({"emulated": True, "draws": draw, "seed": seed, "co_runners": figures}, indent=2)
@@ -55,8 +75,13 @@ def main(
         p50_us, p99_us, max_us = found.late_us
         print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
         print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
-    if not fit and not draw and not predict and not timing:
-        raise typer.BadParameter("nothing to do: give --fit, --draw N, --predict N or --timing SECONDS")
+    if stock is not None:
+        with one_sentence_errors("benchmarks.emulated"):
+            print("written for stock Triton:", ", ".join(write_stock_repository(*stock, instances)))
+    if not fit and not draw and not predict and not timing and stock is None:
+        raise typer.BadParameter(
+            "nothing to do: give --fit, --draw N, --predict N, --timing SECONDS or --stock FROM TO"
+        )
 
 
 def _numbers(text: str) -> list[int]:

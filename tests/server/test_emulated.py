@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from backend.engines.emulated.spec import read_spec
 from backend.server.embedded import EmbeddedServer
 from backend.tensors import Array
 from tests.fakes.emulated import spec, write_spec
-from tests.server.control import EXPLICIT, load, metrics
+from tests.server.control import EXPLICIT, eventually, load, metrics
 
 DEVICE = "emulated-test-0"
 SOLO_MS = 20.0
@@ -89,20 +90,35 @@ def test_metrics_of_an_emulated_model_name_its_device(
     assert devices == {DEVICE}
 
 
-def test_a_killed_engine_process_of_an_emulated_device_loses_no_request(
-    server: EmbeddedServer, client: triton_grpc.InferenceServerClient
-) -> None:
+@pytest.mark.alone
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_engine_processes_of_an_emulated_device_lose_no_request(server: EmbeddedServer, kills: int) -> None:
     lock = Path(server.runtime_dir) / f"{DEVICE}-engines.lock"
-    answers: list[Array] = []
-    asking = threading.Thread(target=lambda: answers.extend(infer(client, "two") for _ in range(20)))
-    asking.start()
-    time.sleep(3 * SOLO_MS / 1e3)
-    killed = int(lock.read_text())
-    os.kill(killed, signal.SIGKILL)
-    asking.join(timeout=60.0)
+    answers: dict[str, list[Array]] = {"one": [], "two": []}
+    enough = threading.Event()
 
-    assert [answer.shape for answer in answers] == [(1, 2)] * 20
-    assert int(lock.read_text()) != killed
+    def ask(model: str) -> None:
+        with closing(triton_grpc.InferenceServerClient(server.grpc_url)) as client:
+            while not enough.is_set():
+                answers[model].append(infer(client, model))
+
+    asking = [threading.Thread(target=ask, args=(model,)) for model in answers]
+    for thread in asking:
+        thread.start()
+    try:
+        for _ in range(kills):
+            killed = int(lock.read_text())
+            os.kill(killed, signal.SIGKILL)
+            # A batch is run once more, not twice: both models have to be back.
+            wanted = {model: len(found) + 2 for model, found in answers.items()}
+            eventually(partial(_have, answers, wanted))
+            assert int(lock.read_text()) != killed
+    finally:
+        enough.set()
+        for thread in asking:
+            thread.join(timeout=60.0)
+
+    assert all(len(found) >= 2 * kills and {one.shape for one in found} == {(1, 2)} for found in answers.values())
 
 
 @pytest.mark.alone
@@ -125,6 +141,10 @@ def test_emulated_batches_take_what_the_law_says(
             beside.join()
     # The co-runner pauses between its batches, for its transport.
     assert SOLO_MS + 0.7 * (together_ms - SOLO_MS) < np.median(found) < together_ms + 4.0
+
+
+def _have(answers: dict[str, list[Array]], wanted: dict[str, int]) -> bool:
+    return all(len(answers[model]) >= number for model, number in wanted.items())
 
 
 def _until(stop: threading.Event, client: triton_grpc.InferenceServerClient) -> None:
