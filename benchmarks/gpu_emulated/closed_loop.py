@@ -18,9 +18,10 @@ from backend.simulation.simulator import simulate
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
 from benchmarks.gpu_emulated.law_device import LawDevice
 from benchmarks.gpu_emulated.plan import ClosedLoop
-from benchmarks.gpu_emulated.requests import deadlines_ms
 from benchmarks.gpu_emulated.runs import models_of, rival_on
 
+HIGH_SLO = 4.0
+"""Deadline of a high request over its solo latency."""
 _HIGH, _LOW = 0, 1
 """Of a draw's models."""
 _LOW_SOURCE = 1 + _LOW
@@ -33,6 +34,7 @@ class ClosedFigures(msgspec.Struct, frozen=True):
     rival: str
     draw: int
     lanes: int
+    outstanding: int
     p99_ms: float
     alone_p99_ms: float
     low_per_s: float
@@ -50,23 +52,23 @@ class ClosedLoopScheduler(Scheduler):
 
     def __init__(self, inner: Scheduler, source: int, outstanding: int, until_ns: int) -> None:
         self._inner, self.device = inner, inner.device
-        self._source, self._free, self._until_ns = source, outstanding, until_ns
+        self._looped, self._free, self._until_ns = source, outstanding, until_ns
         self._kept_back: deque[Request] = deque()
         self._rows: dict[int, int] = {}
 
     def handle(self, source: int, event: Event, now_ns: int) -> list[Command]:
         """See `Scheduler.handle`."""
         commands: list[Command] = []
-        if source == self._source and isinstance(event, Arrive):
+        if source == self._looped and isinstance(event, Arrive):
             self._kept_back += event.requests
         else:
             commands = self._noted(self._inner.handle(source, event, now_ns))
-            if source == self._source and isinstance(event, Finish):
+            if source == self._looped and isinstance(event, Finish):
                 self._free += self._rows.pop(event.batch)
         while self._free and self._kept_back and now_ns < self._until_ns:
             self._free -= 1
             request = msgspec.structs.replace(self._kept_back.popleft(), arrival_ns=now_ns)
-            commands += self._noted(self._inner.handle(self._source, Arrive((request,)), now_ns))
+            commands += self._noted(self._inner.handle(self._looped, Arrive((request,)), now_ns))
         return commands
 
     def learn(self) -> int:
@@ -75,19 +77,19 @@ class ClosedLoopScheduler(Scheduler):
 
     def _noted(self, commands: list[Command]) -> list[Command]:
         for command in commands:
-            if isinstance(command, Launch) and command.source == self._source:
+            if isinstance(command, Launch) and command.source == self._looped:
                 self._rows[command.batch] = len(command.requests)
         return commands
 
 
-def closed_loop(rival: str, draw: int, lanes: int, loop: ClosedLoop) -> ClosedFigures:
+def closed_loop(rival: str, draw: int, lanes: int, outstanding: int, loop: ClosedLoop) -> ClosedFigures:
     """Run a rival with the closed loop and without. Nothing is rejected."""
-    both, low_per_s = _high_latencies(rival, draw, lanes, loop, outstanding=loop.outstanding)
-    alone, _ = _high_latencies(rival, draw, lanes, loop, outstanding=0)
-    return ClosedFigures(rival, draw, lanes, percentile(both, 99), percentile(alone, 99), low_per_s)
+    both, low_per_s = _high_latencies(rival, draw, lanes, outstanding, loop)
+    alone, _ = _high_latencies(rival, draw, lanes, 0, loop)
+    return ClosedFigures(rival, draw, lanes, outstanding, percentile(both, 99), percentile(alone, 99), low_per_s)
 
 
-def _high_latencies(rival: str, draw: int, lanes: int, loop: ClosedLoop, outstanding: int) -> tuple[list[float], float]:
+def _high_latencies(rival: str, draw: int, lanes: int, outstanding: int, loop: ClosedLoop) -> tuple[list[float], float]:
     drawn = drawn_gpu(draw, 2)
     seconds = loop.warm_s + loop.seconds
     high, low = drawn.models[_HIGH], drawn.models[_LOW]
@@ -95,7 +97,7 @@ def _high_latencies(rival: str, draw: int, lanes: int, loop: ClosedLoop, outstan
     low_most = ceil(outstanding * seconds * 1e9 / low.solo_ns(1)) + outstanding
     plan = [Arrival(0.0, low.name, NO_DEADLINE_MS, 2)] * low_most
     plan += [
-        Arrival(float(at_s), high.name, deadlines_ms(drawn)[_HIGH], 1)
+        Arrival(float(at_s), high.name, HIGH_SLO * high.solo_ns(1) / 1e6, 1)
         for at_s in np.arange(loop.gap_s / 2, seconds, loop.gap_s)
     ]
     inner = rival_on(drawn, rival).scheduler(lanes, LinearContention(), ())

@@ -7,9 +7,8 @@ import msgspec
 OURS, ORACLE, STOCK, REFUSED = "isochrone", "oracle", "in order", "isochrone, class 2 refused"
 PLAIN = ("naive", "isochrone, no prediction", "isochrone, RLS", OURS)
 """Rivals that are compared at one number of lanes as well, whatever their best is."""
-RIVALS_TAKING_PART = (
-    STOCK, "one at a time", "edf", *PLAIN[:1], "strait", *PLAIN[1:], ORACLE,
-)  # fmt: skip
+RIVALS_TAKING_PART = (STOCK, "one at a time", "edf", "naive", "strait", *PLAIN[1:], ORACLE)
+"""In the order of what they cost."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -34,7 +33,7 @@ OTHERS = (
 
 
 class ClosedLoop(msgspec.Struct, frozen=True):
-    """One high request per `gap_s` of a model, and a closed loop of `outstanding` requests of another one.
+    """One high request per `gap_s` of a model, and a closed loop of so many outstanding requests of another one.
 
     seconds: counted after `warm_s`.
     """
@@ -42,7 +41,7 @@ class ClosedLoop(msgspec.Struct, frozen=True):
     seconds: float = 12.0
     warm_s: float = 2.0
     gap_s: float = 0.1
-    outstanding: int = 8
+    outstanding: tuple[int, ...] = (1, 8)
     lanes: tuple[int, ...] = (2, 4)
 
 
@@ -51,7 +50,7 @@ class SearchEffort(msgspec.Struct, frozen=True):
     `ahead_s` after the window's end.
     """
 
-    tries: int = 60
+    tries: int = 300
     window_s: float = 0.05
     ahead_s: float = 0.1
     seconds: float = 1.0
@@ -60,13 +59,14 @@ class SearchEffort(msgspec.Struct, frozen=True):
 class GpuPlan(msgspec.Struct, frozen=True):
     """All that figures depend on, but for the code.
 
-    signs: draws in which a difference must have its sign to be reported. lane_draws: draws by which each rival's number
-    of lanes is chosen. seconds: counted of each run after warm_s, in which learners learn too. at_load: of the other
-    scenarios. same_lanes: one number for `PLAIN`. kept: that the largest rate keeps; halvings: of its bracket,
-    load 0 to 2; rate_seconds: of each of its runs.
+    limits: what class 1 could have, only with two classes. signs: draws in which a difference must have its sign to be
+    reported. lane_draws: draws by which each rival's number of lanes is chosen. seconds: counted of each run after
+    warm_s, in which learners learn too. at_load: of the other scenarios. same_lanes: one number for `PLAIN`. kept: that
+    the largest rate keeps; halvings: of its bracket, load 0 to 1; rate_seconds: of each of its runs.
     """
 
     rivals: tuple[str, ...] = RIVALS_TAKING_PART
+    limits: tuple[str, ...] = (REFUSED,)
     draws: int = 20
     signs: int = 18
     lane_draws: int = 5
@@ -83,6 +83,17 @@ class GpuPlan(msgspec.Struct, frozen=True):
     closed: ClosedLoop = ClosedLoop()
     search: SearchEffort = SearchEffort()
 
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        return self.rivals + self.limits
+
+    def with_draws(self, draws: int | None) -> GpuPlan:
+        """The same of fewer draws; None: of all."""
+        if draws is None or draws >= self.draws:
+            return self
+        lane_draws, signs = min(self.lane_draws, draws), min(self.signs, draws)
+        return msgspec.structs.replace(self, draws=draws, lane_draws=lane_draws, signs=signs)
+
 
 FULL = GpuPlan()
 QUICK = GpuPlan(
@@ -97,6 +108,6 @@ QUICK = GpuPlan(
     warm_s=0.1,
     halvings=2,
     rate_seconds=0.4,
-    closed=ClosedLoop(seconds=1.0, warm_s=0.2, lanes=(2,)),
+    closed=ClosedLoop(seconds=1.0, warm_s=0.2, outstanding=(2,), lanes=(2,)),
     search=SearchEffort(tries=4, seconds=0.2),
 )

@@ -22,9 +22,9 @@ def largest_rate(case: RunCase, kept: float, halvings: int) -> RateFigures:
     low, high, rate_per_s = 0.0, case.load, 0.0
     for _ in range(halvings):
         load = (low + high) / 2
-        found = run_case(msgspec.structs.replace(case, load=load)).all
-        if found.requests and found.met_share >= kept:
-            low, rate_per_s = load, found.requests / case.seconds
+        found = run_case(msgspec.structs.replace(case, load=load))
+        if found.kept() >= kept:
+            low, rate_per_s = load, sum(found.requests.values()) / case.seconds
         else:
             high = load
     return RateFigures(case.rival, case.draw, case.lanes, low, rate_per_s)

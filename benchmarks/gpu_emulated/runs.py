@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from backend.load.arrivals import Arrival
-from backend.load.outcomes import Outcome, Summary, by_class, summarise
+from backend.load.outcomes import Outcome, by_class
 from backend.scheduler.core import Observer
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
@@ -36,18 +36,32 @@ class RunCase(msgspec.Struct, frozen=True):
 
 
 class RunFigures(msgspec.Struct, frozen=True):
-    """Figures of the requests that arrived after the warm-up. mape: of execution times as predicted at launch."""
+    """Figures of the requests that arrived in `seconds`, after the warm-up. requests, met: how many there were, and how
+    many in time, by class; mape: of execution times as predicted at launch.
+    """
 
     rival: str
     draw: int
     scenario: str
     load: float
     lanes: int
-    all: Summary
-    classes: dict[str, Summary]
+    seconds: float
+    requests: dict[str, int]
+    met: dict[str, int]
     mape: float
     rows_per_batch: float
     cpu_s: float
+
+    def kept(self, of_class: str | None = None) -> float:
+        """Share of deadlines; None: of all classes."""
+        if of_class is not None:
+            return self.met[of_class] / self.requests[of_class]
+        return sum(self.met.values()) / sum(self.requests.values())
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Answers in time."""
+        return sum(self.met.values()) / self.seconds
 
 
 def run_case(case: RunCase) -> RunFigures:
@@ -58,6 +72,7 @@ def run_case(case: RunCase) -> RunFigures:
     ran = run_rival(drawn, case.rival, case.lanes, plan)
     cpu_s = time.process_time() - began_s
     counted = [o for o in outcomes_of(plan, ran) if o.intended_s >= case.warm_s]
+    classes = by_class(counted, case.seconds)
     errors = [abs(predicted - measured) / measured for predicted, measured in ran.predicted]
     answered = sum(request.answered_s is not None for request in ran.requests)
     return RunFigures(
@@ -66,8 +81,9 @@ def run_case(case: RunCase) -> RunFigures:
         case.scenario.name,
         case.load,
         case.lanes,
-        summarise(counted, case.seconds),
-        by_class(counted, case.seconds),
+        case.seconds,
+        {c: s.requests for c, s in classes.items()},
+        {c: s.met for c, s in classes.items()},
         float(np.mean(errors)) if errors else 0.0,
         answered / max(1, ran.batches),
         cpu_s,

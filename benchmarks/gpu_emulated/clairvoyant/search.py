@@ -15,21 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 from backend.load.arrivals import Arrival
+from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Replay, Schedule
 from benchmarks.gpu_emulated.drawn_gpu import BATCH_MAX, DrawnGpu
 from benchmarks.gpu_emulated.plan import SearchEffort
-from benchmarks.gpu_emulated.replay import PlannedBatch, Replay, Schedule
 
 _SHIFT_NS = 3e6
 """Standard deviation of how far a batch is moved in time."""
 
 
 class FoundSchedule(NamedTuple):
-    """kept: deadlines, of the requests that count, at the start and in the end. tried: schedules."""
+    """start_kept: deadlines kept by the schedule that it started from; met: requests in the end, of those that count;
+    tried: schedules.
+    """
 
     start_kept: int
-    kept: int
+    met: list[int]
     tried: int
-    schedule: Schedule
 
 
 class ClairvoyantSearch:
@@ -58,19 +59,20 @@ class ClairvoyantSearch:
     def improve(self, start: Schedule) -> FoundSchedule:
         """Improve a schedule. start: of batches that each hold requests that have arrived by then."""
         effort, replay = self._effort, self._replay
-        rest, launched = sorted(start), list[PlannedBatch]()
+        rest = sorted(start)
         start_kept = replay.copy().run(rest, inf).deadlines
         end_ns = self._from_ns + effort.seconds * 1e9
         until_ns = self._from_ns
         while True:
             replay.run(rest, until_ns)
-            launched += rest[: len(rest) - len(replay.waiting)]
             rest = replay.waiting
             if until_ns >= end_ns:
                 break
             until_ns += effort.window_s * 1e9
             rest = self._improve_window(rest, until_ns)
-        return FoundSchedule(start_kept, replay.run(rest, inf).deadlines, self._tried, launched + rest)
+        replay.run(rest, inf)
+        met = [i for i in replay.met if self._plan[i].at_s * 1e9 >= self._from_ns]
+        return FoundSchedule(start_kept, met, self._tried)
 
     def _improve_window(self, rest: Schedule, until_ns: float) -> Schedule:
         """Schedule from now on, which differs only in batches planned until then."""

@@ -49,8 +49,9 @@ class Replay:
         self.kept = Kept(0, 0.0)
         self.taken: set[int] = set()
         """Requests of the batches that were launched."""
+        self.met: list[int] = []
         self.missed: list[int] = []
-        """Requests that were answered late."""
+        """Requests that were answered in time, and late."""
         self.waiting: Schedule = []
         """Batches that were not launched yet when the last `run` stopped."""
 
@@ -59,7 +60,8 @@ class Replay:
         found, memo = copy(self), dict[int, Any]()
         found._gpu = deepcopy(self._gpu, memo)
         found._running = {memo[id(batch)]: planned for batch, planned in self._running.items()}
-        found._reports, found.missed, found.taken = self._reports.copy(), self.missed.copy(), self.taken.copy()
+        found._reports, found.taken = self._reports.copy(), self.taken.copy()
+        found.met, found.missed = self.met.copy(), self.missed.copy()
         return found
 
     def run(self, schedule: Schedule, until_ns: float) -> Kept:
@@ -102,7 +104,12 @@ class Replay:
     def _report(self) -> None:
         report_ns, planned, since_ns = heapq.heappop(self._reports)
         self._free += 1
-        met = [i for i in planned.requests if report_ns / 1e6 - self._plan[i].at_s * 1e3 <= self._plan[i].slo_ms]
-        self.missed += [i for i in planned.requests if i not in met]
-        counted = sum(self._plan[i].at_s >= self._counted_from_s for i in met)
+        counted = 0
+        for i in planned.requests:
+            arrival = self._plan[i]
+            if report_ns / 1e6 - arrival.at_s * 1e3 <= arrival.slo_ms:
+                self.met.append(i)
+                counted += arrival.at_s >= self._counted_from_s
+            else:
+                self.missed.append(i)
         self.kept = Kept(self.kept.deadlines + counted, self.kept.unused_ns - (report_ns - since_ns))
