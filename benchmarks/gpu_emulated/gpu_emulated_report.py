@@ -46,7 +46,7 @@ class GpuReport:
                 f"## Deadlines kept, two classes\n\n{self._at_best(mean_kept)}",
                 images["loads"],
                 "A rival's number of lanes, in brackets after the figure, is the best of those tried. *oracle* is our "
-                "policy told the law: what it keeps more is all that a better predictor could bring.",
+                "policy told the law: what it keeps more is all that a better predictor could bring to this policy.",
                 f"### {OURS} less each rival, points of deadlines\n\n{self._differences()}",
                 f"### All on {self.plan.same_lanes} lanes\n\n{self._same_lanes()}",
                 f"## By number of lanes\n\n{self._by_lanes()}",

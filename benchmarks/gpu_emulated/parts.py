@@ -13,7 +13,7 @@ from benchmarks.gpu_emulated.plan import OURS, PLAIN, TWO_CLASSES, GpuPlan
 from benchmarks.gpu_emulated.rate_search import RateFigures, largest_rate
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures, can_run, run_case
 
-_CPU_S_PER_S, _CPU_S_PER_TRY = 0.3, 0.003
+_CPU_S_PER_S, _CPU_S_PER_TRY = 0.2, 0.0013
 """CPU time of a second of virtual time, a mean over rivals, lanes and loads; and of a schedule that is tried."""
 Task = Callable[[], Any]
 BestLanes = Callable[[str, float], int]
@@ -49,7 +49,7 @@ def parts(plan: GpuPlan, best: BestLanes) -> tuple[Part, ...]:
     run_s = (plan.warm_s + plan.seconds) * _CPU_S_PER_S
     rivals, loads, lanes = len(plan.rivals), len(plan.loads), len(plan.lanes)
     rate_s = rivals * plan.halvings * (plan.warm_s + plan.rate_seconds) * _CPU_S_PER_S / 2
-    closed_s = rivals * len(plan.closed.outstanding) * len(plan.closed.lanes) * plan.closed.seconds * _CPU_S_PER_S / 5
+    closed_s = rivals * len(plan.closed.outstanding) * len(plan.closed.lanes) * plan.closed.seconds * _CPU_S_PER_S / 4
     search_s = plan.search.seconds * (2.0 + plan.search.tries / plan.search.window_s * _CPU_S_PER_TRY)
     return (
         Part(LANES, plan.lane_draws, len(plan.everyone) * loads * lanes * run_s, partial(_lanes, plan)),

@@ -38,11 +38,11 @@ class ClosedLoop(msgspec.Struct, frozen=True):
     seconds: counted after `warm_s`.
     """
 
-    seconds: float = 12.0
-    warm_s: float = 2.0
+    seconds: float = 10.0
+    warm_s: float = 1.0
     gap_s: float = 0.1
     outstanding: tuple[int, ...] = (1, 8)
-    lanes: tuple[int, ...] = (2, 4)
+    lanes: tuple[int, ...] = (2, 12)
 
 
 class SearchEffort(msgspec.Struct, frozen=True):
@@ -50,9 +50,9 @@ class SearchEffort(msgspec.Struct, frozen=True):
     `ahead_s` after the window's end.
     """
 
-    tries: int = 300
-    window_s: float = 0.05
-    ahead_s: float = 0.1
+    tries: int = 500
+    window_s: float = 0.025
+    ahead_s: float = 0.05
     seconds: float = 1.0
 
 
@@ -70,7 +70,7 @@ class GpuPlan(msgspec.Struct, frozen=True):
     draws: int = 20
     signs: int = 18
     lane_draws: int = 5
-    lanes: tuple[int, ...] = (2, 4, 8, 12)
+    lanes: tuple[int, ...] = (2, 4, 6, 8, 12)
     loads: tuple[float, ...] = (0.5, 1.0, 1.5)
     others: tuple[Scenario, ...] = OTHERS
     at_load: float = 1.0

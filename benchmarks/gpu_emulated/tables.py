@@ -34,46 +34,32 @@ def largest_rates(plan: GpuPlan, found_rates: Sequence[RateFigures]) -> str:
 
 def closed_loops(plan: GpuPlan, closed: Sequence[ClosedFigures]) -> str:
     """The high class next to each closed loop."""
-    loop, signs = plan.closed, plan.signs
+    loop = plan.closed
     parts = [
         f"One high request per {1e3 * loop.gap_s:g} ms, its deadline {HIGH_SLO:g} × solo, and so many requests of "
         f"another model outstanding at any time, of a lower class and without a deadline; {loop.seconds:g} s, "
         "nothing rejected, nothing preempted. p99 of the high one over its p99 alone, median over draws (least to "
-        f"most), on the best of {', '.join(map(str, loop.lanes))} lanes; answers of the low one per second."
+        f"most), and answers of the low one per second; last, {OURS} less this one on the most lanes."
     ]
     for outstanding in loop.outstanding:
-        rows, ours = [], _closed_at(plan, closed, OURS, outstanding)
+        rows = []
         for r in plan.rivals:
-            found = _closed_at(plan, closed, r, outstanding)
-            ratios = values(found, lambda f: f.ratio)
-            less = difference(values(ours, lambda f: f.ratio), ratios) if r != OURS else None
-            low = fmean(f.low_per_s for f in found.values())
-            lanes = next(f.lanes for f in found.values())
-            rows.append(
-                [
-                    f"*{r}*",
-                    markdown.spread(list(ratios.values())),
-                    f"{low:.0f}",
-                    str(lanes),
-                    shown_difference(less, signs),
-                ]
-            )
-        header = [f"{outstanding} outstanding", "p99 / p99 alone", "low/s", "lanes", f"{OURS} less this one"]
+            cells = []
+            for lanes in loop.lanes:
+                found = _closed_at(closed, r, outstanding, lanes)
+                low_per_s = fmean(f.low_per_s for f in found.values())
+                cells.append(f"{markdown.spread([f.ratio for f in found.values()])}, {low_per_s:.0f}/s")
+            most = [_closed_at(closed, name, outstanding, max(loop.lanes)) for name in (OURS, r)]
+            less = difference(*(values(found, lambda f: f.ratio) for found in most)) if r != OURS else None
+            rows.append([f"*{r}*", *cells, shown_difference(less, plan.signs)])
+        header = [f"{outstanding} outstanding", *(f"{lanes} lanes" for lanes in loop.lanes), f"{OURS} less this one"]
         parts.append(markdown.table(header, rows))
     return "\n\n".join(parts)
 
 
-def _closed_at(
-    plan: GpuPlan, closed: Sequence[ClosedFigures], rival: str, outstanding: int
-) -> dict[int, ClosedFigures]:
-    """Figures by draw on the number of lanes with the least mean ratio."""
-    found = [f for f in closed if (f.rival, f.outstanding) == (rival, outstanding)]
-
-    def mean_ratio(lanes: int) -> float:
-        return fmean(f.ratio for f in found if f.lanes == lanes)
-
-    lanes = min(plan.closed.lanes, key=mean_ratio)
-    return {f.draw: f for f in found if f.lanes == lanes}
+def _closed_at(closed: Sequence[ClosedFigures], rival: str, outstanding: int, lanes: int) -> dict[int, ClosedFigures]:
+    """Figures by draw."""
+    return {f.draw: f for f in closed if (f.rival, f.outstanding, f.lanes) == (rival, outstanding, lanes)}
 
 
 def ways(plan: GpuPlan, found: Sequence[ReferenceFigures]) -> str:

@@ -12,9 +12,10 @@ from backend.load.arrivals import Arrival
 from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
+from backend.simulation.simulator import SimulationResult
 from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Schedule
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
-from benchmarks.gpu_emulated.drawn_gpu import drawn_gpu
+from benchmarks.gpu_emulated.drawn_gpu import DrawnGpu, drawn_gpu
 from benchmarks.gpu_emulated.plan import TWO_CLASSES, GpuPlan
 from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.gpu_emulated.runs import outcomes_of, run_rival
@@ -48,12 +49,7 @@ def reference(plan: GpuPlan, draw: int, load: float, lanes: Mapping[str, int]) -
     requests = request_plan(drawn, TWO_CLASSES, load, plan.warm_s + effort.seconds, draw)
     kept, schedules = dict[str, dict[str, int]](), dict[str, Schedule]()
     for rival in plan.rivals:
-        batches = schedules[rival] = Schedule()
-
-        def note(source: Source, batch: RunningBatch, _: Finish, __: list[CoRunner], to: Schedule = batches) -> None:
-            to.append(PlannedBatch(batch.launched_ns, source.join.model, batch.requests))
-
-        ran = run_rival(drawn, rival, lanes[rival], requests, note)
+        ran, schedules[rival] = run_with_schedule(drawn, rival, lanes[rival], requests)
         met = [i for i, o in enumerate(outcomes_of(requests, ran)) if o.met and o.intended_s >= plan.warm_s]
         kept[rival] = _by_class(requests, met)
     start = max(kept, key=lambda rival: sum(kept[rival].values()))
@@ -63,6 +59,19 @@ def reference(plan: GpuPlan, draw: int, load: float, lanes: Mapping[str, int]) -
     counted = [i for i, arrival in enumerate(requests) if arrival.at_s >= plan.warm_s]
     by_class = _by_class(requests, found.met)
     return ReferenceFigures(draw, _by_class(requests, counted), kept, start, by_class, found.tried, cpu_s)
+
+
+def run_with_schedule(
+    drawn: DrawnGpu, rival: str, lanes: int, plan: Sequence[Arrival]
+) -> tuple[SimulationResult, Schedule]:
+    """Run a rival, and note its batches in the order of their launches."""
+    noted: list[tuple[int, PlannedBatch]] = []
+
+    def note(source: Source, batch: RunningBatch, _: Finish, __: list[CoRunner]) -> None:
+        noted.append((batch.key[1], PlannedBatch(batch.launched_ns, source.join.model, batch.requests)))
+
+    ran = run_rival(drawn, rival, lanes, plan, note)
+    return ran, [batch for _, batch in sorted(noted)]
 
 
 def _by_class(requests: Sequence[Arrival], places: Sequence[int]) -> dict[str, int]:

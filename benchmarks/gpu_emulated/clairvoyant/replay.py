@@ -25,7 +25,7 @@ class PlannedBatch(NamedTuple):
 
 
 Schedule = list[PlannedBatch]
-"""Ascending."""
+"""Ascending by at_ns; of equal ones the first is launched first."""
 
 
 class Kept(NamedTuple):

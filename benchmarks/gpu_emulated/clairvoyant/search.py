@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -57,9 +58,11 @@ class ClairvoyantSearch:
         self._tried = 0
 
     def improve(self, start: Schedule) -> FoundSchedule:
-        """Improve a schedule. start: of batches that each hold requests that have arrived by then."""
+        """Improve a schedule. start: ascending; of batches that each hold requests that have arrived by
+        then.
+        """
         effort, replay = self._effort, self._replay
-        rest = sorted(start)
+        rest = start
         start_kept = replay.copy().run(rest, inf).deadlines
         end_ns = self._from_ns + effort.seconds * 1e9
         until_ns = self._from_ns
@@ -180,7 +183,7 @@ def _arrival_ns(arrival: Arrival) -> int:
 
 def _with(rest: Schedule, batch: PlannedBatch) -> Schedule:
     found = rest.copy()
-    insort(found, batch)
+    insort(found, batch, key=attrgetter("at_ns"))
     return found
 
 

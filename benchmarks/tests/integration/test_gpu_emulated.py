@@ -15,7 +15,7 @@ from backend.scheduler.messages import Arrive, Command, Event, Finish
 from backend.simulation.simulator import simulate
 from backend.simulation.virtual_gpu import VirtualGpu
 from benchmarks.gpu_emulated.__main__ import main
-from benchmarks.gpu_emulated.clairvoyant.reference import reference
+from benchmarks.gpu_emulated.clairvoyant.reference import reference, run_with_schedule
 from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Replay
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
 from benchmarks.gpu_emulated.closed_loop import ClosedLoopScheduler, closed_loop
@@ -87,31 +87,26 @@ def test_timelines_of_the_oracle_are_the_virtual_gpus() -> None:
 @pytest.mark.parametrize("rival", ["naive", OURS])
 def test_a_rivals_schedule_replayed_keeps_what_the_rival_kept(rival: str) -> None:
     plan = request_plan(DRAWN, TWO_CLASSES, 1.0, 0.4, 2)
-    schedule: list[PlannedBatch] = []
-    ran = run_rival(
-        DRAWN,
-        rival,
-        4,
-        plan,
-        lambda source, batch, *_: schedule.append(
-            PlannedBatch(batch.launched_ns, source.join.model, tuple(batch.requests))
-        ),
-    )
+    ran, schedule = run_with_schedule(DRAWN, rival, 4, plan)
     kept = [i for i, outcome in enumerate(ran.outcomes()) if outcome.met]
     replay = Replay(DRAWN, plan, 4)
-    assert replay.run(sorted(schedule), inf).deadlines == len(kept) > 0
+    found = replay.run(schedule, inf)
+    assert found.deadlines == len(kept) > 0
     assert sorted(replay.met) == kept
+    assert -found.unused_ns / 1e9 == pytest.approx(ran.busy_s, rel=1e-7)
 
 
 def test_a_copy_of_a_replay_goes_its_own_way() -> None:
+    """Wherever it is made, also while lanes are about to be free."""
     plan = request_plan(DRAWN, TWO_CLASSES, 1.0, 0.2, 2)
     schedule = [PlannedBatch(round(a.at_s * 1e9), a.model, (i,)) for i, a in enumerate(plan)]
     whole = Replay(DRAWN, plan, 4).run(schedule, inf)
-    replay = Replay(DRAWN, plan, 4)
-    replay.run(schedule, 1e8)
-    rest = replay.waiting
+    replay, rest = Replay(DRAWN, plan, 4), schedule
+    for until_ms in range(1, 150):
+        replay.run(rest, until_ms * 1e6)
+        rest = replay.waiting
+        assert replay.copy().run(rest, inf) == pytest.approx(whole)
     assert 0 < len(rest) < len(schedule)
-    assert replay.copy().run(rest, inf) == pytest.approx(whole)
     assert replay.run(rest, inf) == pytest.approx(whole)
 
 
@@ -125,6 +120,15 @@ def test_a_search_finds_the_order_in_which_both_make_it() -> None:
     found = ClairvoyantSearch(DRAWN, plan, 1, 0.0, effort).improve(start)
     assert found.start_kept == 1
     assert sorted(found.met) == [0, 1]
+
+
+def test_a_search_that_does_not_look_ahead_keeps_no_less_in_the_end() -> None:
+    """Batches that end after its window look useless to it."""
+    plan = request_plan(DRAWN, TWO_CLASSES, 0.7, 0.3, 2)
+    start = [PlannedBatch(round(a.at_s * 1e9), a.model, (i,)) for i, a in enumerate(plan)]
+    effort = SearchEffort(tries=20, window_s=0.02, ahead_s=0.0, seconds=0.3)
+    found = ClairvoyantSearch(DRAWN, plan, 8, 0.0, effort).improve(start)
+    assert len(found.met) >= found.start_kept > 0
 
 
 def test_the_best_schedule_found_keeps_at_least_what_the_best_rival_keeps() -> None:

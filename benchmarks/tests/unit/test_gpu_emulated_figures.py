@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from benchmarks.gpu_emulated import rate_search
 from benchmarks.gpu_emulated.drawn_gpu import drawn_gpu
 from benchmarks.gpu_emulated.figures import difference, mean_kept, shown_difference
-from benchmarks.gpu_emulated.plan import FULL, TWO_CLASSES, Scenario
+from benchmarks.gpu_emulated.parts import LANES
+from benchmarks.gpu_emulated.plan import FULL, QUICK, TWO_CLASSES, Scenario
 from benchmarks.gpu_emulated.rate_search import largest_rate
+from benchmarks.gpu_emulated.records import GpuRecords, record_file
 from benchmarks.gpu_emulated.requests import classes, full_rate_per_s, rate_shares, request_plan
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures
 
@@ -83,6 +88,15 @@ def test_the_largest_rate_is_found_to_the_last_halving(monkeypatch: pytest.Monke
     found = largest_rate(RunCase("naive", 0, TWO_CLASSES, 1.0, 2, 2.0, 0.0), 0.99, 6)
     assert 0.3 - 1 / 64 < found.load <= 0.3
     assert found.rate_per_s == 10.0
+
+
+def test_the_best_number_of_lanes_is_that_of_the_mean_over_the_first_draws(tmp_path: Path) -> None:
+    plan = msgspec.structs.replace(QUICK, lane_draws=2, rivals=("naive",), limits=())
+    records = GpuRecords(plan, tmp_path)
+    for draw, kept in enumerate([{2: (10, 2), 8: (8, 8)}, {2: (7, 7), 8: (9, 6)}]):
+        found = [msgspec.structs.replace(figures(draw, met), lanes=lanes) for lanes, met in kept.items()]
+        records.keep(record_file(LANES, draw), found)
+    assert records.best_lanes("naive", 1.0) == 8
 
 
 def test_fewer_draws_need_no_more_signs_than_there_are() -> None:
