@@ -65,8 +65,10 @@ class EngineConfig:
 
     def options(self, lanes: int) -> EngineOptions:
         """Options to open its engine with, for that many lanes."""
+        asked = self.parameters
         return EngineOptions(
-            *(self.device_id, lanes, self.max_batch_size, self.parameters.priority, self.onnx, self.time_dilation)
+            *(self.device_id, lanes, self.max_batch_size, asked.priority, self.onnx, self.time_dilation),
+            asked.mps_percent,
         )
 
 

@@ -54,7 +54,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Options that a model file is opened with. device_id: a GPU, None on CPU. lanes: opened at load; another is opened
     when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
     the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx. time_dilation: real time
-    per time of an emulated device.
+    per time of an emulated device. mps_percent: its share of the multiprocessors there; on a GPU MPS knows it.
     """
 
     device_id: int | None
@@ -63,6 +63,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     priority: int = 1
     onnx: OnnxOptions = DEFAULT_ONNX_OPTIONS
     time_dilation: float = 1.0
+    mps_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

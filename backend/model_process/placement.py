@@ -5,10 +5,12 @@ from __future__ import annotations
 from backend.config.model_config import EngineConfig
 from backend.device.mps import limit_multiprocessors, mps_runs
 from backend.engine_process.client.engine import EngineClient
+from backend.engines.emulated.spec import read_spec
 from backend.engines.loading import engine_of, load_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import core_budget, lane_cores, may_pin
+from backend.simulation.gpu_law import Regime
 
 GPU_LANES = 2
 
@@ -29,7 +31,7 @@ def open_engine(config: EngineConfig) -> Engine:
     if config.emulated:
         _check_emulated(config)
     options, shared = config.options(lanes_of(config)), in_engine_process(config)
-    if parameters.mps_percent is not None:
+    if parameters.mps_percent is not None and not config.emulated:
         _limit_multiprocessors(config, parameters.mps_percent, shared=shared)
     return EngineClient(config.device, file, options) if shared else load_engine(file, options)
 
@@ -69,10 +71,11 @@ def _check_emulated(config: EngineConfig) -> None:
             "parameter 'engine_process' is \"own\", but an emulated device lives in one process for all its models; "
             'use "auto" or "shared"'
         )
-    if config.parameters.mps_percent is not None:
+    percent, regime = config.parameters.mps_percent, read_spec(config.model_file).device.regime
+    if percent is not None and regime is not Regime.SHARED:
         raise ConfigError(
-            f"parameter 'mps_percent' is \"{config.parameters.mps_percent}\", but how models share an emulated device "
-            f"is said by device.regime in '{config.model_file}'; leave it out"
+            f'parameter \'mps_percent\' is "{percent}", but device.regime is "{regime.value}" in '
+            f"'{config.model_file}', where no process has a share; leave it out, or make the regime \"shared\""
         )
 
 

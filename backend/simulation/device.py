@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,6 +36,30 @@ class EndedBatch(NamedTuple):
     exec_ns: int
     h2d_ns: int = 0
     d2h_ns: int = 0
+
+
+class SimulatedDevice(Protocol):
+    """A device that the simulator runs batches on. Times are nanoseconds of its clock and never go back."""
+
+    def start(
+        self,
+        key: Key,
+        own: Own,
+        now_ns: float,
+        bytes_in: float = 0.0,
+        bytes_out: float = 0.0,
+        *,
+        preempted: Sequence[Key] = (),
+        core: int | None = None,
+    ) -> None:
+        """Begins a batch. core: where lanes share cores. preempted: batches that are suspended until it is executed."""
+
+    @property
+    def next_ns(self) -> float | None:
+        """Instant at which something happens by itself."""
+
+    def step(self) -> EndedBatch | None:
+        """Lets happen what is due at `next_ns`; returns the batch that is over by it, if one is."""
 
 
 @dataclass(slots=True)

@@ -3,12 +3,13 @@
 With u the share of its solo time that a batch keeps the GPU busy and w its work per kernel (how long it holds the GPU
 per turn), a batch i beside others gets its turn after one kernel of each of them:
 
-    x_i = u_i + (u_i / w_i) · Σ_{j≠i} u_j · w_j          the GPU time wanted per unit of i's solo time
+    x_i = u_i / m_i^0.8 + (u_i / w_i) · Σ_{j≠i} p_ij · u_j · w_j      the GPU time wanted per unit of i's solo time
     s_i = h_i · (1 + x_i^q − u_i^q)^(1/q)                q = 4: what fits into the idle share 1 − u_i costs nothing
 
 h_i is the product of a fixed factor per ordered pair (i, j), exp(N(0, `PAIR_SD`)): what neither counters nor u and w
-tell. `python -m benchmarks.emulated --fit` holds the law against measured co-locations of open data, and says how well
-it does; docs/how-to/emulate.md says what was measured on which GPU, and what is assumed.
+tell. m_i is the share of the multiprocessors that i may use (`mps_percent`), p_ij is 1 within a class. `GpuEffects`
+adds what a law of means leaves out. docs/explanation/emulated-gpu.md says what each constant rests on, and
+`python -m benchmarks.emulated --fit` how far the law is off measured co-locations of open data.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ TIME_SLICE_COST = 1.11
 PARTITION_COST = 0.15
 """What a co-runner that is busy all the time adds on multiprocessors of its own: memory and caches are still shared
 (disjoint `mps_percent` shares on an A100: 1.04 to 1.17)."""
+SHARE_EXPONENT = 0.8
+"""Power of a share of the multiprocessors by which kernels get slower (ParvaGPU, A100, solo latency on MIG slices)."""
+KERNEL_US = 65.0
+"""Mean kernel time of a batch whose work per kernel is 1."""
 
 _NORMAL = NormalDist()
 
@@ -38,21 +43,27 @@ class Regime(Enum):
     """Way in which batches of several models share a GPU."""
 
     SHARED = "shared"
-    """Kernels of all take turns: streams of one process, or MPS at 100 %."""
-    PARTITIONS = "partitions"
-    """Each has multiprocessors of its own: MPS with `mps_percent` that add up to 100 or less."""
+    """Kernels of all take turns: streams of one process, or MPS; where `mps_percent` adds up to 100 or less, each has
+    multiprocessors of its own."""
     TIME_SLICES = "time slices"
     """Processes without MPS: the whole GPU is one's, then the next one's."""
 
 
 @dataclass(frozen=True)
 class KernelDemand:
-    """A batch's demand: its model, its size in rows, u in (0, 1], and w, relative to a kernel of 65 µs."""
+    """A batch's demand: its model, its size in rows, u in (0, 1], and w, relative to a kernel of `KERNEL_US`.
+
+    share: of the multiprocessors, in (0, 1]. priority: class of its stream, 1 is the highest. power_w: drawn while it
+    runs alone, above the idle GPU's.
+    """
 
     model: str
     batch_size: int
     busy_share: float
     work_per_kernel: float
+    share: float = 1.0
+    priority: int = 1
+    power_w: float = 0.0
 
     @property
     def pressure(self) -> float:
@@ -61,8 +72,36 @@ class KernelDemand:
 
     @property
     def sensitivity(self) -> float:
-        """u / w, by which a batch suffers from the others' pressure."""
+        """u / w, by which a batch suffers from the others' pressure; also its kernels per `KERNEL_US` of solo time."""
         return self.busy_share / self.work_per_kernel
+
+
+@dataclass(frozen=True)
+class GpuEffects:
+    """Effects that a law of means leaves out; each is off at 0, and all are off in `NO_EFFECTS`.
+
+    noise_sd: standard deviation of the logarithm of a batch's solo latency (NVIDIA's published p95 over p50).
+    tail_sd: of the logarithm of what co-runners add, where their kernels are much longer than its own (BERT of 4 ms:
+    mean × 1.5 to 4.1, p99 × 2.2 to 11.8).
+    launch_gap_us: added per kernel and running batch beyond two, without CUDA graphs (iGniter, V100).
+    priority_relief: share of a lower class's pressure that a higher stream is spared, and that a lower one bears in
+    addition (stream and MPS priorities: some 20 % of the extra time).
+    mhz_per_w: by which the clock falls below boost_mhz per watt that the running batches would draw above power_cap_w,
+    both beyond what the idle GPU draws (iGniter, V100: idle 53.5 W, cap 300 W).
+    """
+
+    noise_sd: float = 0.011
+    tail_sd: float = 0.6
+    launch_gap_us: float = 4.8
+    priority_relief: float = 0.2
+    mhz_per_w: float = 1.0
+    boost_mhz: float = 1530.0
+    power_cap_w: float = 246.5
+
+
+NO_EFFECTS = GpuEffects(noise_sd=0.0, tail_sd=0.0, launch_gap_us=0.0, priority_relief=0.0, mhz_per_w=0.0)
+_SLOWEST_CLOCK = 0.3
+"""Share of boost_mhz below which no cap takes the clock."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +115,57 @@ class GpuLaw:
     pair_sd: float = PAIR_SD
     saturation: float = SATURATION
     regime: Regime = Regime.SHARED
+    effects: GpuEffects = NO_EFFECTS
 
-    def slowdown(self, own: KernelDemand, co_runners: Sequence[KernelDemand]) -> float:
-        """Execution time beside `co_runners`, all the time, over solo execution time; at least 1."""
+    def slowdowns(self, running: Sequence[KernelDemand], luck: Sequence[float]) -> list[float]:
+        """Execution time of each beside all the others over its solo execution time. luck: see `slowdown`."""
+        found = [
+            self.slowdown(own, [*running[:i], *running[i + 1 :]], drawn)
+            for i, (own, drawn) in enumerate(zip(running, luck, strict=True))
+        ]
+        clock = self.clock(running, found)
+        return found if clock == 1.0 else [slowdown / clock for slowdown in found]
+
+    def slowdown(self, own: KernelDemand, co_runners: Sequence[KernelDemand], luck: float = 0.0) -> float:
+        """Execution time beside `co_runners`, all the time, over solo execution time on the whole GPU; at least 1.
+
+        luck: the batch's own draw from a normal distribution, of its tail beside long kernels.
+        """
+        alone = shared_slowdown(own, 0.0, self.saturation)
         if not co_runners:
-            return 1.0
+            return alone
         if self.regime is Regime.TIME_SLICES:
             return TIME_SLICE_COST * (1 + len(co_runners))
         factor = self._pair_factors(own, co_runners)
-        if self.regime is Regime.PARTITIONS:
-            return max(1.0, factor * (1.0 + PARTITION_COST * sum(other.busy_share for other in co_runners)))
-        return max(1.0, factor * shared_slowdown(own, sum(other.pressure for other in co_runners), self.saturation))
+        if own.share + sum(other.share for other in co_runners) <= 1.0:
+            return max(alone, factor * alone * (1.0 + PARTITION_COST * sum(other.busy_share for other in co_runners)))
+        pressures = [self._bears(own, other) for other in co_runners]
+        beside = max(alone, factor * shared_slowdown(own, sum(pressures), self.saturation))
+        beside += self.effects.launch_gap_us / KERNEL_US * own.sensitivity * max(0, len(co_runners) - 1)
+        return alone + (beside - alone) * self._tail(own, co_runners, pressures, luck)
+
+    def clock(self, running: Sequence[KernelDemand], slowdowns: Sequence[float]) -> float:
+        """Clock over boost clock: a batch that takes s times as long draws its power above idle over s."""
+        effects = self.effects
+        draw_w = sum(one.power_w / s for one, s in zip(running, slowdowns, strict=True))
+        lost_mhz = effects.mhz_per_w * max(0.0, draw_w - effects.power_cap_w)
+        return max(_SLOWEST_CLOCK, 1.0 - lost_mhz / effects.boost_mhz)
+
+    def _bears(self, own: KernelDemand, other: KernelDemand) -> float:
+        """Pressure of a co-runner, whose kernels precede those of lower classes."""
+        below = (other.priority > own.priority) - (other.priority < own.priority)
+        return other.pressure * (1.0 - below * self.effects.priority_relief)
+
+    def _tail(
+        self, own: KernelDemand, co_runners: Sequence[KernelDemand], pressures: Sequence[float], luck: float
+    ) -> float:
+        """Factor, 1 in the mean, of what co-runners add: the longer their kernels, the fewer of them, by chance."""
+        total = sum(pressures)
+        if not self.effects.tail_sd or not total:
+            return 1.0
+        work = sum(p * other.work_per_kernel for p, other in zip(pressures, co_runners, strict=True)) / total
+        deviation = self.effects.tail_sd * max(0.0, 1.0 - own.work_per_kernel / work)
+        return exp(deviation * luck - deviation**2 / 2)
 
     def _pair_factors(self, own: KernelDemand, co_runners: Iterable[KernelDemand]) -> float:
         if not self.pair_sd:
@@ -103,5 +182,5 @@ def _pair_normal(seed: int, own: str, other: str) -> float:
 
 def shared_slowdown(own: KernelDemand, pressure: float, saturation: float = SATURATION) -> float:
     """The law without pair factors. pressure: Σ u_j · w_j of the co-runners."""
-    wanted = own.busy_share + own.sensitivity * pressure
-    return float((1.0 + wanted**saturation - own.busy_share**saturation) ** (1.0 / saturation))
+    wanted = own.busy_share / own.share**SHARE_EXPONENT + own.sensitivity * pressure
+    return float((1.0 + (wanted**saturation - own.busy_share**saturation)) ** (1.0 / saturation))

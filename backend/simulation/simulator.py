@@ -21,7 +21,7 @@ from backend.scheduler.messages import (
     Request,
     Return,
 )
-from backend.simulation.device import EndedBatch, Key, VirtualDevice
+from backend.simulation.device import EndedBatch, Key, SimulatedDevice
 from predictor.features import Own
 from predictor.workload import ModelProfile
 
@@ -93,7 +93,7 @@ def simulate(
     models: Sequence[SimulatedModel],
     plan: Iterable[Arrival],
     scheduler: Scheduler,
-    device: VirtualDevice,
+    device: SimulatedDevice,
     overhead_ns: int = 0,
 ) -> SimulationResult:
     """The whole plan, and until the last answer; `scheduler` and `device` are new ones.
@@ -113,7 +113,7 @@ class _Simulation:
         self,
         models: Sequence[SimulatedModel],
         scheduler: Scheduler,
-        device: VirtualDevice,
+        device: SimulatedDevice,
         overhead_ns: int,
     ) -> None:
         self.ran = SimulationResult([])

@@ -2,14 +2,16 @@
 
 A batch's inputs are copied in, it runs beside whatever else runs at that moment, and its outputs are copied out. Each
 direction serves one copy at a time, first in, first out. Pure: time is an argument, in nanoseconds, and never goes
-back; an emulated GPU in real time (`backend.engines.emulated`) steps the same object when its clock says so.
+back, chance comes from the law's seed; an emulated GPU in real time (`backend.engines.emulated`) steps the same object
+when its clock says so.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import inf
+from math import exp, inf
+from random import Random
 from typing import NamedTuple
 
 from backend.simulation.gpu_law import GpuLaw, KernelDemand
@@ -41,13 +43,17 @@ class GpuTimes(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class GpuBatch:
-    """A batch under way. left_ns: of its present stage, while nothing else slows it down; slowdown: at present."""
+    """A batch under way. left_ns: of its present stage, while nothing else slows it down; slowdown: at present.
+
+    luck: its own draw from a normal distribution, see `GpuLaw.slowdown`.
+    """
 
     demand: KernelDemand
     solo_ns: float
     copy_in_ns: float
     copy_out_ns: float
     submitted_ns: float
+    luck: float = 0.0
     started_ns: float = 0.0
     executed_ns: float = 0.0
     finished_ns: float = 0.0
@@ -67,6 +73,7 @@ class VirtualGpu:
         self._law, self._copy_engines = law, copy_engines or CopyEngines()
         self._running: list[GpuBatch] = []
         self._h2d, self._d2h = deque[GpuBatch](), deque[GpuBatch]()
+        self._chance = Random(law.seed)
         self._now_ns = 0.0
         self._next: tuple[float, GpuBatch] | None = None
 
@@ -90,7 +97,9 @@ class VirtualGpu:
         assert self._next is None or now_ns <= self._next[0], "a step is due before"
         self._advance(now_ns)
         copies = self._copy_engines
-        batch = GpuBatch(demand, solo_ns, copies.alone_ns(bytes_in), copies.alone_ns(bytes_out), now_ns)
+        run_ns = solo_ns * exp(self._law.effects.noise_sd * self._chance.gauss())
+        copy_ns = copies.alone_ns(bytes_in), copies.alone_ns(bytes_out)
+        batch = GpuBatch(demand, run_ns, *copy_ns, now_ns, self._chance.gauss())
         if batch.copy_in_ns:
             batch.left_ns = batch.copy_in_ns
             self._h2d.append(batch)
@@ -133,9 +142,9 @@ class VirtualGpu:
     def _update_slowdowns(self) -> None:
         """Each running batch's slowdown beside the others that run now."""
         running = self._running
-        for batch in running:
-            others = [other.demand for other in running if other is not batch]
-            batch.slowdown = self._law.slowdown(batch.demand, others)
+        slowdowns = self._law.slowdowns([batch.demand for batch in running], [batch.luck for batch in running])
+        for batch, slowdown in zip(running, slowdowns, strict=True):
+            batch.slowdown = slowdown
 
     def _copy_slowdown(self) -> float:
         return 1.0 / BOTH_WAYS if self._h2d and self._d2h else 1.0

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
 
 from benchmarks.emulated.draws import draw_sets
-from benchmarks.emulated.fit import LawAgreement, copies_out_of_sample, pairs_out_of_sample, yolos
+from benchmarks.emulated.fit import (
+    LawAgreement,
+    copies_out_of_sample,
+    latencies_of_another_gpu,
+    pairs_out_of_sample,
+    shares_of_a_gpu,
+    yolos,
+)
+from benchmarks.emulated.measured import nvidia_spreads
 from benchmarks.emulated.timing import measure
 
 app = typer.Typer(add_completion=False)
@@ -30,6 +39,11 @@ def main(
             _print(f"Gavel {gpu}, pairs, 5-fold", pairs_out_of_sample(gpu))
         _print("ParvaGPU A100, 3 and 4 copies from 2 and 5", copies_out_of_sample())
         _print("YOLOS-small A100, 3, 5 and 7 clients", yolos())
+        _print("ParvaGPU A100, alone on 1 to 4 of 7 slices", shares_of_a_gpu())
+        for origin, gpu in (("a100", "v100"), ("v100", "t4"), ("a100", "t4")):
+            _print(f"catalogue, latencies of {gpu} from {origin}", latencies_of_another_gpu(origin, gpu))
+        spreads = nvidia_spreads()
+        print(f"NVIDIA's p95 over p50: {len(spreads)} cases, median standard deviation {median(spreads):.3f}")
     if draw:
         figures = draw_sets(draw, _numbers(co_runners), seed)
         text = json.dumps({"emulated": True, "draws": draw, "seed": seed, "co_runners": figures}, indent=2)

@@ -12,8 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize_scalar
 
+from backend.engines.emulated.catalogue import scaled, solo_runs
+from backend.engines.emulated.published import MODELS
 from backend.simulation.gpu_law import SATURATION, KernelDemand, shared_slowdown
-from benchmarks.emulated.measured import YOLOS_SECONDS, Copies, Pair, gavel_pairs, parvagpu_copies
+from benchmarks.emulated.measured import (
+    COPIES,
+    YOLOS_SECONDS,
+    Copies,
+    Pair,
+    gavel_pairs,
+    parvagpu_copies,
+    parvagpu_shares,
+)
 
 Vector = NDArray[np.float64]
 FOLDS = 5
@@ -104,6 +114,29 @@ def copies_out_of_sample(saturation: float = SATURATION) -> LawAgreement:
         busy_share = fit_copies(copies, (2, 5), saturation)
         predicted += [copies_slowdown(busy_share, number, saturation) for number in (3, 4)]
         measured += [copies.slowdowns[number] for number in (3, 4)]
+    return agreement(np.array(predicted), np.array(measured))
+
+
+def shares_of_a_gpu() -> LawAgreement:
+    """Fit quality on ParvaGPU's slices: solo latency there, from u fitted to copies on the whole."""
+    busy_shares = {
+        (copies.model, copies.batch_size): min(1.0, fit_copies(copies, COPIES)) for copies in parvagpu_copies()
+    }
+    shares = [share for share in parvagpu_shares() if share[:2] in busy_shares]
+    demands = [KernelDemand(s.model, s.batch_size, busy_shares[s[:2]], 1.0, s.share) for s in shares]
+    predicted = [shared_slowdown(demand, 0.0) for demand in demands]
+    return agreement(np.array(predicted), np.array([share.slowdown for share in shares]))
+
+
+def latencies_of_another_gpu(origin: str, gpu: str) -> LawAgreement:
+    """Fit quality of the catalogue's rule: published latencies of a GPU from those of another one."""
+    predicted, measured = list[float](), list[float]()
+    for name, model in MODELS.items():
+        if origin in model.solo_us and gpu in model.solo_us:
+            runs = solo_runs(origin, name)
+            sizes = [size for size in runs if size in model.solo_us[origin] and size in model.solo_us[gpu]]
+            predicted += [scaled(runs[size], origin, gpu).solo_us for size in sizes]
+            measured += [model.solo_us[gpu][size] for size in sizes]
     return agreement(np.array(predicted), np.array(measured))
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from math import log
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 COPIES = (2, 3, 4, 5)
 WHOLE_A100 = 7
 """Slices of a whole A100."""
+_P95_NORMAL = 1.645
 
 YOLOS_SECONDS = {1: 0.088, 3: 0.164, 5: 0.241, 7: 0.320}
 """Seconds per inference of YOLOS-small by number of clients under MPS, A100 80 GB (nebuly-ai/nos, Apache-2.0)."""
@@ -45,6 +47,37 @@ def gavel_pairs(gpu: str) -> tuple[list[str], list[Pair]]:
         if other in throughputs and both[0] > 0
     ]
     return jobs, pairs
+
+
+class Share(NamedTuple):
+    """Solo latency on a MIG slice of an A100 over that on the whole, with u from copies on the whole."""
+
+    model: str
+    batch_size: int
+    share: float
+    slowdown: float
+
+
+def parvagpu_shares() -> list[Share]:
+    """Each model and batch size that fits on a slice of one to four sevenths."""
+    alone: dict[tuple[str, int, int], float] = {}
+    for path in sorted((DATA / "parvagpu").glob("*.csv")):
+        with path.open() as lines:
+            for row in csv.DictReader(lines):
+                if row["Workload Number"] == "1" and (throughput := float(row["Throughput"])) > 0:
+                    alone[path.stem, int(row["Batch size"]), int(row["Mig instance"])] = throughput
+    return [
+        Share(model, size, slices / WHOLE_A100, alone[model, size, WHOLE_A100] / throughput)
+        for (model, size, slices), throughput in alone.items()
+        if slices < WHOLE_A100 and (model, size, WHOLE_A100) in alone
+    ]
+
+
+def nvidia_spreads() -> list[float]:
+    """Published spreads of a solo latency, by its p50 and p95: the logarithm's standard deviation, were it normal."""
+    with (DATA / "nvidia_deeplearningexamples" / "solo_latency.csv").open() as lines:
+        rows = [(row["p50_ms"], row["p95_ms"]) for row in csv.DictReader(lines)]
+    return [log(float(p95) / float(p50)) / _P95_NORMAL for p50, p95 in rows if p50 and p95]
 
 
 def parvagpu_copies(slices: int = WHOLE_A100) -> list[Copies]:

@@ -1,89 +1,164 @@
-"""Published solo latencies of models on GPUs, from which `isochrone emulate` writes models of an emulated one.
+"""Models that `isochrone emulate` writes: published solo latencies, and by rule what nobody has published.
 
-Measured, by others, on a whole A100 (ParvaGPU, data/parvagpu with its licence): `solo_us`, batch size over the
-throughput of one process, and `busy_share`, fitted to the slowdowns beside one to four copies. Assumed: work per kernel
-from mean kernel times at batch 4 (Orion, a V100) over 65 µs, 1 where there is none, growing with size^0.7; features;
-the times of copies; the length of BERT's inputs.
+docs/explanation/emulated-gpu.md has the rules, and which figure of which model and GPU is published, interpolated or
+scaled. So has `source` of every file that is written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+from backend.engines.emulated.machines import MACHINES, busy_ratio
+from backend.engines.emulated.published import MODELS, MULTIPLES, PublishedModel
 from backend.engines.emulated.spec import SCHEMA
 from backend.errors import ConfigError
+from backend.simulation.gpu_law import KERNEL_US
 
-BATCH_SIZES = (1, 2, 4, 8)
-KERNEL_US = {"resnet50": 37.0, "mobilenetv2": 15.0, "resnet101": 34.0}
-"""Mean kernel time at batch 4 (Orion)."""
-_WORK_1_US = 65.0
-_GROWTH = 0.7
-_BERT_TOKENS = 128
-_PCIE_GEN_4 = {"pcie_gb_per_s": 25.0, "copy_latency_us": 49.0}
-
-
-@dataclass(frozen=True)
-class MeasuredModel:
-    """Figures per batch size, one for each of `BATCH_SIZES`."""
-
-    solo_us: tuple[int, int, int, int]
-    busy_share: tuple[float, float, float, float]
+BATCH_SIZES = (1, 2, 4, 8, 16)
+BUSY_SHARES = 0.38, 0.94
+"""u that is assumed at no throughput and at a model's largest: p10 and p90 of Gavel's jobs."""
+WORK_EXPONENT = 0.7
+"""Power of the batch size by which the work per kernel grows (Orion, batch 4 to 32)."""
+_NEAREST = {"a100": ("v100", "t4"), "v100": ("a100", "t4"), "t4": ("v100", "a100"), "l4": ("t4", "v100", "a100")}
+"""GPUs whose latencies are scaled for one without, the first first."""
+_L2_SHARE = 0.4
+_FP16_BYTES = 2
 
 
-A100 = {
-    "bert": MeasuredModel((14489, 17512, 24190, 36529), (0.35, 0.35, 0.43, 0.52)),
-    "densenet121": MeasuredModel((11925, 12376, 11969, 12618), (0.38, 0.32, 0.37, 0.49)),
-    "densenet169": MeasuredModel((17242, 17038, 16964, 17341), (0.35, 0.37, 0.39, 0.47)),
-    "densenet201": MeasuredModel((20406, 19995, 20675, 20569), (0.38, 0.39, 0.36, 0.5)),
-    "inceptionv3": MeasuredModel((8685, 8818, 9283, 9709), (0.36, 0.33, 0.34, 0.45)),
-    "mobilenetv2": MeasuredModel((4643, 4783, 4870, 5136), (0.32, 0.3, 0.34, 0.48)),
-    "resnet101": MeasuredModel((8922, 8663, 8950, 9034), (0.34, 0.35, 0.5, 0.68)),
-    "resnet152": MeasuredModel((14267, 13707, 13653, 13470), (0.29, 0.34, 0.47, 0.65)),
-    "resnet50": MeasuredModel((5107, 4700, 4871, 5000), (0.38, 0.38, 0.54, 0.76)),
-    "vgg16": MeasuredModel((1509, 2112, 3327, 5492), (0.82, 0.85, 0.87, 0.92)),
-    "vgg19": MeasuredModel((1788, 2483, 3900, 6215), (0.81, 0.84, 0.86, 0.94)),
-}
-"""ResNet-50 at batch 1 was slower than at 2, and its copies cost nothing: its u is that of batch 2."""
-GPUS = {"a100": A100}
+class SoloRun(NamedTuple):
+    """A batch alone. origin: how its latency is known."""
+
+    solo_us: float
+    busy_share: float
+    origin: str
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of all models, on every GPU."""
+    return tuple(sorted({*MODELS, *MULTIPLES}))
 
 
 def emulated_model(gpu: str, model: str, seed: int = 0) -> dict[str, Any]:
-    """Content of a `model.emulated.json`. Raises ConfigError where there is no latency of that GPU or model."""
-    models = GPUS.get(gpu)
-    if models is None:
+    """Content of a `model.emulated.json`. Raises ConfigError where the GPU or the model is unknown."""
+    if gpu not in MACHINES:
         raise ConfigError(
-            f"--gpu is '{gpu}', of which no latencies are known here; there are {', '.join(GPUS)}. Write a "
-            "model.emulated.json of your own for another GPU"
+            f"--gpu is '{gpu}', but must be one of {', '.join(MACHINES)}; write a model.emulated.json of your own for "
+            "another GPU"
         )
-    found = models.get(model)
-    if found is None:
-        raise ConfigError(f"--models has '{model}', but of {gpu} there are {', '.join(models)}")
+    if model not in model_names():
+        raise ConfigError(f"--models has '{model}', but must have models out of {', '.join(model_names())}")
+    published, machine, runs = _published(model), MACHINES[gpu], solo_runs(gpu, model)
     return {
         "schema": SCHEMA,
-        "device": {"name": f"emulated-{gpu}-0", **_PCIE_GEN_4, "seed": seed},
+        "device": {
+            "name": f"emulated-{gpu}-0",
+            "pcie_gb_per_s": machine.pcie[0],
+            "copy_latency_us": machine.pcie[1],
+            "boost_mhz": machine.boost_mhz,
+            "seed": seed,
+        },
         "max_batch_size": BATCH_SIZES[-1],
-        "inputs": [_input(model)],
-        "outputs": [{"name": "output", "datatype": "TYPE_FP32", "shape": [768 if model == "bert" else 1000]}],
-        "batches": [_batch(model, *entry) for entry in zip(BATCH_SIZES, found.solo_us, found.busy_share, strict=True)],
-        "source": f"solo_us, busy_share: ParvaGPU, {gpu}; work_per_kernel, features, copies: assumed",
+        "inputs": [_input(published)],
+        "outputs": [{"name": "output", "datatype": "TYPE_FP32", "shape": [768 if published.tokens else 1000]}],
+        "batches": [_batch(gpu, published, size, run) for size, run in runs.items()],
+        "source": _source(published, runs),
     }
 
 
-def _input(model: str) -> dict[str, Any]:
-    if model == "bert":
-        return {"name": "input", "datatype": "TYPE_INT64", "shape": [_BERT_TOKENS]}
-    side = 299 if model == "inceptionv3" else 224
-    return {"name": "input", "datatype": "TYPE_FP32", "shape": [3, side, side]}
+def solo_runs(gpu: str, model: str) -> dict[int, SoloRun]:
+    """Solo runs at each of `BATCH_SIZES`: published on that GPU, else scaled from the nearest one that has them."""
+    published = _published(model)
+    origin = gpu if gpu in published.solo_us else next(g for g in _NEAREST[gpu] if g in published.solo_us)
+    known = published.solo_us[origin]
+    busy_shares = published.busy_share or _assumed_busy_shares(known)
+    return {
+        size: scaled(
+            SoloRun(
+                _interpolated(known, size),
+                _interpolated(busy_shares, size),
+                _origin(model, size in known),
+            ),
+            origin,
+            gpu,
+        )
+        for size in BATCH_SIZES
+    }
 
 
-def _batch(model: str, size: int, solo_us: int, busy_share: float) -> dict[str, Any]:
-    work = KERNEL_US.get(model, _WORK_1_US) / _WORK_1_US * (size / 4) ** _GROWTH
-    features = {"compute": 0.6 * busy_share, "l2": 0.4 * busy_share, "dram": 0.3 * busy_share}
+def scaled(run: SoloRun, origin: str, gpu: str) -> SoloRun:
+    """Solo run on another GPU: while kernels run, it takes `busy_ratio` times as long; the rest is the host's."""
+    if origin == gpu:
+        return run
+    ratio = busy_ratio(origin, gpu)
+    stretch = 1.0 - run.busy_share + run.busy_share * ratio
+    return SoloRun(run.solo_us * stretch, run.busy_share * ratio / stretch, f"{run.origin}, scaled from {origin}")
+
+
+def _published(model: str) -> PublishedModel:
+    """The model as published, or so many times its part."""
+    if model in MODELS:
+        return MODELS[model]
+    part, times = MULTIPLES[model]
+    found = MODELS[part]
+    solo_us = {gpu: {size: times * us for size, us in sizes.items()} for gpu, sizes in found.solo_us.items()}
+    return replace(found, solo_us=solo_us, gflop=times * found.gflop, weights_m=times * found.weights_m)
+
+
+def _origin(model: str, known: bool) -> str:
+    origin = "published" if known else "interpolated"
+    return origin if model in MODELS else f"{origin} as {MULTIPLES[model][1]} × {MULTIPLES[model][0]}"
+
+
+def _assumed_busy_shares(solo_us: Mapping[int, int]) -> dict[int, float]:
+    """u by size, from the throughput's share of the model's largest."""
+    low, high = BUSY_SHARES
+    throughputs = {size: size / us for size, us in solo_us.items()}
+    largest = max(throughputs.values())
+    return {size: low + (high - low) * throughput / largest for size, throughput in throughputs.items()}
+
+
+def _interpolated(by_size: Mapping[int, float], size: int) -> float:
+    """Value at a size, on the straight line between its neighbours."""
+    if size in by_size:
+        return by_size[size]
+    below, above = next((a, b) for a, b in pairwise(sorted(by_size)) if a < size < b)
+    return by_size[below] + (size - below) / (above - below) * (by_size[above] - by_size[below])
+
+
+def _input(model: PublishedModel) -> dict[str, Any]:
+    if model.tokens:
+        return {"name": "input", "datatype": "TYPE_INT64", "shape": [model.tokens]}
+    return {"name": "input", "datatype": "TYPE_FP32", "shape": [3, model.side, model.side]}
+
+
+def _batch(gpu: str, model: PublishedModel, size: int, run: SoloRun) -> dict[str, Any]:
+    machine = MACHINES[gpu]
+    kernel_us = (model.kernel_us or KERNEL_US) * busy_ratio("v100", gpu)
+    features = {
+        "compute": model.gflop * size / (run.solo_us * machine.fp16_tflops * 1e-3),
+        "l2": _L2_SHARE * run.busy_share,
+        "dram": _FP16_BYTES * model.weights_m / (run.solo_us * machine.memory_gb_per_s * 1e-3),
+    }
     return {
         "batch_size": size,
-        "solo_us": solo_us,
-        "busy_share": busy_share,
-        "work_per_kernel": round(work, 3),
-        "features": {name: round(share, 3) for name, share in features.items()},
+        "solo_us": round(run.solo_us),
+        "busy_share": round(run.busy_share, 3),
+        "work_per_kernel": round(kernel_us / KERNEL_US * (size / model.kernel_batch) ** WORK_EXPONENT, 3),
+        "features": {name: round(min(1.0, share), 3) for name, share in features.items()},
     }
+
+
+def _source(model: PublishedModel, runs: Mapping[int, SoloRun]) -> str:
+    sizes: dict[str, list[str]] = {}
+    for size, run in runs.items():
+        sizes.setdefault(run.origin, []).append(str(size))
+    known = "; ".join(f"{origin} (batch {', '.join(found)})" for origin, found in sizes.items())
+    busy_share = "fitted to published copies" if model.busy_share else "assumed"
+    work = "from published kernel times" if model.kernel_us else "assumed"
+    return (
+        f"solo_us: {model.source}, {model.engine}: {known}; busy_share {busy_share}; work_per_kernel {work}; "
+        "features derived"
+    )

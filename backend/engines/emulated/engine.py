@@ -14,6 +14,8 @@ from backend.errors import ConfigError, EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Feeds, joined_shape
 
+_WHOLE = 100
+
 
 class EmulatedEngine:
     """See `Engine`. `run` may be called from several threads at once. Raises ConfigError."""
@@ -29,8 +31,10 @@ class EmulatedEngine:
             )
         self._model = file.absolute().parent.parent.name
         self.inputs, self.outputs = self._spec.specs.inputs, self._spec.specs.outputs
+        self._priority, self._share = options.priority, (options.mps_percent or _WHOLE) / _WHOLE
         dilated = "" if options.time_dilation == 1.0 else f", time dilated {options.time_dilation:g} times"
-        self.identity = f"emulated, by its specification{dilated}"
+        limited = "" if options.mps_percent is None else f", {options.mps_percent} % of the multiprocessors"
+        self.identity = f"emulated, by its specification{dilated}{limited}"
         self._outputs = {spec.name: spec for spec in self.outputs}
         self._lease = devices.lease(self._spec.device, options.time_dilation, file)
 
@@ -53,7 +57,7 @@ class EmulatedEngine:
             np.zeros(tuple(rows if d == -1 else d for d in spec.shape), spec.datatype.numpy)
             for spec in map(self._outputs.__getitem__, outputs)
         ]
-        solo_ns, demand = self._spec.demand(self._model, rows)
+        solo_ns, demand = self._spec.demand(self._model, rows, self._share, self._priority)
         with priority:
             times = self._lease.device.run(demand, solo_ns, bytes_in, sum(array.nbytes for array in found))
         return BatchResult(

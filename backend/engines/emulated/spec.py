@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import msgspec
 
 from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
-from backend.simulation.gpu_law import PAIR_SD, SATURATION, GpuLaw, KernelDemand, Regime
+from backend.simulation.gpu_law import PAIR_SD, SATURATION, GpuEffects, GpuLaw, KernelDemand, Regime
 from backend.simulation.virtual_gpu import CopyEngines
 from backend.tensors import BY_CONFIG, TensorSpec
 from predictor.workload import Load, ModelProfile
@@ -32,13 +33,14 @@ _DATATYPES = ", ".join(name for name in BY_CONFIG if name != "TYPE_STRING")
 
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+_Watts = Annotated[float, msgspec.Meta(ge=0.0, le=1e4)]
 
 
 class DeviceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The emulated device and its law's constants, equal in all files that name it.
 
     pcie_gb_per_s: of a copy alone on its way; copy_latency_us: of each copy beside its bytes; seed: draws the factors
-    per ordered pair of models, whose logarithms have the standard deviation pair_sd.
+    per ordered pair of models, whose logarithms have the standard deviation pair_sd. From noise_sd on: `GpuEffects`.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=_NAME)]
@@ -48,11 +50,19 @@ class DeviceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     saturation: Annotated[float, msgspec.Meta(ge=1.0, le=100.0)] = SATURATION
     pair_sd: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = PAIR_SD
     seed: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] = 0
+    noise_sd: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = GpuEffects.noise_sd
+    tail_sd: Annotated[float, msgspec.Meta(ge=0.0, le=3.0)] = GpuEffects.tail_sd
+    launch_gap_us: Annotated[float, msgspec.Meta(ge=0.0, le=1e3)] = GpuEffects.launch_gap_us
+    priority_relief: _Share = GpuEffects.priority_relief
+    mhz_per_w: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = GpuEffects.mhz_per_w
+    boost_mhz: Annotated[float, msgspec.Meta(ge=1.0, le=1e4)] = GpuEffects.boost_mhz
+    power_cap_w: _Watts = GpuEffects.power_cap_w
 
     @property
     def law(self) -> GpuLaw:
         """Law of how batches slow each other down there."""
-        return GpuLaw(self.seed, self.pair_sd, self.saturation, self.regime)
+        effects = GpuEffects(**{each.name: getattr(self, each.name) for each in fields(GpuEffects)})
+        return GpuLaw(self.seed, self.pair_sd, self.saturation, self.regime, effects)
 
     @property
     def copy_engines(self) -> CopyEngines:
@@ -78,7 +88,8 @@ class CounterShares(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class BatchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Solo runs of one batch size. busy_share: u, the share of the time that kernels run; work_per_kernel: w, the mean
-    kernel's work relative to one of 65 µs; features: what the scheduler's predictor is given.
+    kernel's work relative to one of 65 µs; features: what the scheduler's predictor is given; power_w: drawn above the
+    idle GPU's, 0 where nobody knows.
     """
 
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=BATCH_SIZE_MAX)]
@@ -86,6 +97,7 @@ class BatchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     busy_share: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
     work_per_kernel: Annotated[float, msgspec.Meta(gt=0.0, le=1e3)]
     features: CounterShares
+    power_w: _Watts = 0.0
 
 
 class EmulatedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,8 +127,11 @@ class EmulatedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         return ModelProfile(tuple(b.batch_size for b in self.batches), tuple(loads))
 
-    def demand(self, model: str, rows: int) -> tuple[float, KernelDemand]:
-        """Solo latency in nanoseconds and demand of a batch of `rows`, at most the largest of `batches`."""
+    def demand(self, model: str, rows: int, share: float = 1.0, priority: int = 1) -> tuple[float, KernelDemand]:
+        """Solo latency in nanoseconds and demand of a batch of `rows`, at most the largest of `batches`.
+
+        share: of the multiprocessors; priority: class of its stream; the latency is that on the whole GPU.
+        """
         below = max((b for b in self.batches if b.batch_size <= rows), key=lambda b: b.batch_size)
         above = min((b for b in self.batches if b.batch_size >= rows), key=lambda b: b.batch_size)
         part = (rows - below.batch_size) / max(1, above.batch_size - below.batch_size)
@@ -127,7 +142,8 @@ class EmulatedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         solo_ns = between(below.solo_us, above.solo_us) * _NS_PER_US
         busy_share = between(below.busy_share, above.busy_share)
         work_per_kernel = between(below.work_per_kernel, above.work_per_kernel)
-        return solo_ns, KernelDemand(model, rows, busy_share, work_per_kernel)
+        power_w = between(below.power_w, above.power_w)
+        return solo_ns, KernelDemand(model, rows, busy_share, work_per_kernel, share, priority, power_w)
 
     def _tensors(self, tensors: tuple[TensorJson, ...]) -> tuple[TensorSpec, ...]:
         lead = (-1,) if self.max_batch_size else ()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from math import log
+from dataclasses import replace
+from math import exp, log
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.simulation.gpu_law import GpuLaw, KernelDemand, Regime, shared_slowdown
+from backend.simulation.gpu_law import NO_EFFECTS, GpuLaw, KernelDemand, Regime, shared_slowdown
 
 SHORT = KernelDemand("short", 1, 0.5, 0.5)
 LONG = KernelDemand("long", 8, 0.8, 2.0)
@@ -52,10 +53,58 @@ def test_the_factors_of_pairs_are_spread_as_stated() -> None:
 
 
 def test_disjoint_shares_disturb_little_and_time_slices_everybody_alike() -> None:
-    partitions = GpuLaw(pair_sd=0.0, regime=Regime.PARTITIONS)
-    slices = GpuLaw(pair_sd=0.0, regime=Regime.TIME_SLICES)
-    assert 1.04 < partitions.slowdown(SHORT, [LONG]) < 1.17
+    law, slices = GpuLaw(pair_sd=0.0), GpuLaw(pair_sd=0.0, regime=Regime.TIME_SLICES)
+    short, long = (replace(one, share=0.5) for one in (SHORT, LONG))
+    assert 1.04 < law.slowdown(short, [long]) / law.slowdown(short, []) < 1.17
+    assert law.slowdown(replace(short, share=0.6), [long]) > 2.0
     assert slices.slowdown(SHORT, [LONG, LONG]) == slices.slowdown(LONG, [SHORT, SHORT]) == pytest.approx(3.33)
+
+
+def test_a_share_of_the_multiprocessors_slows_a_batch_that_needs_more() -> None:
+    law = GpuLaw(pair_sd=0.0)
+    half, idle = replace(LONG, share=0.5), KernelDemand("idle", 1, 0.1, 1.0, share=0.5)
+    assert law.slowdown(half, []) == pytest.approx((1 + (0.8 / 0.5**0.8) ** 4 - 0.8**4) ** 0.25)
+    assert law.slowdown(idle, []) == pytest.approx(1.0, abs=0.001)
+
+
+def with_effects(**effects: float) -> GpuLaw:
+    return GpuLaw(pair_sd=0.0, saturation=1.0, effects=replace(NO_EFFECTS, **effects))
+
+
+def test_a_third_batch_adds_a_launch_gap_to_each_kernel() -> None:
+    gaps, plain = with_effects(launch_gap_us=4.8), with_effects()
+    assert gaps.slowdown(SHORT, [LONG]) == plain.slowdown(SHORT, [LONG])
+    kernels_per_65_us = 0.5 / 0.5
+    added = gaps.slowdown(SHORT, [LONG, LONG, LONG]) - plain.slowdown(SHORT, [LONG, LONG, LONG])
+    assert added == pytest.approx(2 * 4.8 / 65 * kernels_per_65_us)
+
+
+def test_a_higher_stream_is_spared_a_fifth_which_a_lower_one_bears() -> None:
+    law, low, high = with_effects(priority_relief=0.2), replace(LONG, priority=2), replace(SHORT, priority=1)
+    assert law.slowdown(high, [low]) == pytest.approx(1 + 0.8 * 1.6)
+    assert law.slowdown(low, [high]) == pytest.approx(1 + 1.2 * 0.8 / 2.0 * 0.25)
+    assert law.slowdown(high, [LONG]) == pytest.approx(1 + 1.6)
+
+
+def test_tails_grow_beside_long_kernels_and_leave_the_mean_alone() -> None:
+    law, plain = with_effects(tail_sd=0.6), with_effects().slowdown(SHORT, [LONG])
+    luck = np.random.default_rng(1).standard_normal(20_000)
+    beside_long = np.array([law.slowdown(SHORT, [LONG], drawn) for drawn in luck.tolist()])
+    assert beside_long.mean() == pytest.approx(plain, rel=0.01)
+    assert np.percentile(beside_long - 1, 99) == pytest.approx((plain - 1) * exp(0.45 * 2.326 - 0.45**2 / 2), rel=0.05)
+    assert law.slowdown(LONG, [SHORT], 3.0) == with_effects().slowdown(LONG, [SHORT])
+
+
+def test_batches_that_would_draw_more_than_the_cap_slow_the_clock() -> None:
+    law = with_effects(mhz_per_w=1.0, boost_mhz=1500.0, power_cap_w=200.0)
+    one = KernelDemand("one", 1, 1.0, 1.0, power_w=150.0)
+    disjoint = replace(one, share=0.5)
+    assert law.slowdowns([one], [0.0]) == [1.0]
+    assert law.slowdowns([one, one], [0.0] * 2) == [2.0, 2.0]  # by turns: each draws half
+    alone = law.slowdown(disjoint, [disjoint])
+    drawn_w = 2 * 350.0 / alone
+    greedy = replace(disjoint, power_w=350.0)
+    assert law.slowdowns([greedy] * 2, [0.0] * 2)[0] == pytest.approx(alone / (1 - (drawn_w - 200.0) / 1500.0))
 
 
 @pytest.mark.parametrize("regime", list(Regime))

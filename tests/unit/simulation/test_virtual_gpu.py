@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from backend.simulation.gpu_law import GpuLaw, KernelDemand
+from backend.simulation.gpu_law import NO_EFFECTS, GpuLaw, KernelDemand
 from backend.simulation.virtual_gpu import BOTH_WAYS, CopyEngines, GpuBatch, VirtualGpu
 
 A, B = KernelDemand("a", 1, 0.8, 1.2), KernelDemand("b", 1, 0.6, 0.7)
@@ -37,6 +40,20 @@ def test_batch_is_slowed_down_only_while_another_runs() -> None:
 
     assert second.executed_ns == pytest.approx(4_000.0 + both_ns)
     assert first.executed_ns == pytest.approx(10_000.0 + both_ns * (1 - 1 / LAW.slowdown(A, [B])))
+
+
+def test_batches_of_a_model_differ_by_noise_and_the_seed_decides() -> None:
+    def runs_ns(seed: int, noise_sd: float) -> list[float]:
+        gpu, found = VirtualGpu(GpuLaw(seed, effects=replace(NO_EFFECTS, noise_sd=noise_sd))), []
+        for i in range(500):
+            gpu.submit(A, 5000.0, 1e6 * i)
+            found += [batch.executed_ns - batch.started_ns for batch in finish(gpu)]
+        return found
+
+    noisy = runs_ns(1, 0.05)
+    assert np.std(np.log(noisy)) == pytest.approx(0.05, rel=0.1)
+    assert runs_ns(1, 0.05) == noisy
+    assert runs_ns(2, 0.0) == pytest.approx([5000.0] * 500)
 
 
 def test_copies_of_one_direction_wait_in_line() -> None:

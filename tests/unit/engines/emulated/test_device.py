@@ -109,7 +109,7 @@ def test_bad_dilation_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> 
 
 
 def test_emulated_engine_refuses_batches_without_latency(tmp_path: Path) -> None:
-    file = write_spec(tmp_path, "one", spec())
+    file = write_spec(tmp_path, "one", spec(noise_sd=0.0))
     with pytest.raises(ConfigError, match=r"max_batch_size is 8 in config\.pbtxt, but"):
         EmulatedEngine(file, EngineOptions(None, 1, 8))
     engine = EmulatedEngine(file, EngineOptions(None, 1, 4))
@@ -122,3 +122,27 @@ def test_emulated_engine_refuses_batches_without_latency(tmp_path: Path) -> None
 
     assert found.outputs[0].shape == (3, 2)
     assert found.exec_ns == pytest.approx(4_000_000, abs=2)
+
+
+class RecordingDevice:
+    """In the place of devices, of a lease and of its device: keeps what is to be run."""
+
+    def __init__(self) -> None:
+        self.device, self.demands = self, list[KernelDemand]()
+
+    def lease(self, *_: object) -> RecordingDevice:
+        return self
+
+    def run(self, demand: KernelDemand, *_: object) -> GpuTimes:
+        self.demands.append(demand)
+        return GpuTimes(0.0, 0.0, 1.0, 1.0)
+
+
+def test_emulated_engine_has_its_share_and_its_stream(tmp_path: Path) -> None:
+    file, devices = write_spec(tmp_path, "one", spec()), RecordingDevice()
+    engine = EmulatedEngine(file, EngineOptions(None, 1, 4, 2, mps_percent=30), devices)  # type: ignore[arg-type]
+
+    engine.run(0, {"x": [np.zeros((1, 4), np.float32)]}, ["y"])
+
+    assert engine.identity.endswith("30 % of the multiprocessors")
+    assert [(demand.share, demand.priority) for demand in devices.demands] == [(0.3, 2)]
