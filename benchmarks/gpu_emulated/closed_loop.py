@@ -16,7 +16,6 @@ from backend.scheduler.messages import Arrive, Command, Event, Finish, Launch, R
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import simulate
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
-from benchmarks.gpu_emulated.law_device import LawDevice
 from benchmarks.gpu_emulated.plan import ClosedLoop
 from benchmarks.gpu_emulated.runs import models_of, rival_on
 
@@ -103,7 +102,7 @@ def _high_latencies(rival: str, draw: int, lanes: int, outstanding: int, loop: C
     inner = rival_on(drawn, rival).scheduler(lanes, LinearContention(), ())
     scheduler = ClosedLoopScheduler(inner, _LOW_SOURCE, outstanding, round(seconds * 1e9))
     models = [replace(model, rejects=False) for model in models_of(drawn, rival)]
-    outcomes = simulate(models, plan, scheduler, LawDevice(drawn), OVERHEAD_NS).outcomes()
+    outcomes = simulate(models, plan, scheduler, drawn.device(), OVERHEAD_NS).outcomes()
     counted = [o for o in outcomes if _counts(o, loop.warm_s, seconds)]
     answered = sum(o.priority == 2 for o in counted)
     return [o.latency_ms for o in counted if o.priority == 1], answered / loop.seconds

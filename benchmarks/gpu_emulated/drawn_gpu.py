@@ -6,14 +6,15 @@ Emulated: the law of `backend.simulation.gpu_law`, no GPU. A draw is reproducibl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import log
 
 import numpy as np
 
+from backend.simulation.gpu_device import SimulatedGpu
 from backend.simulation.gpu_law import GpuLaw, KernelDemand
 from backend.simulation.simulator import SimulatedModel
-from backend.simulation.virtual_gpu import CopyEngines
+from backend.simulation.virtual_gpu import CopyEngines, VirtualGpu
 from benchmarks.emulated.draws import draw_demand
 from predictor.workload import Load, ModelProfile
 
@@ -76,9 +77,17 @@ class DrawnGpu:
     law: GpuLaw
     models: tuple[DrawnModel, ...]
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, DrawnModel]:
         return {model.name: model for model in self.models}
+
+    def device(self) -> SimulatedGpu:
+        """A new one, on which nothing runs."""
+        return SimulatedGpu(VirtualGpu(self.law, COPIES), self._solo_and_demand)
+
+    def _solo_and_demand(self, model: str, rows: int) -> tuple[float, KernelDemand]:
+        found = self.by_name[model]
+        return float(found.solo_ns(rows)), found.demand(rows)
 
     def simulated(self) -> list[SimulatedModel]:
         return [model.simulated() for model in self.models]

@@ -16,7 +16,7 @@ from benchmarks.gpu_emulated.figures import runs_of
 from benchmarks.gpu_emulated.plan import GpuPlan
 from benchmarks.gpu_emulated.runs import RunFigures
 
-_MARKS = "os^Dv<>phX"
+_MARKS, _REFERENCE_COLOUR = "os^Dv<>phX", "#222222"
 
 
 def draw(
@@ -55,7 +55,8 @@ def _over_lanes(plan: GpuPlan, runs: Sequence[RunFigures]) -> Figure:
             found = [runs_of(runs, rival, load, lanes) for lanes in plan.lanes]
             common = [[r for r in of_lanes.values() if r.draw < plan.lane_draws] for of_lanes in found]
             _line(axes, i, rival, plan.lanes, [100 * fmean(r.kept() for r in of_lanes) for of_lanes in common])
-        axes.set(xlabel="lanes", ylabel="deadlines kept, %", ylim=(0, 102), title=f"load {load:g}")
+        axes.set(xlabel="lanes", ylim=(0, 102), title=f"load {load:g}")
+    figure.axes[0].set_ylabel("deadlines kept, %")
     return _titled(figure, f"by number of lanes, {plan.lane_draws} draws")
 
 
@@ -65,8 +66,9 @@ def _references(plan: GpuPlan, references: Sequence[ReferenceFigures]) -> Figure
     names = [*plan.rivals, "best schedule found"]
     kept = [100 * fmean(r.kept(rival) for r in references) for rival in plan.rivals]
     kept.append(100 * fmean(r.kept() for r in references))
+    colours = [*(COLOURS[i % len(COLOURS)] for i in range(len(plan.rivals))), _REFERENCE_COLOUR]
     order = sorted(range(len(names)), key=kept.__getitem__)
-    axes.barh([names[i] for i in order], [kept[i] for i in order], color=[COLOURS[i % len(COLOURS)] for i in order])
+    axes.barh([names[i] for i in order], [kept[i] for i in order], color=[colours[i] for i in order])
     axes.set(xlabel="deadlines kept, %", xlim=(0, 102))
     axes.set_title(f"emulated A100, load {plan.at_load:g}", fontsize=9)
     return figure

@@ -16,7 +16,6 @@ from backend.scheduler.core import Observer
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, DrawnGpu, drawn_gpu
-from benchmarks.gpu_emulated.law_device import LawDevice
 from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, law_oracle, oracle_models
 from benchmarks.gpu_emulated.plan import ORACLE, Scenario
 from benchmarks.gpu_emulated.requests import request_plan
@@ -96,7 +95,7 @@ def run_rival(
     """Simulate a rival on these requests. observer: of its batches."""
     under = rival_on(drawn, rival)
     scheduler = under.scheduler(lanes, LinearContention(), (), observer)
-    return simulate(models_of(drawn, rival), under.plan(plan), scheduler, LawDevice(drawn), OVERHEAD_NS)
+    return simulate(models_of(drawn, rival), under.plan(plan), scheduler, drawn.device(), OVERHEAD_NS)
 
 
 def outcomes_of(plan: Sequence[Arrival], ran: SimulationResult) -> list[Outcome]:

@@ -20,7 +20,6 @@ from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Replay
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
 from benchmarks.gpu_emulated.closed_loop import ClosedLoopScheduler, closed_loop
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
-from benchmarks.gpu_emulated.law_device import LawDevice
 from benchmarks.gpu_emulated.law_oracle import LawPredictor, law_finishes, oracle_models
 from benchmarks.gpu_emulated.plan import ORACLE, OURS, QUICK, TWO_CLASSES, ClosedLoop, SearchEffort
 from benchmarks.gpu_emulated.requests import request_plan
@@ -155,7 +154,7 @@ def test_a_closed_loop_keeps_as_many_outstanding_as_it_should() -> None:
     inner = CountingScheduler(2)
     model = DRAWN.simulated()[0]
     plan = [Arrival(0.0, model.name, NO_SLO)] * 200
-    ran = simulate([model], plan, ClosedLoopScheduler(inner, 1, 3, 20_000_000), LawDevice(DRAWN), OVERHEAD_NS)
+    ran = simulate([model], plan, ClosedLoopScheduler(inner, 1, 3, 20_000_000), DRAWN.device(), OVERHEAD_NS)
     answered = [r.answered_s for r in ran.requests if r.answered_s is not None]
     assert (inner.most, inner.open) == (3, 0)
     assert 3 < len(answered) < 200
