@@ -5,19 +5,21 @@ Emulated: the law of `backend.simulation.gpu_law`, no GPU. A draw is reproducibl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import log
 
 import numpy as np
 
 from backend.simulation.gpu_device import SimulatedGpu
-from backend.simulation.gpu_law import GpuLaw, KernelDemand
+from backend.simulation.gpu_law import GpuEffects, GpuLaw, KernelDemand
 from backend.simulation.simulator import SimulatedModel
 from backend.simulation.virtual_gpu import CopyEngines, VirtualGpu
 from benchmarks.emulated.draws import draw_demand
 from predictor.workload import Load, ModelProfile
 
+A100_EFFECTS = GpuEffects()
+"""Noise, tails and launch gaps as `isochrone emulate` has them; what the models draw is unknown, so the clock stays."""
 BATCH_MAX = 16
 PROFILED = (1, 2, 4, 8, 16)
 COPIES = CopyEngines(bytes_per_ns=25.0, latency_ns=49_000.0)
@@ -77,6 +79,11 @@ class DrawnGpu:
     law: GpuLaw
     models: tuple[DrawnModel, ...]
 
+    @property
+    def mean_law(self) -> GpuLaw:
+        """The law without chance: what can be known of a batch before it runs."""
+        return replace(self.law, effects=replace(self.law.effects, noise_sd=0.0, tail_sd=0.0))
+
     @cached_property
     def by_name(self) -> dict[str, DrawnModel]:
         return {model.name: model for model in self.models}
@@ -94,10 +101,10 @@ class DrawnGpu:
 
 
 @cache
-def drawn_gpu(draw: int, models: int) -> DrawnGpu:
+def drawn_gpu(draw: int, models: int, effects: GpuEffects = A100_EFFECTS) -> DrawnGpu:
     """Draw number `draw` of so many models."""
     stream = np.random.default_rng((draw, models))
-    return DrawnGpu(GpuLaw(seed=draw), tuple(_model(stream, f"m{i}") for i in range(models)))
+    return DrawnGpu(GpuLaw(seed=draw, effects=effects), tuple(_model(stream, f"m{i}") for i in range(models)))
 
 
 def _model(stream: np.random.Generator, name: str) -> DrawnModel:

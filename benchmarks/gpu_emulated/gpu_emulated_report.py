@@ -40,7 +40,7 @@ class GpuReport:
             [
                 "# Rivals on an emulated A100",
                 "**Emulated: no GPU took part.** The production scheduler in virtual time, with other policies and "
-                "predictors in it, on a law of how batches slow each other down; see docs/how-to/emulate.md "
+                "predictors in it, on a law of how batches slow each other down; see docs/explanation/emulated-gpu.md "
                 "for what of it was measured. `make bench-gpu` runs all of it and writes this file.",
                 self._conditions(),
                 f"## Deadlines kept, two classes\n\n{self._at_best(mean_kept)}",
@@ -65,7 +65,8 @@ class GpuReport:
         return (
             f"**Conditions.** {plan.draws} draws of {TWO_CLASSES.models} models and of the law's constants: solo "
             "latency of a batch of one 2 to 12 ms, a further row 10 to 50 % of that, batches up to 16, u and w spread "
-            "as over Gavel's jobs, a hidden factor per ordered pair. Two batches of one slow each other down by "
+            "as over Gavel's jobs, a hidden factor per ordered pair, noise, tails next to long kernels and launch gaps "
+            "as `isochrone emulate` has them. In the mean two batches of one slow each other down by "
             f"{_pair_slowdowns(plan.draws, 1)} (p5 / p50 / p95), two of four by {_pair_slowdowns(plan.draws, 4)}. "
             "Deadlines 2, 4 and 8 × solo by turns, classes by turns, equal Poisson rates unless a section says "
             "otherwise, `on_miss: reject` but for stock, copies over PCIe gen 4, "
@@ -146,7 +147,7 @@ def _pair_slowdowns(draws: int, rows: int) -> str:
     """Slowdowns of a batch of so many rows next to another model's, over all ordered pairs."""
     gpus = [drawn_gpu(draw, TWO_CLASSES.models) for draw in range(draws)]
     found = [
-        gpu.law.slowdown(own.demand(rows), [other.demand(rows)])
+        gpu.mean_law.slowdown(own.demand(rows), [other.demand(rows)])
         for gpu in gpus
         for own in gpu.models
         for other in gpu.models

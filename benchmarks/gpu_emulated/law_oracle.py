@@ -62,7 +62,7 @@ class LawPredictor(Unaware):
 
     def __init__(self, drawn: DrawnGpu) -> None:
         super().__init__()
-        self._law, self._models = drawn.law, drawn.by_name
+        self._law, self._models = drawn.mean_law, drawn.by_name
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         found = LawFunction(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
@@ -75,18 +75,19 @@ class LawForecast(LaunchForecast):
     """Forecasts whose timelines are the law's."""
 
     drawn: DrawnGpu
+    law: GpuLaw
 
     def compute_timelines(self, choices: Sequence[Choice]) -> None:
         """See `LaunchForecast`."""
         models = self.drawn.by_name
         running = [(models[b.own.model].demand(b.rows), b.remaining_ns) for b in self._device.batches]
         if not self._finishes_ns:
-            self._finishes_ns = law_finishes(self.drawn.law, running)
+            self._finishes_ns = law_finishes(self.law, running)
         for choice in choices:
             own = choice.own
             if (kind := (choice.source.id, own.batch_size, own.load.solo_ns)) not in self._timelines:
                 candidate = models[own.model].demand(own.batch_size), float(own.load.solo_ns)
-                self._timelines[kind] = law_finishes(self.drawn.law, [*running, candidate])
+                self._timelines[kind] = law_finishes(self.law, [*running, candidate])
 
 
 def law_finishes(law: GpuLaw, batches: Sequence[tuple[KernelDemand, float]]) -> list[float]:
@@ -118,8 +119,8 @@ def law_oracle(drawn: DrawnGpu) -> Rival:
     class OraclePolicy(Policy):
         forecast = Forecast
 
-    Forecast.drawn = drawn
-    return Rival("our policy, knows the law", lambda *_: LawPredictor(drawn), OraclePolicy, virtual=True)
+    Forecast.drawn, Forecast.law = drawn, drawn.mean_law
+    return Rival("our policy, knows the law, not chance", lambda *_: LawPredictor(drawn), OraclePolicy, virtual=True)
 
 
 def oracle_models(drawn: DrawnGpu) -> list[SimulatedModel]:

@@ -78,7 +78,8 @@ def ways(plan: GpuPlan, found: Sequence[ReferenceFigures]) -> str:
         rows.append([name, f"{100 * kept:.1f} ({' / '.join(f'{100 * s:.0f}' for s in shares)})", way])
     starts = {f.start for f in found}
     return (
-        f"Two classes, {effort.seconds:g} s counted, each rival on its best number of lanes. The clairvoyant "
+        f"Two classes, {effort.seconds:g} s counted, each rival on its best number of lanes, without noise, tails and "
+        "launch gaps. The clairvoyant "
         "reference knows every arrival and the law. It starts from the schedule of the rival that kept most "
         f"({', '.join(sorted(starts))}) and improves it by local search over order, launch times, batches and drops "
         f"on {max(plan.lanes)} lanes, to keep most deadlines of whatever class: "

@@ -12,6 +12,7 @@ from backend.load.arrivals import Arrival
 from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
+from backend.simulation.gpu_law import NO_EFFECTS
 from backend.simulation.simulator import SimulationResult
 from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Schedule
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
@@ -43,9 +44,12 @@ class ReferenceFigures(msgspec.Struct, frozen=True):
 
 
 def reference(plan: GpuPlan, draw: int, load: float, lanes: Mapping[str, int]) -> ReferenceFigures:
-    """Run every rival, then improve the best one's schedule, on the most lanes. lanes: each rival's."""
+    """Run every rival, then improve the best one's schedule, on the most lanes. lanes: each rival's.
+
+    On the law of means: chance that another order of launches draws anew is nothing that could be known.
+    """
     effort = plan.search
-    drawn = drawn_gpu(draw, TWO_CLASSES.models)
+    drawn = drawn_gpu(draw, TWO_CLASSES.models, NO_EFFECTS)
     requests = request_plan(drawn, TWO_CLASSES, load, plan.warm_s + effort.seconds, draw)
     kept, schedules = dict[str, dict[str, int]](), dict[str, Schedule]()
     for rival in plan.rivals:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Command, Event, Finish
+from backend.simulation.gpu_law import NO_EFFECTS
 from backend.simulation.simulator import simulate
 from backend.simulation.virtual_gpu import VirtualGpu
 from benchmarks.gpu_emulated.__main__ import main
@@ -26,7 +27,7 @@ from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.gpu_emulated.runs import RunCase, run_case, run_rival
 from predictor.features import ZERO_SUMS, Own, contribution
 
-DRAWN = drawn_gpu(0, 12)
+DRAWN = drawn_gpu(0, 12, NO_EFFECTS)
 SHORT, LONG = sorted(DRAWN.models, key=lambda m: m.solo_ns(1))[:: len(DRAWN.models) - 1]
 COPIES_NS = 2 * 49_000 + (602_112 + 4000) / 25.0
 NO_SLO = 1e12
@@ -72,6 +73,23 @@ def test_the_oracle_predicts_what_happens() -> None:
     ran = run_rival(DRAWN, ORACLE, 2, [Arrival(0.0, LONG.name, NO_SLO), Arrival(0.001, SHORT.name, NO_SLO)])
     predicted, measured = min(ran.predicted, key=lambda times: times[1])
     assert predicted == pytest.approx(measured, abs=3)
+
+
+def test_the_oracle_knows_the_law_and_not_what_chance_will_bring() -> None:
+    drawn = drawn_gpu(0, 12)
+    effects = drawn.mean_law.effects
+    assert (effects.noise_sd, effects.tail_sd) == (0.0, 0.0)
+    assert effects.launch_gap_us == drawn.law.effects.launch_gap_us > 0.0
+    own = drawn.models[0]
+    others = [drawn.models[i] for i in (1, 2, 3)]
+    profiles = {model.name: model.profile for model in oracle_models(drawn)}
+    sums = ZERO_SUMS
+    for model in others:
+        adds = contribution(1, profiles[model.name].at(1))
+        sums = tuple(a + b for a, b in zip(sums, adds, strict=True))  # type: ignore[assignment]
+    function = LawPredictor(drawn).slowdown_function(Own(own.name, 1, profiles[own.name].at(1)))
+    expected = drawn.mean_law.slowdown(own.demand(1), [model.demand(1) for model in others])
+    assert function.slowdown(sums) == pytest.approx(expected, rel=1e-9)
 
 
 def test_timelines_of_the_oracle_are_the_virtual_gpus() -> None:
