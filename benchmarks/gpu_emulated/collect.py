@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -44,12 +45,17 @@ class GpuCollector:
     def _run(self, tasks: Sequence[Task]) -> list[Any]:
         if self._workers == 1:
             return [task() for task in tasks]
-        with ProcessPoolExecutor(self._workers, get_context("forkserver")) as pool:
+        with ProcessPoolExecutor(self._workers, get_context("forkserver"), _leave_interrupts) as pool:
             try:
                 return list(pool.map(_call, tasks))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+
+def _leave_interrupts() -> None:
+    """Let Ctrl-C end the command, which then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _call(task: Task) -> Any:
