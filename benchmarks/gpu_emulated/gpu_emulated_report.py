@@ -117,14 +117,13 @@ class GpuReport:
 
     def _by_lanes(self) -> str:
         plan = self.plan
-        parts = [f"All rivals in the first {plan.lane_draws} draws, {OURS} in all."]
+        parts = [f"The first {plan.lane_draws} draws, and {OURS} in all."]
         for load in plan.loads:
+            runs = {(r, n): runs_of(self.runs, r, load, n) for r in plan.everyone for n in plan.lanes}
             rows = [
-                [f"*{r}*", *(mean_kept(runs_of(self.runs, r, load, lanes)) for lanes in plan.lanes)]
-                for r in (OURS, *(r for r in plan.everyone if r != OURS))
+                [f"*{r}*", *(mean_kept(_first(runs[r, n], plan.lane_draws)) for n in plan.lanes)] for r in plan.everyone
             ]
-            for row, r in zip(rows[1:], (r for r in plan.everyone if r != OURS), strict=True):
-                row[1:] = [mean_kept(_first(runs_of(self.runs, r, load, n), plan.lane_draws)) for n in plan.lanes]
+            rows.append([f"*{OURS}*, all draws", *(mean_kept(runs[OURS, n]) for n in plan.lanes)])
             parts.append(markdown.table([f"load {load:g}", *(f"{n} lanes" for n in plan.lanes)], rows))
         return "\n\n".join(parts)
 
