@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Else every process of the tests compiles anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies gpu-check clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies bench-gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-load            what the check of batching costs a model's first load"
 	@echo "make bench-decision        what one decision of the scheduler costs"
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
+	@echo "make bench-gpu             rivals on an emulated GPU in virtual time, over draws of its constants, into docs/reports/gpu-emulated.md (three quarters of an hour; goes on when run again)"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/reports/gpu.md (nine minutes; goes on when run again)"
 
 $(READY): pyproject.toml requirements-server.txt
@@ -93,6 +94,9 @@ bench-decision: $(READY)
 
 bench-policies: $(READY)
 	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/reports/policies.md
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu_emulated
 
 gpu-check: $(READY)
 	$(BIN)/python -m benchmarks.gpu_check

@@ -1,0 +1,1 @@
+"""Schedules found by one that knows all arrivals and the law: what could be had at all. Emulated."""
