@@ -22,9 +22,7 @@ from benchmarks.emulated.fit import (
 )
 from benchmarks.emulated.measured import nvidia_spreads
 from benchmarks.emulated.prediction import predictions
-from benchmarks.emulated.stock import write_stock_repository
 from benchmarks.emulated.timing import measure
-from benchmarks.harness.command import one_sentence_errors
 
 app = typer.Typer(add_completion=False)
 
@@ -37,10 +35,6 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     predict: Annotated[int, typer.Option(help="Logs of each kind to predict, in two orders.", min=0)] = 0,
     timing: Annotated[float, typer.Option(help="Seconds to measure the device in real time for.", min=0.0)] = 0.0,
-    stock: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="FROM TO: write emulated models as stock Triton's, blocking.")
-    ] = None,
-    instances: Annotated[int, typer.Option(help="Of each of stock Triton's models.")] = 1,
     out: Annotated[Path | None, typer.Option("--json", help="Write the draws' figures there.")] = None,
 ) -> None:
     """EMULATED: no GPU takes part. Prints slowdowns as the law has them, or as open data has measured them."""
@@ -75,13 +69,8 @@ def main(
         p50_us, p99_us, max_us = found.late_us
         print(f"emulated device in real time: {found.batches} batches, {100 * found.busy:.1f} % of one core")
         print(f"ends after the law's by: p50 {p50_us:.0f} µs, p99 {p99_us:.0f} µs, at most {max_us:.0f} µs")
-    if stock is not None:
-        with one_sentence_errors("benchmarks.emulated"):
-            print("written for stock Triton:", ", ".join(write_stock_repository(*stock, instances)))
-    if not fit and not draw and not predict and not timing and stock is None:
-        raise typer.BadParameter(
-            "nothing to do: give --fit, --draw N, --predict N, --timing SECONDS or --stock FROM TO"
-        )
+    if not fit and not draw and not predict and not timing:
+        raise typer.BadParameter("nothing to do: give --fit, --draw N, --predict N or --timing SECONDS")
 
 
 def _numbers(text: str) -> list[int]:

@@ -11,7 +11,7 @@ from math import log
 
 import numpy as np
 
-from backend.simulation.gpu_law import GpuLaw, KernelDemand, Regime
+from backend.simulation.gpu_law import GpuLaw, KernelDemand
 from benchmarks.emulated.draws import draw_demand
 from benchmarks.emulated.measured import gavel_pairs
 from predictor.features import CoRunner, Own
@@ -52,8 +52,11 @@ class Population:
         return found[:samples]
 
 
-def drawn(law: GpuLaw, noise: float, *, models: int = 10, sets: int = 400) -> Population:
-    """Sets of two to four of `models` models at five sizes each, whose features tell little of u and nothing of w."""
+def drawn(law: GpuLaw, noise: float, *, models: int = 10, sets: int = 400, share: float = 1.0) -> Population:
+    """Sets of two to four of `models` models at five sizes each, whose features tell little of u and nothing of w.
+
+    share: of the multiprocessors that each has, alone too.
+    """
     stream = np.random.default_rng(law.seed)
     demands: dict[Own, KernelDemand] = {}
     for model in (f"m{i}" for i in range(models)):
@@ -65,12 +68,12 @@ def drawn(law: GpuLaw, noise: float, *, models: int = 10, sets: int = 400) -> Po
             work = drawn.work_per_kernel * (size / SIZES[2]) ** _WORK_GROWTH
             solo_ns = round(alone_ms * (1 - steep + steep * size) * _MS)
             load = Load(solo_ns, busy * float(stream.uniform(0.6, 1.0)), busy * l2, busy * dram)
-            demands[Own(model, size, load)] = KernelDemand(model, size, busy, work)
+            demands[Own(model, size, load)] = KernelDemand(model, size, busy, work, share)
     owns = list(demands)
     chosen = [[owns[i] for i in stream.integers(len(owns), size=stream.choice(SET_SIZES))] for _ in range(sets)]
 
     def slowdown(own: Own, others: Sequence[Own]) -> float:
-        return law.slowdown(demands[own], [demands[other] for other in others])
+        return law.slowdown(demands[own], [demands[other] for other in others]) / law.slowdown(demands[own], [])
 
     return Population(chosen, slowdown, noise)
 
@@ -90,8 +93,7 @@ def _model_and_size(job: str) -> tuple[str, int]:
 
 
 def _apart(seed: int, noise: float) -> Population:
-    law = GpuLaw(seed, pair_sd=_HIDDEN_SD, regime=Regime.PARTITIONS)
-    return drawn(law, noise, models=6, sets=100)
+    return drawn(GpuLaw(seed, pair_sd=_HIDDEN_SD), noise, models=6, sets=100, share=1.0 / max(SET_SIZES))
 
 
 POPULATIONS: dict[str, Callable[[int], Population]] = {

@@ -1,13 +1,17 @@
-"""Stock Triton as a rival on the emulated GPU: the same models behind its own Python backend and dynamic batcher."""
+"""`python -m benchmarks.emulated.stock FROM TO`: emulated models behind stock Triton's Python backend and batcher."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from backend.engines.emulated.spec import NAME, TensorJson, read_spec
 from backend.errors import ConfigError
+from benchmarks.harness.command import one_sentence_errors
 
 _MODEL = Path(__file__).with_name("stock_model.py")
 INSTANCES_MAX = 64
@@ -50,3 +54,17 @@ def _tensors(kind: str, tensors: Sequence[TensorJson]) -> list[str]:
         f'{kind} [ {{ name: "{t.name}" data_type: {t.datatype} dims: [ {", ".join(map(str, t.shape))} ] }} ]'
         for t in tensors
     ]
+
+
+def main(
+    source: Annotated[Path, typer.Argument(help="Repository of emulated models.")],
+    repository: Annotated[Path, typer.Argument(help="Repository to write.")],
+    instances: Annotated[int, typer.Option(help="Of each model.")] = 1,
+) -> None:
+    """Write emulated models as stock Triton's, blocking."""
+    with one_sentence_errors("benchmarks.emulated.stock"):
+        print("written for stock Triton:", ", ".join(write_stock_repository(source, repository, instances)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,74 +1,82 @@
 """Our policy whose latency model is the law itself: what is left to be had is the policy's, not the predictor's.
 
 A slowdown function is asked with its co-runners' summed contributions, which have to say who they are: under this rival
-a model's features are its pressure, and a digit of its own in the sum.
+a batch contributes its pressure to one slot, and 1 to its model's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.policy import Policy
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.timeline import HORIZON
-from backend.simulation.fixed_predictors import NO_WEIGHTS, Unaware
+from backend.simulation.fixed_predictors import Unaware
 from backend.simulation.gpu_law import GpuLaw, KernelDemand
-from backend.simulation.simulator import SimulatedModel
-from benchmarks.gpu_emulated.drawn_gpu import BATCH_MAX, DrawnGpu
+from benchmarks.gpu_emulated.drawn_gpu import DrawnGpu
 from benchmarks.rivals import Rival
-from predictor.features import Own, Sums
-from predictor.slowdown_function import Shared, SlowdownFunction
-from predictor.workload import Load, ModelProfile
+from predictor.features import Own
+from predictor.slowdown_function import NO_SHARES, SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums
 
-_PRESSURE_MAX = 1 << 10
-"""Above any batch's u · w, so that its share is below 1."""
-_DIGIT_BITS, _DIGITS = 4, 12
-MODELS_MAX = 2 * _DIGITS
-"""Two features hold twelve digits each; up to 15 batches of one model at once."""
+MODELS_MAX = SLOTS - 1
+"""A slot each, beside that of the pressure."""
 
 
 class LawFunction(SlowdownFunction):
-    """A batch's slowdown as the law has it. Its fields are a batch's that nothing slows."""
+    """A batch's slowdown as the law has it. Its fields are a batch's that nothing slows.
+
+    own: its own contribution where the sums include it.
+    """
 
     law: GpuLaw
     demand: KernelDemand
     names: Sequence[str]
+    own: Sums = ZERO_SUMS
 
-    def slowdown(self, sums: Sums, same_core: float = 0) -> float:  # noqa: ARG002 - a lane is no core
-        """With the co-runners that the sums' digits count."""
-        return self.law.slowdown(self.demand, _co_runners(tuple(self.names), *sums[1:4]))
+    def slowdown(self, sums: Sequence[float], same_core: float = 0) -> float:  # noqa: ARG002 - a lane is no core
+        """With the co-runners that the sums count."""
+        pressure, *counts = [total - own for total, own in zip(sums[SHARES:], self.own[SHARES:], strict=True)]
+        return self.law.slowdown(self.demand, _co_runners(tuple(self.names), pressure, *map(round, counts)))
 
-    def slowdown_at(self, g: Shared, sums: Sums, same_core: float = 0) -> float:  # noqa: ARG002 - the contract's call
-        return self.slowdown(sums)
+    def among(self, adds: Sums) -> LawFunction:
+        """The same of sums that include the batch's own contribution."""
+        found = law_function(self.law, self.demand, self.names)
+        found.own = adds
+        return found
+
+
+def law_function(law: GpuLaw, demand: KernelDemand, names: Sequence[str]) -> LawFunction:
+    """Slowdown of a batch with this demand beside any others of the models named."""
+    found = LawFunction(1.0)
+    found.law, found.demand, found.names = law, demand, names
+    return found
 
 
 @lru_cache(1 << 14)
-def _co_runners(names: tuple[str, ...], pressure: float, first: float, second: float) -> list[KernelDemand]:
+def _co_runners(names: tuple[str, ...], pressure: float, *counts: int) -> list[KernelDemand]:
     """As many batches of each model as there are, which share the pressure evenly: the law only adds it up."""
-    digits = [round(part * (1 << _DIGIT_BITS * _DIGITS)) for part in (first, second)]
-    found = [
-        name
-        for i, name in enumerate(names)
-        for _ in range((digits[i // _DIGITS] >> _DIGIT_BITS * (i % _DIGITS)) % (1 << _DIGIT_BITS))
-    ]
-    return [KernelDemand(name, 1, 1.0, pressure * _PRESSURE_MAX / len(found)) for name in found]
+    found = [name for name, count in zip(names, counts, strict=False) for _ in range(count)]
+    return [KernelDemand(name, 1, 1.0, pressure / len(found)) for name in found]
 
 
 class LawPredictor(Unaware):
-    """Predictor that knows the drawn GPU."""
+    """Predictor that knows the drawn GPU. Raises ValueError where it has more than `MODELS_MAX` models."""
 
     def __init__(self, drawn: DrawnGpu) -> None:
         super().__init__()
-        self._law, self._models = drawn.mean_law, drawn.by_name
+        self._law, self._models, self._names = drawn.mean_law, drawn.by_name, tuple(drawn.by_name)
+        if len(self._names) > MODELS_MAX:
+            raise ValueError(f"the drawn GPU has {len(self._names)} models; at most {MODELS_MAX} can be told apart")
+
+    def contribution(self, own: Own) -> Sums:
+        counts = [float(name == own.model) for name in self._names]
+        idle = [0.0] * (MODELS_MAX - len(counts))
+        return (*NO_SHARES, self._models[own.model].demand(own.batch_size).pressure, *counts, *idle)
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
-        found = LawFunction(own.load, 1.0, NO_WEIGHTS, logarithmic=False)
-        found.law, found.names = self._law, tuple(self._models)
-        found.demand = self._models[own.model].demand(own.batch_size)
-        return found
+        return law_function(self._law, self._models[own.model].demand(own.batch_size), self._names)
 
 
 class LawForecast(LaunchForecast):
@@ -111,7 +119,7 @@ def law_finishes(law: GpuLaw, batches: Sequence[tuple[KernelDemand, float]]) -> 
 
 
 def law_oracle(drawn: DrawnGpu) -> Rival:
-    """The rival, on this GPU; its models are `oracle_models`."""
+    """The rival, on this GPU."""
 
     class Forecast(LawForecast):
         pass
@@ -121,16 +129,3 @@ def law_oracle(drawn: DrawnGpu) -> Rival:
 
     Forecast.drawn, Forecast.law = drawn, drawn.mean_law
     return Rival("our policy, knows the law, not chance", lambda *_: LawPredictor(drawn), OraclePolicy, virtual=True)
-
-
-def oracle_models(drawn: DrawnGpu) -> list[SimulatedModel]:
-    """Models whose features tell who they are. At most `MODELS_MAX`."""
-    assert len(drawn.models) <= MODELS_MAX, "a digit per model"
-    found = []
-    for i, (model, simulated) in enumerate(zip(drawn.models, drawn.simulated(), strict=True)):
-        digit = 2.0 ** (_DIGIT_BITS * (i % _DIGITS - _DIGITS))
-        digits = (digit, 0.0) if i < _DIGITS else (0.0, digit)
-        sizes = tuple(range(1, BATCH_MAX + 1))
-        loads = [Load(model.solo_ns(n), model.demand(n).pressure / _PRESSURE_MAX, *digits) for n in sizes]
-        found.append(replace(simulated, profile=ModelProfile(sizes, tuple(loads))))
-    return found

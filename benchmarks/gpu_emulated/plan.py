@@ -84,6 +84,11 @@ class GpuPlan(msgspec.Struct, frozen=True):
     search: SearchEffort = SearchEffort()
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Models of a repository: none."""
+        return ()
+
+    @property
     def everyone(self) -> tuple[str, ...]:
         return self.rivals + self.limits
 

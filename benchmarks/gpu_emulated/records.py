@@ -20,21 +20,16 @@ _CODE = ("backend/scheduler", "backend/simulation", "backend/load", "predictor",
 """Folders that figures depend on: the same code gives the same figures."""
 
 
-class GpuRecords(RecordFolder):
+class GpuRecords(RecordFolder[GpuPlan]):
     """Records of `plan`, in `folder`."""
 
     def __init__(self, plan: GpuPlan, folder: Path) -> None:
-        super().__init__(folder)
-        self.plan = plan
+        super().__init__(plan, folder)
         self._best: dict[tuple[str, float], int] = {}
 
     @property
     def manifest(self) -> RunManifest:
         return RunManifest(self.plan, facts={"code": _code_digest(), **version_facts("numpy")})
-
-    @property
-    def model_names(self) -> Sequence[str]:
-        return ()
 
     @property
     def parts(self) -> tuple[Part, ...]:

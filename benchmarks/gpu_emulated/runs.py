@@ -16,7 +16,7 @@ from backend.scheduler.core import Observer
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import SimulatedModel, SimulationResult, simulate
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, DrawnGpu, drawn_gpu
-from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, law_oracle, oracle_models
+from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, law_oracle
 from benchmarks.gpu_emulated.plan import ORACLE, Scenario
 from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.rivals import RIVALS, Rival
@@ -115,7 +115,7 @@ def rival_on(drawn: DrawnGpu, rival: str) -> Rival:
 @cache
 def models_of(drawn: DrawnGpu, rival: str) -> list[SimulatedModel]:
     """Models as they join under this rival."""
-    return rival_on(drawn, rival).models(oracle_models(drawn) if rival == ORACLE else drawn.simulated())
+    return rival_on(drawn, rival).models(drawn.simulated())
 
 
 def can_run(rival: str, scenario: Scenario) -> bool:

@@ -21,11 +21,12 @@ from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Replay
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
 from benchmarks.gpu_emulated.closed_loop import ClosedLoopScheduler, closed_loop
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
-from benchmarks.gpu_emulated.law_oracle import LawPredictor, law_finishes, oracle_models
+from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, LawPredictor, law_finishes
 from benchmarks.gpu_emulated.plan import ORACLE, OURS, QUICK, TWO_CLASSES, ClosedLoop, SearchEffort
 from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.gpu_emulated.runs import RunCase, run_case, run_rival
-from predictor.features import ZERO_SUMS, Own, contribution
+from predictor.features import Own
+from predictor.workload import Load
 
 DRAWN = drawn_gpu(0, 12, NO_EFFECTS)
 SHORT, LONG = sorted(DRAWN.models, key=lambda m: m.solo_ns(1))[:: len(DRAWN.models) - 1]
@@ -53,19 +54,23 @@ def test_the_same_case_gives_the_same_figures() -> None:
 
 
 def test_the_oracle_tells_who_its_co_runners_are_from_their_sums() -> None:
-    profiles = {model.name: model.profile for model in oracle_models(DRAWN)}
     predictor, models = LawPredictor(DRAWN), DRAWN.models
     batches = [(models[0], 1), (models[3], 16), (models[3], 16), (models[11], 5), (models[7], 2)]
-    sums = ZERO_SUMS
-    for model, rows in batches:
-        adds = contribution(rows, profiles[model.name].at(rows))
-        sums = tuple(a + b for a, b in zip(sums, adds, strict=True))  # type: ignore[assignment]
-    for gone, (own, rows) in enumerate(batches):
-        function = predictor.slowdown_function(Own(own.name, rows, profiles[own.name].at(rows)))
-        adds = contribution(rows, profiles[own.name].at(rows))
-        left = tuple(a - b for a, b in zip(sums, adds, strict=True))
-        others = [model.demand(n) for i, (model, n) in enumerate(batches) if i != gone]
-        assert function.slowdown(left) == pytest.approx(DRAWN.law.slowdown(own.demand(rows), others), rel=1e-9)  # type: ignore[arg-type]
+    owns = [Own(model.name, rows, Load(model.solo_ns(rows), 0.0, 0.0, 0.0)) for model, rows in batches]
+    adds = [predictor.contribution(own) for own in owns]
+    sums = tuple(map(sum, zip(*adds, strict=True)))
+    for gone, (model, rows) in enumerate(batches):
+        function = predictor.slowdown_function(owns[gone])
+        left = tuple(a - b for a, b in zip(sums, adds[gone], strict=True))
+        others = [other.demand(n) for i, (other, n) in enumerate(batches) if i != gone]
+        expected = pytest.approx(DRAWN.law.slowdown(model.demand(rows), others), rel=1e-9)
+        assert function.slowdown(left) == expected
+        assert function.among(adds[gone]).slowdown(sums) == expected
+
+
+def test_more_models_than_the_sums_can_tell_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="16 models; at most 15"):
+        LawPredictor(drawn_gpu(0, MODELS_MAX + 1))
 
 
 def test_the_oracle_predicts_what_happens() -> None:
@@ -82,12 +87,9 @@ def test_the_oracle_knows_the_law_and_not_what_chance_will_bring() -> None:
     assert effects.launch_gap_us == drawn.law.effects.launch_gap_us > 0.0
     own = drawn.models[0]
     others = [drawn.models[i] for i in (1, 2, 3)]
-    profiles = {model.name: model.profile for model in oracle_models(drawn)}
-    sums = ZERO_SUMS
-    for model in others:
-        adds = contribution(1, profiles[model.name].at(1))
-        sums = tuple(a + b for a, b in zip(sums, adds, strict=True))  # type: ignore[assignment]
-    function = LawPredictor(drawn).slowdown_function(Own(own.name, 1, profiles[own.name].at(1)))
+    predictor, owns = LawPredictor(drawn), [Own(m.name, 1, Load(m.solo_ns(1), 0.0, 0.0, 0.0)) for m in (own, *others)]
+    sums = tuple(map(sum, zip(*[predictor.contribution(other) for other in owns[1:]], strict=True)))
+    function = predictor.slowdown_function(owns[0])
     expected = drawn.mean_law.slowdown(own.demand(1), [model.demand(1) for model in others])
     assert function.slowdown(sums) == pytest.approx(expected, rel=1e-9)
 
