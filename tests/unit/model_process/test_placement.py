@@ -9,7 +9,9 @@ import pytest
 
 from backend.config.model_config import EngineConfig
 from backend.config.parameters import Parameters
-from backend.model_process.placement import in_engine_process
+from backend.errors import ConfigError
+from backend.model_process.placement import in_engine_process, open_engine
+from tests.fakes.emulated import spec, write_spec
 
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 
@@ -50,3 +52,22 @@ def test_a_folder_in_which_no_daemon_listens_is_no_mps(mps: Path, monkeypatch: p
     assert shared("auto", 0)
     monkeypatch.setenv(PIPES, str(mps / "nowhere"))
     assert shared("auto", 0)
+
+
+def test_an_emulated_models_class_and_share_reach_its_engine() -> None:
+    asked = Parameters(mps_percent=30, priority=2)
+    options = EngineConfig("m", "1", Path("m"), 4, asked, None, emulated="emulated-test-0", time_dilation=4.0).options(
+        3
+    )
+
+    assert (options.mps_percent, options.priority, options.time_dilation, options.lanes) == (30, 2, 4.0, 3)
+
+
+def test_a_share_of_an_emulated_device_in_time_slices_is_refused(tmp_path: Path) -> None:
+    file = write_spec(tmp_path, "one", spec(regime="time slices"))
+    config = EngineConfig("one", "1", file, 4, Parameters(mps_percent=30), None, emulated="emulated-test-0")
+
+    with pytest.raises(
+        ConfigError, match=r"'mps_percent' is \"30\", but device\.regime is \"time slices\" in .*; leave it out"
+    ):
+        open_engine(config)
