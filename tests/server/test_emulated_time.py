@@ -29,9 +29,9 @@ from predictor.workload import Load, ModelProfile
 from tests.fakes.emulated import spec, write_spec
 
 DEVICE = "emulated-dilated-0"
-DILATION = 6.0
+DILATION = 10.0
 LANES = 4
-POINTS, SIMULATIONS = 4.0, 5
+SIMULATIONS = 5
 CONFIG = f"""backend: "isochrone"
 instance_group [{{ kind: KIND_CPU }}]
 parameters {{ key: "device_lanes" value {{ string_value: "{LANES}" }} }}
@@ -151,11 +151,14 @@ def met_shares(outcomes: Sequence[Outcome], loads: Sequence[float], seconds: flo
 
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    ("loads", "seconds"), [((1.0,), 1.0), pytest.param((0.5, 0.75, 1.0, 1.25, 1.5), 4.0, marks=pytest.mark.slow)]
+    ("loads", "seconds", "points"),
+    [((1.0,), 0.7, 8.0), pytest.param((0.5, 0.75, 1.0, 1.25, 1.5), 4.0, 4.0, marks=pytest.mark.slow)],
+    ids=["one load", "five loads"],
 )
 def test_deadlines_kept_in_virtual_time_are_those_of_the_real_server(
-    server: EmbeddedServer, repository: Path, overhead_ns: int, loads: tuple[float, ...], seconds: float
+    server: EmbeddedServer, repository: Path, overhead_ns: int, loads: tuple[float, ...], seconds: float, points: float
 ) -> None:
+    """points: of deadlines, by which they may differ; a short run of some 180 requests has a standard error of 2.4."""
     arrivals = plan(loads, seconds, seed=1)
     outcomes = on_the_server(server, arrivals)
     served = met_shares(outcomes, loads, seconds)
@@ -167,4 +170,4 @@ def test_deadlines_kept_in_virtual_time_are_those_of_the_real_server(
         axis=0,
     )
     assert not [outcome.error for outcome in outcomes if outcome.status == "failed"]
-    assert served == pytest.approx(simulated.tolist(), abs=POINTS)
+    assert served == pytest.approx(simulated.tolist(), abs=points)
