@@ -46,9 +46,14 @@ def opened(question: Question) -> Iterator[Opened]:
         file = Path(question.file)
         session = open_session(file, onnx_options=question.onnx)
         outputs = [spec.name for spec in output_specs(session, file)]
-        look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)))
-        inputs = input_specs(session, file)
-        yield Opened(inputs, outputs, partial(_run, session, outputs), look if is_small(file) else None)
+        with _Limit() as limit:
+            look = partial(_look, cache(partial(_with_all_outputs, file, question.onnx)), limit)
+            yield Opened(
+                input_specs(session, file),
+                outputs,
+                lambda feeds: _run(session, outputs, feeds, limit),
+                look if is_small(file) else None,
+            )
         return
     from backend.engines.tensorrt.loading import open_plan  # noqa: PLC0415 - needs a GPU
 
@@ -68,30 +73,71 @@ def _with_all_outputs(file: Path, asked: OnnxOptions) -> tuple[onnxruntime.Infer
 
 
 def _look(
-    open_once: Callable[[], tuple[onnxruntime.InferenceSession, list[str]]], feeds: Mapping[str, Array]
+    open_once: Callable[[], tuple[onnxruntime.InferenceSession, list[str]]], limit: _Limit, feeds: Mapping[str, Array]
 ) -> Mapping[str, Array]:
     """Run for all tensors. Raises EngineError, also where the graph cannot be opened so."""
     try:
         session, names = open_once()
     except Exception as error:  # whatever onnx raises
         raise EngineError(first_line(error)) from None
-    found = zip(names, _run(session, names, feeds), strict=True)
+    found = zip(names, _run(session, names, feeds, limit), strict=True)
     return {name: array for name, array in found if isinstance(array, np.ndarray)}  # others are sequences
 
 
-def _run(session: onnxruntime.InferenceSession, outputs: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+def _run(
+    session: onnxruntime.InferenceSession, outputs: list[str], feeds: Mapping[str, Array], limit: _Limit
+) -> list[Array]:
     options = onnxruntime.RunOptions()
     options.log_severity_level = _NOTHING_LOGGED
-    # A run that takes too long is terminated: ONNX Runtime checks between two operators.
-    limit = threading.Timer(RUN_LIMIT_S, setattr, (options, "terminate", True))
-    limit.daemon = True
-    limit.start()
     try:
-        found: list[Array] = session.run(outputs, dict(feeds), options)
+        with limit.of(lambda: setattr(options, "terminate", True)):
+            found: list[Array] = session.run(outputs, dict(feeds), options)
     except Exception as error:  # ONNX Runtime's share no base class of their own
         if options.terminate:
             raise EngineError(f"it does not end within {RUN_LIMIT_S:g} s") from None
         raise EngineError(first_line(error)) from None
-    finally:
-        limit.cancel()
     return found
+
+
+class _Limit:
+    """A thread that terminates a run that takes too long: ONNX Runtime checks between two operators."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._expire: Callable[[], None] | None = None
+        self._runs = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Limit:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    @contextmanager
+    def of(self, expire: Callable[[], None]) -> Iterator[None]:
+        with self._changed:
+            self._expire, self._runs = expire, self._runs + 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expire = None
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._closed:
+                if self._expire is None:
+                    self._changed.wait()
+                    continue
+                run = self._runs
+                self._changed.wait_for(lambda run=run: self._closed or self._runs != run, RUN_LIMIT_S)  # type: ignore[misc]
+                if self._expire is not None and self._runs == run:
+                    self._expire()
+                    self._expire = None
