@@ -72,7 +72,7 @@ def load(server: EmbeddedServer, models: Iterable[str]) -> dict[str, str]:
     """Load models of an EXPLICIT server side by side; returns the sentences of those that could not be."""
 
     def one(model: str) -> tuple[str, str]:
-        with closing(triton_http.InferenceServerClient(server.http_url, network_timeout=120.0)) as client:
+        with closing(triton_http.InferenceServerClient(server.http_url, network_timeout=300.0)) as client:
             try:
                 client.load_model(model)
             except InferenceServerException as error:
