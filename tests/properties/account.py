@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field
 
 import pytest
 from msgspec.structs import replace
@@ -29,90 +28,21 @@ from backend.scheduler.messages import (
     Return,
     Take,
 )
-from predictor.colocation import SCALE, Parts, quantize
-from predictor.features import PARTS, Exposure, FeatureSums, Own, feature_parts
+from predictor.colocation import SCALE, quantize
+from predictor.features import Exposure, FeatureSums, Own, feature_parts
 from predictor.learners.isochrone import Isochrone
-from predictor.slowdown_function import WIDTH, SlowdownFunction, Sums
-from predictor.workload import Load
+from predictor.slowdown_function import SlowdownFunction, Sums
 from tests.fakes.builders import MS, START_NS
+from tests.properties.intervals import FEATURES, Interval, Intervals
+from tests.properties.processes import Batch, Model
 from tests.properties.solo_history import RecordedSolo, SoloHistory
 
 ALMOST = 1e-6
-FEATURES = len(PARTS)
-"""Of `Interval.own`, these come first."""
 
 
 def nearly(solo_ns: float) -> object:
     """By other arithmetic."""
     return pytest.approx(solo_ns, rel=ALMOST, abs=1.0)
-
-
-@dataclass
-class Interval:
-    """A batch's time on the device; `end_ns` None: it runs. part_of: the whole of which this is a part.
-
-    own: its features, which the predictor learns from, and its contribution as it began, which is integrated.
-    """
-
-    own: Parts
-    start_ns: int
-    end_ns: int | None = None
-    part_of: Interval | None = None
-
-    def overlap_ns(self, start_ns: int, end_ns: int) -> int:
-        own_end_ns = end_ns if self.end_ns is None else self.end_ns
-        return max(0, min(own_end_ns, end_ns) - max(self.start_ns, start_ns))
-
-    def without(self, in_ns: int, out_ns: int) -> Interval:
-        """Its execution alone, where any time is left to that; it has ended."""
-        assert self.end_ns is not None
-        start_ns, end_ns = self.start_ns + in_ns, self.end_ns - out_ns
-        return Interval(self.own, start_ns, end_ns, self) if (in_ns or out_ns) and start_ns < end_ns else self
-
-
-@dataclass
-class Batch:
-    """interval: the latest stretch of its time on the device. suspended: while another one preempts it. group: None of
-    an adopted one.
-    """
-
-    requests: tuple[int, ...]
-    key: tuple[int, int]
-    lane: int
-    interval: Interval
-    load: Load
-    launched_ns: int
-    due_ns: int | None
-    rows: int
-    group: int | None
-    preempts: bool = False
-    suspended: bool = False
-    was_suspended: bool = False
-
-
-@dataclass
-class Model:
-    """State of a source as its process knows it: what waits, what runs."""
-
-    join: Join
-    solo: SoloHistory
-    waiting: dict[int, Request] = field(default_factory=dict)
-    running: dict[int, Batch] = field(default_factory=dict)
-    ended: list[int] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
-    """Requests that were launched, rejected or cancelled."""
-    arrivals: int = 0
-    lease: Lease | None = None
-    recalled: bool = False
-    moves: bool = False
-    """A batch of it has moved something."""
-    late: frozenset[int] = frozenset()
-    """Set aside before this event."""
-    doubted: bool = False
-    """One was let through at this event."""
-
-    def may_take(self) -> bool:
-        return self.lease is not None and not self.waiting and not self.running
 
 
 class Listener(Isochrone):
@@ -141,7 +71,7 @@ class World:
         self.lanes = lanes
         self.now_ns = self.seen_ns = START_NS
         self.models: dict[int, Model] = {}
-        self.log: list[Interval] = []
+        self.intervals = Intervals()
         self.contributions: dict[tuple[int, int], Sums] = {}
         self.trained: list[Interval] = []
         self.batches = 0
@@ -243,7 +173,6 @@ class World:
         begun = self.models[source].running[batch] = Batch(
             requests, (source, batch), lane, interval, load, self.now_ns, due_ns, rows, group, preempts
         )
-        self.log.append(interval)
         below, preempting = self._on(lane, preempts=False), self._on(lane, preempts=True)
         return [batch for batch in (below if preempts else [begun] if preempting else []) if self._suspend(batch)]
 
@@ -256,7 +185,6 @@ class World:
             for below in self._on(ended.lane, preempts=False):
                 below.suspended = False
                 below.interval = self._interval(below.key)
-                self.log.append(below.interval)
         return ended
 
     def _note_contributions(self) -> None:
@@ -265,10 +193,10 @@ class World:
         self.contributions = {key: self.core.latency.predictor.contribution(b.own) for key, b in running.items()}
 
     def _interval(self, key: tuple[int, int]) -> Interval:
-        """Of a batch, from now on."""
+        """Begin a stretch of a batch's time on the device."""
         own = self.core.device.running[key].own
         parts = (*feature_parts(own.batch_size, own.load), *self.contributions[key])
-        return Interval(quantize(parts), self.now_ns)
+        return self.intervals.begin(quantize(parts), self.now_ns)
 
     def _on(self, lane: int, *, preempts: bool) -> list[Batch]:
         """Batches launched on this lane, those that preempt or those that do not."""
@@ -301,18 +229,13 @@ class World:
         """Record its solo latency: all that it took, where it had no co-runners."""
         rows, group = batch.rows, batch.group
         assert group is not None
-        if not self._had_co_runners(executed):
+        if not self.intervals.had_co_runners(executed):
             model.solo.measured(rows, group, exec_ns, self.now_ns)
         elif model.solo.teaches(rows, group, exec_ns):
-            slowdown = response.slowdown(self._suffered(batch.interval)[FEATURES:])
+            slowdown = response.slowdown(self.intervals.suffered(batch.interval, self.seen_ns)[FEATURES:])
             self.guessed += 1
             model.solo.measured(rows, group, exec_ns / max(1.0, slowdown), self.now_ns)
         assert self.listener.solo_ns == nearly(model.solo.solo_ns(rows, group))
-
-    def _had_co_runners(self, executed: Interval) -> bool:
-        start_ns, end_ns = executed.start_ns, executed.end_ns
-        assert end_ns is not None
-        return any(i.overlap_ns(start_ns, end_ns) for i in self.log if i is not executed and i is not executed.part_of)
 
     def _look(self) -> None:
         for i, model in self.models.items():
@@ -455,38 +378,27 @@ class World:
             assert all(m.join.interference_aware or not m.waiting for m in self.models.values()), "stock would launch"
 
     def check_integral(self) -> None:
-        """The running integral and what each batch suffered, recomputed from the log of all intervals."""
+        """The running integral and what each batch suffered, recomputed from all intervals."""
         colocation = self.core.device.colocation
         colocation.advance(self.seen_ns)
-        assert list(colocation._integral) == self._integrated(self.log, START_NS, self.seen_ns)[FEATURES:]
+        assert list(colocation._integral) == self.intervals.integral(START_NS, self.seen_ns)[FEATURES:]
         for source, model in self.models.items():
             for number, batch in model.running.items():
                 if batch.suspended:
                     continue
-                assert colocation.suffered((source, number)) == self._suffered(batch.interval)[FEATURES:]
+                assert (
+                    colocation.suffered((source, number))
+                    == self.intervals.suffered(batch.interval, self.seen_ns)[FEATURES:]
+                )
 
     def check_training(self) -> None:
         """Each batch that ended well trained the predictor once, with its own co-runners."""
         assert len(self.listener.trained) == len(self.trained)
         for sums, interval in list(zip(self.listener.trained, self.trained, strict=True))[-4:]:
             if interval.end_ns != interval.start_ns:  # else the order of events in that nanosecond decides
-                suffered = self._suffered(interval)[:FEATURES]
+                suffered = self.intervals.suffered(interval, self.seen_ns)[:FEATURES]
                 rounded = (0.5 * suffered[0] + 0.1) / SCALE  # here each co-runner's parts are, in the sample not
                 assert sums == pytest.approx(suffered, rel=1e-5, abs=rounded)
-
-    def _suffered(self, interval: Interval) -> Sums:
-        start_ns, end_ns = interval.start_ns, self.seen_ns if interval.end_ns is None else interval.end_ns
-        others = [i for i in self.log if i is not (interval.part_of or interval)]
-        if start_ns == end_ns:
-            now = [sum(i.own[f] for i in others if i.end_ns is None) / SCALE for f in range(FEATURES + WIDTH)]
-        else:
-            now = [whole / ((end_ns - start_ns) * SCALE) for whole in self._integrated(others, start_ns, end_ns)]
-        return tuple(now)
-
-    @staticmethod
-    def _integrated(intervals: list[Interval], start_ns: int, end_ns: int) -> list[int]:
-        overlaps = [(ns, i.own) for i in intervals if (ns := i.overlap_ns(start_ns, end_ns))]
-        return [sum(ns * own[f] for ns, own in overlaps) for f in range(FEATURES + WIDTH)]
 
     def drain(self) -> None:
         """Every batch ends, nothing arrives: whatever waits must be served."""
