@@ -1,0 +1,1 @@
+"""One predictor of slowdowns over types of machines."""
