@@ -15,7 +15,7 @@ independent, with a variance each and means of 0, so that they stay small until 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import lru_cache
 from math import exp, inf, log1p, log2, sqrt
 from operator import mul
@@ -55,6 +55,13 @@ _LOG_MAX = 10.0
 """Bound of log sensitivities and pressures."""
 _SHARE_MAX = 64.0
 """Bound of sums of shares: no device runs so much at once."""
+
+
+_EXPECTED_SHARE = 0.1
+"""Of the weights' variance, where they are not what batches are expected by."""
+
+Expected = tuple[float, float, float, float]
+"""Log sensitivity and log pressure of a batch, with their standard deviations."""
 
 
 class _Step(NamedTuple):
@@ -125,6 +132,33 @@ class InterferenceFilter:
     def own_time(self, own: Own) -> float:
         """o."""
         return self._own.mean((own.model,)) + self._size_own.mean((own.model, own.batch_size))
+
+    def expect(self, known: Mapping[Own, Expected]) -> None:
+        """Begin from numbers that are known beforehand, in place of what features suggest: before any sample.
+
+        The least variance of a sensitivity is taken for what all have in common, which the first weight learns.
+        """
+        if not known:
+            return
+        common = min(numbers[2] ** 2 for numbers in known.values())
+        scale = np.full(_WEIGHTS, sqrt(_EXPECTED_SHARE))
+        scale[0] = min(1.0, sqrt(common))
+        self._covariance *= np.outer(scale, scale)
+        parts = (
+            (self._sensitivity, self._size_sensitivity, self.log_sensitivity, 0),
+            (self._pressure, self._size_pressure, self.log_pressure, 1),
+        )
+        for of_models, of_sizes, expected, at in parts:
+            found: dict[str, list[tuple[int, float, float]]] = {}
+            for own, numbers in known.items():
+                difference = numbers[at] - expected(own)
+                variance = numbers[2 + at] ** 2 - (0.0 if at else common)
+                found.setdefault(own.model, []).append((own.batch_size, difference, variance))
+            for model, sizes in found.items():
+                middle = sum([difference for _, difference, _ in sizes]) / len(sizes)
+                of_models.expect((model,), middle, sum([variance for *_, variance in sizes]) / len(sizes))
+                for size, difference, variance in sizes:
+                    of_sizes.expect((model, size), difference - middle, variance)
 
     def learn_one(
         self, own: Own, seen: Exposure, log_slowdown: float, drift: float, told_apart: Container[str]

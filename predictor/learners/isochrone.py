@@ -6,6 +6,7 @@ it as weights on their summed contributions, and launches are decided by that. A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp, expm1, inf, log
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import msgspec
 
 from predictor.features import Exposure, Own, check
 from predictor.learners.drift import Drift
-from predictor.learners.interference_filter import MODELS, InterferenceFilter
+from predictor.learners.interference_filter import MODELS, Expected, InterferenceFilter
 from predictor.learners.learner import State, clipped
 from predictor.learners.slots import Slots
 from predictor.slowdown_function import SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, room_of
@@ -89,6 +90,13 @@ class Isochrone:
         return known
 
     # Learning
+
+    def expect(self, known: Mapping[Own, Expected]) -> None:
+        """Begin from what is known of batches, such as from other machines. Raises ValueError after any sample."""
+        if self._samples:
+            raise ValueError(f"expectations come before samples, but {self._samples} were learned from")
+        self._filter.expect(known)
+        self._publish()
 
     def learn_one(self, own: Own, seen: Exposure, slowdown: float) -> None:
         """One step of the filter; forecasts follow it sooner or later."""

@@ -48,6 +48,12 @@ class Normals:
         while len(found) > self._size:
             del found[next(iter(found))]
 
+    def expect(self, key: Key, mean: float, variance: float) -> None:
+        """Take this for what is known of a key; a variance beyond the prior's is the prior's."""
+        self._found[key] = mean, min(variance, self._prior)
+        if len(self._found) > self._size:
+            del self._found[next(iter(self._found))]
+
     def state(self) -> list[tuple[Key, float, float]]:
         return [(key, *found) for key, found in self._found.items()]
 
