@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Else every process of the tests compiles anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies bench-gpu gpu-check clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies bench-machines bench-gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-load            what the check of batching costs a model's first load"
 	@echo "make bench-decision        what one decision of the scheduler costs"
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
+	@echo "make bench-machines        slowdowns on types of machines that are new, predicted from others, into docs/reports/machines.md (minutes)"
 	@echo "make bench-gpu             rivals on an emulated GPU in virtual time, over draws of its constants, into docs/reports/gpu-emulated.md (three quarters of an hour; goes on when run again)"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/reports/gpu.md (nine minutes; goes on when run again)"
 
@@ -94,6 +95,9 @@ bench-decision: $(READY)
 
 bench-policies: $(READY)
 	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/reports/policies.md
+
+bench-machines: $(READY)
+	$(BIN)/python -m benchmarks.machines --out docs/reports/machines.md
 
 bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu_emulated
