@@ -1,0 +1,1 @@
+"""Reports on a log: what made requests late, and who slows whom."""
