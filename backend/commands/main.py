@@ -241,5 +241,16 @@ def explain(
     run_explain(ExplainOptions(log, request, model, at, json))
 
 
+@app.command()
+def report(
+    log: Annotated[Path, typer.Argument(help="Events (ISOCHRONE_EVENTS) or samples (ISOCHRONE_SAMPLES).")],
+    html: Annotated[Path | None, typer.Option(help="Write one HTML file with plots, too.")] = None,
+) -> None:
+    """Say what made requests late, who slows whom, and what would help, as Markdown."""
+    from backend.commands.report import run_report  # noqa: PLC0415 - `serve` needs none of it
+
+    run_report(log, html)
+
+
 if __name__ == "__main__":
     main()

@@ -1,4 +1,6 @@
-"""Events of a real server under a short overload: replayed to the same commands, and explained as they happened."""
+"""Events of a real server under a short overload: replayed to the same commands, explained as they happened, and
+reported on with the server's own sums.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from backend.commands import main as cli
+from backend.reporting.report import make_report
 from backend.scheduler.messages import Launch
 from backend.scheduler_process.event_file import Handled, read_stretches
 from backend.scheduler_process.event_log import VARIABLE as EVENTS
@@ -204,3 +207,29 @@ def test_ten_explanations_agree_with_the_samples_and_the_client(
         assert ("a split: more waited" in text) == (sample.decision == "split")
         assert f"predicted {sample.predicted_ns / 1e6:.2f} ms (solo " in text
         assert f"finished: executed in {sample.exec_ns / 1e6:.2f} ms" in text
+
+
+def test_the_report_has_what_the_server_counted_and_splits_late_requests_exactly(overload: Overload) -> None:
+    report = make_report(overload.events)
+    deadlines, late = report.figures.deadlines, report.attribution.late
+    assert sum(d.rejected for d in deadlines) == overload.outcomes["rejected"]
+    answered = overload.outcomes["met"] + overload.outcomes["missed"]
+    assert sum(d.met + d.missed for d in deadlines) == answered
+    assert len(late) == sum(d.missed for d in deadlines) > 0
+    for one in late:
+        assert sum(one.parts.values()) == one.total_ns > one.slo_ns
+        asked = overload.asked[round(one.slo_ns / 1e3)]
+        assert asked.model == one.model
+        waited_ns = sum(span_ns for part, span_ns in one.parts.items() if part.cause in ("queueing", "held"))
+        assert waited_ns <= (asked.answered_s - asked.sent_s) * 1e9
+    assert all(f"| {model} | 1 |" in report.markdown() for model in MODELS)
+
+
+def test_the_report_on_samples_has_the_same_batches_and_pairs(overload: Overload) -> None:
+    events, samples = (make_report(overload.folder / name) for name in ("events.jsonl", "samples.jsonl"))
+    undisturbed = [b for b in events.log.batches if not b.suspended]
+    assert Counter((b.own.model, b.own.batch_size, b.exec_ns) for b in undisturbed) == Counter(
+        (b.own.model, b.own.batch_size, b.exec_ns) for b in samples.log.batches
+    )
+    assert {(pair.model, pair.by) for pair in samples.figures.pairs} <= {(a, b) for a in MODELS for b in MODELS}
+    assert "This is a samples file" in samples.markdown()
