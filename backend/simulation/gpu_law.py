@@ -21,6 +21,7 @@ from enum import Enum
 from functools import lru_cache
 from math import exp
 from statistics import NormalDist
+from typing import NamedTuple
 
 PAIR_SD = 0.08
 """Standard deviation of the logarithm of the factor per ordered pair (Gavel, V100: what the law leaves unexplained)."""
@@ -76,6 +77,20 @@ class KernelDemand:
         return self.busy_share / self.work_per_kernel
 
 
+class PairTerms(NamedTuple):
+    """Terms of a co-runner in a batch's slowdown, which the pair decides. Each adds up over co-runners.
+
+    normal: of their factor, see `GpuLaw.pair_sd`; pressure: that the batch bears; work: that times w; share and
+    busy_share: the co-runner's own.
+    """
+
+    normal: float
+    pressure: float
+    work: float
+    share: float
+    busy_share: float
+
+
 @dataclass(frozen=True)
 class GpuEffects:
     """Effects that a law of means leaves out; each is off at 0, and all are off in `NO_EFFECTS`.
@@ -117,32 +132,44 @@ class GpuLaw:
     regime: Regime = Regime.SHARED
     effects: GpuEffects = NO_EFFECTS
 
-    def slowdowns(self, running: Sequence[KernelDemand], luck: Sequence[float]) -> list[float]:
-        """Execution time of each beside all the others over its solo execution time. luck: see `slowdown`."""
-        found = [
-            self.slowdown(own, [*running[:i], *running[i + 1 :]], drawn)
-            for i, (own, drawn) in enumerate(zip(running, luck, strict=True))
-        ]
+    def slowdowns(
+        self, running: Sequence[KernelDemand], others: Sequence[Sequence[PairTerms]], luck: Sequence[float]
+    ) -> list[float]:
+        """Execution time of each beside all the others over its solo execution time.
+
+        others: terms of all the others, of each, see `pair_terms`; luck: see `slowdown`.
+        """
+        found = list(map(self._slowdown, running, others, luck))
         clock = self.clock(running, found)
         return found if clock == 1.0 else [slowdown / clock for slowdown in found]
 
-    def slowdown(self, own: KernelDemand, co_runners: Sequence[KernelDemand], luck: float = 0.0) -> float:
+    def slowdown(self, own: KernelDemand, co_runners: Iterable[KernelDemand], luck: float = 0.0) -> float:
         """Execution time beside `co_runners`, all the time, over solo execution time on the whole GPU; at least 1.
 
         luck: the batch's own draw from a normal distribution, of its tail beside long kernels.
         """
+        return self._slowdown(own, [self.pair_terms(own, other) for other in co_runners], luck)
+
+    def pair_terms(self, own: KernelDemand, other: KernelDemand) -> PairTerms:
+        """Terms of `other` in the slowdown of `own`. A co-runner's kernels precede those of lower classes."""
+        normal = _pair_normal(self.seed, own.model, other.model) if self.pair_sd else 0.0
+        below = (other.priority > own.priority) - (other.priority < own.priority)
+        pressure = other.pressure * (1.0 - below * self.effects.priority_relief)
+        return PairTerms(normal, pressure, pressure * other.work_per_kernel, other.share, other.busy_share)
+
+    def _slowdown(self, own: KernelDemand, others: Sequence[PairTerms], luck: float) -> float:
         alone = shared_slowdown(own, 0.0, self.saturation)
-        if not co_runners:
+        if not others:
             return alone
         if self.regime is Regime.TIME_SLICES:
-            return TIME_SLICE_COST * (1 + len(co_runners))
-        factor = self._pair_factors(own, co_runners)
-        if own.share + sum(other.share for other in co_runners) <= 1.0:
-            return max(alone, factor * alone * (1.0 + PARTITION_COST * sum(other.busy_share for other in co_runners)))
-        pressures = [self._bears(own, other) for other in co_runners]
-        beside = max(alone, factor * shared_slowdown(own, sum(pressures), self.saturation))
-        beside += self.effects.launch_gap_us / KERNEL_US * own.sensitivity * max(0, len(co_runners) - 1)
-        return alone + (beside - alone) * self._tail(own, co_runners, pressures, luck)
+            return TIME_SLICE_COST * (1 + len(others))
+        normal, pressure, work, share, busy_share = map(sum, zip(*others, strict=True))
+        factor = exp(self.pair_sd * normal)
+        if own.share + share <= 1.0:
+            return max(alone, factor * alone * (1.0 + PARTITION_COST * busy_share))
+        beside = max(alone, factor * shared_slowdown(own, pressure, self.saturation))
+        beside += self.effects.launch_gap_us / KERNEL_US * own.sensitivity * (len(others) - 1)
+        return alone + (beside - alone) * self._tail(own, pressure, work, luck)
 
     def clock(self, running: Sequence[KernelDemand], slowdowns: Sequence[float]) -> float:
         """Clock over boost clock: a batch that takes s times as long draws its power above idle over s."""
@@ -151,26 +178,12 @@ class GpuLaw:
         lost_mhz = effects.mhz_per_w * max(0.0, draw_w - effects.power_cap_w)
         return max(_SLOWEST_CLOCK, 1.0 - lost_mhz / effects.boost_mhz)
 
-    def _bears(self, own: KernelDemand, other: KernelDemand) -> float:
-        """Pressure of a co-runner, whose kernels precede those of lower classes."""
-        below = (other.priority > own.priority) - (other.priority < own.priority)
-        return other.pressure * (1.0 - below * self.effects.priority_relief)
-
-    def _tail(
-        self, own: KernelDemand, co_runners: Sequence[KernelDemand], pressures: Sequence[float], luck: float
-    ) -> float:
+    def _tail(self, own: KernelDemand, pressure: float, work: float, luck: float) -> float:
         """Factor, 1 in the mean, of what co-runners add: the longer their kernels, the fewer of them, by chance."""
-        total = sum(pressures)
-        if not self.effects.tail_sd or not total:
+        if not self.effects.tail_sd or not pressure:
             return 1.0
-        work = sum(p * other.work_per_kernel for p, other in zip(pressures, co_runners, strict=True)) / total
-        deviation = self.effects.tail_sd * max(0.0, 1.0 - own.work_per_kernel / work)
+        deviation = self.effects.tail_sd * max(0.0, 1.0 - own.work_per_kernel / (work / pressure))
         return exp(deviation * luck - deviation**2 / 2)
-
-    def _pair_factors(self, own: KernelDemand, co_runners: Iterable[KernelDemand]) -> float:
-        if not self.pair_sd:
-            return 1.0
-        return exp(self.pair_sd * sum(_pair_normal(self.seed, own.model, other.model) for other in co_runners))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -9,12 +9,12 @@ when its clock says so.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, inf
 from random import Random
 from typing import NamedTuple
 
-from backend.simulation.gpu_law import GpuLaw, KernelDemand
+from backend.simulation.gpu_law import GpuLaw, KernelDemand, PairTerms
 
 BOTH_WAYS = 0.72
 """Rate of a copy while the other direction is busy, as a share of its rate alone (PCIe gen 3 and 4)."""
@@ -45,7 +45,8 @@ class GpuTimes(NamedTuple):
 class GpuBatch:
     """A batch under way. left_ns: of its present stage, while nothing else slows it down; slowdown: at present.
 
-    luck: its own draw from a normal distribution, see `GpuLaw.slowdown`.
+    luck: its own draw from a normal distribution, see `GpuLaw.slowdown`; others: terms of the others that run in
+    its slowdown, in their order.
     """
 
     demand: KernelDemand
@@ -59,6 +60,7 @@ class GpuBatch:
     finished_ns: float = 0.0
     left_ns: float = 0.0
     slowdown: float = 1.0
+    others: list[PairTerms] = field(default_factory=list)
 
     @property
     def times(self) -> GpuTimes:
@@ -122,8 +124,7 @@ class VirtualGpu:
             self._d2h.popleft()
             finished = batch
         else:
-            self._running.remove(batch)
-            self._update_slowdowns()
+            self._end(batch)
             batch.executed_ns = now_ns
             if batch.copy_out_ns:
                 batch.left_ns = batch.copy_out_ns
@@ -137,14 +138,24 @@ class VirtualGpu:
 
     def _start(self, batch: GpuBatch) -> None:
         batch.started_ns, batch.left_ns = self._now_ns, batch.solo_ns
+        for other in self._running:
+            other.others.append(self._law.pair_terms(other.demand, batch.demand))
+            batch.others.append(self._law.pair_terms(batch.demand, other.demand))
         self._running.append(batch)
+        self._update_slowdowns()
+
+    def _end(self, batch: GpuBatch) -> None:
+        ended = self._running.index(batch)
+        del self._running[ended]
+        for index, other in enumerate(self._running):
+            del other.others[ended - (index < ended)]  # it is not among its own others
         self._update_slowdowns()
 
     def _update_slowdowns(self) -> None:
         """Each running batch's slowdown beside the others that run now."""
-        running = self._running
-        slowdowns = self._law.slowdowns([batch.demand for batch in running], [batch.luck for batch in running])
-        for batch, slowdown in zip(running, slowdowns, strict=True):
+        found = self._running
+        slowdowns = self._law.slowdowns([b.demand for b in found], [b.others for b in found], [b.luck for b in found])
+        for batch, slowdown in zip(found, slowdowns, strict=True):
             batch.slowdown = slowdown
 
     def _copy_slowdown(self) -> float:

@@ -99,12 +99,16 @@ def test_batches_that_would_draw_more_than_the_cap_slow_the_clock() -> None:
     law = with_effects(mhz_per_w=1.0, boost_mhz=1500.0, power_cap_w=200.0)
     one = KernelDemand("one", 1, 1.0, 1.0, power_w=150.0)
     disjoint = replace(one, share=0.5)
-    assert law.slowdowns([one], [0.0]) == [1.0]
-    assert law.slowdowns([one, one], [0.0] * 2) == [2.0, 2.0]  # by turns: each draws half
+    assert law.slowdowns([one], [[]], [0.0]) == [1.0]
+    assert law.slowdowns([one] * 2, [[law.pair_terms(one, one)]] * 2, [0.0] * 2) == [
+        2.0,
+        2.0,
+    ]  # by turns: each draws half
     alone = law.slowdown(disjoint, [disjoint])
     drawn_w = 2 * 350.0 / alone
     greedy = replace(disjoint, power_w=350.0)
-    assert law.slowdowns([greedy] * 2, [0.0] * 2)[0] == pytest.approx(alone / (1 - (drawn_w - 200.0) / 1500.0))
+    both = law.slowdowns([greedy] * 2, [[law.pair_terms(greedy, greedy)]] * 2, [0.0] * 2)
+    assert both[0] == pytest.approx(alone / (1 - (drawn_w - 200.0) / 1500.0))
 
 
 @pytest.mark.parametrize("regime", list(Regime))

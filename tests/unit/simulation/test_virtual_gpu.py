@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.simulation.gpu_law import NO_EFFECTS, GpuLaw, KernelDemand
+from backend.simulation.gpu_law import NO_EFFECTS, GpuEffects, GpuLaw, KernelDemand
 from backend.simulation.virtual_gpu import BOTH_WAYS, CopyEngines, GpuBatch, VirtualGpu
 
 A, B = KernelDemand("a", 1, 0.8, 1.2), KernelDemand("b", 1, 0.6, 0.7)
@@ -40,6 +40,22 @@ def test_batch_is_slowed_down_only_while_another_runs() -> None:
 
     assert second.executed_ns == pytest.approx(4_000.0 + both_ns)
     assert first.executed_ns == pytest.approx(10_000.0 + both_ns * (1 - 1 / LAW.slowdown(A, [B])))
+
+
+def test_slowdowns_are_those_of_the_batches_that_run_whoever_came_and_went() -> None:
+    stream, law = np.random.default_rng(4), GpuLaw(seed=3, effects=GpuEffects(mhz_per_w=0.0))
+    kinds = [KernelDemand(f"m{i}", 1, 0.2 * i, 2.0 / i, priority=1 + i % 2) for i in range(1, 5)]
+    gpu, running, seen = VirtualGpu(law), list[GpuBatch](), 0
+    for now_ns in np.cumsum(stream.exponential(1000.0, 100)).tolist():
+        while gpu.next_ns is not None and gpu.next_ns <= now_ns:
+            gpu.step()
+        running.append(gpu.submit(kinds[stream.integers(4)], float(stream.uniform(1e3, 3e3)), now_ns))
+        running = [batch for batch in running if not batch.executed_ns]
+        for batch in running:
+            others = [other.demand for other in running if other is not batch]
+            assert batch.slowdown == law.slowdown(batch.demand, others, batch.luck)
+        seen = max(seen, len(running))
+    assert seen > 4
 
 
 def test_batches_of_a_model_differ_by_noise_and_the_seed_decides() -> None:
