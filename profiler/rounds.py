@@ -7,9 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import ceil, floor, sqrt
-from statistics import median
 
 import msgspec
+import numpy as np
 
 ROUNDS_MIN = 6
 """The least number whose smallest and largest value bound the median with 95 %."""
@@ -86,11 +86,12 @@ class Rounds:
         p50 is the median of the rounds' medians, and its interval is theirs: runs of one round share its phase, so
         they are not independent. p95 is over all runs of the rounds that nothing disturbed.
         """
-        medians = sorted(round(median(times)) for times in self._rounds)
-        p50_ns = round(median(medians))
-        undisturbed = [times for times in self._rounds if median(times) <= _DISTURBED * p50_ns]
+        medians = [float(np.median(times)) for times in self._rounds]
+        rounded = sorted(map(round, medians))
+        p50_ns = round(float(np.median(rounded)))
+        undisturbed = [times for times, each in zip(self._rounds, medians, strict=True) if each <= _DISTURBED * p50_ns]
         runs = sorted(time_ns for times in undisturbed for time_ns in times)
-        low, high = interval(medians, 0.5)
+        low, high = interval(rounded, 0.5)
         return SoloTimes(
             p50_ns=p50_ns,
             p50_interval_ns=(low, high),

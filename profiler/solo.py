@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from statistics import median_high
 
 from profiler.rounds import interval
 
@@ -34,7 +33,7 @@ def measure_solo(
         share_end_ns = now_ns + (end_ns - now_ns) // (len(times_ns) - i)
         while clock() < share_end_ns and len(times) < _RUNS_MAX and not _is_stable(times):
             times.append(_timed(run, size))
-    return {size: median_high(times) for size, times in times_ns.items()}
+    return {size: _median(sorted(times)) for size, times in times_ns.items()}
 
 
 def _cover(run: Callable[[int], int], sizes: list[int], end_ns: int, clock: Callable[[], int]) -> dict[int, list[int]]:
@@ -59,5 +58,11 @@ def _is_stable(times_ns: list[int]) -> bool:
     """A narrow interval of the median, so that a few runs that something disturbed do not count."""
     if len(times_ns) < _RUNS_STABLE_MIN:
         return False
-    low, high = interval(sorted(times_ns), 0.5)
-    return high - low <= _WIDTH_STABLE * median_high(times_ns)
+    ordered = sorted(times_ns)
+    low, high = interval(ordered, 0.5)
+    return high - low <= _WIDTH_STABLE * _median(ordered)
+
+
+def _median(ordered: list[int]) -> int:
+    """The higher of the two in the middle; `statistics` takes longer to import than to do without."""
+    return ordered[len(ordered) // 2]

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from math import exp
-from statistics import NormalDist
 from typing import NamedTuple
 
 PAIR_SD = 0.08
@@ -36,8 +35,6 @@ SHARE_EXPONENT = 0.8
 """Power of a share of the multiprocessors by which kernels get slower (ParvaGPU, A100, solo latency on MIG slices)."""
 KERNEL_US = 65.0
 """Mean kernel time of a batch whose work per kernel is 1."""
-
-_NORMAL = NormalDist()
 
 
 class Regime(Enum):
@@ -189,8 +186,10 @@ class GpuLaw:
 @lru_cache(maxsize=1 << 16)
 def _pair_normal(seed: int, own: str, other: str) -> float:
     """A standard normal number that depends on nothing but the seed and the ordered pair of models."""
+    from statistics import NormalDist  # noqa: PLC0415 - some 3 ms that no process without an emulated device need spend
+
     digest = hashlib.blake2b(f"{seed}\0{own}\0{other}".encode(), digest_size=8).digest()
-    return _NORMAL.inv_cdf((int.from_bytes(digest) + 0.5) / 2**64)
+    return NormalDist().inv_cdf((int.from_bytes(digest) + 0.5) / 2**64)
 
 
 def shared_slowdown(own: KernelDemand, pressure: float, saturation: float = SATURATION) -> float:
