@@ -12,7 +12,7 @@ from itertools import takewhile
 
 import msgspec
 
-from predictor.features import CoRunner, Own
+from predictor.features import CoRunner, Exposure, Own, exposure_between
 
 CO_RUNNERS_MAX = 256
 """Per batch; one so long that more come and go meanwhile knows the latest."""
@@ -58,15 +58,27 @@ class Execution(msgspec.Struct, frozen=True):
 
     def co_runners(self) -> list[CoRunner]:
         """Each with its overlap as fractions of this batch's time, in the order that they ended."""
-        since_ns, whole_ns, core = self.since_ns, max(1, self.until_ns - self.since_ns), self.core
-        found = []
-        for other in self.others:
-            own, until_ns = other.own, other.until_ns
-            begin = max(0, other.since_ns - since_ns) / whole_ns
-            end = 1.0 if until_ns is None or until_ns >= self.until_ns else (until_ns - since_ns) / whole_ns
-            same_core = core is not None and other.core == core
-            found.append(CoRunner(own.model, own.batch_size, own.load, begin, end, same_core))
-        return found
+        core, (begins, ends) = self.core, self._fractions()
+        return [
+            CoRunner(*other.own, begin, end, core is not None and other.core == core)
+            for other, begin, end in zip(self.others, begins, ends, strict=True)
+        ]
+
+    def exposure(self, own: Own) -> Exposure:
+        """Exposure to them of this batch, which is of kind `own`."""
+        core, (begins, ends) = self.core, self._fractions()
+        on_core = [] if core is None else [i for i, other in enumerate(self.others) if other.core == core]
+        return exposure_between(own, [other.own for other in self.others], begins, ends, on_core)
+
+    def _fractions(self) -> tuple[list[float], list[float]]:
+        """Instants that each other came and went, as fractions of this batch's time."""
+        since_ns, until_ns, whole_ns = self.since_ns, self.until_ns, max(1, self.until_ns - self.since_ns)
+        begins = [max(0, other.since_ns - since_ns) / whole_ns for other in self.others]
+        ends = [
+            1.0 if (ended_ns := other.until_ns) is None or ended_ns >= until_ns else (ended_ns - since_ns) / whole_ns
+            for other in self.others
+        ]
+        return begins, ends
 
     def _overlap_ns(self, other: _Batch) -> int:
         until_ns = self.until_ns if other.until_ns is None else min(self.until_ns, other.until_ns)

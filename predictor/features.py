@@ -78,17 +78,26 @@ def exposure_of_sums(own: Own, sums: FeatureSums) -> Exposure:
 
 def exposure(own: Own, co_runners: Sequence[CoRunner]) -> Exposure:
     """Exact time means over the batch's execution, for any number of partly overlapping co-runners."""
+    kinds = [Own(n.model, n.batch_size, n.load) for n in co_runners]
+    begins, ends = [n.begin for n in co_runners], [n.end for n in co_runners]
+    return exposure_between(own, kinds, begins, ends, [i for i, n in enumerate(co_runners) if n.same_core])
+
+
+def exposure_between(
+    own: Own, co_runners: Sequence[Own], begins: Sequence[float], ends: Sequence[float], on_core: Sequence[int]
+) -> Exposure:
+    """The same of columns: begins, ends: as `CoRunner` has them; on_core: indices of those that shared its core."""
     if not co_runners:
         return Exposure(NO_FEATURES, _NO_OVERDRAFT)
-    overlaps = [n.end - n.begin for n in co_runners]
-    sums = _weighted([feature_parts(n.batch_size, n.load) for n in co_runners], overlaps)
     by_kind: dict[Own, float] = {}
-    for co_runner, overlap in zip(co_runners, overlaps, strict=True):
-        kind = Own(co_runner.model, co_runner.batch_size, co_runner.load)
-        by_kind[kind] = by_kind.get(kind, 0.0) + overlap
-    excess = overdraft(own.load, sums) if min(overlaps) >= 1.0 else _mean_overdraft(own.load, co_runners)
-    same_core = [n for n in co_runners if n.same_core]
-    sharing = _sharing(same_core) if same_core else 0.0
+    for kind, begin, end in zip(co_runners, begins, ends, strict=True):
+        by_kind[kind] = by_kind.get(kind, 0.0) + (end - begin)
+    sums = _weighted([feature_parts(kind.batch_size, kind.load) for kind in by_kind], [*by_kind.values()])
+    if max(begins) <= 0.0 and min(ends) >= 1.0:
+        excess = overdraft(own.load, sums)
+    else:
+        excess = _mean_overdraft(own.load, [kind.load for kind in co_runners], begins, ends)
+    sharing = _sharing([begins[i] for i in on_core], [ends[i] for i in on_core]) if on_core else 0.0
     return Exposure(sums, excess, tuple(by_kind.items()), sharing)
 
 
@@ -133,12 +142,20 @@ def _weighted(parts: Sequence[FeatureSums], weights: Sequence[float]) -> Feature
     return (a, b, c, d, e, f)
 
 
-def _mean_overdraft(own: Load, co_runners: Sequence[CoRunner]) -> Shares:
+def _mean_overdraft(own: Load, loads: Sequence[Load], begins: Sequence[float], ends: Sequence[float]) -> Shares:
     """Σ over the stretches between arrivals and departures."""
-    events = [(n.begin, n.load.compute, n.load.l2, n.load.dram) for n in co_runners]
-    events += [(n.end, -n.load.compute, -n.load.l2, -n.load.dram) for n in co_runners]
-    events.sort()
     compute, l2, dram = own.compute - 1.0, own.l2 - 1.0, own.dram - 1.0
+    events = []
+    for load, begin, end in zip(loads, begins, ends, strict=True):
+        x, y, z = load.compute, load.l2, load.dram
+        if begin > 0.0:
+            events.append((begin, x, y, z))
+        else:
+            compute, l2, dram = compute + x, l2 + y, dram + z
+        if end < 1.0:
+            events.append((end, -x, -y, -z))
+    events.sort()
+    events.append((1.0, 0.0, 0.0, 0.0))
     a = b = c = at = 0.0
     for instant, more_compute, more_l2, more_dram in events:
         if (span := instant - at) > 0.0:
@@ -149,13 +166,13 @@ def _mean_overdraft(own: Load, co_runners: Sequence[CoRunner]) -> Shares:
         compute += more_compute
         l2 += more_l2
         dram += more_dram
-    return (a, b, c)  # after the last departure there is no overdraft
+    return (a, b, c)
 
 
-def _sharing(same_core: Sequence[CoRunner]) -> float:
+def _sharing(begins: Sequence[float], ends: Sequence[float]) -> float:
     """A core is divided evenly among those who are on it: −log of the mean of 1 / their number."""
     share, at, there = 0.0, 0.0, 1
-    for instant, leaves in sorted([*((n.begin, False) for n in same_core), *((n.end, True) for n in same_core)]):
+    for instant, leaves in sorted([*((begin, False) for begin in begins), *((end, True) for end in ends)]):
         share += (instant - at) / there
         at = instant
         there += -1 if leaves else 1

@@ -14,7 +14,7 @@ from backend.scheduler.running_batch import MIN_SLOWDOWN, RunningBatch
 from backend.scheduler.source import Source
 from predictor.bound import UpperBound
 from predictor.co_runners import Execution
-from predictor.features import Own, exposure
+from predictor.features import Own
 from predictor.learners.learner import Forecaster
 from predictor.link_sharing import Span
 from predictor.slowdown_function import SlowdownFunction
@@ -100,7 +100,7 @@ class LatencyModel:
         """
         samples, self._untrained = self._untrained, []
         for own, stay, slowdown in samples:
-            self.predictor.learn_one(own, exposure(own, stay.co_runners()), slowdown)
+            self.predictor.learn_one(own, stay.exposure(own), slowdown)
         if (
             self.transfers.pending
         ):  # whatever began before the oldest that runs was launched has ended, and was observed

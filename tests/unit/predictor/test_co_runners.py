@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from predictor.co_runners import CoRunners, Execution
-from predictor.features import Own
+from predictor.features import Own, exposure
 from tests.fakes.builders import load
 
 OWN = Own("m", 1, load(1.0))
@@ -41,3 +41,10 @@ def test_co_runners_on_a_core_are_a_time_mean() -> None:
     assert ended((50, 150), (100, None), core=0, other_core=0).core_co_runners == 1.5
     assert ended((50, 150), core=0, other_core=1).core_co_runners == 0.0
     assert ended((50, 150)).core_co_runners == 0.0
+
+
+def test_an_exposure_is_that_to_the_co_runners_one_by_one() -> None:
+    for core in (None, 0):
+        execution = ended((50, 150), (120, 180), (160, None), core=core, other_core=core)
+        assert execution.exposure(OWN) == exposure(OWN, execution.co_runners())
+    assert execution.exposure(OWN).sharing > 0.0

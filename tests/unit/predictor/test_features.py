@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -76,6 +77,17 @@ def test_core_sharing_costs_between_nothing_and_all_at_once(
 ) -> None:
     co_runners = [CoRunner("b", 1, BIG, min(span), max(span), same_core=True) for span in spans]
     assert -1e-9 <= exposure(OWN, co_runners).sharing <= log(1 + len(spans)) + 1e-9
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), max_size=6))
+def test_overdraft_is_the_mean_over_the_moments_of_the_execution(spans: list[tuple[float, float, float]]) -> None:
+    co_runners = [CoRunner("b", 1, Load(MS, share, 0.0, 0.0), min(a, b), max(a, b)) for a, b, share in spans]
+    moments = sorted({0.0, 1.0, *(t for n in co_runners for t in (n.begin, n.end))})
+    expected = 0.0
+    for since, until in pairwise(moments):
+        there = [n.load.compute for n in co_runners if n.begin <= since and n.end >= until]
+        expected += (until - since) * max(0.0, OWN.load.compute + sum(there) - 1.0)
+    assert exposure(OWN, co_runners).overdraft == pytest.approx((expected, 0.0, 0.0), abs=1e-9)
 
 
 def test_an_exposure_follows_from_sums_alone() -> None:
