@@ -22,7 +22,10 @@ class SamplesError(Exception):
 
 
 class RecordedCoRunner(msgspec.Struct, frozen=True):
-    """A co-runner as a sample holds it. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution."""
+    """A co-runner as a sample holds it. begin, end, same_core: see `CoRunner`; 0..1 of the sample's execution.
+
+    kernel_ns: see `Load`.
+    """
 
     model: str
     batch_size: int
@@ -31,6 +34,7 @@ class RecordedCoRunner(msgspec.Struct, frozen=True):
     end: float
     features: dict[str, float] = {}
     same_core: bool = False
+    kernel_ns: int = 0
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ class Sample(msgspec.Struct, frozen=True):
     learner reads them. batch: its number, as the event log has it.
     transfer_in_ns, transfer_out_ns, bytes_in, bytes_out: of its inputs before `start_ns` and its outputs after
     `end_ns`; 0 where nothing was moved, or that cannot be told apart.
+    kernel_ns: see `Load`.
     throttled: whether heat or power slowed the device's clocks down, as its driver said within a second of the batch's
     end; None where it was not asked, as on CPU.
     """
@@ -65,6 +70,7 @@ class Sample(msgspec.Struct, frozen=True):
     predicted_out_ns: int = 0
     throttled: bool | None = None
     batch: int | None = None
+    kernel_ns: int = 0
 
     @property
     def end_ns(self) -> int:
@@ -123,9 +129,12 @@ def sample_of(
         device,
         _shares(own.load),
         tuple(
-            RecordedCoRunner(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core)
+            RecordedCoRunner(
+                *(n.model, n.batch_size, n.load.solo_ns, n.begin, n.end, _shares(n.load), n.same_core, n.load.kernel_ns)
+            )
             for n in co_runners
         ),
+        kernel_ns=own.load.kernel_ns,
     )
 
 
@@ -154,15 +163,12 @@ def read_samples(path: Path) -> Samples:
 
 def own_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> Own:
     """The batch itself, by the features to be used; the others are 0."""
-    return Own(sample.model, sample.batch_size, _load(sample.solo_ns, sample.features, features))
+    return Own(sample.model, sample.batch_size, _load(sample, features))
 
 
 def co_runners_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> list[CoRunner]:
     """Its co-runners, by the features to be used."""
-    return [
-        CoRunner(c.model, c.batch_size, _load(c.solo_ns, c.features, features), c.begin, c.end, c.same_core)
-        for c in sample.co_runners
-    ]
+    return [CoRunner(c.model, c.batch_size, _load(c, features), c.begin, c.end, c.same_core) for c in sample.co_runners]
 
 
 def training_sample_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> TrainingSample:
@@ -196,12 +202,12 @@ def _first_wrong(sample: Sample) -> str | None:
     for name, value in (("exec_ns", sample.exec_ns), ("solo_ns", sample.solo_ns), ("batch_size", sample.batch_size)):
         if value <= 0:
             return f"{name} must be positive, got {value}"
-    for name in ("start_ns", "transfer_in_ns", "transfer_out_ns", "bytes_in", "bytes_out"):
+    for name in ("start_ns", "transfer_in_ns", "transfer_out_ns", "bytes_in", "bytes_out", "kernel_ns"):
         if (value := getattr(sample, name)) < 0:
             return f"{name} must not be negative, got {value}"
     for co_runner in sample.co_runners:
-        if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0:
-            return f"a co-runner's solo_ns and batch_size must be positive, got {co_runner}"
+        if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0 or co_runner.kernel_ns < 0:
+            return f"a co-runner's solo_ns and batch_size must be positive, its kernel_ns not negative, got {co_runner}"
         if not 0.0 <= co_runner.begin <= co_runner.end <= 1.0:
             return f"begin and end must ascend within 0..1, got {co_runner.begin} and {co_runner.end}"
     for shares in (sample.features, *(c.features for c in sample.co_runners)):
@@ -215,8 +221,9 @@ def _shares(load: Load) -> dict[str, float]:
     return dict(zip(FEATURES, load.features, strict=True))
 
 
-def _load(solo_ns: int, shares: dict[str, float], features: tuple[str, ...]) -> Load:
-    return Load(solo_ns, *(shares.get(name, 0.0) if name in features else 0.0 for name in FEATURES))
+def _load(batch: Sample | RecordedCoRunner, features: tuple[str, ...]) -> Load:
+    compute, l2, dram = (batch.features.get(name, 0.0) if name in features else 0.0 for name in FEATURES)
+    return Load(batch.solo_ns, compute, l2, dram, batch.kernel_ns)
 
 
 def _has(sample: Sample, name: str) -> bool:

@@ -165,7 +165,7 @@ class SoloLatency:
         load, ratio = self._profile.at(rows), found.at(rows).estimate
         solo_ns = load.solo_ns if ratio == 0.0 else max(1, round(load.solo_ns * exp(ratio)))
         if solo_ns != load.solo_ns or solo_ns > _LONGEST_NS:
-            load = Load(min(solo_ns, _LONGEST_NS), load.compute, load.l2, load.dram)
+            load = Load(min(solo_ns, _LONGEST_NS), load.compute, load.l2, load.dram, load.kernel_ns)
         if len(found.owns) >= _OWNS_MAX:
             found.owns.clear()
         own = found.owns[rows] = Own(self._model, rows, load)

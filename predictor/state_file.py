@@ -17,7 +17,7 @@ from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.transfers import TransferModel
 
-VERSION = 4
+VERSION = 5
 _FORMAT = "isochrone-predictor"
 _log = logging.getLogger("isochrone.predictor")
 

@@ -14,7 +14,8 @@ FEATURES = ("compute", "l2", "dram")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
-    """A solo run of one (model, batch size).
+    """A solo run of one (model, batch size). kernel_ns: mean time of its kernels on a GPU, its work per kernel; 0 where
+    nobody has told.
 
     The three shares are the inputs of the interference model of gpulets (Choi et al., ATC'22) with the
     paper's addition of compute (arXiv 2512.18725, section 4.1).
@@ -24,6 +25,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     compute: float
     l2: float
     dram: float
+    kernel_ns: int = 0
 
     @property
     def features(self) -> tuple[float, float, float]:
@@ -47,6 +49,8 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
                 raise ValueError(f"a solo latency must be positive, got {load.solo_ns} ns")
             if not all(0.0 <= share <= 1.0 for share in load.features):  # NaN is neither
                 raise ValueError(f"the shares of a load must lie in 0..1, got {load.features}")
+            if load.kernel_ns < 0:
+                raise ValueError(f"the mean time of a load's kernels must not be negative, got {load.kernel_ns} ns")
 
     def at(self, batch_size: int) -> Load:
         """The load at `batch_size`: profiled, interpolated, or extrapolated in proportion to the rows."""
@@ -56,7 +60,7 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
             return loads[i]
         if i == len(sizes):  # beyond the last: time grows with the rows, the shares stay
             last = loads[-1]
-            return Load(last.solo_ns * batch_size // sizes[-1], last.compute, last.l2, last.dram)
+            return msgspec.structs.replace(last, solo_ns=last.solo_ns * batch_size // sizes[-1])
         if i == 0:
             return loads[0]
         low, high = loads[i - 1], loads[i]
@@ -66,4 +70,5 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
             low.compute + t * (high.compute - low.compute),
             low.l2 + t * (high.l2 - low.l2),
             low.dram + t * (high.dram - low.dram),
+            round(low.kernel_ns + t * (high.kernel_ns - low.kernel_ns)) if low.kernel_ns and high.kernel_ns else 0,
         )

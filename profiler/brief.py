@@ -17,7 +17,7 @@ from profiler.lock import exclusive, show_progress
 from profiler.solo import measure_solo
 from profiler.store import keep_newest, read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 BUDGET_NS = 2_000_000_000
 LOCK_WAIT_S = 60.0
 FILES_MAX = 256

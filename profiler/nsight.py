@@ -1,4 +1,5 @@
-"""A batch's shares of a GPU's peaks by the hardware's counters, which NVIDIA's Nsight Compute (`ncu`) reads.
+"""A batch's shares of a GPU's peaks and its work per kernel by the hardware's counters, which NVIDIA's Nsight Compute
+(`ncu`) reads.
 
 It runs every kernel by itself, several times over, with the caches empty. So its times tell how kernels compare, and
 nothing of how long a batch takes. Clocks stay as they are: they are the whole GPU's, which may be serving.
@@ -56,7 +57,13 @@ class Kernel(NamedTuple):
     shares: tuple[float, float, float]
 
 
-Shares = tuple[float, float, float]
+class Counted(NamedTuple):
+    """A batch's shares of the peaks, 0..1, and the mean duration of its kernels."""
+
+    compute: float
+    l2: float
+    dram: float
+    kernel_ns: int
 
 
 class NsightFeatures:
@@ -66,16 +73,16 @@ class NsightFeatures:
     note = None
     lasting = True
 
-    def __init__(self, shares: Mapping[int, Shares]) -> None:
-        self._shares = shares
+    def __init__(self, counted: Mapping[int, Counted]) -> None:
+        self._counted = counted
 
     def load(self, batch_size: int, solo_ns: int) -> Load:
         """See `FeatureSource.load`."""
-        return Load(solo_ns, *self._shares[batch_size])
+        return Load(solo_ns, *self._counted[batch_size])
 
 
-def count(module: str, arguments: Sequence[str]) -> Shares:
-    """Mean shares of the kernels that `python -m module arguments` runs between CUDA's marks for profilers.
+def count(module: str, arguments: Sequence[str]) -> Counted:
+    """Means over the kernels that `python -m module arguments` runs between CUDA's marks for profilers.
 
     Raises `NsightError`.
     """
@@ -101,18 +108,18 @@ def count(module: str, arguments: Sequence[str]) -> Shares:
         why = " ".join(reasons) or failed or errors[0]
         raised = NoCountersError if any(text in why for text in _NEVER) else NsightError
         raise raised(f"`ncu` failed: {why}")
-    return mean_shares(read_kernels(said))
+    return counted(read_kernels(said))
 
 
-def mean_shares(kernels: Sequence[Kernel]) -> Shares:
-    """Weighted by how long each kernel ran; gaps between kernels do not count. Raises `NsightError`."""
+def counted(kernels: Sequence[Kernel]) -> Counted:
+    """Shares are weighted by how long each kernel ran; gaps between kernels do not count. Raises `NsightError`."""
     total_ns = sum(kernel.duration_ns for kernel in kernels)
     if total_ns <= 0.0:
         raise NsightError("`ncu` saw no kernel of the batch")
     compute, l2, dram = (
         min(1.0, sum(kernel.duration_ns * kernel.shares[i] for kernel in kernels) / total_ns) for i in range(3)
     )
-    return compute, l2, dram
+    return Counted(compute, l2, dram, round(total_ns / len(kernels)))
 
 
 def read_kernels(text: str) -> list[Kernel]:

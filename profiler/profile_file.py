@@ -35,7 +35,10 @@ class FeatureShares(msgspec.Struct, frozen=True):
 
 
 class ProfileEntry(msgspec.Struct, frozen=True):
-    """Solo runs of one batch size; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`."""
+    """Solo runs of one batch size; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`.
+
+    kernel_ns: mean time of its kernels on a GPU, 0 where it is not known.
+    """
 
     batch_size: _Count
     p50_ns: _Ns
@@ -48,6 +51,7 @@ class ProfileEntry(msgspec.Struct, frozen=True):
     rounds: _Count
     dropped: Annotated[int, msgspec.Meta(ge=0)]
     stable: bool
+    kernel_ns: Annotated[int, msgspec.Meta(ge=0, le=_NS_MAX)] = 0
 
 
 class ProfileIdentity(msgspec.Struct, frozen=True):
@@ -87,8 +91,10 @@ class ProfileFile(msgspec.Struct, frozen=True):
 
     def profile(self, *, p95: bool = False) -> ModelProfile:
         """Loads as the scheduler takes them; there is at least one entry. p95: instead of the median."""
-        solo = ((e.p95_ns if p95 else e.p50_ns, e.features) for e in self.entries)
-        loads = (Load(solo_ns, shares.compute, shares.l2, shares.dram) for solo_ns, shares in solo)
+        loads = (
+            Load(e.p95_ns if p95 else e.p50_ns, e.features.compute, e.features.l2, e.features.dram, e.kernel_ns)
+            for e in self.entries
+        )
         return ModelProfile(self.batch_sizes, tuple(loads))
 
 

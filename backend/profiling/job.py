@@ -77,9 +77,7 @@ class Job:
         self.source = source
         self.file = msgspec.structs.replace(found, features_from=source.name, note=source.note)
         if found.entries and found.features_from != source.name:
-            features = (self._features(entry.batch_size, entry.p50_ns) for entry in found.entries)
-            renewed = zip(found.entries, features, strict=True)
-            self._write(tuple(msgspec.structs.replace(entry, features=new) for entry, new in renewed))
+            self._write(tuple(self._with_features(entry) for entry in found.entries))
 
     def keep(self, batch_size: int, measured: SoloTimes) -> None:
         """Write the file with one more entry. Raises ConfigError where the directory refuses it."""
@@ -87,16 +85,18 @@ class Job:
         entry = ProfileEntry(
             batch_size=batch_size,
             rows_per_s=round(batch_size * 1e9 / measured.p50_ns, 3),
-            features=self._features(batch_size, measured.p50_ns),
+            features=FeatureShares(0.0, 0.0, 0.0),
             **msgspec.structs.asdict(measured),
         )
         others = (old for old in self.file.entries if old.batch_size != batch_size)
         self.measured.add(batch_size)
-        self._write(tuple(sorted((*others, entry), key=lambda one: one.batch_size)))
+        self._write(tuple(sorted((*others, self._with_features(entry)), key=lambda one: one.batch_size)))
 
-    def _features(self, batch_size: int, solo_ns: int) -> FeatureShares:
+    def _with_features(self, entry: ProfileEntry) -> ProfileEntry:
         assert self.source is not None
-        return FeatureShares(*(round(share, 6) for share in self.source.load(batch_size, solo_ns).features))
+        load = self.source.load(entry.batch_size, entry.p50_ns)
+        shares = FeatureShares(*(round(share, 6) for share in load.features))
+        return msgspec.structs.replace(entry, features=shares, kernel_ns=load.kernel_ns)
 
     def _write(self, entries: tuple[ProfileEntry, ...]) -> None:
         assert self.file is not None

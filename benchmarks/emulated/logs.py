@@ -11,7 +11,7 @@ from math import log
 
 import numpy as np
 
-from backend.simulation.gpu_law import GpuLaw, KernelDemand
+from backend.simulation.gpu_law import KERNEL_US, GpuLaw, KernelDemand
 from benchmarks.emulated.draws import draw_demand
 from benchmarks.emulated.measured import gavel_pairs
 from predictor.features import CoRunner, Own
@@ -25,6 +25,9 @@ BLOCK = 30
 _MS = 1_000_000
 _WORK_GROWTH = 0.7
 """w grows with the batch to this power (kernels of Orion's models)."""
+_TOLD_SD = 0.3
+"""Standard deviation of the logarithm of what a profiler tells of a model's work per kernel over what it is. Made up: a
+profiler runs each kernel by itself, with empty caches."""
 _HIDDEN_SD = 0.02
 """Of the factor per ordered pair where each has multiprocessors of its own."""
 
@@ -53,21 +56,23 @@ class Population:
 
 
 def drawn(law: GpuLaw, noise: float, *, models: int = 10, sets: int = 400, share: float = 1.0) -> Population:
-    """Sets of two to four of `models` models at five sizes each, whose features tell little of u and nothing of w.
+    """Sets of two to four of `models` models at five sizes each, whose features tell little of u, and of w no more
+    than a profiler would.
 
     share: of the multiprocessors that each has, alone too.
     """
-    stream = np.random.default_rng(law.seed)
+    stream, off = np.random.default_rng(law.seed), np.random.default_rng((law.seed, 1))
     demands: dict[Own, KernelDemand] = {}
     for model in (f"m{i}" for i in range(models)):
-        drawn = draw_demand(stream, model)
+        drawn, told = draw_demand(stream, model), float(np.exp(_TOLD_SD * off.standard_normal()))
         alone_ms, steep = float(np.exp(stream.uniform(log(2.0), log(12.0)))), float(stream.uniform(0.1, 0.5))
         l2, dram = stream.uniform(0.1, 0.9, 2).tolist()
         for size in SIZES:
             busy = drawn.busy_share + (1.0 - drawn.busy_share) * 0.5 * log(size) / log(SIZES[-1])
             work = drawn.work_per_kernel * (size / SIZES[2]) ** _WORK_GROWTH
             solo_ns = round(alone_ms * (1 - steep + steep * size) * _MS)
-            load = Load(solo_ns, busy * float(stream.uniform(0.6, 1.0)), busy * l2, busy * dram)
+            kernel_ns = round(work * told * KERNEL_US * 1e3)
+            load = Load(solo_ns, busy * float(stream.uniform(0.6, 1.0)), busy * l2, busy * dram, kernel_ns)
             demands[Own(model, size, load)] = KernelDemand(model, size, busy, work, share)
     owns = list(demands)
     chosen = [[owns[i] for i in stream.integers(len(owns), size=stream.choice(SET_SIZES))] for _ in range(sets)]

@@ -62,9 +62,10 @@ class DrawnModel:
         return KernelDemand(self.name, rows, busy_share, self.work * (rows / _ANCHOR_SIZE) ** _WORK_GROWTH)
 
     def load(self, rows: int) -> Load:
-        """Solo latency and counters, as a profile has them."""
+        """Solo latency and shares, as a profile has them; its work per kernel is not told."""
         busy_share = self.demand(rows).busy_share
-        return Load(self.solo_ns(rows), *(busy_share * share for share in self.features))
+        compute, l2, dram = (busy_share * share for share in self.features)
+        return Load(self.solo_ns(rows), compute, l2, dram)
 
     def simulated(self) -> SimulatedModel:
         """The model as its process joins a scheduler: `on_miss: reject`."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from functools import lru_cache
-from math import exp, inf, log1p, log2, sqrt
+from math import exp, inf, log, log1p, log2, sqrt
 from operator import mul
 from typing import NamedTuple
 
@@ -30,13 +30,13 @@ from predictor.learners.normals import Key, Normals
 from predictor.learners.regression import Vector, array_of
 from predictor.slowdown_function import SHARES, SLOTS
 
-_FEATURES = 5
+_FEATURES = 6
 _PRESSURE = 1 + _FEATURES
 _OVERDRAFT = _PRESSURE + _FEATURES
 _SHARING = _OVERDRAFT + SHARES
 _WEIGHTS = _SHARING + 1
 """The order of the weights: a, b, e, h."""
-_PRIOR = np.array([-2.2, *[0.0] * _FEATURES, 1.5, 0.5, 1.5, 0.0, 0.0, *[0.0] * SHARES, 1.0])
+_PRIOR = np.array([-2.2, *[0.0] * _FEATURES, 1.5, 0.5, 1.5, 0.0, 0.0, 0.0, *[0.0] * SHARES, 1.0])
 _VARIANCE = np.array([*[1.0] * _OVERDRAFT, *[0.3] * SHARES, 0.1])
 MODELS, _MODEL_SIZES = 256, 1024
 """At most so many are kept apart; the stalest goes."""
@@ -53,6 +53,10 @@ _LOG_SHARE_MAX = 5.0
 """Bound of log(what one co-runner adds)."""
 _LOG_MAX = 10.0
 """Bound of log sensitivities and pressures."""
+_KERNEL_NS = 65_000
+"""Usual mean time of a kernel."""
+_LOG_WORK_MAX = 5.0
+"""Bound of log(work per kernel), as a multiple of the usual one."""
 _SHARE_MAX = 64.0
 """Bound of sums of shares: no device runs so much at once."""
 
@@ -117,15 +121,15 @@ class InterferenceFilter:
 
     def log_sensitivity(self, own: Own) -> float:
         """α."""
-        w, (compute, l2, dram, solo, size) = self._weights, _features(own)
-        by_features = w[0] + w[1] * compute + w[2] * l2 + w[3] * dram + w[4] * solo + w[5] * size
+        w, (compute, l2, dram, solo, size, work) = self._weights, _features(own)
+        by_features = w[0] + w[1] * compute + w[2] * l2 + w[3] * dram + w[4] * solo + w[5] * size + w[6] * work
         known = self._sensitivity.mean((own.model,)) + self._size_sensitivity.mean((own.model, own.batch_size))
         return _within(by_features + known, _LOG_MAX)
 
     def log_pressure(self, own: Own) -> float:
         """β."""
-        w, (compute, l2, dram, solo, size) = self._weights, _features(own)
-        by_features = w[6] * compute + w[7] * l2 + w[8] * dram + w[9] * solo + w[10] * size
+        w, (compute, l2, dram, solo, size, work) = self._weights, _features(own)
+        by_features = w[7] * compute + w[8] * l2 + w[9] * dram + w[10] * solo + w[11] * size + w[12] * work
         known = self._pressure.mean((own.model,)) + self._size_pressure.mean((own.model, own.batch_size))
         return _within(by_features + known, _LOG_MAX)
 
@@ -170,26 +174,26 @@ class InterferenceFilter:
     def _step(self, own: Own, seen: Exposure, told_apart: Container[str]) -> _Step:
         """The equation at the top, and its gradient."""
         sensitivity, model, weights = self.log_sensitivity(own), own.model, self._weights
-        b_compute, b_l2, b_dram, b_solo, b_size = weights[_PRESSURE:_OVERDRAFT]
+        b_compute, b_l2, b_dram, b_solo, b_size, b_work = weights[_PRESSURE:_OVERDRAFT]
         total, by_size, by_model = 0.0, dict[Key, float](), dict[str, float]()
-        compute = l2 = dram = solo = size = 0.0
+        compute = l2 = dram = solo = size = work = 0.0
         for co_runner, overlap in seen.overlaps:
             other, rows, _ = co_runner
-            a, b, c, d, e = _features(co_runner)
-            log_share = sensitivity + b_compute * a + b_l2 * b + b_dram * c + b_solo * d + b_size * e
+            a, b, c, d, e, f = _features(co_runner)
+            log_share = sensitivity + b_compute * a + b_l2 * b + b_dram * c + b_solo * d + b_size * e + b_work * f
             log_share += self._pressure.mean((other,)) + self._size_pressure.mean((other, rows))
             if other in told_apart:
                 log_share += self._pairs.mean((model, other))
             share = overlap * exp(log_share if log_share < _LOG_SHARE_MAX else _LOG_SHARE_MAX)
             total += share
             compute, l2, dram = compute + share * a, l2 + share * b, dram + share * c
-            solo, size = solo + share * d, size + share * e
+            solo, size, work = solo + share * d, size + share * e, work + share * f
             by_model[other] = by_model.get(other, 0.0) + share
             by_size[other, rows] = by_size.get((other, rows), 0.0) + share
         scale = 1.0 / (1.0 + total)
         excess = [min(_SHARE_MAX, max(0.0, share)) for share in seen.overdraft]
         exponent = sum(map(mul, weights[_OVERDRAFT:], (*excess, seen.sharing)))
-        in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size)
+        in_sum = (total, *[total * value for value in _features(own)], compute, l2, dram, solo, size, work)
         by_weight = [*[scale * value for value in in_sum], *excess, seen.sharing]
         by_key: list[tuple[Normals, dict[Key, float], float]] = [
             (self._own, {(model,): 1.0}, 1.0),
@@ -259,10 +263,12 @@ def _of_sizes(variance: float) -> Normals:
 
 
 @lru_cache(4096)
-def _features(own: Own) -> tuple[float, float, float, float, float]:
-    """φ: shares, and logarithms of the order of shares."""
-    compute, l2, dram = (min(_SHARE_MAX, max(0.0, share)) for share in own.load.features)
-    return (compute, l2, dram, 0.1 * log2(max(own.load.solo_ns, 1) / 1e6), 0.1 * log2(max(own.batch_size, 1)))
+def _features(own: Own) -> tuple[float, float, float, float, float, float]:
+    """φ: shares, and logarithms of the order of shares; that of the work per kernel is 0 where nobody has told it."""
+    load = own.load
+    compute, l2, dram = (min(_SHARE_MAX, max(0.0, share)) for share in load.features)
+    work = _within(log(load.kernel_ns / _KERNEL_NS), _LOG_WORK_MAX) if load.kernel_ns > 0 else 0.0
+    return (compute, l2, dram, 0.1 * log2(max(load.solo_ns, 1) / 1e6), 0.1 * log2(max(own.batch_size, 1)), work)
 
 
 def _within(value: float, most: float) -> float:

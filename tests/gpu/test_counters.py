@@ -130,6 +130,7 @@ def test_features_are_the_counters_of_each_batch_size(profiled: Profiled) -> Non
         shares = msgspec.structs.astuple(entry.features)
         assert all(0.0 <= share <= 1.0 for share in shares)
         assert max(shares) > 0.0
+        assert entry.kernel_ns > 0
         if profiled.open is open_fake:
             wanted = [fake_ncu.percent(METRICS[name], entry.batch_size) / 100 for name in FEATURES]
             assert list(shares) == pytest.approx(wanted)

@@ -127,7 +127,7 @@ def test_a_profile_is_remembered_for_the_same_model_only(mlp: Path, profiling: P
 
 
 @pytest.mark.usefixtures("counted")
-@pytest.mark.parametrize("broken", [b"", b"{}", b'{"schema": 1}'])
+@pytest.mark.parametrize("broken", [b"", b"{}", b'{"schema": 2}'])
 def test_a_broken_file_is_replaced(mlp: Path, profiling: Profiling, broken: bytes) -> None:
     engine = Engine(mlp)
     profiling(mlp, engine.run)
@@ -136,7 +136,7 @@ def test_a_broken_file_is_replaced(mlp: Path, profiling: Profiling, broken: byte
     calls = engine.calls
     profiling(mlp, engine.run)
     assert engine.calls > calls
-    assert msgspec.json.decode(stored.read_bytes(), type=BriefFile).schema == 1
+    assert msgspec.json.decode(stored.read_bytes(), type=BriefFile).schema == 2
 
 
 @pytest.mark.usefixtures("counted")

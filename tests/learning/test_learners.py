@@ -250,6 +250,25 @@ def test_a_slow_start_makes_no_model_too_slow_to_be_tried_again() -> None:
     assert predicted < 2.0
 
 
+def test_work_per_kernel_tells_what_a_model_that_was_never_seen_will_do() -> None:
+    """Slowdown is by the co-runner's work over the batch's own, whose features are all alike otherwise."""
+    works = np.exp(np.random.default_rng(7).normal(0.0, 0.8, 14)).tolist()
+
+    def error(told: bool) -> float:
+        owns = [Own(f"m{i}", 1, Load(MS, 0.5, 0.5, 0.5, round(65_000 * w) if told else 0)) for i, w in enumerate(works)]
+
+        def batch(i: int, j: int) -> Batch:
+            return owns[i], exposure(owns[i], [CoRunner(*owns[j])]), 1.0 + 0.5 * works[j] / works[i]
+
+        learner, stream = Isochrone(), np.random.default_rng(8)
+        for _ in range(300):
+            learner.learn_one(*batch(*stream.choice(8, 2, replace=False).tolist()))
+        unseen = [batch(i, j) for i, j in pairwise(range(8, 14))]
+        return float(np.mean([abs(learner.predict_one(own, seen) / measured - 1.0) for own, seen, measured in unseen]))
+
+    assert error(told=True) < 0.5 * error(told=False)
+
+
 def test_the_slowdown_function_is_close_to_the_truth(some: list[Batch]) -> None:
     learner = Isochrone()
     for sample in batches(1_500):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from backend.engines.emulated.spec import EmulatedSpec
 from predictor.workload import Load
 
@@ -18,4 +20,4 @@ class SpecifiedFeatures:
 
     def load(self, batch_size: int, solo_ns: int) -> Load:
         """See `FeatureSource.load`."""
-        return Load(solo_ns, *self._profile.at(batch_size).features)
+        return msgspec.structs.replace(self._profile.at(batch_size), solo_ns=solo_ns)

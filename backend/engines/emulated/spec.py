@@ -16,7 +16,7 @@ import msgspec
 
 from backend.engines.protocol import ModelSpecs
 from backend.errors import ConfigError
-from backend.simulation.gpu_law import PAIR_SD, SATURATION, GpuEffects, GpuLaw, KernelDemand, Regime
+from backend.simulation.gpu_law import KERNEL_US, PAIR_SD, SATURATION, GpuEffects, GpuLaw, KernelDemand, Regime
 from backend.simulation.virtual_gpu import CopyEngines
 from backend.tensors import BY_CONFIG, TensorSpec
 from predictor.workload import Load, ModelProfile
@@ -120,9 +120,13 @@ class EmulatedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def profile(self) -> ModelProfile:
-        """Solo latencies and features as the file states them."""
+        """Solo latencies, features and kernel times as the file states them."""
         loads = (
-            Load(round(b.solo_us * _NS_PER_US), b.features.compute, b.features.l2, b.features.dram)
+            Load(
+                round(b.solo_us * _NS_PER_US),
+                *(b.features.compute, b.features.l2, b.features.dram),
+                round(b.work_per_kernel * KERNEL_US * _NS_PER_US),
+            )
             for b in self.batches
         )
         return ModelProfile(tuple(b.batch_size for b in self.batches), tuple(loads))

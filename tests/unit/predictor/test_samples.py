@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from predictor.features import CoRunner, Own
-from predictor.samples import RecordedCoRunner, Sample, SamplesError, co_runners_of, encode_sample, own_of, read_samples
+from predictor.samples import (
+    RecordedCoRunner,
+    Sample,
+    SamplesError,
+    co_runners_of,
+    encode_sample,
+    own_of,
+    read_samples,
+    sample_of,
+)
 from predictor.workload import Load
 
 SHARES = {"compute": 0.61, "l2": 0.33, "dram": 0.2}
@@ -47,6 +56,13 @@ def test_the_contracts_own_line_is_read(tmp_path: Path) -> None:
     read = read_samples(write(tmp_path, line))
     assert own_of(read.samples[0]) == Own("resnet50", 8, Load(4_535_200, 0.61, 0.33, 0.20))
     assert co_runners_of(read.samples[0]) == [CoRunner("vgg19", 1, Load(3, 0.0, 0.0, 0.0), 0.0, 0.62)]
+
+
+def test_a_sample_tells_the_work_per_kernel_of_each(tmp_path: Path) -> None:
+    own, other = Own("a", 2, Load(3000, 0.1, 0.2, 0.3, 40)), CoRunner("b", 1, Load(5000, 0.4, 0.5, 0.6, 70), 0.5, 1.0)
+    (read,) = read_samples(write(tmp_path, encode_sample(sample_of(own, [other], "1", "gpu", 0, 4000)))).samples
+    assert own_of(read) == own
+    assert co_runners_of(read) == [other]
 
 
 def test_samples_are_ordered_by_their_start(tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def test_sizes_between_are_interpolated() -> None:
     assert PROFILE.at(7).features == pytest.approx((0.475, 0.85, 0.8))
 
 
+def test_work_per_kernel_is_interpolated_where_both_sizes_tell_it() -> None:
+    low, high, unknown = Load(MS, 0.1, 0.1, 0.1, 1000), Load(MS, 0.1, 0.1, 0.1, 3000), Load(MS, 0.1, 0.1, 0.1)
+    assert ModelProfile((1, 3), (low, high)).at(2).kernel_ns == 2000
+    assert ModelProfile((1, 3), (low, high)).at(5).kernel_ns == 3000
+    assert ModelProfile((1, 3), (low, unknown)).at(2).kernel_ns == 0
+
+
 def test_a_smaller_size_takes_as_long_as_the_smallest() -> None:
     assert PROFILE.at(1) == PROFILE.loads[0]
 
@@ -53,6 +60,7 @@ def test_features_stand_in_the_order_of_their_names() -> None:
         ((1,), (load(1, 1.5),), "the shares of a load must lie in 0..1, got (1.5, 0.0, 0.0)"),
         ((1,), (load(1, 0, -0.1),), "the shares of a load must lie in 0..1, got (0, -0.1, 0.0)"),
         ((1,), (load(1, dram=float("nan")),), "the shares of a load must lie in 0..1, got (0.0, 0.0, nan)"),
+        ((1,), (Load(1, 0, 0, 0, -1),), "the mean time of a load's kernels must not be negative, got -1 ns"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(sizes: tuple[int, ...], loads: tuple[Load, ...], sentence: str) -> None:

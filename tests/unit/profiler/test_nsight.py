@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.nsight import Kernel, NoCountersError, NsightError, NsightFeatures, count, mean_shares, read_kernels
+from profiler.nsight import Counted, Kernel, NoCountersError, NsightError, NsightFeatures, count, counted, read_kernels
 
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device",'
@@ -40,9 +40,9 @@ def test_a_log_has_a_line_per_kernel() -> None:
 
 def test_long_kernels_weigh_more() -> None:
     """The copy runs for a fifth of the time."""
-    assert mean_shares(read_kernels(LOG)) == pytest.approx((0.8 * 0.8225 + 0.2 * 0.0225, 0.36, 0.344))
-    load = NsightFeatures({4: mean_shares(read_kernels(LOG))}).load(4, 7_000)
-    assert load.solo_ns == 7_000
+    assert counted(read_kernels(LOG)) == pytest.approx((0.8 * 0.8225 + 0.2 * 0.0225, 0.36, 0.344, 820_000))
+    load = NsightFeatures({4: counted(read_kernels(LOG))}).load(4, 7_000)
+    assert (load.solo_ns, load.kernel_ns) == (7_000, 820_000)
     assert load.l2 == pytest.approx(0.36)
 
 
@@ -53,7 +53,7 @@ def test_times_in_the_units_of_older_releases(unit: str, factor: float) -> None:
 
 
 def test_a_share_of_a_little_more_than_the_peak_is_the_peak() -> None:
-    assert mean_shares([Kernel(1.0, (1.002, 0.5, 0.0))]) == (1.0, 0.5, 0.0)
+    assert counted([Kernel(1.0, (1.002, 0.5, 0.0))]) == Counted(1.0, 0.5, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_share_of_a_little_more_than_the_peak_is_the_peak() -> None:
 )
 def test_an_unusable_log_is_one_sentence(log: str, says: str) -> None:
     with pytest.raises(NsightError) as refused:
-        mean_shares(read_kernels(log))
+        counted(read_kernels(log))
     assert str(refused.value).startswith(says)
 
 

@@ -24,6 +24,7 @@ def test_specification_declares_tensors_with_rows_and_a_profile(tmp_path: Path) 
     assert found.specs.max_batch_size == 4
     assert found.profile.batch_sizes == (1, 2, 4)
     assert found.profile.at(2).solo_ns == 3_000_000
+    assert found.profile.at(2).kernel_ns == round(found.batches[1].work_per_kernel * 65_000)
 
 
 def test_sizes_between_are_interpolated(tmp_path: Path) -> None:
