@@ -35,22 +35,23 @@ _AROUND_NS = 300_000
 class Steady:
     """A scheduler held at `lanes` running batches and `waiting` requests, each event timed."""
 
-    def __init__(self, lanes: int, waiting: int, seed: int) -> None:
+    def __init__(self, lanes: int, waiting: int, seed: int, models: int = _MODELS) -> None:
         self._rng = random.Random(seed)
-        self._scheduler = Scheduler(lanes)
-        self._now_ns = 0
+        self.scheduler = Scheduler(lanes)
+        self.now_ns = 0
+        self._models = models
         self._requests = 0
         self._running: list[tuple[int, int, Launch]] = []
         self._launched_ns: dict[int, int] = {}
-        self._waiting_per_model = [0] * _MODELS
+        self._waiting_per_model = [0] * models
         self.arrive_ns: list[int] = []
         self.finish_ns: list[int] = []
         self.learn_ns: list[int] = []
-        for model in range(_MODELS):
+        for model in range(models):
             profile = synthetic_profile((4 + 2 * model) * _MS, *(self._rng.uniform(0.1, 0.6) for _ in range(3)))
-            self._scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, profile), 0)
+            self.scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, profile), 0)
         while sum(self._waiting_per_model) < waiting or len(self._running) < lanes:
-            self._arrive(self._rng.randrange(_MODELS))
+            self._arrive(self._rng.randrange(self._models))
         self._waiting = waiting
 
     @property
@@ -60,33 +61,33 @@ class Steady:
     def step(self) -> None:
         """The next batch ends; then requests arrive until as many wait as before."""
         end_ns, batch_id, batch = heapq.heappop(self._running)
-        self._now_ns = max(self._now_ns, end_ns)
-        exec_ns = self._now_ns - self._launched_ns.pop(batch_id) - _AROUND_NS
+        self.now_ns = max(self.now_ns, end_ns)
+        exec_ns = self.now_ns - self._launched_ns.pop(batch_id) - _AROUND_NS
         self._take(batch.source, Finish(batch.batch, max(1, exec_ns)), self.finish_ns)
         while sum(self._waiting_per_model) < self._waiting:
-            self._arrive(self._rng.randrange(_MODELS))
+            self._arrive(self._rng.randrange(self._models))
 
     def _arrive(self, model: int) -> None:
         self._requests += 1
-        self._now_ns += round(self._rng.expovariate(1 / (0.02 * _MS)))
-        due = self._now_ns + round(self._rng.uniform(20, 400) * _MS)
-        request = Request(self._requests, 1, self._now_ns, due, self._rng.choice((1, 2)))
+        self.now_ns += round(self._rng.expovariate(1 / (0.02 * _MS)))
+        due = self.now_ns + round(self._rng.uniform(20, 400) * _MS)
+        request = Request(self._requests, 1, self.now_ns, due, self._rng.choice((1, 2)))
         self._waiting_per_model[model] += 1
         self._take(model, Arrive((request,)), self.arrive_ns)
 
     def _take(self, source: int, event: Event, spent: list[int]) -> None:
         started = time.perf_counter_ns()
-        commands: list[Command] = self._scheduler.handle(source, event, self._now_ns)
+        commands: list[Command] = self.scheduler.handle(source, event, self.now_ns)
         decided = time.perf_counter_ns()
         spent.append(decided - started)
-        if self._scheduler.learn():
+        if self.scheduler.learn():
             self.learn_ns.append(time.perf_counter_ns() - decided)
         for command in commands:
             assert isinstance(command, Launch)
             slowdown = (1.0 + _PER_NEIGHBOUR * len(self._running)) * self._rng.lognormvariate(0.0, 0.05)
-            end_ns = self._now_ns + round(command.times.solo_ns * slowdown) + _AROUND_NS
+            end_ns = self.now_ns + round(command.times.solo_ns * slowdown) + _AROUND_NS
             heapq.heappush(self._running, (end_ns, command.batch, command))
-            self._launched_ns[command.batch] = self._now_ns
+            self._launched_ns[command.batch] = self.now_ns
             self._waiting_per_model[command.source] -= len(command.requests)
 
 

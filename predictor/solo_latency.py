@@ -107,6 +107,11 @@ class SoloLatency:
         """The number of groups that are known."""
         return len(self._groups)
 
+    @property
+    def latest_group(self) -> int | None:
+        """The shape that was measured last; None where none was."""
+        return next(reversed(self._groups), None)
+
     def own(self, rows: int, group: int | None) -> Own:
         """The batch as the predictor takes it, looked up once. group: None where it is not known."""
         found = self._groups.get(group, self._others)

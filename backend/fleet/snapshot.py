@@ -33,7 +33,7 @@ _Figure = Annotated[float, msgspec.Meta(ge=0.0)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
-    """A subscriber's only message. token: what `ISOCHRONE_STATE_TOKEN` is there; empty where it is not set."""
+    """A subscriber's only message. token: the publisher's; anything will do where that has none."""
 
     protocol: int
     token: Annotated[str, msgspec.Meta(max_length=1024)] = ""
@@ -131,7 +131,7 @@ class _Protocol(msgspec.Struct):
 
 
 _encoder = msgspec.json.Encoder()
-_published = msgspec.json.Decoder(Refused | DeviceSnapshot)
+_published: msgspec.json.Decoder[Refused | DeviceSnapshot] = msgspec.json.Decoder(Refused | DeviceSnapshot)
 _hello = msgspec.json.Decoder(Subscribe)
 _any = msgspec.json.Decoder(_Protocol)
 

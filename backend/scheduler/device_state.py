@@ -53,6 +53,11 @@ class DeviceState:
         """As of the last `advance`."""
         return self.running.values()
 
+    @property
+    def as_of_ns(self) -> int:
+        """Instant of the last `advance`."""
+        return self._now_ns
+
     # Lanes
 
     def free_lane(self) -> int | None:

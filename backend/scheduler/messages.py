@@ -67,6 +67,8 @@ class Join(Message, frozen=True, tag="join"):
     lanes: what its configuration asks of the device, None where it leaves that open. rejects: `on_miss: reject`.
     preemptible_lanes: on a device of at most so many lanes its batches can preempt others, and be suspended for them;
     see `Launch`. profiled_group: the group that the profile was measured with; None: the profile is a guess.
+    slo_ns, machine: for those outside who ask; the model's default objective, and the device's hardware in JSON, a
+    `backend.fleet.snapshot.MachineFacts`.
     """
 
     protocol: int
@@ -79,6 +81,8 @@ class Join(Message, frozen=True, tag="join"):
     rejects: bool = False
     preemptible_lanes: int = 0
     profiled_group: int | None = 0
+    slo_ns: int | None = None
+    machine: str = ""
 
 
 class Limit(Message, frozen=True, tag="limit"):
@@ -217,11 +221,15 @@ class Refused(Message, frozen=True, tag="refused"):
 
 
 class Decided(Message, frozen=True, tag="decided"):
-    """Commands for one process and how long they took to decide; how many of its samples were lost since the last."""
+    """Commands for one process and how long they took to decide; how many of its samples were lost since the last.
+
+    backlog_ns: its part of the predicted time until the device has done all its work; None: as told before.
+    """
 
     commands: tuple[Command, ...]
     took_ns: int
     samples_lost: int = 0
+    backlog_ns: int | None = None
 
 
 Reply = Welcome | Refused | Decided

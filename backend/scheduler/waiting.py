@@ -42,6 +42,8 @@ class WaitingQueue:
         self._late_after_ns: dict[int, float] = {}
         self._late: deque[int] = deque()
         self._requests: dict[int, Request] = {}
+        self.rows: dict[int, int] = {}
+        """Rows that wait, by class."""
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -65,6 +67,7 @@ class WaitingQueue:
         if request.id in self._requests:
             raise ValueError(f"request {request.id} already waits")
         self._requests[request.id] = request
+        self.rows[request.priority] = self.rows.get(request.priority, 0) + request.rows
         insort(self._ranked, (self.rank(request), request.id))
         if late_after_ns < inf:
             insort(self._latest, (late_after_ns, request.id))
@@ -73,6 +76,9 @@ class WaitingQueue:
     def remove(self, request_id: int) -> None:
         """Take out a request that waits."""
         request = self._requests.pop(request_id)
+        self.rows[request.priority] -= request.rows
+        if not self.rows[request.priority]:
+            del self.rows[request.priority]
         if not self._unrank(request):
             self._late.remove(request_id)
 
@@ -127,6 +133,10 @@ class WaitingQueue:
         assert self._ranked == sorted(self._ranked)
         assert self._latest == sorted((late_after_ns, i) for i, late_after_ns in self._late_after_ns.items())
         assert self._late_after_ns.keys() <= {i for _, i in self._ranked}
+        rows: dict[int, int] = {}
+        for request in self._requests.values():
+            rows[request.priority] = rows.get(request.priority, 0) + request.rows
+        assert self.rows == rows, (self.rows, rows)
 
 
 def _discard(ordered: list[_Key], key: _Key) -> bool:

@@ -24,6 +24,7 @@ UPSTREAM = {
     "profiler": ("backend", "benchmarks"),
     "backend": ("benchmarks", "zoo", "tests"),
     "backend.scheduler": ("backend.linux", "backend.engines", "backend.scheduler_process", "backend.model_process"),
+    "backend.fleet": ("backend.scheduler", "backend.scheduler_process", "backend.model_process", "backend.engines"),
     "backend.linux": ("backend.model_process", "backend.scheduler_process", "backend.engine_process"),
     "backend.engines": ("backend.model_process", "backend.scheduler_process", "backend.engine_process"),
     "backend.model_process": ("backend.scheduler_process.process", "backend.commands", "backend.server"),
