@@ -77,7 +77,7 @@ def load_or_measure(directory: Path, measure: Callable[[], Peaks] | None = None)
     Raises `ChildError`.
     """
     path = directory / "peaks.json"
-    if (known := _read(path)) is not None:
+    if (known := known_peaks(directory)) is not None:
         return known
     with exclusive(directory / "peaks.lock", _LOCK_WAIT_S):
         if (known := _read(path)) is not None:  # another process measured while this one waited
@@ -86,6 +86,11 @@ def load_or_measure(directory: Path, measure: Callable[[], Peaks] | None = None)
         with suppress(OSError):
             write_json(path, _file_of(peaks))
         return peaks
+
+
+def known_peaks(directory: Path) -> Peaks | None:
+    """The peaks in `directory/peaks.json`; None where it is missing, broken or of another machine."""
+    return _read(directory / "peaks.json")
 
 
 def measure_in_child() -> Peaks:
