@@ -92,6 +92,10 @@ class TritonPythonModel:
         """Queue the requests; each is answered later through its response sender."""
         self._instance.execute(requests)
 
+    def is_ready(self) -> bool:
+        """Tell a Triton that asks, as newer ones do, whether the model serves."""
+        return hasattr(self, "_instance") and self._instance.ready
+
     def finalize(self) -> None:
         """Stop: Triton has seen every answer."""
         if hasattr(self, "_instance"):

@@ -85,6 +85,8 @@ class Dispatcher:
         self._arrivals = 0
         self._lease: tuple[Lease, int] | None = None
         """Lease that lets the next request launch without asking, and the time that deciding on it took."""
+        self._backlog_ns = 0
+        """As predicted last; kept while no scheduler answers."""
         self._take: Take | None = None
         """Tells the scheduler of a launch by lease; due before any other event."""
         self._client = SchedulerClient(device, lanes, join, self)
@@ -93,6 +95,16 @@ class Dispatcher:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def gauges(self) -> dict[str, float]:
+        """Read how much waits and runs here, by the metrics' names."""
+        waiting, running = len(self._waiting), len(self._running)
+        backlog_ms = self._backlog_ns / 1e6 if waiting or running else 0.0
+        return {
+            "isochrone_waiting_requests": waiting,
+            "isochrone_running_batches": running,
+            "isochrone_backlog_ms": backlog_ms,
+        }
 
     def submit(self, requests: Sequence[Pending]) -> None:
         """Queue requests, oldest first; launch at once where a lease lets them."""
@@ -128,6 +140,7 @@ class Dispatcher:
         batch = Batch(launch.batch, launch.lane, requests, launch, now_ns, leased=True)
         self._running[batch.id] = batch
         self._lanes.submit(batch)
+        self._backlog_ns = (times.h2d_ns + times.predicted_ns + times.d2h_ns) // max(1, self._client.lanes)
         self._take = Take(batch.id, _as_message(r))
         return Decided((launch,), took_ns)
 
@@ -159,6 +172,8 @@ class Dispatcher:
 
     def decided(self, decided: Decided) -> None:
         """Carry out commands, then record them."""
+        if decided.backlog_ns is not None:
+            self._backlog_ns = decided.backlog_ns
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._launch(command)
@@ -293,6 +308,8 @@ class Dispatcher:
             _log.exception("isochrone: a batch could not be answered")
         with self._lock:
             del self._running[batch.id]
+            if not self._running and not self._waiting:
+                self._backlog_ns = 0
             if self._connected:
                 self._send(batch.finish(failed=any(isinstance(answer, Exception) for answer in answers)))
             else:

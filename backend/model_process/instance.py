@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from backend.config.model_config import ModelConfig
+from backend.engines.machine import machine_facts
 from backend.engines.protocol import Engine
 from backend.errors import RequestError
+from backend.linux.sibling_processes import has_older_siblings
 from backend.model_process import batch as batches
 from backend.model_process.batch_runner import BatchRunner
 from backend.model_process.dispatcher import Dispatcher
@@ -47,6 +51,7 @@ class Instance:
         self._specs = {spec.name: spec for spec in config.inputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
+        self._closing = False
         self._last_asked = 0
         self._metrics = Metrics()
         found = profile_at_load(config, engine, trial)
@@ -62,13 +67,21 @@ class Instance:
             interference_aware=parameters.interference_aware,
             rejects=parameters.on_miss == "reject",
             preemptible_lanes=preemptible_lanes(config),
+            slo_ns=parameters.slo_ns,
+            machine=msgspec.json.encode(machine_facts(config.device, config.device_id)).decode(),
         )
         self._responder = Responder(config.name, self._metrics)
         runner = BatchRunner(config, engine, self._responder)
         self._dispatcher = Dispatcher(
             config.device, lanes_of(config), join, runner, self._metrics, pinned_cores(config)
         )
-        exporter = Exporter(self._metrics, config.name, config.version, config.emulated)
+        self._metrics.read_gauges = self._dispatcher.gauges
+        exporter = Exporter(
+            self._metrics,
+            *(config.name, config.version, config.device),
+            emulated=config.emulated is not None,
+            sole=not has_older_siblings(),
+        )
         self._responder.start(exporter, self._drop_cancelled)
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -102,10 +115,17 @@ class Instance:
             # three processes more than the requests in it do.
             time.sleep(_GATHER_S)
 
+    @property
+    def ready(self) -> bool:
+        """True while requests are served. Without a scheduler they are, in order of arrival; without an engine not."""
+        return not self._closing and self._engine.lost is None
+
     def close(self) -> None:
         """Stop, once Triton has seen every answer; whatever still waits is answered all the same."""
+        self._closing = True
         for request in self._dispatcher.close():
             self._responder.refuse(request.sender, "the model is being unloaded", "UNAVAILABLE", "failed")
+        self._metrics.read_gauges = dict  # whatever became of its batches, its part is taken back
         self._responder.close()
         self._engine.close()
 

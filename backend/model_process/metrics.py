@@ -1,4 +1,4 @@
-"""Counters and histograms of a model, as plain numbers; `exporter` carries them to Triton's /metrics.
+"""Counters, histograms and gauges of a model, as plain numbers; `exporter` carries them to Triton's /metrics.
 
 A call of Triton's metrics costs some 50 µs, so nothing here calls it: counts gather, and only what changed is sent.
 For the same reason a histogram is exported as its cumulative `_bucket`, `_sum` and `_count` series.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -26,12 +26,16 @@ _DECISIONS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 5e3)
 
 @dataclass(frozen=True)
 class Metric:
-    """Metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram."""
+    """Metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram.
+
+    gauge: goes up and down, and has the label `device`; without buckets anything else is a counter.
+    """
 
     description: str
     label: str = ""
     values: tuple[str, ...] = ("",)
     buckets: tuple[float, ...] = ()
+    gauge: bool = False
 
 
 METRICS = {
@@ -64,6 +68,11 @@ METRICS = {
     "isochrone_fail_open_total": Metric("Batches launched in order of arrival because no scheduler answered"),
     "isochrone_samples_lost_total": Metric("Samples of finished batches that could not be written"),
     "isochrone_decision_us": Metric("Time that the scheduler took to decide", buckets=_DECISIONS_US),
+    "isochrone_waiting_requests": Metric("Requests that wait", gauge=True),
+    "isochrone_running_batches": Metric("Batches that run", gauge=True),
+    "isochrone_backlog_ms": Metric(
+        "Part of the predicted time until the device has done all its work; models' parts add up", gauge=True
+    ),
 }
 
 
@@ -89,12 +98,14 @@ class Metrics:
         self._lock = threading.Lock()
         self._histograms: dict[Series, _Histogram] = {}
         self._counters: dict[Series, float] = {}
+        self.read_gauges: Callable[[], Mapping[str, float]] = dict
+        """Reads the gauges' present values by name; one that is not among them is 0."""
         for name, metric in METRICS.items():
             for value in metric.values:
                 if metric.buckets:
                     counts = [0] * (len(metric.buckets) + 1)
                     self._histograms[_labelled(name, value)] = _Histogram(metric.buckets, counts)
-                else:
+                elif not metric.gauge:
                     self._counters[_labelled(name, value)] = 0
 
     def count(self, name: str, value: str = "", by: int = 1) -> None:
@@ -160,10 +171,15 @@ class Metrics:
 
     def values(self) -> Iterator[tuple[Series, float]]:
         """Series as /metrics shows them, histograms cumulative."""
-        return chain.from_iterable(self.together())
+        return chain(*self.together(), self.gauges())
+
+    def gauges(self) -> list[tuple[Series, float]]:
+        """Series of all gauges, as of now."""
+        values = self.read_gauges()
+        return [(_labelled(name, ""), values.get(name, 0.0)) for name, metric in METRICS.items() if metric.gauge]
 
     def together(self) -> list[list[tuple[Series, float]]]:
-        """Series in groups to export together: a part of a histogram's would be false."""
+        """Series of counters and histograms in groups to export together: a part of a histogram's would be false."""
         with self._lock:
             counters = [[(series, value)] for series, value in self._counters.items()]
             return [*counters, *(list(_series(base, histogram)) for base, histogram in self._histograms.items())]

@@ -295,9 +295,12 @@ def test_a_file_that_changed_is_not_taken_for_the_model_that_was_loaded(tmp_path
     with closing(open_engine(made)) as shared:
         write_model(tmp_path, "m", mlp(16, 2, seed=2), "")
         assert shared.run(0, {"x": [x()]}, ["y"]).exec_ns > 0
+        assert shared.lost is None
         os.kill(engine_process(), signal.SIGKILL)
         with pytest.raises(EngineError, match="is not what it was when it was loaded; load the model again"):
             shared.run(0, {"x": [x()]}, ["y"])
+        assert shared.lost is not None
+        assert "load the model again" in shared.lost
     with closing(open_engine(made)) as again:
         assert again.run(0, {"x": [x()]}, ["y"]).exec_ns > 0
 

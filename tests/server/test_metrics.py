@@ -51,6 +51,7 @@ HISTOGRAMS = (
     "isochrone_prediction_error_ratio",
     "isochrone_decision_us",
 )
+GAUGES = ("isochrone_waiting_requests", "isochrone_running_batches", "isochrone_backlog_ms")
 UNAVAILABLE = {"http": "503", "grpc": "UNAVAILABLE"}
 
 
@@ -203,6 +204,8 @@ def test_every_metric_of_the_contract(server: EmbeddedServer) -> None:
         for name, (label, values) in COUNTERS.items():
             expected = {frozenset(own | ({(label, value)} if label else set())) for value in values}
             assert {labels for other, labels in found if other == name and own <= labels} == expected
+        for name in GAUGES:
+            assert (name, frozenset(own | {("device", "cpu")})) in found
         for name in HISTOGRAMS:
             assert (f"{name}_count", frozenset(own)) in found
             assert (f"{name}_sum", frozenset(own)) in found
@@ -216,7 +219,7 @@ def test_every_metric_of_the_contract(server: EmbeddedServer) -> None:
             assert found[f"{name}_count", labels] == found[f"{name}_sum", labels] == 0
             assert found[f"{name}_bucket", labels | {("le", "+Inf")}] == 0
     histograms = (*HISTOGRAMS, *dict(TRANSFERS))
-    contract = {*COUNTERS, *(f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum"))}
+    contract = {*COUNTERS, *GAUGES, *(f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum"))}
     assert {name for name, _ in found if name.startswith("isochrone_")} == contract
 
 

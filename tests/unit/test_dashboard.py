@@ -11,7 +11,8 @@ from tests.deploy_files import DEPLOY, dashboard, expressions, grouped_by, panel
 
 EXPORTED: dict[str, list[dict[str, str]]] = {}
 for series, _ in Metrics().values():
-    EXPORTED.setdefault(series.name, []).append({"model": "m", "version": "1", **dict(series.labels)})
+    device = {"device": "cpu"} if series.name in METRICS and METRICS[series.name].gauge else {}
+    EXPORTED.setdefault(series.name, []).append({"model": "m", "version": "1", **device, **dict(series.labels)})
 
 
 @pytest.mark.parametrize("expression", expressions().values(), ids=expressions())

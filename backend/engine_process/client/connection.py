@@ -57,6 +57,12 @@ class EngineConnection:
             why = self._failure or f"it is not back after {BACK_WITHIN_S:g} s"
         raise EngineLostError(f"the engine process of device '{self._device}' died, and the model is lost: {why}")
 
+    @property
+    def failure(self) -> str | None:
+        """Reason why the model could not be opened again, the last time that this was tried."""
+        failure = self._failure
+        return None if failure is None else str(failure)
+
     def lost(self, session: ModelSession) -> None:
         """Report that the engine process of a session is gone."""
         with self._changed:

@@ -23,13 +23,15 @@ _TRIES = 2
 class EngineClient:
     """`run` may be called from several threads at once, for a lane each. Raises ConfigError or ServerError."""
 
-    lost = None
-    """An engine process that has lost its GPU ends and is started again."""
-
     def __init__(self, device: str, file: Path, options: EngineOptions) -> None:
         self._link = EngineConnection(device, OpenModel(PROTOCOL, str(file.absolute()), options))
         opened = self._link.open()
         self.inputs, self.outputs, self.identity = opened.inputs, opened.outputs, opened.identity
+
+    @property
+    def lost(self) -> str | None:
+        """See `Engine.lost`. An engine process that dies is started again: the reason why that did not succeed."""
+        return self._link.failure
 
     def run(
         self,

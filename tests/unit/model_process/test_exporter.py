@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HISTOGRAMS = [(name, value) for name, metric in METRICS.items() if metric.buckets for value in metric.values]
 """By the value of its label, which most have not."""
+GAUGES = tuple(name for name, metric in METRICS.items() if metric.gauge)
 LARGEST = max(len(metric.buckets) for metric in METRICS.values()) + 3
 """Series of a histogram: a bucket more than it has bounds, the count and the sum."""
 Shown = dict[str, float]
@@ -33,7 +34,7 @@ class FakeTriton(ModuleType):
     def __init__(self) -> None:
         super().__init__("triton_python_backend_utils")
         self.shown: Shown = {}
-        self.calls = 0
+        self.calls = self.sets = 0
         triton = self
 
         class Metric:
@@ -41,20 +42,24 @@ class FakeTriton(ModuleType):
                 assert (labels["model"], labels["version"]) == ("m", "1")
                 own = [f"{{{k}={v}}}" for k, v in labels.items() if k not in ("model", "version")]
                 self._key = name + "".join(own)
-                assert self._key not in triton.shown
-                triton.shown[self._key] = 0.0
+                triton.shown.setdefault(self._key, 0.0)  # processes with equal labels share it
 
             def increment(self, by: float) -> None:
-                assert by > 0
+                assert by > 0 or self._key.partition("{")[0] in GAUGES
                 triton.shown[self._key] += by
                 triton.calls += 1
 
+            def set(self, value: float) -> None:
+                assert self._key.partition("{")[0] in GAUGES
+                triton.shown[self._key] = value
+                triton.sets += 1
+
         class MetricFamily:
-            COUNTER = 0
+            COUNTER, GAUGE = 0, 1
 
             def __init__(self, *, name: str, description: str, kind: int) -> None:
                 assert description
-                assert kind == self.COUNTER
+                assert kind == (self.GAUGE if name in GAUGES else self.COUNTER)
                 self._name = name
 
             def Metric(self, *, labels: Mapping[str, str]) -> Metric:  # noqa: N802 - Triton's name
@@ -79,12 +84,21 @@ def metrics() -> Metrics:
 @pytest.fixture
 def exporter(triton: FakeTriton, metrics: Metrics) -> Exporter:
     assert triton.calls == 0
-    made: Exporter = importlib.import_module("backend.model_process.exporter").Exporter(metrics, "m", "1")
+    return exporter_of(metrics)
+
+
+def exporter_of(metrics: Metrics, *, emulated: bool = False, sole: bool = False) -> Exporter:
+    """Another process' exporter, to the same Triton."""
+    module = importlib.import_module("backend.model_process.exporter")
+    made: Exporter = module.Exporter(metrics, "m", "1", "gpu-0", emulated=emulated, sole=sole)
     return made
 
 
 def counted(metrics: Metrics) -> Shown:
-    return {s.name + "".join(f"{{{k}={v}}}" for k, v in s.labels): value for s, value in metrics.values()}
+    return {
+        s.name + ("{device=gpu-0}" if s.name in GAUGES else "") + "".join(f"{{{k}={v}}}" for k, v in s.labels): value
+        for s, value in metrics.values()
+    }
 
 
 def part(shown: Shown, name: str, at: str) -> Shown:
@@ -141,3 +155,64 @@ def test_the_last_counts_are_flushed(triton: FakeTriton, exporter: Exporter, met
     metrics.count("isochrone_fail_open_total")
     exporter.flush()
     assert triton.shown == counted(metrics)
+
+
+# Gauges
+
+
+WAITING, RUNNING, BACKLOG = (f"{name}{{device=gpu-0}}" for name in GAUGES)
+
+
+def loaded(metrics: Metrics, waiting: float, backlog_ms: float = 0.0) -> None:
+    metrics.read_gauges = lambda: {"isochrone_waiting_requests": waiting, "isochrone_backlog_ms": backlog_ms}
+
+
+def test_gauges_are_sent_at_each_step_as_they_are_then(
+    triton: FakeTriton, exporter: Exporter, metrics: Metrics
+) -> None:
+    for waiting, backlog_ms in ((5, 20.5), (7, 3.0), (0, 0.0)):
+        loaded(metrics, waiting, backlog_ms)
+        exporter.step(1)
+        assert (triton.shown[WAITING], triton.shown[BACKLOG]) == (waiting, backlog_ms)
+    calls = triton.calls
+    exporter.step(1)
+    assert triton.calls == calls
+    assert triton.shown[RUNNING] == 0
+
+
+def test_gauges_of_processes_with_equal_labels_add_up(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
+    other_metrics = Metrics()
+    other = exporter_of(other_metrics)
+    loaded(metrics, 5, 20.0)
+    loaded(other_metrics, 3, 1 / 3)
+    exporter.step(1)
+    other.step(1)
+    assert triton.shown[WAITING] == 8
+    assert triton.shown[BACKLOG] == pytest.approx(20 + 1 / 3, abs=1 / 32)
+    loaded(metrics, 0)
+    exporter.flush()
+    assert triton.shown[WAITING] == 3
+    loaded(other_metrics, 0)
+    other.flush()
+    assert triton.shown[WAITING] == triton.shown[BACKLOG] == 0  # to the last bit
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_sole_one_after_it(
+    triton: FakeTriton, exporter: Exporter, metrics: Metrics
+) -> None:
+    loaded(metrics, 5, 20.0)
+    exporter.step(1)
+    exporter_of(Metrics(), sole=False)
+    assert triton.shown[WAITING] == 5
+    assert triton.sets == 0
+    after = Metrics()
+    following = exporter_of(after, sole=True)
+    assert [triton.shown[key] for key in (WAITING, RUNNING, BACKLOG)] == [0, 0, 0]
+    loaded(after, 2)
+    following.step(1)
+    assert triton.shown[WAITING] == 2
+
+
+def test_on_an_emulated_device_everything_is_labelled_with_it(triton: FakeTriton, metrics: Metrics) -> None:
+    exporter_of(metrics, emulated=True)
+    assert all("{device=gpu-0}" in key for key in triton.shown)

@@ -94,6 +94,9 @@ class Dispatcher:
     def __len__(self) -> int:
         return 0
 
+    def gauges(self) -> dict[str, float]:
+        return {}
+
     def submit(self, requests: list[Pending]) -> None:
         self.waiting += requests
         if self.fault:
@@ -131,12 +134,13 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     module = importlib.import_module("backend.model_process.instance")
     exporter = SimpleNamespace(step=lambda _calls: False, flush=lambda: None)
     monkeypatch.setattr(module, "Dispatcher", Dispatcher)
-    monkeypatch.setattr(module, "Exporter", lambda *_: exporter)
+    monkeypatch.setattr(module, "Exporter", lambda *_, **__: exporter)
     monkeypatch.setattr(module, "profile_at_load", lambda *_: SimpleNamespace(profile=None, group=None))
     made: list[Any] = []
 
     def one(config: ModelConfig = CONFIG, **options: Any) -> Any:
-        made.append(module.Instance(config, SimpleNamespace(close=lambda: None), Trial(), **options))
+        engine = SimpleNamespace(close=lambda: None, lost=None)
+        made.append(module.Instance(config, engine, Trial(), **options))
         return made[-1]
 
     yield one
@@ -230,3 +234,22 @@ def test_warm_up_requests_come_first_and_carry_no_deadline(make: Callable[..., A
 def test_calls_of_a_warm_up(samples: list[dict[str, int]], calls: int) -> None:
     assert warm_up_calls({"model_warmup": samples}) == calls
     assert warm_up_calls({}) == 0
+
+
+def test_a_model_is_ready_until_its_engine_is_lost_or_it_is_closed(make: Callable[..., Any]) -> None:
+    instance = make()
+    assert instance.ready
+    instance._engine.lost = "the engine process died, and its file changed"
+    assert not instance.ready
+    instance._engine.lost = None  # it is back
+    assert instance.ready
+    instance.close()
+    assert not instance.ready
+
+
+def test_gauges_are_read_from_the_dispatcher_until_the_model_is_closed(make: Callable[..., Any]) -> None:
+    instance = make()
+    assert instance._metrics.read_gauges == instance._dispatcher.gauges
+    instance._dispatcher.gauges = lambda: {"isochrone_running_batches": 1}
+    instance.close()
+    assert {value for _, value in instance._metrics.gauges()} == {0}

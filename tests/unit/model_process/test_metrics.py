@@ -28,6 +28,9 @@ _CONTRACT = {
     "isochrone_batches_rerun_total",
     "isochrone_samples_lost_total",
     "isochrone_decision_us",
+    "isochrone_waiting_requests",
+    "isochrone_running_batches",
+    "isochrone_backlog_ms",
 }
 
 
@@ -105,7 +108,7 @@ def test_the_series_of_a_histogram_stay_together() -> None:
     metrics = Metrics()
     metrics.observe("isochrone_queue_us", 120.0)
     together = metrics.together()
-    assert [pair for part in together for pair in part] == list(metrics.values())
+    assert [*(pair for part in together for pair in part), *metrics.gauges()] == list(metrics.values())
     for part in together:
         names = {series.name for series, _ in part}
         if len(part) > 1:
@@ -192,3 +195,15 @@ def test_no_count_is_lost_between_threads() -> None:
         thread.join()
     values = dict(metrics.values())
     assert values[Series("isochrone_batches_total")] == values[Series("isochrone_queue_us_count")] == 2_000
+
+
+def test_gauges_are_read_when_they_are_asked_for() -> None:
+    metrics, waiting = Metrics(), [3.0]
+    metrics.read_gauges = lambda: {"isochrone_waiting_requests": waiting[0]}
+    assert shown(metrics)["isochrone_waiting_requests"] == 3
+    waiting[0] = 5.0
+    assert {series.name: value for series, value in metrics.gauges()} == {
+        "isochrone_waiting_requests": 5,
+        "isochrone_running_batches": 0,
+        "isochrone_backlog_ms": 0,
+    }
