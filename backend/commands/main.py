@@ -63,6 +63,9 @@ def serve(
     http_port: Annotated[int, typer.Option(help="Port of HTTP inference and health.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC inference.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Port of /metrics.")] = 8002,
+    state_port: Annotated[
+        int | None, typer.Option(help="Publish the state of the first device here, of the n-th on the n-th next port.")
+    ] = None,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The tritonserver binary; default: on PATH, else in the nvidia-pytriton wheel.")
     ] = None,
@@ -76,6 +79,7 @@ def serve(
             http_port=http_port,
             grpc_port=grpc_port,
             metrics_port=metrics_port,
+            state_port=state_port,
             tritonserver=tritonserver,
             extra=tuple(extra or ()),
         )

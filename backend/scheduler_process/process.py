@@ -40,6 +40,7 @@ from backend.scheduler.source import Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Rejected, Saved, Trained
 from backend.scheduler_process.event_log import EventLog, event_log_of_environment
 from backend.scheduler_process.online_trainer import OnlineTrainer
+from backend.scheduler_process.reporting import DeviceReporter, reporter_of_environment
 from backend.scheduler_process.sample_log import SampleLog, sample_log_of_environment, sample_of_batch
 from backend.scheduler_process.scheduler_factory import SchedulerFactory, scheduler_factory
 from predictor.features import CoRunner
@@ -63,12 +64,14 @@ class SchedulerProcess:
         samples: SampleLog | None,
         make_scheduler: SchedulerFactory = Scheduler,
         events: EventLog | None = None,
+        reporter: DeviceReporter | None = None,
     ) -> None:
         self._device = point.device
         self._listener = listener
         self._linger_s = linger_s
         self._lanes = lanes
         self._samples, self._events = samples, events
+        self._reporter = reporter or DeviceReporter(point.device)
         self._trainer = OnlineTrainer(point.state, lambda: self._record(Saved()))
         self._scheduler = make_scheduler(
             lanes,
@@ -101,9 +104,11 @@ class SchedulerProcess:
                 self._events.checkpoint(self._scheduler, time.monotonic_ns())
             elif self._scheduler.reject_after_ns + _REJECT_WITHIN_NS <= time.monotonic_ns():
                 self._reject()
+            self._reporter.publish(self._scheduler, time.monotonic_ns())
 
     def close(self) -> None:
         """Keep what was learned."""
+        self._reporter.close()
         self._trainer.close()
 
     def _record(self, entry: Entry) -> None:
@@ -128,10 +133,11 @@ class SchedulerProcess:
         self._deliver(commands, took_ns)
 
     def _patience_s(self) -> float:
-        """Time to wait for an event; 0 where what is late has waited for one long enough, or a checkpoint is due."""
+        """Time to wait for an event; 0 where what is late has waited for one long enough, or something else is due."""
         if self._checkpoint_due():
             return 0.0
-        left_ns = self._scheduler.reject_after_ns + _REJECT_WITHIN_NS - time.monotonic_ns()
+        due_ns = min(self._scheduler.reject_after_ns + _REJECT_WITHIN_NS, self._reporter.due_ns)
+        left_ns = due_ns - time.monotonic_ns()
         return min(_LOOK_S, max(0.0, left_ns / 1e9))
 
     def _expired(self) -> bool:
@@ -178,11 +184,13 @@ class SchedulerProcess:
             raise
         took_ns = time.monotonic_ns() - now_ns
         self._record(Handled(now_ns, source, event, tuple(commands)))
+        self._reporter.note(self._scheduler, source, event)
         if isinstance(event, Join):
             _log.info("source %d: %s version %s joined", source, event.model, event.version)
             self._send(source, Welcome(source, self._lanes))
         elif isinstance(event, Ping):
-            self._send(source, Decided((), took_ns))
+            backlog_ns = self._reporter.backlog_ns(self._scheduler, source, now_ns)
+            self._send(source, Decided((), took_ns, backlog_ns=backlog_ns))
         self._deliver(commands, took_ns)
         if self._samples is not None and (lost := self._samples.take_lost(source)):
             self._send(source, Decided((), took_ns, lost))
@@ -191,9 +199,11 @@ class SchedulerProcess:
         by_source: dict[int, list[Command]] = {}
         for command in commands:
             by_source.setdefault(command.source, []).append(command)
+        now_ns = time.monotonic_ns()
         for source, own in by_source.items():
             for i in range(0, len(own), 256):
-                self._send(source, Decided(tuple(own[i : i + 256]), took_ns))
+                backlog_ns = self._reporter.backlog_ns(self._scheduler, source, now_ns)
+                self._send(source, Decided(tuple(own[i : i + 256]), took_ns, backlog_ns=backlog_ns))
 
     def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         assert self._samples is not None
@@ -219,6 +229,7 @@ class SchedulerProcess:
         commands = self._scheduler.leave(source, now_ns)
         took_ns = time.monotonic_ns() - now_ns
         self._record(Left(now_ns, source, tuple(commands)))
+        self._reporter.left(source)
         self._deliver(commands, took_ns)
         if not self._connections:
             self._trainer.save()
@@ -238,7 +249,8 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
         listener.setblocking(False)
         samples = sample_log_of_environment(point.device)
         events = event_log_of_environment(point.device, lanes, cores_of(point.device))
-        process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler, events)
+        reporter = reporter_of_environment(point.device)
+        process = SchedulerProcess(point, listener, lanes, linger_s, samples, make_scheduler, events, reporter)
         try:
             process.run()
         finally:

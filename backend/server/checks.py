@@ -11,6 +11,8 @@ from backend.errors import ConfigError
 from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
 from backend.scheduler_process.scheduler_factory import scheduler_factory
+from backend.scheduler_process.state_address import TOKEN_VARIABLE as STATE_TOKEN
+from backend.scheduler_process.state_address import state_address
 from backend.server import ports
 from backend.server.assemble import CODE
 from backend.server.options import ServeOptions, is_given, value_of
@@ -83,12 +85,16 @@ def _check_ports(options: ServeOptions) -> None:
     # An endpoint that the user set up or turned off after `--` is the user's own affair.
     asked = {n: p for n, p in options.ports().items() if not is_given(options.extra, f"--{n}-port", f"--allow-{n}")}
     seen: dict[int, str] = {}
-    for name, port in asked.items():
+    # Another server's scheduler may publish there, which this one will share: it need not be free.
+    state = {} if options.state_port is None else {"state": options.state_port}
+    for name, port in (asked | state).items():
         if not 1 <= port <= 65535:
             raise ConfigError(f"--{name}-port {port} is not a port; it must lie between 1 and 65535")
         if port in seen:
             raise ConfigError(f"--{name}-port and --{seen[port]}-port are both {port}; each needs a port of its own")
         seen[port] = name
+    if (address := options.state_address) is not None:
+        state_address(address, os.environ.get(STATE_TOKEN, ""), "cpu")
     for name, port in asked.items():
         if not ports.is_free(options.host, port):
             raise ConfigError(f"port {port} on {options.host} is already in use; choose another with --{name}-port")

@@ -10,6 +10,7 @@ from pathlib import Path
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
+from backend.scheduler_process.state_address import VARIABLE as STATE_ADDRESS
 from backend.server import processes
 from backend.server.assemble import assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
@@ -36,6 +37,8 @@ def assemble_command(options: ServeOptions, folder: Path) -> ServerCommand:
     """Assemble what the server needs in `folder`, which is empty and absolute. Raises ServerError."""
     server = locate(options.tritonserver)
     env = _environment(server)
+    if (address := options.state_address) is not None:
+        env[STATE_ADDRESS] = address
     backends = assemble(server, folder / "backends")
     argv = [
         str(server.binary),

@@ -25,7 +25,9 @@ _PATH_OPTIONS = frozenset(
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """extra: arguments that go to tritonserver as they are."""
+    """extra: arguments that go to tritonserver as they are. state_port: where the state of its devices is published;
+    None: as the environment says.
+    """
 
     model_repository: Path
     host: str = "127.0.0.1"
@@ -34,10 +36,18 @@ class ServeOptions:
     metrics_port: int = 8002
     tritonserver: Path | None = None
     extra: tuple[str, ...] = ()
+    state_port: int | None = None
 
     def ports(self) -> dict[str, int]:
         """Port of each endpoint."""
         return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+
+    @property
+    def state_address(self) -> str | None:
+        """Address at which the state of the devices is published; None: as the environment says."""
+        if self.state_port is None:
+            return None
+        return f"[{self.host}]:{self.state_port}" if ":" in self.host else f"{self.host}:{self.state_port}"
 
 
 def is_given(extra: Sequence[str], *options: str) -> bool:

@@ -18,6 +18,17 @@ from backend.engines.emulated.spec import BatchSpec, DeviceSpec, EmulatedSpec, T
 from backend.engines.tensorrt.plan_facts import PlanFacts
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import RequestError
+from backend.fleet.snapshot import (
+    FLEET_PROTOCOL,
+    MAX_CLASSES,
+    MAX_LINE_BYTES,
+    MAX_MODELS,
+    DeviceSnapshot,
+    MachineFacts,
+    ModelState,
+    RunningState,
+    Subscribe,
+)
 from backend.load import figures
 from backend.load.arrivals import Traffic
 from backend.load.outcomes import Summary
@@ -25,6 +36,7 @@ from backend.load.workload import Workload
 from backend.model_process.metrics import METRICS
 from backend.model_process.request import Arrival, read_due
 from backend.profiling.report import as_json
+from backend.scheduler_process.state_publisher import SUBSCRIBERS_MAX
 from predictor import state_file
 from predictor.bound import UpperBound
 from predictor.evaluate import Evaluation, Score
@@ -166,6 +178,31 @@ def _sources() -> Iterator[str]:
         path = ROOT / part
         for file in [path] if path.is_file() else path.rglob("*.py"):
             yield file.read_text()
+
+
+# The published state
+
+STATE: dict[str, type[msgspec.Struct]] = {
+    "The connection": Subscribe,
+    "The snapshot": DeviceSnapshot,
+    "The machine": MachineFacts,
+    "A model": ModelState,
+    "A running batch": RunningState,
+}
+
+
+@pytest.mark.parametrize("heading", STATE)
+def test_every_field_of_the_published_state_is_documented(heading: str) -> None:
+    assert list(rows("state", heading)) == list(STATE[heading].__struct_fields__)
+
+
+def test_the_limits_of_the_published_state_are_documented() -> None:
+    text = (REFERENCE / "state.md").read_text()
+    assert f"at most {MAX_LINE_BYTES:,} bytes" in text
+    assert f"at most {MAX_MODELS}, " in text
+    assert f"more than {MAX_CLASSES} classes" in text
+    assert f"takes {SUBSCRIBERS_MAX} subscribers" in text
+    assert f'"protocol": {FLEET_PROTOCOL}' in text
 
 
 # Files

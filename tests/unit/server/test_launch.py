@@ -182,6 +182,9 @@ def test_the_command(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
     assert made.env["LD_LIBRARY_PATH"] == f"/usr/local/cuda/compat:{tmp_path}/opt/lib"
     assert made.env["PATH"].startswith(f"{Path(sys.executable).parent}:")
     assert [entry.name for entry in made.cwd.iterdir()] == ["model.py"]
+    published = assemble_command(replace(asked, state_port=8003), tmp_path / "published")
+    assert published.env["ISOCHRONE_STATE_ADDRESS"] == "0.0.0.0:8003"
+    assert "ISOCHRONE_STATE_ADDRESS" not in made.env
 
 
 # command line
@@ -216,3 +219,32 @@ def test_serve_hands_its_options_over_and_its_exit_code_back(monkeypatch: pytest
     arguments += ["--metrics-port", "3", "--tritonserver", "t", "--", "--log-verbose", "1"]
     assert run_cli(monkeypatch, "serve", *arguments) == 7
     assert handed == [ServeOptions(Path("m"), "::1", 1, 2, 3, Path("t"), ("--log-verbose", "1"))]
+
+
+# The published state
+
+
+def test_the_state_port_stands_beside_the_host(repository: Path) -> None:
+    asked = options(repository)
+    assert asked.state_address is None
+    assert replace(asked, state_port=8003).state_address == "127.0.0.1:8003"
+    assert replace(asked, state_port=8003, host="::1").state_address == "[::1]:8003"
+
+
+def test_a_state_port_beyond_this_machine_needs_a_token(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    asked = replace(options(repository), state_port=port)
+    monkeypatch.delenv("ISOCHRONE_STATE_TOKEN", raising=False)
+    check(asked)
+    with pytest.raises(ConfigError, match="ISOCHRONE_STATE_TOKEN is not set"):
+        check(replace(asked, host="0.0.0.0"))
+    monkeypatch.setenv("ISOCHRONE_STATE_TOKEN", "secret")
+    check(replace(asked, host="0.0.0.0"))
+
+
+def test_a_state_port_is_one_of_its_own(repository: Path) -> None:
+    asked = options(repository)
+    with pytest.raises(ConfigError, match="each needs a port of its own"):
+        check(replace(asked, state_port=asked.http_port))
+    with pytest.raises(ConfigError, match="--state-port 70000 is not a port"):
+        check(replace(asked, state_port=70_000))
