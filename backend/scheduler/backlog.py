@@ -43,15 +43,16 @@ class Backlog:
         """Drop a model whose process is gone."""
         self.sources.pop(source, None)
 
-    def find_late(self, now_ns: int) -> list[Reject]:
-        """Set aside the requests that have become late; returns the rejections, of models that reject them."""
+    def find_late(self, now_ns: int) -> list[tuple[Reject, int]]:
+        """Set aside the requests that have become late; returns the rejections, of models that reject them, and the
+        class of each."""
         if now_ns <= self._late_after_ns:
             return []
         self._late_after_ns = self.reject_after_ns = inf
         aware = [source for source in self.sources.values() if source.join.interference_aware]
         return [rejection for source in aware for rejection in self._find_late_of(source, now_ns)]
 
-    def _find_late_of(self, source: Source, now_ns: int) -> list[Reject]:
+    def _find_late_of(self, source: Source, now_ns: int) -> list[tuple[Reject, int]]:
         rejected = []
         queue = source.queue
         while (due := queue.first_late()) is not None:
@@ -62,7 +63,7 @@ class Backlog:
             elif _remeasures(source, due, now_ns) or not source.join.rejects:
                 queue.give_up(due)
             else:
-                rejected.append(_rejection(source, due, now_ns))
+                rejected.append((_rejection(source, due, now_ns), due.priority))
                 self.remove(source, due.id)
         return rejected
 

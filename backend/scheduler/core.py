@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 
 from backend.scheduler.backlog import Backlog
+from backend.scheduler.class_prices import CLASS_COST
 from backend.scheduler.device_state import DeviceState
 from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.launch_forecast import Choice
@@ -58,7 +59,7 @@ its execution's co-runners."""
 
 class Scheduler:
     """All state of one device. `lanes`: how many batches may run at once; predictor, bound, transfers: as learned so
-    far; cores: that the lanes are spread over, None where a lane is no core.
+    far; cores: that the lanes are spread over, None where a lane is no core; class_cost: see `ClassPrices`.
 
     A *source* is one model's process, numbered by the caller; its first event is `Join`.
     """
@@ -72,6 +73,7 @@ class Scheduler:
         policy: type[Policy] = Policy,
         transfers: TransferModel | None = None,
         cores: int | None = None,
+        class_cost: float = CLASS_COST,
     ) -> None:
         self.device = DeviceState(lanes, cores)
         self.leases = LeaseDesk(self.device)
@@ -79,6 +81,7 @@ class Scheduler:
         self._backlog = Backlog()
         self.latency = LatencyModel(predictor or Isochrone(), bound or UpperBound(), transfers or TransferModel())
         self.policy = policy(self.latency)
+        self.policy.prices.allowed = class_cost
         self._observer = observer
         self._now_ns = 0
         self._batches = 0
@@ -121,6 +124,7 @@ class Scheduler:
         self._now_ns = now_ns
         self.leases.end(source)
         self._backlog.forget(source)
+        self.policy.arrivals.forget(source)
         if self.sources.pop(source, None) is not None:
             for key in [k for k in self.device.running if k[0] == source]:
                 self.device.end(key, now_ns)
@@ -128,13 +132,14 @@ class Scheduler:
 
     @property
     def reject_after_ns(self) -> float:
-        """Instant until which no waiting request is to be rejected for being late; inf: none ever."""
-        return self._backlog.reject_after_ns
+        """Instant after which `reject` has something to decide though nothing happened; inf: never."""
+        idle = self._backlog and not self.device.running
+        return min(self._backlog.reject_after_ns, self.policy.idle_until_ns if idle else inf)
 
     def reject(self, now_ns: int) -> list[Command]:
-        """Rejections of requests that became late since the last event; to be called after `reject_after_ns`."""
+        """Decide anew, as requests became late or an idle device was held for long enough: after `reject_after_ns`."""
         self._now_ns = max(now_ns, self._now_ns)
-        return list(self._backlog.find_late(self._now_ns))
+        return self._decide(self._now_ns)
 
     def learn(self) -> int:
         """Train the predictor with the batches that ended since the last call, and return how many they were.
@@ -145,6 +150,7 @@ class Scheduler:
         trained = self.latency.train(inf if oldest is None else oldest.launched_ns)
         if self.latency.renew():
             self.device.update_functions(self.latency.slowdown_function, self.latency.predictor.contribution)
+            self.policy.arrivals.renew()
         return trained
 
     # Events
@@ -182,6 +188,7 @@ class Scheduler:
         source.arrivals += 1
         for r in requests:
             self._backlog.add(source, r)
+            self.policy.arrivals.add(source, r)
 
     def _check_new(self, source: Source, requests: tuple[Request, ...]) -> None:
         busy = {r for batch in self.device.batches if batch.key[0] == source.id for r in batch.requests}
@@ -207,11 +214,25 @@ class Scheduler:
         if min(event.h2d_ns, event.d2h_ns, event.h2d_bytes, event.d2h_bytes) < 0:
             raise ProtocolError(f"batch {event.batch} of source {source.id} moved less than nothing: {event}")
         batch, co_run = self.device.end(key, now_ns)
+        self._charge_lower_classes(batch, now_ns)
         if event.exec_ns is not None and batch.requests and co_run is not None:  # when an adopted one began is unknown
             stay = self.latency.observe(source, batch, event, co_run, now_ns)
             if self._observer is not None:
                 self._observer(source, batch, event, stay.co_runners())
         return batch
+
+    def _charge_lower_classes(self, batch: RunningBatch, now_ns: int) -> None:
+        """Learn what lower classes cost a batch that ended."""
+        count, ran_ns = len(batch.requests), max(1, now_ns - batch.launched_ns)
+        missed = count * (now_ns > batch.deadline_ns)
+        self.policy.prices.observe(batch.priority, count, missed * min(1.0, batch.beside_lower_ns / ran_ns))
+
+    def _find_late(self, now_ns: int) -> list[Command]:
+        """Set aside, or reject, what has become late, and learn what lower classes cost those rejected."""
+        rejections = self._backlog.find_late(now_ns)
+        for _, priority in rejections:
+            self.policy.prices.observe(priority, 1, self.device.lower_share(priority))
+        return [rejection for rejection, _ in rejections]
 
     def _adopt(self, source: Source, event: Adopt, now_ns: int) -> list[Command]:
         seen: set[int] = set()
@@ -246,9 +267,11 @@ class Scheduler:
     # Launches
 
     def _decide(self, now_ns: int, ended: RunningBatch | None = None) -> list[Command]:
-        commands: list[Command] = list(self._backlog.find_late(now_ns))
+        commands = self._find_late(now_ns)
         while self._backlog and (following := self._next(now_ns)) is not None:
             commands += self._launch(*following, now_ns)
+        if self.device.running or not self._backlog:
+            self.policy.idle_until_ns = inf
         return commands + self._offer_lease(ended)
 
     def _next(self, now_ns: int) -> tuple[Choice, int, bool] | None:
@@ -315,4 +338,5 @@ class Scheduler:
             assert not any(request in queue for request in batch.requests), batch
         self.leases.check()
         self._backlog.check(self.sources)
-        assert self.device.running or not self._backlog, "an idle device holds"
+        held = self.policy.idle_until_ns < inf
+        assert self.device.running or not self._backlog or held, "an idle device holds for ever"

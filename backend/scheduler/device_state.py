@@ -6,6 +6,7 @@ the end tells nothing about its co-runners.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping
 from operator import add, sub
 from typing import NamedTuple
@@ -128,9 +129,14 @@ class DeviceState:
         span_ns = now_ns - self._now_ns
         if span_ns and self.running:
             self.update_slowdowns()
+            classes = sorted(batch.priority for batch in self.running.values())
+            others = max(1, len(classes) - 1)
             for batch in self.running.values():
                 if batch.suspended_for is None:
                     batch.left_ns -= span_ns / batch.slowdown
+                if batch.priority < classes[-1]:
+                    lower = len(classes) - bisect_right(classes, batch.priority)
+                    batch.beside_lower_ns += span_ns * lower / others
             if self.transfers:
                 for key, waited_ns in self.transfers.advance(now_ns).items():
                     batch = self.running[key]
@@ -166,6 +172,11 @@ class DeviceState:
     def sums_without(self, batch: RunningBatch) -> Sums:
         """The same but for this batch."""
         return tuple(map(sub, self.sums(), batch.adds))
+
+    def lower_share(self, priority: int) -> float:
+        """Share of the running batches that are of a lower class."""
+        running = self.running.values()
+        return sum(batch.priority > priority for batch in running) / len(running) if running else 0.0
 
     def core_sharers(self, core: int | None) -> int:
         """Number of batches on a core, where lanes share cores."""

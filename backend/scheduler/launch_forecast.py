@@ -11,8 +11,10 @@ from math import inf
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.expected_arrivals import ExpectedArrivals, requests_in_time
 from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import BatchTimes, Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
@@ -120,13 +122,43 @@ class LaunchForecast:
         at_risk = self._batches_at_risk(choice)
         if not at_risk:
             return False
-        sums = self._device.sums_with(self._latency.predictor.contribution(choice.own))
+        sums = self._sums_with(choice)
         allowed_ns = self._allowed_with_ns(choice)
         core = self._core
         return any(
             batch.slowdown_with(sums, core is not None and batch.core == core) * batch.remaining_ns > allowed_ns[i]
             for i, batch in at_risk
         )
+
+    def expected_losses(
+        self, choices: Sequence[Choice], arrivals: ExpectedArrivals, weights: Mapping[int, float]
+    ) -> list[float]:
+        """Weighted deadlines that each choice is expected to cost requests that arrive while it runs.
+
+        weights: of a lost deadline, by class. A higher class may have to wait for a lane as well, but not where it can
+        preempt.
+        """
+        device, join = self._device, choices[0].source.join
+        last_lane = len(device.running) + 1 >= device.lanes and device.lanes > join.preemptible_lanes
+        sums = [device.sums(), *(self._sums_with(choice) for choice in choices)]
+        waits_ns = np.array([self._lane_wait_ns(choice) if last_lane else 0.0 for choice in choices])
+        per_ns = arrivals.lost(sums, waits_ns, self.now_ns, weights)
+        spans_ns = [choice.times.predicted_ns + self._latency.overhead_ns for choice in choices]
+        return [span_ns * float(each) for span_ns, each in zip(spans_ns, per_ns, strict=True)]
+
+    def chances(self, choice: Choice) -> float:
+        """Number of its requests that are expected to meet their deadlines launched now."""
+        around_ns = self._around_ns(choice.source, choice.own)
+        return requests_in_time(choice.requests, self.now_ns, choice.times.predicted_ns + around_ns)
+
+    def _lane_wait_ns(self, choice: Choice) -> float:
+        """Mean time until a lane is free, where the choice takes the last one."""
+        self._device.update_slowdowns()
+        ends_ns = [batch.remaining_ns * batch.slowdown for batch in self._device.batches]
+        return min([*ends_ns, choice.times.predicted_ns]) / 2
+
+    def _sums_with(self, choice: Choice) -> Sums:
+        return self._device.sums_with(self._latency.predictor.contribution(choice.own))
 
     def harms(self, choice: Choice) -> bool:
         """True if a running batch of the same or a higher class that makes its deadline newly misses it."""

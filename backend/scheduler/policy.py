@@ -10,9 +10,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import islice
+from math import inf
 from typing import ClassVar, NamedTuple
 
+from backend.scheduler.class_prices import ClassPrices
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.expected_arrivals import ExpectedArrivals
 from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
@@ -32,9 +35,11 @@ NEARLY_BEST = 1.15
 """A batch grows only until its time per row is within this factor of the best that the profile promises."""
 MAX_LOOKED_AT = 256
 """Waiting requests that are considered for one batch: bounds a decision however long the queue."""
-MAX_CANDIDATES = 2
+MAX_CANDIDATES = 4
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
+IDLE_NS_MAX = 25_000_000
+"""An idle device is held so long, at most, for requests of higher classes that are expected."""
 
 
 class _Candidate(NamedTuple):
@@ -56,6 +61,10 @@ class Policy:
 
     def __init__(self, latency: LatencyModel) -> None:
         self.latency = latency
+        self.arrivals = ExpectedArrivals(latency)
+        self.prices = ClassPrices()
+        self.idle_until_ns = inf
+        """Until then an idle device holds what waits, for a higher class; inf: it holds nothing."""
         self._credit_ns = 0.0
 
     def choose(self, sources: Mapping[int, Source], device: DeviceState, lane: int, now_ns: int) -> Choice | None:
@@ -66,8 +75,8 @@ class Policy:
         contended = len(sources) > 1
         if not contended and not device.running:
             (source,) = sources.values()
-            if len(source.queue) == 1:
-                return self._take_only(source)
+            if len(source.queue) == 1 and (choice := self._take_only(source)).priority <= self.arrivals.highest:
+                return choice
         core = device.core_of(lane)
         forecast = self.forecast(self.latency, device, device.sums(), now_ns, contended=contended, core=core)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
@@ -175,9 +184,38 @@ class Policy:
         timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
-            return forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
-        choice = self._largest_harmless(source, members, forecast)
-        return None if choice is None or forecast.better_later(choice) else choice
+            choice = forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
+            return self._most_worth(choice, forecast) or self._unless_held_idle(choice, forecast)
+        largest = self._largest_harmless(source, members, forecast)
+        if largest is None or forecast.better_later(largest):
+            return None
+        return self._most_worth(largest, forecast)
+
+    def _most_worth(self, largest: Choice, forecast: LaunchForecast) -> Choice | None:
+        """The one, by halving, that keeps most deadlines: its own less those that arrive meanwhile; None: all cost more.
+
+        A deadline of its own class counts as one, of a higher class as its price; lower classes count nothing.
+        """
+        priority, idle = largest.priority, forecast.idle
+        if idle and priority <= self.arrivals.highest:
+            return largest
+        weights = {c: self.prices.price(c) for c in self.arrivals.classes() if c < priority}
+        if not idle or weights:
+            weights[priority] = 0.0 if idle else 1.0
+        choices, count = [largest], len(largest.requests)
+        while (count := count // 2) > 0:
+            choices.append(forecast.choice(largest.source, largest.requests[:count], count + 1))
+        losses = forecast.expected_losses(choices, self.arrivals, weights)
+        worths = [forecast.chances(choice) - lost for choice, lost in zip(choices, losses, strict=True)]
+        best = max(range(len(choices)), key=worths.__getitem__)
+        return choices[best] if worths[best] > 0.0 or not any(losses) else None
+
+    def _unless_held_idle(self, choice: Choice, forecast: LaunchForecast) -> Choice | None:
+        """The launch, once the device has been held idle for it for long enough."""
+        if forecast.now_ns >= self.idle_until_ns:
+            return choice
+        self.idle_until_ns = min(self.idle_until_ns, forecast.now_ns + IDLE_NS_MAX)
+        return None
 
     def _largest_harmless(
         self, source: Source, members: tuple[Request, ...], forecast: LaunchForecast
@@ -216,6 +254,7 @@ class Policy:
         if not unopposed and source.load(head.rows, head.group).solo_ns > self._credit_ns:
             return None  # too little credit for even the smallest batch: no need to look further
         choice = forecast.choice(source, _same_group(source.queue.by_lateness(), self._rows(source, forecast)))
+        unopposed = unopposed and self._may_be_late(choice, forecast)
         if not unopposed and choice.times.solo_ns > self._credit_ns:
             return None
         harmless = forecast.idle or not forecast.harms(choice)
@@ -223,6 +262,18 @@ class Policy:
             return choice
         overdue = forecast.now_ns > source.queue.rank(head) + OVERDUE_NS
         return self._paid(choice) if harmless or overdue else None
+
+
+    def _may_be_late(self, choice: Choice, forecast: LaunchForecast) -> bool:
+        """True unless it would cost higher classes more deadlines than it answers requests."""
+        weights = {c: self.prices.price(c) for c in self.arrivals.classes() if c < choice.priority}
+        if not weights:
+            return True
+        weights[choice.priority] = 0.0
+        (lost,) = forecast.expected_losses([choice], self.arrivals, weights)
+        if lost <= len(choice.requests):
+            return True
+        return forecast.idle and self._unless_held_idle(choice, forecast) is not None
 
 
 def knee(source: Source, overhead_ns: int) -> int:

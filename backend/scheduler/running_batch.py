@@ -60,6 +60,8 @@ class RunningBatch:
     """Of its solo latency, by the forecast; below 0 where it outlives that."""
     suspended_for: RunningBatch | None = field(default=None, init=False)
     was_suspended: bool = field(default=False, init=False)
+    beside_lower_ns: float = field(default=0.0, init=False)
+    """Time that it ran beside lower classes, each instant by their share of its co-runners."""
     _function: SlowdownFunction = field(init=False)
     """Of its co-runners' contributions."""
     _among: SlowdownFunction = field(init=False)

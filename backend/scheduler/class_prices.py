@@ -1,0 +1,43 @@
+"""Prices of higher classes' deadlines, in deadlines of lower ones, such that lower classes cost them what is allowed.
+
+A request that missed was missed for lower classes' sake by their share of the batches that ran meanwhile. Where they
+cost a class more than allowed its price rises, else it falls: what is measured sets it, so that a forecast which is
+wrong by some factor only moves the price.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+
+CLASS_COST = 0.02
+"""Share of a higher class's deadlines that lower classes may cost it, unless the user says otherwise."""
+FIRST_PRICE, PRICE_MAX = 10.0, 10_000.0
+_STEP = 0.15
+"""Change of a price's logarithm per deadline lost."""
+_BLAME = 2.0
+"""Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later."""
+_CLASSES_MAX = 16
+"""Prices kept: classes are the callers' choice; further ones have the first price."""
+
+
+class ClassPrices:
+    """allowed: share of a class's deadlines that lower classes may cost it, 0 to 1."""
+
+    def __init__(self, allowed: float = CLASS_COST) -> None:
+        self.allowed = allowed
+        self._logs: dict[int, float] = {}
+
+    def price(self, priority: int) -> float:
+        """Deadlines of lower classes that one of this class is worth; at least 1."""
+        return exp(self._logs.get(priority, log(FIRST_PRICE)))
+
+    def observe(self, priority: int, requests: int, lost_to_lower: float) -> None:
+        """Learn from requests of one class that were answered or rejected, of which so many missed for lower classes."""
+        known = self._logs.get(priority)
+        if known is None:
+            if len(self._logs) >= _CLASSES_MAX:
+                return
+            known = log(FIRST_PRICE)
+        change = _STEP * (min(float(requests), _BLAME * lost_to_lower) - self.allowed * requests)
+        self._logs[priority] = min(log(PRICE_MAX), max(0.0, known + change))
+
