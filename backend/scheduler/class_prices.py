@@ -11,10 +11,10 @@ from math import exp, log
 
 CLASS_COST = 0.02
 """Share of a higher class's deadlines that lower classes may cost it, unless the user says otherwise."""
-FIRST_PRICE, PRICE_MAX = 10.0, 10_000.0
+FIRST_PRICE, PRICE_MAX = 20.0, 10_000.0
 _STEP = 0.15
 """Change of a price's logarithm per deadline lost."""
-_BLAME = 2.0
+_BLAME = 5.0
 """Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later."""
 _CLASSES_MAX = 16
 """Prices kept: classes are the callers' choice; further ones have the first price."""
@@ -32,7 +32,7 @@ class ClassPrices:
         return exp(self._logs.get(priority, log(FIRST_PRICE)))
 
     def observe(self, priority: int, requests: int, lost_to_lower: float) -> None:
-        """Learn from requests of one class that were answered or rejected, of which so many missed for lower classes."""
+        """Learn from requests of one class that have ended, of which so many missed for lower classes' sake."""
         known = self._logs.get(priority)
         if known is None:
             if len(self._logs) >= _CLASSES_MAX:
@@ -40,4 +40,3 @@ class ClassPrices:
             known = log(FIRST_PRICE)
         change = _STEP * (min(float(requests), _BLAME * lost_to_lower) - self.allowed * requests)
         self._logs[priority] = min(log(PRICE_MAX), max(0.0, known + change))
-

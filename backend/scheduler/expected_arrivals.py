@@ -23,8 +23,8 @@ STREAMS_MAX = 64
 MEMORY_NS = 1_000_000_000
 """Time constant of a stream's rate: what is silent for some seconds is expected no more."""
 _ALLOWED_WEIGHT = 0.1
-_STEEPNESS = 11.0
-"""Of the chance to miss over the forecast latency, log-logistic: that of a lognormal error of 15 %."""
+_STEEPNESS = 4.0
+"""Of the chance to miss over the forecast latency, log-logistic: nearly that of a lognormal error of 40 %."""
 
 
 def chance_to_miss(takes_ns: Vector, allowed_ns: Vector) -> Vector:

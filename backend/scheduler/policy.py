@@ -75,8 +75,8 @@ class Policy:
         contended = len(sources) > 1
         if not contended and not device.running:
             (source,) = sources.values()
-            if len(source.queue) == 1 and (choice := self._take_only(source)).priority <= self.arrivals.highest:
-                return choice
+            if len(source.queue) == 1 and (only := self._take_only(source)).priority <= self.arrivals.highest:
+                return only
         core = device.core_of(lane)
         forecast = self.forecast(self.latency, device, device.sums(), now_ns, contended=contended, core=core)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
@@ -121,7 +121,10 @@ class Policy:
         choice: Choice | None = None
         if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in candidates[:1]):
             choice = self._take_in_order(in_order, forecast)
+        held = inf
         for candidate in [] if choice else candidates[:MAX_CANDIDATES]:
+            if candidate.head.priority > held:
+                continue  # the higher class waits for less to run, not for more
             if (choice := self._admit(candidate.source, forecast)) is not None:
                 break
             if forecast.now_ns > candidate.rank + OVERDUE_NS:
@@ -129,6 +132,7 @@ class Policy:
                 if (choice := self._paid(forecast.choice(candidate.source, (candidate.head,)))) is not None:
                     return choice
             candidate.source.hold(candidate.head)
+            held = min(held, candidate.head.priority)
         if choice is None and in_order is not None:
             choice = self._take_in_order(in_order, forecast)
         if choice is not None and owed is not None:
@@ -184,15 +188,15 @@ class Policy:
         timely = forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT))
         members = _same_group(timely, rows) or _same_group(source.queue.by_rank(), rows)
         if forecast.idle:
-            choice = forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
-            return self._most_worth(choice, forecast) or self._unless_held_idle(choice, forecast)
+            fitting = forecast.choice(source, members[: forecast.fitting(source, members)], len(members))
+            return self._most_worth(fitting, forecast) or self._unless_held_idle(fitting, forecast)
         largest = self._largest_harmless(source, members, forecast)
         if largest is None or forecast.better_later(largest):
             return None
         return self._most_worth(largest, forecast)
 
     def _most_worth(self, largest: Choice, forecast: LaunchForecast) -> Choice | None:
-        """The one, by halving, that keeps most deadlines: its own less those that arrive meanwhile; None: all cost more.
+        """The one, by halving, that keeps most deadlines: its own, less those of requests to come; None: none does.
 
         A deadline of its own class counts as one, of a higher class as its price; lower classes count nothing.
         """
@@ -262,7 +266,6 @@ class Policy:
             return choice
         overdue = forecast.now_ns > source.queue.rank(head) + OVERDUE_NS
         return self._paid(choice) if harmless or overdue else None
-
 
     def _may_be_late(self, choice: Choice, forecast: LaunchForecast) -> bool:
         """True unless it would cost higher classes more deadlines than it answers requests."""
