@@ -224,8 +224,10 @@ class Scheduler:
     def _charge_lower_classes(self, batch: RunningBatch, now_ns: int) -> None:
         """Learn what lower classes cost a batch that ended."""
         count, ran_ns = len(batch.requests), max(1, now_ns - batch.launched_ns)
-        missed = count * (now_ns > batch.deadline_ns)
-        self.policy.prices.observe(batch.priority, count, missed * min(1.0, batch.beside_lower_ns / ran_ns))
+        late_ns, lost_ns = now_ns - batch.deadline_ns, max(0, ran_ns - batch.load.solo_ns)
+        by_lower_ns = lost_ns * min(1.0, batch.beside_lower_ns / ran_ns)
+        share = 0.0 if late_ns <= 0 else by_lower_ns / (by_lower_ns + late_ns)
+        self.policy.prices.observe(batch.priority, count, count * share)
 
     def _find_late(self, now_ns: int) -> list[Command]:
         """Set aside, or reject, what has become late, and learn what lower classes cost those rejected."""
@@ -316,6 +318,7 @@ class Scheduler:
             preempts=preempts,
             decision="lease" if leased else choice.decision,
             group=requests[0].group if requests else None,
+            gives_way=self.device.lanes <= source.join.preemptible_lanes,
         )
         transfers = source.solo_transfers(own.batch_size) if requests else NO_TRANSFERS
         return [Preempted(*other.key) for other in self.device.start(running, transfers)]

@@ -174,9 +174,10 @@ class DeviceState:
         return tuple(map(sub, self.sums(), batch.adds))
 
     def lower_share(self, priority: int) -> float:
-        """Share of the running batches that are of a lower class."""
+        """Share of the running batches that are of a lower class and give no way to this one."""
         running = self.running.values()
-        return sum(batch.priority > priority for batch in running) / len(running) if running else 0.0
+        lower = sum(batch.priority > priority and not batch.gives_way for batch in running)
+        return lower / len(running) if running else 0.0
 
     def core_sharers(self, core: int | None) -> int:
         """Number of batches on a core, where lanes share cores."""

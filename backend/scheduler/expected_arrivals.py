@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf
+from math import exp, inf, log
 
 import numpy as np
 
@@ -23,23 +23,22 @@ STREAMS_MAX = 64
 MEMORY_NS = 1_000_000_000
 """Time constant of a stream's rate: what is silent for some seconds is expected no more."""
 _ALLOWED_WEIGHT = 0.1
-_STEEPNESS = 4.0
-"""Of the chance to miss over the forecast latency, log-logistic: nearly that of a lognormal error of 40 %."""
+_SPREAD = 1.9
+_STEEPNESS_MIN, _STEEPNESS_MAX = 3.0, 20.0
 
 
-def chance_to_miss(takes_ns: Vector, allowed_ns: Vector) -> Vector:
-    """Chance that a request misses which is forecast to take so long, of the time that it is allowed, above 0."""
-    chance: Vector = 1.0 / (1.0 + (allowed_ns / takes_ns) ** _STEEPNESS)
-    return chance
+def steepness(bound: float) -> float:
+    """Exponent of the chance to miss, a log-logistic one, where so many times the predicted execution is the bound."""
+    return min(_STEEPNESS_MAX, max(_STEEPNESS_MIN, _SPREAD / max(1e-9, log(bound)))) if bound > 1.0 else _STEEPNESS_MAX
 
 
-def requests_in_time(requests: Iterable[Request], now_ns: int, takes_ns: float) -> float:
+def requests_in_time(requests: Iterable[Request], now_ns: int, takes_ns: float, steep: float) -> float:
     """Number of requests that are expected to meet their deadlines if a batch of them takes so long from now on."""
     expected = 0.0
     for request in requests:
         allowed_ns = inf if request.deadline_ns is None else request.deadline_ns - now_ns
         if allowed_ns > 0:
-            expected += 1.0 / (1.0 + (takes_ns / allowed_ns) ** _STEEPNESS)
+            expected += 1.0 / (1.0 + (takes_ns / allowed_ns) ** steep)
     return expected
 
 
@@ -112,7 +111,7 @@ class ExpectedArrivals:
             return np.zeros(len(sums) - 1)
         if self._arrays is None:
             self._arrays = _StreamArrays(self._latency, self._streams)
-        return self._arrays.lost(sums, waits_ns, now_ns, weights)
+        return self._arrays.lost(sums, waits_ns, now_ns, weights, steepness(self._latency.bound.multiplier))
 
     def _changed(self) -> None:
         self._arrays = None
@@ -144,13 +143,15 @@ class _StreamArrays:
         self._last_ns[place] = stream.last_ns
         self._recent[place] = stream.recent
 
-    def lost(self, sums: Sequence[Sums], waits_ns: Vector, now_ns: int, weights: Mapping[int, float]) -> Vector:
+    def lost(
+        self, sums: Sequence[Sums], waits_ns: Vector, now_ns: int, weights: Mapping[int, float], steep: float
+    ) -> Vector:
         """See `ExpectedArrivals.lost`."""
         slowdowns = np.maximum(self._functions.slowdowns(np.array(sums)), MIN_SLOWDOWN)
         takes_ns = self._solo_ns * slowdowns + self._around_ns
         lowest = max(weights)
         takes_ns[1:] += np.where(self._priorities < lowest, waits_ns[:, None], 0.0)
-        chances = chance_to_miss(takes_ns, self._allowed_ns)
+        chances = 1.0 / (1.0 + (self._allowed_ns / takes_ns) ** steep)
         weight = np.zeros(len(self._solo_ns))
         for priority, each in weights.items():
             weight[self._priorities == priority] = each

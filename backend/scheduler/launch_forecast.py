@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.expected_arrivals import ExpectedArrivals, requests_in_time
+from backend.scheduler.expected_arrivals import ExpectedArrivals, requests_in_time, steepness
 from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import BatchTimes, Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
@@ -149,7 +149,8 @@ class LaunchForecast:
     def chances(self, choice: Choice) -> float:
         """Number of its requests that are expected to meet their deadlines launched now."""
         around_ns = self._around_ns(choice.source, choice.own)
-        return requests_in_time(choice.requests, self.now_ns, choice.times.predicted_ns + around_ns)
+        takes_ns = choice.times.predicted_ns + around_ns
+        return requests_in_time(choice.requests, self.now_ns, takes_ns, steepness(self._margin))
 
     def _lane_wait_ns(self, choice: Choice) -> float:
         """Mean time until a lane is free, where the choice takes the last one."""

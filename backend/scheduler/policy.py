@@ -38,6 +38,7 @@ MAX_LOOKED_AT = 256
 MAX_CANDIDATES = 4
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
+OWN_PRICE = 2.5
 IDLE_NS_MAX = 25_000_000
 """An idle device is held so long, at most, for requests of higher classes that are expected."""
 
@@ -205,7 +206,7 @@ class Policy:
             return largest
         weights = {c: self.prices.price(c) for c in self.arrivals.classes() if c < priority}
         if not idle or weights:
-            weights[priority] = 0.0 if idle else 1.0
+            weights[priority] = 0.0 if idle else OWN_PRICE
         choices, count = [largest], len(largest.requests)
         while (count := count // 2) > 0:
             choices.append(forecast.choice(largest.source, largest.requests[:count], count + 1))

@@ -47,6 +47,8 @@ class RunningBatch:
     preempts: bool = False
     decision: str = "launch"
     group: int | None = None
+    gives_way: bool = False
+    """True if others can preempt it."""
     core: int | None = field(default=None, init=False)
     """Where lanes share cores."""
     core_sharers: int = field(default=0, init=False)
