@@ -97,6 +97,11 @@ class ExpectedArrivals:
         """Look slowdowns and solo latencies up anew: they were learned."""
         self._arrays = None
 
+    def of_class(self, priority: int) -> list[tuple[Source, int, int, float]]:
+        """Model, rows, group and allowed time of each stream of a class."""
+        streams = self._streams.values()
+        return [(s.source, s.rows, s.group, s.allowed_ns) for s in streams if s.priority == priority]
+
     def classes(self) -> set[int]:
         """Those of all streams."""
         return {stream.priority for stream in self._streams.values()}

@@ -122,7 +122,7 @@ class LaunchForecast:
         at_risk = self._batches_at_risk(choice)
         if not at_risk:
             return False
-        sums = self._sums_with(choice)
+        sums = self.sums_with(choice)
         allowed_ns = self._allowed_with_ns(choice)
         core = self._core
         return any(
@@ -140,7 +140,7 @@ class LaunchForecast:
         """
         device, join = self._device, choices[0].source.join
         last_lane = len(device.running) + 1 >= device.lanes and device.lanes > join.preemptible_lanes
-        sums = [device.sums(), *(self._sums_with(choice) for choice in choices)]
+        sums = [device.sums(), *(self.sums_with(choice) for choice in choices)]
         waits_ns = np.array([self._lane_wait_ns(choice) if last_lane else 0.0 for choice in choices])
         per_ns = arrivals.lost(sums, waits_ns, self.now_ns, weights)
         spans_ns = [choice.times.predicted_ns + self._latency.overhead_ns for choice in choices]
@@ -158,7 +158,8 @@ class LaunchForecast:
         ends_ns = [batch.remaining_ns * batch.slowdown for batch in self._device.batches]
         return min([*ends_ns, choice.times.predicted_ns]) / 2
 
-    def _sums_with(self, choice: Choice) -> Sums:
+    def sums_with(self, choice: Choice) -> Sums:
+        """Contributions of all that would run then."""
         return self._device.sums_with(self._latency.predictor.contribution(choice.own))
 
     def harms(self, choice: Choice) -> bool:
