@@ -14,7 +14,7 @@ CLASS_COST = 0.02
 FIRST_PRICE, PRICE_MAX = 20.0, 10_000.0
 _STEP = 0.15
 """Change of a price's logarithm per deadline lost."""
-_BLAME = 5.0
+_BLAME = 10.0
 """Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later."""
 _CLASSES_MAX = 16
 """Prices kept: classes are the callers' choice; further ones have the first price."""

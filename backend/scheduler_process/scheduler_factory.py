@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from functools import partial
 from typing import Protocol
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Observer, Scheduler
+from backend.scheduler_process.class_cost import class_cost
 from predictor.bound import UpperBound
 from predictor.learners.learner import Forecaster
 from predictor.transfers import TransferModel
@@ -35,7 +37,7 @@ def scheduler_factory() -> SchedulerFactory:
     """Find the factory. Raises ConfigError where what is named cannot be had."""
     named = os.environ.get(VARIABLE)
     if not named:
-        return Scheduler
+        return partial(Scheduler, class_cost=class_cost())
     module, _, function = named.partition(":")
     try:
         found: SchedulerFactory = getattr(importlib.import_module(module), function)

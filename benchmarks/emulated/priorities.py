@@ -63,7 +63,7 @@ ROWS: dict[str, Rival] = {
 }
 
 
-class Kept(msgspec.Struct, frozen=True):
+class LaneFigures(msgspec.Struct, frozen=True):
     """Deadlines kept by one policy on one draw, of requests that came after the warm-up."""
 
     policy: str
@@ -74,7 +74,7 @@ class Kept(msgspec.Struct, frozen=True):
     by_class: dict[str, float]
 
 
-def run(policy: str, draw: int, load: float, lanes: int, seconds: float, warm_s: float) -> Kept:
+def run(policy: str, draw: int, load: float, lanes: int, seconds: float, warm_s: float) -> LaneFigures:
     """Simulate one policy. seconds: counted, after `warm_s`."""
     drawn, rival = drawn_gpu(draw, TWO_CLASSES.models), ROWS[policy]
     plan = request_plan(drawn, TWO_CLASSES, load, warm_s + seconds, draw)
@@ -82,10 +82,10 @@ def run(policy: str, draw: int, load: float, lanes: int, seconds: float, warm_s:
     ran = simulate(rival.models(drawn.simulated()), rival.plan(plan), scheduler, drawn.device(), OVERHEAD_NS)
     counted = [o for o in ran.outcomes() if o.intended_s >= warm_s]
     shares = {c: s.met_share for c, s in by_class(counted, seconds).items()}
-    return Kept(policy, draw, load, lanes, sum(o.met for o in counted) / max(1, len(counted)), shares)
+    return LaneFigures(policy, draw, load, lanes, sum(o.met for o in counted) / max(1, len(counted)), shares)
 
 
-def table(found: Sequence[Kept]) -> Iterator[str]:
+def table(found: Sequence[LaneFigures]) -> Iterator[str]:
     """Lines of means over draws, per load, number of lanes and policy."""
     yield f"{'load':>4} {'lanes':>5}  {'policy':28} {'all':>6} {'class 1':>8} {'class 2':>8}  draws"
     for load, lanes, policy in sorted({(k.load, k.lanes, k.policy) for k in found}):
@@ -110,7 +110,7 @@ def main(
     names = policies.split(";")
     if unknown := [name for name in names if name not in ROWS]:
         raise typer.BadParameter(f"--policies has '{unknown[0]}', but knows only {'; '.join(ROWS)}")
-    found = msgspec.json.decode(out.read_bytes(), type=list[Kept]) if out.exists() else []
+    found = msgspec.json.decode(out.read_bytes(), type=list[LaneFigures]) if out.exists() else []
     known = {(k.policy, k.draw, k.load, k.lanes) for k in found}
     for draw in range(draws):
         for load in map(float, loads.split(",")):

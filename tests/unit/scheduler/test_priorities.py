@@ -1,0 +1,129 @@
+"""Launches weighed against requests to come: of higher classes by their price, of their own class."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.scheduler.class_prices import CLASS_COST, FIRST_PRICE, PRICE_MAX, ClassPrices
+from backend.scheduler.expected_arrivals import STREAMS_MAX, steepness
+from backend.scheduler.messages import Cancel, Command, Launch
+from backend.scheduler.policy import IDLE_NS_MAX
+from tests.fakes.builders import Device, join, only_launch, profile
+from tests.fakes.devices import HEAVY, LIGHT, device
+
+pytestmark = pytest.mark.usefixtures("audited")
+
+
+def with_class_1(requests: int = 400) -> Device:
+    """A device where class 1 sends a request of 10 ms each 10 ms, due in 15; model 2 is heavy and waits for nothing."""
+    made = device(1)  # of one lane no model gets a lease
+    made.join(1, join(profile(10.0, 1.0, 0.0, 1.0), model="high"))
+    made.join(2, join(profile(40.0, 1.0, 0.0, 1.0), model="low"))
+    for _ in range(requests):
+        launch = only_launch(made.ask(1, 15.0, priority=1))
+        made.at(made.now_ms + 10).finish(launch)
+    return made
+
+
+def test_an_idle_device_is_held_for_a_higher_class_for_a_while() -> None:
+    made = with_class_1()
+    assert made.ask(2, 10_000.0, priority=2) == []
+    until_ns = made.core.reject_after_ns
+    assert until_ns <= made.now_ns + IDLE_NS_MAX
+    (launch,) = made.core.reject(int(until_ns) + 1)
+    assert isinstance(launch, Launch)
+    assert launch.source == 2
+    assert made.core.reject_after_ns == inf
+
+
+def test_a_hold_of_an_idle_device_ends_with_what_it_was_for() -> None:
+    made = with_class_1()
+    assert made.ask(2, 10_000.0, priority=2) == []
+    waiting = next(iter(made.core.sources[2].queue.ids()))
+    assert made.core.handle(2, Cancel((waiting,)), made.now_ns) == []
+    assert made.core.reject_after_ns == inf
+
+
+def test_a_higher_class_is_not_held_for_a_lower_one() -> None:
+    made = with_class_1()
+    assert made.ask(2, 10_000.0, priority=2) == []
+    assert only_launch(made.ask(1, 15.0, priority=1)).source == 1
+
+
+def launched_low(made: Device) -> list[Command]:
+    return made.ask(2, 10_000.0, priority=2)
+
+
+def test_a_lower_class_alone_is_not_reserved_away() -> None:
+    made = device(2)
+    made.join(2, join(HEAVY, model="low"))
+    assert only_launch(launched_low(made)).source == 2
+
+
+def test_what_is_silent_for_long_is_expected_no_more() -> None:
+    made = with_class_1()
+    assert only_launch(launched_low(made.at(made.now_ms + 30_000))).source == 2
+
+
+def test_what_is_allowed_to_cost_all_is_launched() -> None:
+    made = with_class_1()
+    made.core.policy.prices.allowed = 1.0
+    for _ in range(200):
+        made.core.policy.prices.observe(1, 1, 0.0)
+    assert made.core.policy.prices.price(1) == 1.0
+
+
+def test_a_model_that_is_gone_is_expected_no_more() -> None:
+    made = with_class_1()
+    made.core.leave(1, made.now_ns)
+    assert made.core.policy.arrivals.highest == inf
+    assert only_launch(launched_low(made)).source == 2
+
+
+def test_streams_are_bounded() -> None:
+    made = device(1)
+    made.join(1, join(LIGHT, model="m"))
+    for priority in range(1, STREAMS_MAX + 20):
+        made.at(made.now_ms + 1).ask(1, 1_000.0, priority=priority)
+    arrivals = made.core.policy.arrivals
+    assert len(arrivals.classes()) == STREAMS_MAX
+    assert arrivals.highest == 20 == min(arrivals.classes())
+
+
+def test_what_is_predicted_well_is_decided_sharply() -> None:
+    assert steepness(1.0) == steepness(1.01) > steepness(1.2) > steepness(1.6) >= steepness(100.0) > 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.floats(0.0, 1.0)), max_size=200), st.floats(0.0, 1.0))
+def test_a_price_has_bounds(ended: list[tuple[int, float]], allowed: float) -> None:
+    prices = ClassPrices(allowed)
+    for requests, share in ended:
+        before = prices.price(1)
+        prices.observe(1, requests, requests * share)
+        after = prices.price(1)
+        assert 1.0 <= after <= PRICE_MAX * (1.0 + 1e-9)
+        if share == 0.0:
+            assert after <= before * (1.0 + 1e-9), "nothing was lost, so its price does not rise"
+
+
+def test_a_price_settles_where_lower_classes_cost_what_is_allowed() -> None:
+    """Lower classes cost the class more the cheaper it is."""
+    prices, lost, count = ClassPrices(), 0.0, 20_000
+    for _ in range(count):
+        costs = min(1.0, 1.0 / prices.price(1))
+        lost += costs
+        prices.observe(1, 1, costs)
+    assert 0.02 * CLASS_COST < lost / count <= CLASS_COST
+    assert prices.price(1) > FIRST_PRICE
+
+
+def test_more_classes_than_are_kept_have_the_first_price() -> None:
+    prices = ClassPrices()
+    for priority in range(1, 100):
+        prices.observe(priority, 1, 1.0)
+    assert prices.price(1) > FIRST_PRICE
+    assert prices.price(99) == pytest.approx(FIRST_PRICE)
