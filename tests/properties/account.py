@@ -28,6 +28,7 @@ from backend.scheduler.messages import (
     Return,
     Take,
 )
+from backend.scheduler.policy import IDLE_NS_MAX
 from predictor.colocation import SCALE, quantize
 from predictor.features import Exposure, FeatureSums, Own, feature_parts
 from predictor.learners.isochrone import Isochrone
@@ -364,6 +365,13 @@ class World:
     def waiting(self) -> int:
         return sum(len(model.waiting) for model in self.models.values())
 
+    def _check_idle_hold(self) -> None:
+        """An idle device holds for a higher class than what waits first, and not for long."""
+        assert all(model.join.interference_aware or not model.waiting for model in self.models.values())
+        waiting = [request.priority for model in self.models.values() for request in model.waiting.values()]
+        assert max(waiting) > min(self.core.policy.arrivals.classes()), "nothing higher is expected"
+        assert self.core.reject_after_ns <= self.seen_ns + IDLE_NS_MAX, "an idle device holds for long"
+
     def _check(self) -> None:
         core = self.core
         core.check_invariants()
@@ -371,7 +379,8 @@ class World:
         for i, model in self.models.items():
             assert core.sources[i].queue.ids() == model.waiting.keys(), "a request was lost, or came from nowhere"
         assert core.device.running.keys() == {(i, b) for i, model in self.models.items() for b in model.running}
-        assert core.device.running or not self.waiting(), "an idle device holds"
+        if not core.device.running and self.waiting():
+            self._check_idle_hold()
         assert len(self.leased()) == sum(m.lease is not None for m in self.models.values()) <= 1
         assert core.device.reserved_lane == next(iter(self.leased()), None)
         if len(self.occupied() | self.leased()) < self.lanes:
@@ -402,7 +411,14 @@ class World:
 
     def drain(self) -> None:
         """Every batch ends, nothing arrives: whatever waits must be served."""
-        while running := [(i, b) for i, model in self.models.items() for b in model.running]:
-            self.now_ns += MS
-            self.take(running[0][0], Finish(running[0][1], MS))
+        while True:
+            if running := [(i, b) for i, model in self.models.items() for b in model.running]:
+                self.now_ns += MS
+                self.take(running[0][0], Finish(running[0][1], MS))
+            elif self.waiting():  # held for a higher class
+                self.now_ns += IDLE_NS_MAX
+                self.take(next(iter(self.models)), Cancel(()))
+                assert self.core.device.running, "an idle device holds for longer"
+            else:
+                break
         assert self.waiting() == 0

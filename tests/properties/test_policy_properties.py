@@ -6,7 +6,7 @@ import heapq
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import exp, inf
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.expected_arrivals import MEMORY_NS, steepness
 from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Event
-from backend.scheduler.policy import Policy
+from backend.scheduler.policy import OWN_PRICE, Policy
 from backend.scheduler.preemption import Preemption
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
@@ -126,10 +127,34 @@ class Watched(Policy):
         assert head is not None
         first = next(forecast.timely(source, source.queue.by_rank()), head)
         least = forecast.choice(source, (first,))
-        assert self.newly_missing(least, within_ns=-ALMOST_NS) or self.better_at_the_next_finish(source, forecast), (
-            "a hold that gains nothing"
-        )
+        gains = self.newly_missing(least, within_ns=-ALMOST_NS) or self.better_at_the_next_finish(source, forecast)
+        assert gains or self.costs_more_than_it_keeps(least, forecast), "a hold that gains nothing"
         return None
+
+    def costs_more_than_it_keeps(self, choice: Choice, forecast: LaunchForecast) -> bool:
+        """By plain sums: deadlines of requests to come, of its class and of higher ones, against its own."""
+        keep, waits_ns = steepness(self.latency.bound.multiplier), 0.0
+        takes_ns = choice.times.predicted_ns + self.latency.overhead_ns
+        device, join = self.device, choice.source.join
+        if len(device.running) + 1 >= device.lanes > join.preemptible_lanes:
+            waits_ns = min([*(b.remaining_ns * b.slowdown for b in device.batches), choice.times.predicted_ns]) / 2
+        lost = 0.0
+        for priority in self.arrivals.classes():
+            price = OWN_PRICE if priority == choice.priority else self.prices.price(priority)
+            for stream in [s for s in self.arrivals._streams.values() if s.priority == priority <= choice.priority]:
+                own = stream.source.own(stream.rows, stream.group)
+                function = self.latency.slowdown_function(stream.source.id, own)
+                alone, beside = (
+                    own.load.solo_ns * max(MIN_SLOWDOWN, function.slowdown(sums)) + self.latency.overhead_ns
+                    for sums in (device.sums(), forecast.sums_with(choice))
+                )
+                beside += waits_ns if priority < choice.priority else 0.0
+                miss, with_it = (1 / (1 + (stream.allowed_ns / each) ** keep) for each in (alone, beside))
+                per_ns = stream.recent * exp((stream.last_ns - forecast.now_ns) / MEMORY_NS) / MEMORY_NS
+                lost += price * per_ns * takes_ns * max(0.0, with_it - miss)
+        due = [inf if r.deadline_ns is None else r.deadline_ns - forecast.now_ns for r in choice.requests]
+        kept = sum(1 / (1 + (takes_ns / each) ** keep) for each in due if each > 0)
+        return kept <= 1.01 * lost  # what is looked up once per lesson may be a lesson old
 
     def newly_missing(self, choice: Choice, within_ns: float = ALMOST_NS) -> list[int]:
         """The running batches of the same or a higher class that make it without the choice, but not with it."""
@@ -263,6 +288,11 @@ class Recorded(Scheduler):
         self.__dict__.setdefault("log", []).append((source, event, now_ns, commands))
         return commands
 
+    def reject(self, now_ns: int) -> list[Command]:
+        commands = super().reject(now_ns)
+        self.__dict__.setdefault("log", []).append((0, None, now_ns, commands))
+        return commands
+
     def learn(self) -> int:
         self.__dict__.setdefault("log", []).append(None)
         return super().learn()
@@ -279,6 +309,7 @@ def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
             again.learn()
         else:
             source, event, now_ns, commands = entry
-            assert again.handle(source, event, now_ns) == commands
+            found = again.reject(now_ns) if event is None else again.handle(source, event, now_ns)
+            assert found == commands
     assert len(log) > 200
     assert np.isfinite(again.latency.bound.multiplier)
