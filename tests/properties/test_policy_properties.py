@@ -154,7 +154,7 @@ class Watched(Policy):
                 lost += price * per_ns * takes_ns * max(0.0, with_it - miss)
         due = [inf if r.deadline_ns is None else r.deadline_ns - forecast.now_ns for r in choice.requests]
         kept = sum(1 / (1 + (takes_ns / each) ** keep) for each in due if each > 0)
-        return kept <= 1.01 * lost  # what is looked up once per lesson may be a lesson old
+        return bool(kept <= 1.01 * lost)  # what is looked up once per lesson may be a lesson old
 
     def newly_missing(self, choice: Choice, within_ns: float = ALMOST_NS) -> list[int]:
         """The running batches of the same or a higher class that make it without the choice, but not with it."""
