@@ -122,10 +122,7 @@ class Policy:
         choice: Choice | None = None
         if in_order is not None and not any(c.head.arrival_ns < _head(in_order).arrival_ns for c in candidates[:1]):
             choice = self._take_in_order(in_order, forecast)
-        held = inf
         for candidate in [] if choice else candidates[:MAX_CANDIDATES]:
-            if candidate.head.priority > held:
-                continue  # the higher class waits for less to run, not for more
             if (choice := self._admit(candidate.source, forecast)) is not None:
                 break
             if forecast.now_ns > candidate.rank + OVERDUE_NS:
@@ -133,7 +130,6 @@ class Policy:
                 if (choice := self._paid(forecast.choice(candidate.source, (candidate.head,)))) is not None:
                     return choice
             candidate.source.hold(candidate.head)
-            held = min(held, candidate.head.priority)
         if choice is None and in_order is not None:
             choice = self._take_in_order(in_order, forecast)
         if choice is not None and owed is not None:

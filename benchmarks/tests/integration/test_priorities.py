@@ -10,18 +10,20 @@ import typer
 
 from benchmarks.emulated.priorities import OURS, REFUSED, RESERVE, ROWS, LaneFigures, main
 
-SHORT = {"draws": 1, "lanes": "2,12", "loads": "1.0", "policies": ";".join(ROWS), "seconds": 0.3, "warm_s": 0.1}
+
+def short(out: Path, policies: str = ";".join(ROWS)) -> None:
+    main(out, draws=1, lanes="2,12", loads="1.0", policies=policies, seconds=0.3, warm_s=0.1)
 
 
 def test_every_policy_is_run_once_and_what_is_known_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "priorities.json"
-    main(out, **SHORT)
+    short(out)
     first = out.read_bytes()
     found = msgspec.json.decode(first, type=list[LaneFigures])
     assert sorted((k.lanes, k.policy) for k in found) == sorted((n, policy) for n in (2, 12) for policy in ROWS)
     assert {k.policy for k in found if k.by_class["2"] == 0.0} >= {REFUSED}
     assert all(k.by_class["2"] > 0.0 for k in found if k.policy in (OURS, RESERVE) and k.lanes == 12)
-    main(out, **SHORT)
+    short(out)
     assert out.read_bytes() == first
     text = capsys.readouterr().out
     assert text.startswith("EMULATED")
@@ -30,4 +32,4 @@ def test_every_policy_is_run_once_and_what_is_known_is_kept(tmp_path: Path, caps
 
 def test_an_unknown_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="--policies has 'nobody', but knows only isochrone"):
-        main(tmp_path / "out.json", **{**SHORT, "policies": "nobody"})
+        short(tmp_path / "out.json", "nobody")
