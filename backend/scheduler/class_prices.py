@@ -11,7 +11,7 @@ from math import exp, log
 
 CLASS_COST = 0.02
 """Share of a higher class's deadlines that lower classes may cost it, unless the user says otherwise."""
-FIRST_PRICE, PRICE_MAX = 20.0, 10_000.0
+FIRST_PRICE, PRICE_MAX = 20.0, 200.0
 _STEP = 0.15
 """Change of a price's logarithm per deadline lost."""
 _BLAME = 10.0

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import typer
 
-from benchmarks.emulated.priorities import OURS, REFUSED, RESERVE, ROWS, LaneFigures, main
+from benchmarks.emulated.priorities import OURS, RESERVE, ROWS, LaneFigures, main
+from benchmarks.gpu_emulated.plan import REFUSED
 
 
 def short(out: Path, policies: str = ";".join(ROWS)) -> None:
