@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,15 +17,18 @@ from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
-from predictor.slowdown_function import SlowdownFunctions, Sums, Vector
+from predictor.slowdown_function import SlowdownFunction, SlowdownFunctions, Sums, Vector
 
 STREAMS_MAX = 64
 """Classes are the callers' choice: of more streams the one that was silent for longest is forgotten."""
 MEMORY_NS = 1_000_000_000
 """Time constant of a stream's rate: what is silent for some seconds is expected no more."""
 _ALLOWED_WEIGHT = 0.1
+"""Weight of the newest request in the moving average of the time that a stream's requests are allowed."""
 _SPREAD = 1.9
 _STEEPNESS_MIN, _STEEPNESS_MAX = 3.0, 20.0
+_RATIO_MAX = 1e3
+"""So many times the time allowed is as hopeless, and so small a part of it as certain, as can be."""
 
 
 def steepness(bound: float) -> float:
@@ -38,7 +42,7 @@ def requests_in_time(requests: Iterable[Request], now_ns: int, takes_ns: float, 
     for request in requests:
         allowed_ns = inf if request.deadline_ns is None else request.deadline_ns - now_ns
         if allowed_ns > 0:
-            expected += 1.0 / (1.0 + (takes_ns / allowed_ns) ** steep)
+            expected += 1.0 / (1.0 + min(_RATIO_MAX, takes_ns / allowed_ns) ** steep)
     return expected
 
 
@@ -55,15 +59,97 @@ class _Stream:
     recent: float = 1.0
 
 
+class StreamTable:
+    """The streams by columns, (n,) each: a batch of one request of each."""
+
+    def __init__(self, latency: LatencyModel, streams: Mapping[tuple[int, int], _Stream]) -> None:
+        self._places = {key: place for place, key in enumerate(streams)}
+        owns = [s.source.own(s.rows, s.group) for s in streams.values()]
+        sources = [s.source.id for s in streams.values()]
+        self.take([latency.slowdown_function(source, own) for source, own in zip(sources, owns, strict=True)])
+        self._solo_ns = np.array([float(own.load.solo_ns) for own in owns])
+        self._around_ns = np.array(
+            [latency.overhead_ns + sum(s.source.solo_transfers(s.rows)) for s in streams.values()]
+        )
+        self.priorities = np.array([s.priority for s in streams.values()])
+        self.of_class = {int(p): (self.priorities == p).astype(float) for p in set(self.priorities.tolist())}
+        """(n,) 1 where a stream is of that class, else 0."""
+        self._allowed_ns, self._last_ns, self._recent = np.array(
+            [(s.allowed_ns, s.last_ns, s.recent) for s in streams.values()], dtype=float
+        ).T.copy()
+
+    def take(self, functions: Sequence[SlowdownFunction]) -> None:
+        """Keep the streams' slowdown functions."""
+        self._functions = SlowdownFunctions(np.array([function.row() for function in functions]).T)
+
+    def slowdowns(self, sums: Sums) -> Vector:
+        """(n,) beside what contributes these sums. Not bounded below."""
+        return self._functions.slowdowns(np.array(sums))
+
+    def update(self, key: tuple[int, int], stream: _Stream) -> None:
+        """Follow a stream's last arrival."""
+        place = self._places[key]
+        self._allowed_ns[place] = stream.allowed_ns
+        self._last_ns[place] = stream.last_ns
+        self._recent[place] = stream.recent
+
+    def per_ns(self, now_ns: int) -> Vector:
+        """(n,) rates, which fade in silence."""
+        found: Vector = self._recent * np.exp((self._last_ns - now_ns) / MEMORY_NS) / MEMORY_NS
+        return found
+
+    def misses(self, sums: Sums, steep: float, waits_ns: Vector | None = None) -> Vector:
+        """(n,) chances to miss beside what contributes these sums, launched after so long a wait."""
+        takes_ns = np.maximum(self.slowdowns(sums), MIN_SLOWDOWN)
+        takes_ns *= self._solo_ns
+        takes_ns += self._around_ns
+        if waits_ns is not None:
+            takes_ns += waits_ns
+        found: Vector = np.minimum(self._allowed_ns / takes_ns, _RATIO_MAX) ** steep
+        found += 1.0
+        return np.divide(1.0, found, out=found)
+
+
+class ArrivalForecast:
+    """Deadlines that requests to come would lose by a launch at one instant, beside what contributes `sums` now."""
+
+    def __init__(self, table: StreamTable, sums: Sums, now_ns: int, steep: float) -> None:
+        self._table, self._steep = table, steep
+        self._without = table.misses(sums, steep)
+        self._per_ns = table.per_ns(now_ns)
+
+    def lost_per_ns(self, sums: Sums, waits_ns: float, weights: Mapping[int, float]) -> float:
+        """Deadlines expected to be lost per nanosecond that all that runs contributes these sums.
+
+        waits_ns: until a lane is free for those of a higher class than the lowest in `weights`; weights: by class, of a
+        lost deadline; other classes count nothing.
+        """
+        table = self._table
+        waits = np.where(table.priorities < max(weights), waits_ns, 0.0) if waits_ns else None
+        lost = table.misses(sums, self._steep, waits)
+        lost -= self._without
+        np.maximum(lost, 0.0, out=lost)
+        lost *= self._per_ns
+        return sum(
+            weight * float(lost @ table.of_class[priority])
+            for priority, weight in weights.items()
+            if weight and priority in table.of_class
+        )
+
+
 class ExpectedArrivals:
     """Streams of all models; those without a deadline lose nothing and are left out."""
+
+    table: ClassVar[type[StreamTable]] = StreamTable
 
     def __init__(self, latency: LatencyModel) -> None:
         self._latency = latency
         self._streams: dict[tuple[int, int], _Stream] = {}
-        self._arrays: _StreamArrays | None = None
+        self._table: StreamTable | None = None
         self.highest = inf
         """The highest class of all streams."""
+        self.classes: frozenset[int] = frozenset()
+        """Those of all streams."""
 
     def add(self, source: Source, request: Request) -> None:
         """Count an arrival."""
@@ -80,12 +166,12 @@ class ExpectedArrivals:
             self._changed()
             return
         if (request.rows, request.group) != (stream.rows, stream.group):
-            stream.rows, stream.group, self._arrays = request.rows, request.group, None
+            stream.rows, stream.group, self._table = request.rows, request.group, None
         stream.allowed_ns += _ALLOWED_WEIGHT * (allowed_ns - stream.allowed_ns)
         stream.recent = 1.0 + stream.recent * exp(min(0, stream.last_ns - now_ns) / MEMORY_NS)
         stream.last_ns = max(stream.last_ns, now_ns)
-        if self._arrays is not None:
-            self._arrays.update(key, stream)
+        if self._table is not None:
+            self._table.update(key, stream)
 
     def forget(self, source: int) -> None:
         """Expect nothing of a model that is gone."""
@@ -95,71 +181,22 @@ class ExpectedArrivals:
 
     def renew(self) -> None:
         """Look slowdowns and solo latencies up anew: they were learned."""
-        self._arrays = None
+        self._table = None
 
     def of_class(self, priority: int) -> list[tuple[Source, int, int, float]]:
         """Model, rows, group and allowed time of each stream of a class."""
         streams = self._streams.values()
         return [(s.source, s.rows, s.group, s.allowed_ns) for s in streams if s.priority == priority]
 
-    def classes(self) -> set[int]:
-        """Those of all streams."""
-        return {stream.priority for stream in self._streams.values()}
-
-    def lost(self, sums: Sequence[Sums], waits_ns: Vector, now_ns: int, weights: Mapping[int, float]) -> Vector:
-        """(k,) deadlines expected to be lost per nanosecond beside each further sums, rather than beside the first.
-
-        waits_ns: (k,) until a lane is free for those of a higher class than the lowest in `weights`; weights: by class,
-        of a lost deadline; other classes count nothing.
-        """
+    def forecast(self, sums: Sums, now_ns: int) -> ArrivalForecast | None:
+        """The losses by a launch now, beside what contributes these sums; None: nothing is expected."""
         if not self._streams:
-            return np.zeros(len(sums) - 1)
-        if self._arrays is None:
-            self._arrays = _StreamArrays(self._latency, self._streams)
-        return self._arrays.lost(sums, waits_ns, now_ns, weights, steepness(self._latency.bound.multiplier))
+            return None
+        if self._table is None:
+            self._table = self.table(self._latency, self._streams)
+        return ArrivalForecast(self._table, sums, now_ns, steepness(self._latency.bound.multiplier))
 
     def _changed(self) -> None:
-        self._arrays = None
-        self.highest = min((stream.priority for stream in self._streams.values()), default=inf)
-
-
-class _StreamArrays:
-    """The streams by columns, (n,) each."""
-
-    def __init__(self, latency: LatencyModel, streams: dict[tuple[int, int], _Stream]) -> None:
-        self._places = {key: place for place, key in enumerate(streams)}
-        owns = [s.source.own(s.rows, s.group) for s in streams.values()]
-        rows = [
-            latency.slowdown_function(s.source.id, own).row()
-            for s, own in zip(streams.values(), owns, strict=True)
-        ]
-        self._functions = SlowdownFunctions(np.array(rows).T)
-        self._solo_ns = np.array([float(own.load.solo_ns) for own in owns])
-        around_ns = [latency.overhead_ns + sum(s.source.solo_transfers(s.rows)) for s in streams.values()]
-        self._around_ns = np.array(around_ns)
-        self._priorities = np.array([s.priority for s in streams.values()])
-        self._allowed_ns, self._last_ns, self._recent = np.array(
-            [(s.allowed_ns, s.last_ns, s.recent) for s in streams.values()], dtype=float
-        ).T.copy()
-
-    def update(self, key: tuple[int, int], stream: _Stream) -> None:
-        place = self._places[key]
-        self._allowed_ns[place] = stream.allowed_ns
-        self._last_ns[place] = stream.last_ns
-        self._recent[place] = stream.recent
-
-    def lost(
-        self, sums: Sequence[Sums], waits_ns: Vector, now_ns: int, weights: Mapping[int, float], steep: float
-    ) -> Vector:
-        """See `ExpectedArrivals.lost`."""
-        slowdowns = np.maximum(self._functions.slowdowns(np.array(sums)), MIN_SLOWDOWN)
-        takes_ns = self._solo_ns * slowdowns + self._around_ns
-        lowest = max(weights)
-        takes_ns[1:] += np.where(self._priorities < lowest, waits_ns[:, None], 0.0)
-        chances = 1.0 / (1.0 + (self._allowed_ns / takes_ns) ** steep)
-        weight = np.zeros(len(self._solo_ns))
-        for priority, each in weights.items():
-            weight[self._priorities == priority] = each
-        weight *= self._recent * np.exp((self._last_ns - now_ns) / MEMORY_NS) / MEMORY_NS
-        lost: Vector = np.maximum(chances[1:] - chances[0], 0.0) @ weight
-        return lost
+        self._table = None
+        self.classes = frozenset(stream.priority for stream in self._streams.values())
+        self.highest = min(self.classes, default=inf)

@@ -11,10 +11,9 @@ from math import inf
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.expected_arrivals import ExpectedArrivals, requests_in_time, steepness
+from backend.scheduler.expected_arrivals import ArrivalForecast, ExpectedArrivals, requests_in_time, steepness
 from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import BatchTimes, Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
@@ -72,6 +71,8 @@ class LaunchForecast:
         self._timelines: dict[Kind, list[float]] = {}
         """The same with a candidate, which comes last; by its kind."""
         self._candidate_transfers: dict[Kind, tuple[Mapping[BatchKey, RemainingTransfers], RemainingTransfers]] = {}
+        self._expects: ArrivalForecast | None = None
+        self._expects_known = False
         self.idle = not device.running
         self.contended = contended
 
@@ -130,21 +131,21 @@ class LaunchForecast:
             for i, batch in at_risk
         )
 
-    def expected_losses(
-        self, choices: Sequence[Choice], arrivals: ExpectedArrivals, weights: Mapping[int, float]
-    ) -> list[float]:
-        """Weighted deadlines that each choice is expected to cost requests that arrive while it runs.
+    def expected_loss(self, choice: Choice, arrivals: ExpectedArrivals, weights: Mapping[int, float]) -> float:
+        """Weighted deadlines that the choice is expected to cost requests that arrive while it runs.
 
         weights: of a lost deadline, by class. A higher class may have to wait for a lane as well, but not where it can
         preempt.
         """
-        device, join = self._device, choices[0].source.join
-        last_lane = len(device.running) + 1 >= device.lanes and device.lanes > join.preemptible_lanes
-        sums = [device.sums(), *(self.sums_with(choice) for choice in choices)]
-        waits_ns = np.array([self._lane_wait_ns(choice) if last_lane else 0.0 for choice in choices])
-        per_ns = arrivals.lost(sums, waits_ns, self.now_ns, weights)
-        spans_ns = [choice.times.predicted_ns + self._latency.overhead_ns for choice in choices]
-        return [span_ns * float(each) for span_ns, each in zip(spans_ns, per_ns, strict=True)]
+        if not self._expects_known:
+            self._expects, self._expects_known = arrivals.forecast(self._device.sums(), self.now_ns), True
+        if self._expects is None:
+            return 0.0
+        device, join = self._device, choice.source.join
+        last_lane = len(device.running) + 1 >= device.lanes > join.preemptible_lanes
+        waits_ns = self._lane_wait_ns(choice) if last_lane else 0.0
+        span_ns = choice.times.predicted_ns + self._latency.overhead_ns
+        return span_ns * self._expects.lost_per_ns(self.sums_with(choice), waits_ns, weights)
 
     def chances(self, choice: Choice) -> float:
         """Number of its requests that are expected to meet their deadlines launched now."""

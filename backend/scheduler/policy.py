@@ -39,6 +39,8 @@ MAX_CANDIDATES = 4
 """Held candidates per decision before the lane is left free until the next event."""
 _OVERHEAD_STEP_NS = 20_000
 OWN_PRICE = 2.5
+"""A deadline of its own class, out of those of requests to come, in deadlines of a launch's own: who is slowed holds a
+lane for longer, and slows others in turn, which the forecast does not follow."""
 IDLE_NS_MAX = 25_000_000
 """An idle device is held so long, at most, for requests of higher classes that are expected."""
 
@@ -59,10 +61,11 @@ class Policy:
     preempts: ClassVar[bool] = True
     forecast: type[LaunchForecast] = LaunchForecast
     """What each decision asks; to explain decisions, one that takes notes."""
+    expected: type[ExpectedArrivals] = ExpectedArrivals
 
     def __init__(self, latency: LatencyModel) -> None:
         self.latency = latency
-        self.arrivals = ExpectedArrivals(latency)
+        self.arrivals = self.expected(latency)
         self.prices = ClassPrices()
         self.idle_until_ns = inf
         """Until then an idle device holds what waits, for a higher class; inf: it holds nothing."""
@@ -200,16 +203,19 @@ class Policy:
         priority, idle = largest.priority, forecast.idle
         if idle and priority <= self.arrivals.highest:
             return largest
-        weights = {c: self.prices.price(c) for c in self.arrivals.classes() if c < priority}
+        weights = {c: self.prices.price(c) for c in self.arrivals.classes if c < priority}
         if not idle or weights:
             weights[priority] = 0.0 if idle else OWN_PRICE
-        choices, count = [largest], len(largest.requests)
-        while (count := count // 2) > 0:
-            choices.append(forecast.choice(largest.source, largest.requests[:count], count + 1))
-        losses = forecast.expected_losses(choices, self.arrivals, weights)
-        worths = [forecast.chances(choice) - lost for choice, lost in zip(choices, losses, strict=True)]
-        best = max(range(len(choices)), key=worths.__getitem__)
-        return choices[best] if worths[best] > 0.0 or not any(losses) else None
+        best, most, choice, count = None, 0.0, largest, len(largest.requests)
+        while True:
+            lost = forecast.expected_loss(choice, self.arrivals, weights)
+            worth = forecast.chances(choice) - lost
+            if worth > most or (best is None and lost == 0.0):
+                best, most = choice, worth
+            count //= 2
+            if count <= most:  # it cannot keep more than it has
+                return best
+            choice = forecast.choice(largest.source, largest.requests[:count], count + 1)
 
     def _unless_held_idle(self, choice: Choice, forecast: LaunchForecast) -> Choice | None:
         """The launch, once the device has been held idle for it for long enough."""
@@ -266,12 +272,11 @@ class Policy:
 
     def _may_be_late(self, choice: Choice, forecast: LaunchForecast) -> bool:
         """True unless it would cost higher classes more deadlines than it answers requests."""
-        weights = {c: self.prices.price(c) for c in self.arrivals.classes() if c < choice.priority}
+        weights = {c: self.prices.price(c) for c in self.arrivals.classes if c < choice.priority}
         if not weights:
             return True
         weights[choice.priority] = 0.0
-        (lost,) = forecast.expected_losses([choice], self.arrivals, weights)
-        if lost <= len(choice.requests):
+        if forecast.expected_loss(choice, self.arrivals, weights) <= len(choice.requests):
             return True
         return forecast.idle and self._unless_held_idle(choice, forecast) is not None
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+
+from backend.scheduler.expected_arrivals import ExpectedArrivals, StreamTable
 from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.policy import Policy
 from backend.scheduler.running_batch import MIN_SLOWDOWN
@@ -18,7 +21,7 @@ from backend.simulation.gpu_law import GpuLaw, KernelDemand
 from benchmarks.gpu_emulated.drawn_gpu import DrawnGpu
 from benchmarks.rivals import Rival
 from predictor.features import Own
-from predictor.slowdown_function import NO_SHARES, SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums
+from predictor.slowdown_function import NO_SHARES, SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, Vector
 
 MODELS_MAX = SLOTS - 1
 """A slot each, beside that of the pressure."""
@@ -79,6 +82,24 @@ class LawPredictor(Unaware):
         return law_function(self._law, self._models[own.model].demand(own.batch_size), self._names)
 
 
+class LawStreamTable(StreamTable):
+    """Streams whose slowdowns are the law's."""
+
+    def take(self, functions: Sequence[SlowdownFunction]) -> None:
+        """See `StreamTable`."""
+        self._laws = functions
+
+    def slowdowns(self, sums: Sums) -> Vector:
+        """See `StreamTable`."""
+        return np.array([function.slowdown(sums) for function in self._laws])
+
+
+class LawArrivals(ExpectedArrivals):
+    """Requests to come, slowed as the law has it."""
+
+    table = LawStreamTable
+
+
 class LawForecast(LaunchForecast):
     """Forecasts whose timelines are the law's."""
 
@@ -126,6 +147,7 @@ def law_oracle(drawn: DrawnGpu) -> Rival:
 
     class OraclePolicy(Policy):
         forecast = Forecast
+        expected = LawArrivals
 
     Forecast.drawn, Forecast.law = drawn, drawn.mean_law
     return Rival("our policy, knows the law, not chance", lambda *_: LawPredictor(drawn), OraclePolicy, virtual=True)

@@ -139,7 +139,7 @@ class Watched(Policy):
         if len(device.running) + 1 >= device.lanes > join.preemptible_lanes:
             waits_ns = min([*(b.remaining_ns * b.slowdown for b in device.batches), choice.times.predicted_ns]) / 2
         lost = 0.0
-        for priority in self.arrivals.classes():
+        for priority in self.arrivals.classes:
             price = OWN_PRICE if priority == choice.priority else self.prices.price(priority)
             for stream in [s for s in self.arrivals._streams.values() if s.priority == priority <= choice.priority]:
                 own = stream.source.own(stream.rows, stream.group)

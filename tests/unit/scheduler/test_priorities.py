@@ -90,8 +90,8 @@ def test_streams_are_bounded() -> None:
     for priority in range(1, STREAMS_MAX + 20):
         made.at(made.now_ms + 1).ask(1, 1_000.0, priority=priority)
     arrivals = made.core.policy.arrivals
-    assert len(arrivals.classes()) == STREAMS_MAX
-    assert arrivals.highest == 20 == min(arrivals.classes())
+    assert len(arrivals.classes) == STREAMS_MAX
+    assert arrivals.highest == 20 == min(arrivals.classes)
 
 
 def test_what_is_predicted_well_is_decided_sharply() -> None:
