@@ -26,7 +26,7 @@ from backend.scheduler.messages import (
     Request,
     Take,
 )
-from backend.scheduler_process.event_file import Checkpoint, Handled, Left, Rejected, Stretch, read_stretches
+from backend.scheduler_process.event_file import Checkpoint, Handled, Left, Stretch, Woken, read_stretches
 from backend.scheduler_process.replay import restored
 from backend.scheduler_process.request_index import Record, RequestIndex, packages_of
 from predictor.co_runners import CoRunners, Execution
@@ -115,7 +115,7 @@ class _Reader:
             self._forget()
             self._begin(stretch.checkpoint)
         for entry in stretch.entries:
-            if isinstance(entry, Handled | Left | Rejected):
+            if isinstance(entry, Handled | Left | Woken):
                 if entry.at_ns < self._at_ns:
                     raise ConfigError(
                         f"the event log holds what cannot be: time goes back from {self._at_ns} to {entry.at_ns} ns"

@@ -130,14 +130,16 @@ class Scheduler:
                 self.device.end(key, now_ns)
         return self._decide(now_ns)
 
-    @property
-    def reject_after_ns(self) -> float:
-        """Instant after which `reject` has something to decide though nothing happened; inf: never."""
-        idle = self._backlog and not self.device.running
-        return min(self._backlog.reject_after_ns, self.policy.idle_until_ns if idle else inf)
+    def wake_after_ns(self, reject_within_ns: float = 0.0) -> float:
+        """Instant after which `wake` has something to decide though nothing happened: requests to reject, or an idle
+        device that was held for long enough; inf: never.
 
-    def reject(self, now_ns: int) -> list[Command]:
-        """Decide anew, as requests became late or an idle device was held for long enough: after `reject_after_ns`."""
+        reject_within_ns: so long a rejection may wait for an event.
+        """
+        return min(self._backlog.reject_after_ns + reject_within_ns, self.policy.idle_until_ns)
+
+    def wake(self, now_ns: int) -> list[Command]:
+        """Decide anew, after `wake_after_ns`."""
         self._now_ns = max(now_ns, self._now_ns)
         return self._decide(self._now_ns)
 

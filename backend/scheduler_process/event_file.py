@@ -3,7 +3,7 @@
     checkpoint  the scheduler's whole state and the clocks; every file begins with one, replay starts at any
     event       one event of a model's process, and the commands that answered it
     leave       a model's process is gone, and the commands that followed
-    reject      requests that became late while nothing happened
+    reject      a decision though nothing happened: on requests that became late, or on an idle device that was held
     train       the online trainer let the predictor learn what ended
     save        the predictor's state was read, which makes it learn the samples that it had put off
 
@@ -75,7 +75,7 @@ class Left(_Line, frozen=True, tag="leave"):
     commands: tuple[Command, ...] = ()
 
 
-class Rejected(_Line, frozen=True, tag="reject"):
+class Woken(_Line, frozen=True, tag="reject"):
     at_ns: int
     commands: tuple[Command, ...] = ()
 
@@ -88,7 +88,7 @@ class Saved(_Line, frozen=True, tag="save"):
     pass
 
 
-Entry = Handled | Left | Rejected | Trained | Saved
+Entry = Handled | Left | Woken | Trained | Saved
 _BEGINS = "the log begins there"
 encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Checkpoint | Entry] = msgspec.json.Decoder(Checkpoint | Entry).decode

@@ -37,7 +37,7 @@ from backend.scheduler.messages import (
 )
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
-from backend.scheduler_process.event_file import Entry, Handled, Left, Rejected, Saved, Trained
+from backend.scheduler_process.event_file import Entry, Handled, Left, Saved, Trained, Woken
 from backend.scheduler_process.event_log import EventLog, event_log_of_environment
 from backend.scheduler_process.online_trainer import OnlineTrainer
 from backend.scheduler_process.reporting import DeviceReporter, reporter_of_environment
@@ -102,8 +102,8 @@ class SchedulerProcess:
             if not ready and self._checkpoint_due():
                 assert self._events is not None
                 self._events.checkpoint(self._scheduler, time.monotonic_ns())
-            elif self._scheduler.reject_after_ns + _REJECT_WITHIN_NS <= time.monotonic_ns():
-                self._reject()
+            elif self._scheduler.wake_after_ns(_REJECT_WITHIN_NS) < time.monotonic_ns():
+                self._wake()
             self._reporter.publish(self._scheduler, time.monotonic_ns())
 
     def close(self) -> None:
@@ -125,18 +125,18 @@ class SchedulerProcess:
         except Exception:  # a bug in a learner costs the batches that it was given, not the scheduler
             _log.exception("what ended could not be learned from")
 
-    def _reject(self) -> None:
+    def _wake(self) -> None:
         now_ns = time.monotonic_ns()
-        commands = self._scheduler.reject(now_ns)
+        commands = self._scheduler.wake(now_ns)
         took_ns = time.monotonic_ns() - now_ns
-        self._record(Rejected(now_ns, tuple(commands)))
+        self._record(Woken(now_ns, tuple(commands)))
         self._deliver(commands, took_ns)
 
     def _patience_s(self) -> float:
-        """Time to wait for an event; 0 where what is late has waited for one long enough, or something else is due."""
+        """Time to wait for an event; 0 where the scheduler is to be woken without one, or something else is due."""
         if self._checkpoint_due():
             return 0.0
-        due_ns = min(self._scheduler.reject_after_ns + _REJECT_WITHIN_NS, self._reporter.due_ns)
+        due_ns = min(self._scheduler.wake_after_ns(_REJECT_WITHIN_NS), self._reporter.due_ns)
         left_ns = due_ns - time.monotonic_ns()
         return min(_LOOK_S, max(0.0, left_ns / 1e9))
 

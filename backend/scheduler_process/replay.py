@@ -20,7 +20,7 @@ from backend.scheduler.messages import Command, Launch, Request
 from backend.scheduler.running_batch import BatchKey
 from backend.scheduler.source import Source
 from backend.scheduler_process import snapshot
-from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Left, Rejected, Saved, Stretch, Trained
+from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Left, Saved, Stretch, Trained, Woken
 
 RequestKey = tuple[int, int]
 """(source, request)"""
@@ -175,7 +175,7 @@ class Replay:
             observer.after(scheduler, entry, self._notes)
         return same
 
-    def _decide(self, scheduler: Scheduler, entry: Handled | Left | Rejected) -> bool:
+    def _decide(self, scheduler: Scheduler, entry: Handled | Left | Woken) -> bool:
         """Repeat a decision; True where it is that of the log."""
         commands, refused = list[Command](), None
         try:
@@ -214,8 +214,8 @@ def _apply(scheduler: Scheduler, entry: Entry) -> list[Command]:
             return scheduler.handle(entry.source, entry.event, entry.at_ns)
         case Left():
             return scheduler.leave(entry.source, entry.at_ns)
-        case Rejected():
-            return scheduler.reject(entry.at_ns)
+        case Woken():
+            return scheduler.wake(entry.at_ns)
         case Trained():
             scheduler.learn()
         case Saved():

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from backend.scheduler.messages import Arrive, Cancel, Command, Finish, Join, Launch, Preempted, Reject, Request, Take
-from backend.scheduler_process.event_file import Checkpoint, Handled, Left, Rejected, Stretch, read_stretches
+from backend.scheduler_process.event_file import Checkpoint, Handled, Left, Stretch, Woken, read_stretches
 from backend.scheduler_process.replay import restored
 
 Outcome = Literal["waits", "runs", "finished", "failed", "rejected", "cancelled", "gone", "unknown"]
@@ -87,7 +87,7 @@ class RequestIndex:
         self._begin(checkpoint, continued=stretch.gap is None)
         at_ns = checkpoint.at_ns
         for entry in stretch.entries:
-            if isinstance(entry, Handled | Left | Rejected):
+            if isinstance(entry, Handled | Left | Woken):
                 at_ns = entry.at_ns
                 self._enter(entry)
                 for command in entry.commands:
@@ -113,7 +113,7 @@ class RequestIndex:
                     self._add(source.id, request).before = True
             self._counts(source.id)
 
-    def _enter(self, entry: Handled | Left | Rejected) -> None:
+    def _enter(self, entry: Handled | Left | Woken) -> None:
         if isinstance(entry, Left):
             for record in self._open():
                 if record.source == entry.source:

@@ -152,11 +152,11 @@ class _Simulation:
                 if (ended := self._device.step()) is not None:
                     self._ended(round(next_ns), ended)
             else:
-                wake_ns = self._scheduler.reject_after_ns  # on an idle device nothing else would come to pass
+                wake_ns = self._scheduler.wake_after_ns()  # on an idle device nothing else would come to pass
                 if wake_ns == inf or (end_ns is not None and wake_ns >= end_ns):
                     return
                 now_ns = floor(wake_ns) + 1
-                self._obey(self._scheduler.reject(now_ns), now_ns)
+                self._obey(self._scheduler.wake(now_ns), now_ns)
 
     def _ended(self, now_ns: int, ended: EndedBatch) -> None:
         if self._overhead_ns:

@@ -28,7 +28,7 @@ from backend.scheduler.messages import (
     Return,
     Take,
 )
-from backend.scheduler_process.event_file import Handled, Left, Origin, Rejected, Saved, Trained
+from backend.scheduler_process.event_file import Handled, Left, Origin, Saved, Trained, Woken
 from backend.scheduler_process.event_log import MAX_BYTES, EventLog
 from tests.fakes.builders import MS, START_NS, join, profile
 
@@ -111,10 +111,10 @@ class Recorded:
         self._leases.pop(source, None)
         self._obey(commands)
 
-    def reject(self) -> None:
-        commands = self.core.reject(self.now_ns)
-        self.log.put(Rejected(self.now_ns, tuple(commands)))
-        self.seen["idle reject"] += len(commands)
+    def wake(self) -> None:
+        commands = self.core.wake(self.now_ns)
+        self.log.put(Woken(self.now_ns, tuple(commands)))
+        self.seen["woken"] += len(commands)
         self._obey(commands)
 
     def train(self) -> None:
@@ -159,8 +159,8 @@ class Recorded:
             source = self._random.choice(joined)
             self.handle(source, Adopt((batch,)))
             self.ends_ns[source, batch.batch] = self.now_ns + self._random.randrange(20 * MS)
-        elif self.core.reject_after_ns < self.now_ns and choose < 0.2:
-            self.reject()
+        elif self.core.wake_after_ns() < self.now_ns and choose < 0.2:
+            self.wake()
         else:
             self._serve(joined)
         if self._random.random() < 0.8:

@@ -30,7 +30,7 @@ def test_a_schedulers_process_writes_what_replays_to_its_commands(
     (stretch,) = read_stretches(path)
     assert (stretch.checkpoint.origin.device, stretch.checkpoint.origin.scheduler) == ("cpu", None)
     kinds = Counter(type(entry).__name__ for entry in stretch.entries)
-    assert kinds["Left"] == kinds["Rejected"] == 1
+    assert kinds["Left"] == kinds["Woken"] == 1
     assert kinds["Trained"] == kinds["Handled"] + kinds["Left"]
     replay = Replay()
     replay.run(stretch)

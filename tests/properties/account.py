@@ -370,7 +370,7 @@ class World:
         assert all(model.join.interference_aware or not model.waiting for model in self.models.values())
         waiting = [request.priority for model in self.models.values() for request in model.waiting.values()]
         assert max(waiting) > min(self.core.policy.arrivals.classes), "nothing higher is expected"
-        assert self.core.reject_after_ns <= self.seen_ns + IDLE_NS_MAX, "an idle device holds for long"
+        assert self.core.wake_after_ns() <= self.seen_ns + IDLE_NS_MAX, "an idle device holds for long"
 
     def _check(self) -> None:
         core = self.core

@@ -288,8 +288,8 @@ class Recorded(Scheduler):
         self.__dict__.setdefault("log", []).append((source, event, now_ns, commands))
         return commands
 
-    def reject(self, now_ns: int) -> list[Command]:
-        commands = super().reject(now_ns)
+    def wake(self, now_ns: int) -> list[Command]:
+        commands = super().wake(now_ns)
         self.__dict__.setdefault("log", []).append((0, None, now_ns, commands))
         return commands
 
@@ -309,7 +309,7 @@ def test_every_decision_follows_from_the_log_of_events(lanes: int) -> None:
             again.learn()
         else:
             source, event, now_ns, commands = entry
-            found = again.reject(now_ns) if event is None else again.handle(source, event, now_ns)
+            found = again.wake(now_ns) if event is None else again.handle(source, event, now_ns)
             assert found == commands
     assert len(log) > 200
     assert np.isfinite(again.latency.bound.multiplier)

@@ -146,16 +146,16 @@ def test_a_rejection_falls_due_without_another_event() -> None:
     made = device()
     made.join(1, join(LIGHT, rejects=True))
     only_launch(made.ask(1))
-    assert made.core.reject_after_ns == math.inf
+    assert made.core.wake_after_ns() == math.inf
     small, large = made.request(50.0), made.request(52.0, rows=8)
     assert made.arrive(1, small, large) == []
     for at_ms, late in ((52.0 - 17.0, large), (50.0 - 10.0, small)):
-        assert made.core.reject_after_ns == START_NS + at_ms * MS
-        assert made.core.reject(round(made.core.reject_after_ns)) == []
-        (reject,) = made.core.reject(round(made.core.reject_after_ns) + 1)
+        assert made.core.wake_after_ns() == START_NS + at_ms * MS
+        assert made.core.wake(round(made.core.wake_after_ns())) == []
+        (reject,) = made.core.wake(round(made.core.wake_after_ns()) + 1)
         assert isinstance(reject, Reject)
         assert reject.request == late.id
-    assert made.core.reject_after_ns == math.inf
+    assert made.core.wake_after_ns() == math.inf
 
 
 def test_one_long_pause_leaves_deadlines_that_can_be_met() -> None:

@@ -32,12 +32,12 @@ def with_class_1(requests: int = 400) -> Device:
 def test_an_idle_device_is_held_for_a_higher_class_for_a_while() -> None:
     made = with_class_1()
     assert made.ask(2, 10_000.0, priority=2) == []
-    until_ns = made.core.reject_after_ns
+    until_ns = made.core.wake_after_ns()
     assert until_ns <= made.now_ns + IDLE_NS_MAX
-    (launch,) = made.core.reject(int(until_ns) + 1)
+    (launch,) = made.core.wake(int(until_ns) + 1)
     assert isinstance(launch, Launch)
     assert launch.source == 2
-    assert made.core.reject_after_ns == inf
+    assert made.core.wake_after_ns() == inf
 
 
 def test_a_hold_of_an_idle_device_ends_with_what_it_was_for() -> None:
@@ -45,7 +45,7 @@ def test_a_hold_of_an_idle_device_ends_with_what_it_was_for() -> None:
     assert made.ask(2, 10_000.0, priority=2) == []
     waiting = next(iter(made.core.sources[2].queue.ids()))
     assert made.core.handle(2, Cancel((waiting,)), made.now_ns) == []
-    assert made.core.reject_after_ns == inf
+    assert made.core.wake_after_ns() == inf
 
 
 def test_a_higher_class_is_not_held_for_a_lower_one() -> None:

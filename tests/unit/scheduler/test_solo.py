@@ -53,8 +53,8 @@ def test_an_unmeasured_request_is_late_only_once_its_deadline_has_passed(event: 
     made, _ = blocked(event)
     request = made.request(50.0, group=group)
     assert made.arrive(3, request) == []
-    assert made.core.reject(made.now_ns + 50 * MS) == []
-    late = only_reject(made.core.reject(made.now_ns + 50 * MS + 1))
+    assert made.core.wake(made.now_ns + 50 * MS) == []
+    late = only_reject(made.core.wake(made.now_ns + 50 * MS + 1))
     assert (late.source, late.predicted_ns, late.allowed_ns) == (3, 50 * MS + 1, 50 * MS)
 
 
@@ -78,7 +78,7 @@ def test_an_unmeasured_model_is_served_on_a_busy_device() -> None:
 def test_an_unmeasured_model_is_served_though_it_is_late() -> None:
     made, blocker = blocked(GUESSED)
     assert made.ask(3, 5.0) == []
-    assert made.at(6).core.reject(made.now_ns) == []
+    assert made.at(6).core.wake(made.now_ns) == []
     assert only_reject(made.at(12).arrive(3, made.request(5.0, age_ms=6.0))).source == 3  # one at a time
     assert only_launch(made.finish(blocker)).source == 3
 
@@ -129,7 +129,7 @@ def test_a_waiting_request_is_judged_by_the_latest_estimate() -> None:
     for _ in range(9):
         made.core.sources[1].learn_solo(1, 0, 10 * MS, made.now_ns)
     made.at(made.now_ms + 200)
-    assert made.core.reject(made.now_ns) == []
+    assert made.core.wake(made.now_ns) == []
     assert len(only_launch(made.finish(running, 10.0)).requests) == 1
     made.core.check_invariants()
 
@@ -257,7 +257,7 @@ def test_in_overload_no_request_is_let_through_for_having_waited() -> None:
     made, _ = blocked(STRICT)
     for ms in (0.0, OLD_MS, 3 * OLD_MS):
         assert made.at(ms).ask(3, 15.0) == []
-        late = only_reject(made.core.reject(made.now_ns + 5 * MS + 1))
+        late = only_reject(made.core.wake(made.now_ns + 5 * MS + 1))
         assert late.predicted_ns == 15 * MS + 1
     made.at(5 * OLD_MS)
     assert only_reject(made.arrive(3, made.request(-5.0)))  # it was over before it came

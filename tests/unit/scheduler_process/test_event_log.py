@@ -14,7 +14,7 @@ from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Arrive, Ping, Reject, Request
 from backend.scheduler_process import background_writer, event_file, event_log
-from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Rejected, Trained, encode, read_stretches
+from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Trained, Woken, encode, read_stretches
 from backend.scheduler_process.event_log import VARIABLE, EventLog, event_log_of_environment
 from backend.scheduler_process.replay import Replay, restored
 from tests.fakes.builders import START_NS
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_costs_lines_and_one_warning(caplog: pytest.LogCaptu
 
 def test_a_number_beyond_64_bits_comes_back(tmp_path: Path) -> None:
     """A client's deadline is its own choice."""
-    rejected = Rejected(START_NS, (Reject(1, 1, -(2**64), 1),))
+    rejected = Woken(START_NS, (Reject(1, 1, -(2**64), 1),))
     log = begun(tmp_path / "events")
     log.put(rejected)
     log.close()

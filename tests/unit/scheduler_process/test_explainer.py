@@ -18,7 +18,7 @@ from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Cancel, Finish, Launch, Preempted, Take
 from backend.scheduler_process import explainer
-from backend.scheduler_process.event_file import Handled, Left, Rejected, read_stretches
+from backend.scheduler_process.event_file import Handled, Left, Woken, read_stretches
 from backend.scheduler_process.explainer import explain
 from backend.scheduler_process.explanation import Explanation, Harmed
 from backend.scheduler_process.request_index import RequestIndex
@@ -78,7 +78,7 @@ def test_a_rejection_tells_what_it_needed_and_what_was_left(tmp_path: Path) -> N
     with device(tmp_path / "events", lanes=1, rejects=True) as made:
         light = only_launch(made.arrive(LIGHT_MODEL, made.request()))
         made.at(1).arrive(HEAVY_MODEL, made.request(14.0))
-        made.at(6).reject()
+        made.at(6).wake()
         made.at(10).finish(key_of(light), 10 * MS)
     found, text = explained(tmp_path / "events", "2.2")
     assert found.rejected is not None
@@ -225,7 +225,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
     preempted = {
         command
         for entry in entries
-        if isinstance(entry, Handled | Left | Rejected)
+        if isinstance(entry, Handled | Left | Woken)
         for command in entry.commands
         if isinstance(command, Preempted)
     }
@@ -237,7 +237,7 @@ def test_explanations_agree_with_the_commands_and_the_events(overload: tuple[Rec
         launches = [
             (entry.at_ns, command)
             for entry in entries
-            if isinstance(entry, Handled | Left | Rejected)
+            if isinstance(entry, Handled | Left | Woken)
             for command in entry.commands
             if isinstance(command, Launch) and command.source == key and id_ in command.requests
         ]

@@ -27,7 +27,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorde
 
 def test_the_stream_has_all_that_a_decision_follows_from(recorded: tuple[Recorded, list[Stretch]]) -> None:
     seen = recorded[0].seen
-    kinds = ("preempted", "lease", "Take", "recall", "held", "rejected", "idle reject", "Cancel", "leave", "Adopt")
+    kinds = ("preempted", "lease", "Take", "recall", "held", "rejected", "woken", "Cancel", "leave", "Adopt")
     for kind in (*kinds, "refused", "launch split", "save"):
         assert seen[kind] >= 5, kind
     assert seen["train"] > 5_000
