@@ -49,6 +49,11 @@ def _wait_words(wait: Wait) -> str:
             for h in wait.harmed
         )
         return f"held: beside it {harmed} at the upper bound{ahead}"
+    if wait.reason == "expected":
+        idle = "" if wait.running else ", though the device was idle"
+        costs = ", ".join(f"{c.lost:.2f} of class {c.priority} (each counts {c.price:.1f})" for c in wait.costs)
+        kept = f"and to keep {wait.keeps:.2f}{ahead}"
+        return f"held{idle}: of deadlines of requests to come it was expected to cost {costs}, {kept}"
     late = "" if wait.late_ns is None else f" by {_ms(wait.late_ns)}"
     return {
         "lanes": "waited: every lane was taken" + ahead,
@@ -96,6 +101,7 @@ def _limit_words(launch: Launched) -> str:
         "knee": f"beyond {launch.allowed} rows a batch gains little, and other models waited",
         "deadline": f"{launch.allowed} could have shared it, but one more would have missed the tightest deadline",
         "harm": f"{launch.allowed} could have shared it, but a larger one would have made a running batch miss",
+        "expected": f"{launch.allowed} could have shared it, but a larger one would have cost requests to come more",
         "overdue": "one request that was held too long, from the share of the lanes' time for such",
         "order": "its model is not interference-aware: in order of arrival, as many as fit",
         "late": "of late requests, from the share of the lanes' time for such or because nobody else waited",

@@ -16,6 +16,7 @@ from backend.scheduler.source import Source
 from backend.scheduler_process.event_file import Entry, Handled, Left, Saved, Trained, read_stretches
 from backend.scheduler_process.explanation import (
     Batch,
+    Cost,
     Explanation,
     Finished,
     Harmed,
@@ -234,6 +235,10 @@ class _Watcher:
         elif notes.harms.get(self._source):
             wait.reason = "harm"
             wait.harmed = [_harmed(scheduler, harm) for harm in notes.harms[self._source]]
+        elif weighed := notes.weighed.get(self._source):
+            least = weighed[-1]
+            wait.reason, wait.keeps = "expected", least.keeps
+            wait.costs = [Cost(priority, lost, price) for priority, (lost, price) in least.losses.items()]
         return wait
 
 
@@ -250,8 +255,12 @@ def _limit(source: Source, launch: Launch, asked: list[Notes], *, preempts: bool
 
 def _limit_by_forecast(source: Source, launch: Launch, notes: Notes) -> tuple[Limit, int | None]:
     (members, fitting), count = notes.members[source.id], len(launch.requests)
-    if notes.harms.get(source.id) or source.id in notes.better_later:
+    weighed = notes.weighed.get(source.id, [])
+    held = notes.running and weighed and not any(each.pays for each in weighed)
+    if held or notes.harms.get(source.id) or source.id in notes.better_later:
         return "overdue", None
+    if weighed and count < weighed[0].requests:
+        return "expected", weighed[0].requests
     if count < fitting:
         return "harm", fitting
     if fitting < len(members):

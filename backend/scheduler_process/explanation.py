@@ -9,22 +9,44 @@ import msgspec
 from backend.scheduler.messages import Request
 
 Reason = Literal[
-    "lanes", "leased", "can wait", "harm", "better later", "too late", "late", "after others", "not looked at"
+    "lanes",
+    "leased",
+    "can wait",
+    "harm",
+    "better later",
+    "expected",
+    "too late",
+    "late",
+    "after others",
+    "not looked at",
 ]
 """Why a request was not launched at an event.
 
 lanes: none was free, nor any batch to preempt. leased: the free lane is a lease's. can wait: none was free, but the
 request makes its deadline on the next one. harm: a running batch would have missed its deadline. better later: it
-misses its deadline now, but makes it beside fewer. too late: it would miss its deadline launched now, others first.
+misses its deadline now, but makes it beside fewer. expected: requests to come would lose more by it than it keeps; the
+device may have been idle. too late: it would miss its deadline launched now, others first.
 late: it misses its deadline even alone. not looked at: batches of other models were considered first, and held.
 """
 Limit = Literal[
-    "only", "all", "max_batch_size", "knee", "deadline", "harm", "overdue", "order", "late", "lease", "preempts"
+    "only",
+    "all",
+    "max_batch_size",
+    "knee",
+    "deadline",
+    "harm",
+    "expected",
+    "overdue",
+    "order",
+    "late",
+    "lease",
+    "preempts",
 ]
 """Why a batch became as large as it did.
 
 only: one request on an idle device. all: nothing else waited that fits. knee: larger ones hardly gain, and others wait.
-deadline, harm: a larger one would have missed its own deadline, or made a running batch miss. overdue: a single request
+deadline, harm: a larger one would have missed its own deadline, or made a running batch miss. expected: a larger one
+would keep less beyond what requests to come lose by it. overdue: a single request
 that was held too long, whatever it harms. order: its model launches in order of arrival. late: of requests that are
 late. lease: launched by its process. preempts: as much as fits before the batch that it suspends.
 """
@@ -51,10 +73,21 @@ class Harmed(msgspec.Struct, frozen=True):
     late_ns: int
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """Deadlines of a class, out of those of requests to come, that a launch was expected to cost. price: of each, in
+    deadlines of the launch's own.
+    """
+
+    priority: int
+    lost: float
+    price: float
+
+
 class Wait(msgspec.Struct):
     """One reason to wait, at `times` decisions in a row from `at_ns` to `until_ns`.
 
-    late_ns: how late the request would have been, launched at the first; ahead: requests of its model that come first.
+    late_ns: how late the request would have been, launched at the first; ahead: requests of its model that come first;
+    keeps, costs: deadlines that a launch at the first was expected to keep, and to cost requests to come.
     """
 
     at_ns: int
@@ -65,6 +98,8 @@ class Wait(msgspec.Struct):
     harmed: list[Harmed] = []
     late_ns: int | None = None
     ahead: int = 0
+    keeps: float | None = None
+    costs: list[Cost] = []
 
 
 class Launched(msgspec.Struct, frozen=True):

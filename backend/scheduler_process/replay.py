@@ -5,7 +5,7 @@ Takes notes of all that the core asked itself meanwhile: its own launch forecast
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import msgspec
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
+from backend.scheduler.expected_arrivals import ExpectedArrivals
 from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Launch, Request
 from backend.scheduler.running_batch import BatchKey
@@ -33,6 +34,22 @@ class Harm(NamedTuple):
 
     key: BatchKey
     late_ns: float
+
+
+class Weighed(NamedTuple):
+    """A batch that was weighed against requests to come. keeps: deadlines of its own, expected; losses: by class, of
+    those to come, and how much each counts.
+    """
+
+    requests: int
+    keeps: float
+    losses: dict[int, tuple[float, float]]
+
+    @property
+    def pays(self) -> bool:
+        """True if it keeps more than it costs, or costs nothing."""
+        costs = sum(lost * price for lost, price in self.losses.values())
+        return self.keeps > costs or not costs
 
 
 @dataclass
@@ -54,6 +71,8 @@ class Notes:
     """By source: of the batch that was asked about last."""
     better_later: set[int] = field(default_factory=set)
     """Sources whose batch misses its deadline now but makes it at the next finish."""
+    weighed: dict[int, list[Weighed]] = field(default_factory=dict)
+    """By source: the sizes that were weighed, the largest first."""
     can_wait: dict[RequestKey, bool] = field(default_factory=dict)
     """True of a request that makes its deadline on the first lane that becomes free."""
 
@@ -94,6 +113,16 @@ class NotingForecast(LaunchForecast):
         if found:
             self._notes.better_later.add(choice.source.id)
         return found
+
+    def expected_loss(self, choice: Choice, arrivals: ExpectedArrivals, weights: Mapping[int, float]) -> float:
+        losses = dict[int, tuple[float, float]]()
+        for priority, weight in weights.items():
+            if weight:
+                alone = {other: float(other == priority) for other in weights}
+                losses[priority] = super().expected_loss(choice, arrivals, alone), weight
+        weighed = Weighed(len(choice.requests), self.chances(choice), losses)
+        self._notes.weighed.setdefault(choice.source.id, []).append(weighed)
+        return super().expected_loss(choice, arrivals, weights)
 
     def makes_it(self, source: Source, request: Request, waits_ns: float) -> bool:
         found = super().makes_it(source, request, waits_ns)
