@@ -21,7 +21,8 @@ from backend.scheduler.policy import Policy
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import simulate
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
-from benchmarks.gpu_emulated.plan import REFUSED, TWO_CLASSES
+from benchmarks.gpu_emulated.figures import difference, shown_difference
+from benchmarks.gpu_emulated.plan import REFUSED, Scenario
 from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.rivals import RIVALS, Rival
 
@@ -64,7 +65,7 @@ ROWS: dict[str, Rival] = {
 
 
 class LaneFigures(msgspec.Struct, frozen=True):
-    """Deadlines kept by one policy on one draw, of requests that came after the warm-up."""
+    """Share of deadlines kept by one policy on one draw, of requests that came after the warm-up."""
 
     policy: str
     draw: int
@@ -72,17 +73,22 @@ class LaneFigures(msgspec.Struct, frozen=True):
     lanes: int
     all: float
     by_class: dict[str, float]
+    classes: int = 2
 
 
-def run(policy: str, draw: int, load: float, lanes: int, seconds: float, warm_s: float) -> LaneFigures:
+def run(
+    policy: str, draw: int, load: float, lanes: int, seconds: float, warm_s: float, classes: int = 2
+) -> LaneFigures:
     """Simulate one policy. seconds: counted, after `warm_s`."""
-    drawn, rival = drawn_gpu(draw, TWO_CLASSES.models), ROWS[policy]
-    plan = request_plan(drawn, TWO_CLASSES, load, warm_s + seconds, draw)
+    scenario = Scenario("priorities", classes=classes)
+    drawn, rival = drawn_gpu(draw, scenario.models), ROWS[policy]
+    plan = request_plan(drawn, scenario, load, warm_s + seconds, draw)
     scheduler = rival.scheduler(lanes, LinearContention(), ())
     ran = simulate(rival.models(drawn.simulated()), rival.plan(plan), scheduler, drawn.device(), OVERHEAD_NS)
     counted = [o for o in ran.outcomes() if o.intended_s >= warm_s]
     shares = {c: s.met_share for c, s in by_class(counted, seconds).items()}
-    return LaneFigures(policy, draw, load, lanes, sum(o.met for o in counted) / max(1, len(counted)), shares)
+    met = sum(o.met for o in counted) / max(1, len(counted))
+    return LaneFigures(policy, draw, load, lanes, met, shares, classes)
 
 
 def table(found: Sequence[LaneFigures]) -> Iterator[str]:
@@ -95,9 +101,27 @@ def table(found: Sequence[LaneFigures]) -> Iterator[str]:
         yield f"{load:4.1f} {lanes:5d}  {policy:28} {figures[0]:6.1f} {figures[1]:8.1f} {figures[2]:8.1f}  {len(of)}"
 
 
+def compared(found: Sequence[LaneFigures]) -> Iterator[str]:
+    """Lines of what class 2 costs class 1 under ours, and of class 2 beside the fixed reserve, draw by draw."""
+    for load, lanes in sorted({(k.load, k.lanes) for k in found}):
+
+        def points(policy: str, of_class: str) -> dict[int, float]:
+            at = [k for k in found if (k.policy, k.load, k.lanes) == (policy, load, lanes)]  # noqa: B023 - used here
+            return {k.draw: 100.0 * k.by_class.get(of_class, 0.0) for k in at}
+
+        high = difference(points(OURS, "1"), points(REFUSED, "1"))
+        low = difference(points(OURS, "2"), points(RESERVE, "2"))
+        if high is not None:
+            yield f"{load:4.1f} {lanes:5d}  class 1, {OURS} less {REFUSED}: {shown_difference(high, 0)}"
+        if low is not None:
+            above = f"above in {low.above} of {low.draws}"
+            yield f"{load:4.1f} {lanes:5d}  class 2, {OURS} less {RESERVE}: {shown_difference(low, 0)}, {above}"
+
+
 def main(
     out: Annotated[Path, typer.Option("--json", help="Keeps the figures; what it holds already is not run again.")],
-    draws: Annotated[int, typer.Option(min=1)] = 20,
+    draws: Annotated[str, typer.Option(help="The first and the last.")] = "0-19",
+    classes: Annotated[int, typer.Option(help="Of the twelve models, three by three.", min=1, max=4)] = 2,
     lanes: Annotated[str, typer.Option(help="Numbers of lanes, comma-separated.")] = "2,4,8,12",
     loads: Annotated[
         str, typer.Option(help="1: batches of four would keep the kernels busy all the time.")
@@ -110,16 +134,21 @@ def main(
     names = policies.split(";")
     if unknown := [name for name in names if name not in ROWS]:
         raise typer.BadParameter(f"--policies has '{unknown[0]}', but knows only {'; '.join(ROWS)}")
+    try:
+        first, last = map(int, draws.split("-"))
+    except ValueError:
+        raise typer.BadParameter(f"--draws is '{draws}', but has to be two numbers, such as 0-19") from None
     found = msgspec.json.decode(out.read_bytes(), type=list[LaneFigures]) if out.exists() else []
-    known = {(k.policy, k.draw, k.load, k.lanes) for k in found}
-    for draw in range(draws):
+    known = {(k.policy, k.draw, k.load, k.lanes, k.classes) for k in found}
+    for draw in range(first, last + 1):
         for load in map(float, loads.split(",")):
             for number in map(int, lanes.split(",")):
-                missing = [name for name in names if (name, draw, load, number) not in known]
-                found += [run(name, draw, load, number, seconds, warm_s) for name in missing]
+                missing = [name for name in names if (name, draw, load, number, classes) not in known]
+                found += [run(name, draw, load, number, seconds, warm_s, classes) for name in missing]
         out.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    print("EMULATED, virtual time; % of deadlines kept")
-    print("\n".join(table(found)))
+    of = [k for k in found if k.classes == classes]
+    print(f"EMULATED, virtual time; % of deadlines kept, classes: {classes}")
+    print("\n".join([*table(of), *(compared(of) if classes > 1 else ())]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.gpu_emulated.plan import REFUSED
 
 
 def short(out: Path, policies: str = ";".join(ROWS)) -> None:
-    main(out, draws=1, lanes="2,12", loads="1.0", policies=policies, seconds=0.3, warm_s=0.1)
+    main(out, draws="0-0", lanes="2,12", loads="1.0", policies=policies, seconds=0.3, warm_s=0.1)
 
 
 def test_every_policy_is_run_once_and_what_is_known_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +29,19 @@ def test_every_policy_is_run_once_and_what_is_known_is_kept(tmp_path: Path, caps
     text = capsys.readouterr().out
     assert text.startswith("EMULATED")
     assert text.count(REFUSED) == 4, "a line per number of lanes, each time"
+
+
+def test_one_class_has_no_other_to_cost_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "priorities.json"
+    main(out, draws="3-3", classes=1, lanes="2", loads="1.0", policies=OURS, seconds=0.3, warm_s=0.1)
+    (only,) = msgspec.json.decode(out.read_bytes(), type=list[LaneFigures])
+    assert (only.draw, only.classes, only.by_class) == (3, 1, {"1": only.all})
+    assert "class 1, " not in capsys.readouterr().out
+
+
+def test_draws_are_a_range(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="--draws is '3', but has to be two numbers, such as 0-19"):
+        main(tmp_path / "out.json", draws="3")
 
 
 def test_an_unknown_policy_is_named(tmp_path: Path) -> None:
