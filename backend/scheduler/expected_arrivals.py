@@ -6,7 +6,7 @@ Sums over streams, by arrays: no simulation of what is to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import ClassVar
@@ -17,7 +17,7 @@ from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
-from predictor.slowdown_function import SlowdownFunction, SlowdownFunctions, Sums, Vector
+from predictor.slowdown_function import ROW, SlowdownFunction, SlowdownFunctions, Sums, Vector
 
 STREAMS_MAX = 64
 """Classes are the callers' choice: of more streams the one that was silent for longest is forgotten."""
@@ -27,6 +27,8 @@ _ALLOWED_WEIGHT = 0.1
 """Weight of the newest request in the moving average of the time that a stream's requests are allowed."""
 _SPREAD = 1.9
 _STEEPNESS_MIN, _STEEPNESS_MAX = 3.0, 20.0
+_RENEWED = 2
+"""Streams per decision that follow what was learned: all at once would cost more than the decision."""
 _RATIO_MAX = 1e3
 """So many times the time allowed is as hopeless, and so small a part of it as certain, as can be."""
 
@@ -63,14 +65,13 @@ class StreamTable:
     """The streams by columns, (n,) each: a batch of one request of each."""
 
     def __init__(self, latency: LatencyModel, streams: Mapping[tuple[int, int], _Stream]) -> None:
+        self._latency, self._streams = latency, list(streams.values())
         self._places = {key: place for place, key in enumerate(streams)}
-        owns = [s.source.own(s.rows, s.group) for s in streams.values()]
-        sources = [s.source.id for s in streams.values()]
-        self.take([latency.slowdown_function(source, own) for source, own in zip(sources, owns, strict=True)])
-        self._solo_ns = np.array([float(own.load.solo_ns) for own in owns])
-        self._around_ns = np.array(
-            [latency.overhead_ns + sum(s.source.solo_transfers(s.rows)) for s in streams.values()]
-        )
+        self._rows = np.empty((ROW, len(streams)))
+        self._solo_ns, self._around_ns = np.empty(len(streams)), np.empty(len(streams))
+        self._stale, self._next = len(streams), 0
+        """Streams that have still to follow what was learned, from this one on."""
+        self.follow(len(streams))
         self.priorities = np.array([s.priority for s in streams.values()])
         self.of_class = {int(p): (self.priorities == p).astype(float) for p in set(self.priorities.tolist())}
         """(n,) 1 where a stream is of that class, else 0."""
@@ -78,13 +79,28 @@ class StreamTable:
             [(s.allowed_ns, s.last_ns, s.recent) for s in streams.values()], dtype=float
         ).T.copy()
 
-    def take(self, functions: Sequence[SlowdownFunction]) -> None:
-        """Keep the streams' slowdown functions."""
-        self._functions = SlowdownFunctions(np.array([function.row() for function in functions]).T)
+    def renew(self) -> None:
+        """Let the streams follow what was learned, little by little."""
+        self._stale = len(self._streams)
+
+    def follow(self, count: int = _RENEWED) -> None:
+        """Look slowdowns and solo latencies of so many streams up anew, where they may have changed."""
+        for _ in range(min(count, self._stale)):
+            place, stream = self._next, self._streams[self._next]
+            source, own = stream.source, stream.source.own(stream.rows, stream.group)
+            self.take(place, self._latency.slowdown_function(source.id, own))
+            self._solo_ns[place] = own.load.solo_ns
+            self._around_ns[place] = self._latency.overhead_ns + sum(source.solo_transfers(stream.rows))
+            self._next = (place + 1) % len(self._streams)
+            self._stale -= 1
+
+    def take(self, place: int, function: SlowdownFunction) -> None:
+        """Keep a stream's slowdown function."""
+        self._rows[:, place] = function.row()
 
     def slowdowns(self, sums: Sums) -> Vector:
         """(n,) beside what contributes these sums. Not bounded below."""
-        return self._functions.slowdowns(np.array(sums))
+        return SlowdownFunctions(self._rows).slowdowns(np.array(sums))  # views, which a copy would part from their rows
 
     def update(self, key: tuple[int, int], stream: _Stream) -> None:
         """Follow a stream's last arrival."""
@@ -180,8 +196,9 @@ class ExpectedArrivals:
         self._changed()
 
     def renew(self) -> None:
-        """Look slowdowns and solo latencies up anew: they were learned."""
-        self._table = None
+        """Follow the slowdowns and solo latencies that were learned."""
+        if self._table is not None:
+            self._table.renew()
 
     def of_class(self, priority: int) -> list[tuple[Source, int, int, float]]:
         """Model, rows, group and allowed time of each stream of a class."""
@@ -194,6 +211,7 @@ class ExpectedArrivals:
             return None
         if self._table is None:
             self._table = self.table(self._latency, self._streams)
+        self._table.follow()
         return ArrivalForecast(self._table, sums, now_ns, steepness(self._latency.bound.multiplier))
 
     def _changed(self) -> None:

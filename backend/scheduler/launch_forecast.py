@@ -134,18 +134,18 @@ class LaunchForecast:
     def expected_loss(self, choice: Choice, arrivals: ExpectedArrivals, weights: Mapping[int, float]) -> float:
         """Weighted deadlines that the choice is expected to cost requests that arrive while it runs.
 
-        weights: of a lost deadline, by class. A higher class may have to wait for a lane as well, but not where it can
-        preempt.
+        weights: of a lost deadline, by class. Where it takes the last lane higher classes have to wait as well while no
+        lane is free, on average half of that time, but not where they can preempt.
         """
         if not self._expects_known:
             self._expects, self._expects_known = arrivals.forecast(self._device.sums(), self.now_ns), True
         if self._expects is None:
             return 0.0
-        device, join = self._device, choice.source.join
-        last_lane = len(device.running) + 1 >= device.lanes > join.preemptible_lanes
-        waits_ns = self._lane_wait_ns(choice) if last_lane else 0.0
+        sums = self.sums_with(choice)
         span_ns = choice.times.predicted_ns + self._latency.overhead_ns
-        return span_ns * self._expects.lost_per_ns(self.sums_with(choice), waits_ns, weights)
+        wait_ns = self._until_a_lane_ns(choice)
+        lost = wait_ns * self._expects.lost_per_ns(sums, wait_ns / 2, weights) if wait_ns else 0.0
+        return lost + (span_ns - wait_ns) * self._expects.lost_per_ns(sums, 0.0, weights)
 
     def chances(self, choice: Choice) -> float:
         """Number of its requests that are expected to meet their deadlines launched now."""
@@ -153,11 +153,13 @@ class LaunchForecast:
         takes_ns = choice.times.predicted_ns + around_ns
         return requests_in_time(choice.requests, self.now_ns, takes_ns, steepness(self._margin))
 
-    def _lane_wait_ns(self, choice: Choice) -> float:
-        """Mean time until a lane is free, where the choice takes the last one."""
-        self._device.update_slowdowns()
-        ends_ns = [batch.remaining_ns * batch.slowdown for batch in self._device.batches]
-        return min([*ends_ns, choice.times.predicted_ns]) / 2
+    def _until_a_lane_ns(self, choice: Choice) -> float:
+        """Time until a lane is free, where the choice takes the last one."""
+        device = self._device
+        if len(device.running) + 1 < device.lanes or device.lanes <= choice.source.join.preemptible_lanes:
+            return 0.0
+        device.update_slowdowns()
+        return min([choice.times.predicted_ns, *(batch.remaining_ns * batch.slowdown for batch in device.batches)])
 
     def sums_with(self, choice: Choice) -> Sums:
         """Contributions of all that would run then."""

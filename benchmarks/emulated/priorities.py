@@ -61,6 +61,7 @@ ROWS: dict[str, Rival] = {
     RESERVE: replace(RIVALS[OURS], what="ours with a fixed reserve for class 1 instead of prices", policy=Reserve),
     "naive": RIVALS["naive"],
     "isochrone, no prediction": RIVALS["isochrone, no prediction"],
+    "isochrone, RLS": RIVALS["isochrone, RLS"],
 }
 
 

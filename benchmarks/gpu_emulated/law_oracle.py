@@ -85,13 +85,14 @@ class LawPredictor(Unaware):
 class LawStreamTable(StreamTable):
     """Streams whose slowdowns are the law's."""
 
-    def take(self, functions: Sequence[SlowdownFunction]) -> None:
+    def take(self, place: int, function: SlowdownFunction) -> None:
         """See `StreamTable`."""
-        self._laws = functions
+        self.__dict__.setdefault("_laws", {})[place] = function
 
     def slowdowns(self, sums: Sums) -> Vector:
         """See `StreamTable`."""
-        return np.array([function.slowdown(sums) for function in self._laws])
+        laws: dict[int, SlowdownFunction] = self.__dict__["_laws"]
+        return np.array([laws[place].slowdown(sums) for place in range(len(laws))])
 
 
 class LawArrivals(ExpectedArrivals):

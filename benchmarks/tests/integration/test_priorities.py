@@ -28,7 +28,8 @@ def test_every_policy_is_run_once_and_what_is_known_is_kept(tmp_path: Path, caps
     assert out.read_bytes() == first
     text = capsys.readouterr().out
     assert text.startswith("EMULATED")
-    assert text.count(REFUSED) == 4, "a line per number of lanes, each time"
+    assert text.count(f"  {REFUSED}") == 4, "a line per number of lanes, each time"
+    assert text.count(f"class 2, {OURS} less {RESERVE}: ") == 4
 
 
 def test_one_class_has_no_other_to_cost_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
