@@ -129,14 +129,13 @@ class DeviceState:
         span_ns = now_ns - self._now_ns
         if span_ns and self.running:
             self.update_slowdowns()
-            classes = sorted(batch.priority for batch in self.running.values())
-            others = max(1, len(classes) - 1)
-            for batch in self.running.values():
-                if batch.suspended_for is None:
-                    batch.left_ns -= span_ns / batch.slowdown
-                if batch.priority < classes[-1]:
-                    lower = len(classes) - bisect_right(classes, batch.priority)
-                    batch.beside_lower_ns += span_ns * lower / others
+            executing = [batch for batch in self.running.values() if batch.suspended_for is None]
+            for batch in executing:
+                batch.left_ns -= span_ns / batch.slowdown
+            classes = sorted([batch.priority for batch in executing])
+            for batch in executing if classes[0] < classes[-1] else ():
+                lower = len(classes) - bisect_right(classes, batch.priority)
+                batch.beside_lower_ns += span_ns * lower / (len(classes) - 1)
             if self.transfers:
                 for key, waited_ns in self.transfers.advance(now_ns).items():
                     batch = self.running[key]
