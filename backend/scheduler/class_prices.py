@@ -15,12 +15,12 @@ FIRST_PRICE, PRICE_MAX = 20.0, 200.0
 """A price before anything is known, and its bound: on drawn emulated GPUs prices came to lie between 10 and 150, the
 higher the less a forecast is to be trusted, as while the predictor learns."""
 _STEP = 0.15
-"""Change of a price's logarithm per deadline lost. A third of it did as well on drawn emulated GPUs, but takes longer to
-recover from a price that is too high."""
+"""Change of a price's logarithm per deadline lost. A third of it did as well on drawn emulated GPUs, but recovers later
+from a price that is too high."""
 _BLAME = 2.0
-"""Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later. On drawn
-emulated GPUs, at loads 0.7 and 1 on 4 and 12 lanes, class 1 lost 2 to 3 % then; of 1 it lost 2 to 3.5 %, of 10 1 to 2 %
-and class 2 a third of what it had kept. `python -m benchmarks.emulated.priorities` measures it."""
+"""Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later. With 2
+class 1 lost 2 to 3 % on drawn emulated GPUs at loads 0.7 and 1 on 4 and 12 lanes; with 1 up to 3.5 %; with 10 some 1 to
+2 %, and class 2 up to a third of its own. `python -m benchmarks.emulated.priorities` measures it."""
 _CLASSES_MAX = 16
 """Prices kept: classes are the callers' choice; further ones have the first price."""
 

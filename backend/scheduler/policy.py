@@ -40,8 +40,8 @@ MAX_CANDIDATES = 4
 _OVERHEAD_STEP_NS = 20_000
 OWN_PRICE = 2.5
 """A deadline of its own class, out of those of requests to come, in deadlines of a launch's own: who is slowed holds a
-lane for longer, and slows others in turn, which the forecast does not follow. Chosen such that with one class more lanes
-of an emulated GPU never keep fewer deadlines (`python -m benchmarks.emulated.priorities --classes 1`)."""
+lane for longer, and slows others in turn, which the forecast does not follow. Chosen such that with one class more
+lanes of an emulated GPU keep no fewer deadlines (`python -m benchmarks.emulated.priorities --classes 1`)."""
 IDLE_NS_MAX = 25_000_000
 """An idle device is held so long, at most, for requests of higher classes that are expected."""
 

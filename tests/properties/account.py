@@ -143,7 +143,10 @@ class World:
         self.events.append((self.now_ns, source, None))
         self.seen_ns = self.now_ns
         if source in self.models:
-            for batch in list(self.models[source].running):
+            running = self.models[source].running
+            for batch in sorted(
+                running, key=lambda number: running[number].preempts
+            ):  # so that none resumes for no time
                 self._end(source, batch)
             del self.models[source]
         self._obey(commands)
