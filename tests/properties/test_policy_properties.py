@@ -133,11 +133,11 @@ class Watched(Policy):
 
     def costs_more_than_it_keeps(self, choice: Choice, forecast: LaunchForecast) -> bool:
         """By plain sums: deadlines of requests to come, of its class and of higher ones, against its own."""
-        keep, waits_ns = steepness(self.latency.bound.multiplier), 0.0
+        steep, wait_ns = steepness(self.latency.bound.multiplier), 0.0
         takes_ns = choice.times.predicted_ns + self.latency.overhead_ns
         device, join = self.device, choice.source.join
         if len(device.running) + 1 >= device.lanes > join.preemptible_lanes:
-            waits_ns = min([*(b.remaining_ns * b.slowdown for b in device.batches), choice.times.predicted_ns]) / 2
+            wait_ns = min([*(b.remaining_ns * b.slowdown for b in device.batches), choice.times.predicted_ns])
         lost = 0.0
         for priority in self.arrivals.classes:
             price = OWN_PRICE if priority == choice.priority else self.prices.price(priority)
@@ -148,12 +148,15 @@ class Watched(Policy):
                     own.load.solo_ns * max(MIN_SLOWDOWN, function.slowdown(sums)) + self.latency.overhead_ns
                     for sums in (device.sums(), forecast.sums_with(choice))
                 )
-                beside += waits_ns if priority < choice.priority else 0.0
-                miss, with_it = (1 / (1 + (stream.allowed_ns / each) ** keep) for each in (alone, beside))
-                per_ns = stream.recent * exp((stream.last_ns - forecast.now_ns) / MEMORY_NS) / MEMORY_NS
-                lost += price * per_ns * takes_ns * max(0.0, with_it - miss)
+                waited = beside + (wait_ns / 2 if priority < choice.priority else 0.0)
+                miss, with_it, with_wait = (
+                    1 / (1 + (stream.allowed_ns / each) ** steep) for each in (alone, beside, waited)
+                )
+                per_ns = price * stream.recent * exp((stream.last_ns - forecast.now_ns) / MEMORY_NS) / MEMORY_NS
+                lost += per_ns * wait_ns * max(0.0, with_wait - miss)
+                lost += per_ns * (takes_ns - wait_ns) * max(0.0, with_it - miss)
         due = [inf if r.deadline_ns is None else r.deadline_ns - forecast.now_ns for r in choice.requests]
-        kept = sum(1 / (1 + (takes_ns / each) ** keep) for each in due if each > 0)
+        kept = sum(1 / (1 + (takes_ns / each) ** steep) for each in due if each > 0)
         return bool(kept <= 1.01 * lost)  # what is looked up once per lesson may be a lesson old
 
     def newly_missing(self, choice: Choice, within_ns: float = ALMOST_NS) -> list[int]:
