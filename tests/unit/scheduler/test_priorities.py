@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from backend.scheduler.class_prices import CLASS_COST, FIRST_PRICE, PRICE_MAX, ClassPrices
 from backend.scheduler.expected_arrivals import STREAMS_MAX, steepness
+from backend.scheduler.launch_forecast import LaunchForecast
 from backend.scheduler.messages import Cancel, Command, Launch
 from backend.scheduler.policy import IDLE_NS_MAX
-from tests.fakes.builders import Device, join, only_launch, profile
+from predictor.slowdown_function import ZERO_SUMS
+from tests.fakes.builders import MS, Device, join, only_launch, profile
 from tests.fakes.devices import HEAVY, LIGHT, device
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -56,6 +58,52 @@ def test_a_higher_class_is_not_held_for_a_lower_one() -> None:
 
 def launched_low(made: Device) -> list[Command]:
     return made.ask(2, 10_000.0, priority=2)
+
+
+def loss_of_a_long_batch(lanes: int, running_ms: float) -> float:
+    """Deadlines of class 1, requests of 10 ms due in 15, that 40 ms of class 2 would cost beside one of them.
+
+    running_ms: since that one was launched; 0: it has ended.
+    """
+    made = device(lanes)
+    for source, solo_ms in ((1, 10.0), (2, 40.0), (3, 10.0)):
+        made.join(source, join(profile(solo_ms), model=f"m{source}"))
+    for source in [1, 3] * 200:  # by turns, so that neither gets a lease
+        launch = only_launch(made.ask(source, 15.0))
+        made.at(made.now_ms + 10).finish(launch)
+    if running_ms:
+        only_launch(made.ask(1, 15.0))
+        made.at(made.now_ms + running_ms)
+    core = made.core
+    core.device.advance(made.now_ns)
+    forecast = LaunchForecast(core.latency, core.device, core.device.sums(), made.now_ns, contended=True)
+    choice = forecast.choice(core.sources[2], (made.request(priority=2),))
+    return forecast.expected_loss(choice, core.policy.arrivals, {1: 1.0, 2: 0.0})
+
+
+def test_a_wait_for_a_lane_counts_until_the_first_is_free() -> None:
+    """Four arrive in 40 ms; after a wait of 20 ms on average all miss, after one of 1 ms none, nor with a lane left."""
+    assert loss_of_a_long_batch(1, 0.0) == pytest.approx(4.0, rel=0.05)
+    assert loss_of_a_long_batch(2, 8.0) < 0.01
+    assert loss_of_a_long_batch(2, 0.0) == pytest.approx(0.0, abs=1e-9) == loss_of_a_long_batch(3, 8.0)
+
+
+def test_streams_follow_what_is_learned_few_at_a_time() -> None:
+    made = device(1)
+    for source in range(1, 6):
+        made.join(source, join(LIGHT, model=f"m{source}"))
+        made.ask(source, 15.0)
+    arrivals = made.core.policy.arrivals
+    forecast = arrivals.forecast(ZERO_SUMS, made.now_ns)
+    assert forecast is not None
+    table = forecast._table
+    made.core.latency.overhead_ns = float(MS)
+    arrivals.renew()
+    known = []
+    for _ in range(4):
+        assert arrivals.forecast(ZERO_SUMS, made.now_ns) is not None
+        known.append(table._around_ns.tolist().count(MS))
+    assert known == [2, 4, 5, 5]
 
 
 def test_a_lower_class_alone_is_not_reserved_away() -> None:
