@@ -70,6 +70,14 @@ class ClosedLoopScheduler(Scheduler):
             commands += self._noted(self._inner.handle(self._looped, Arrive((request,)), now_ns))
         return commands
 
+    def wake_after_ns(self, reject_within_ns: float = 0.0) -> float:
+        """See `Scheduler.wake_after_ns`."""
+        return self._inner.wake_after_ns(reject_within_ns)
+
+    def wake(self, now_ns: int) -> list[Command]:
+        """See `Scheduler.wake`."""
+        return self._noted(self._inner.wake(now_ns))
+
     def learn(self) -> int:
         """See `Scheduler.learn`."""
         return self._inner.learn()
