@@ -117,13 +117,15 @@ class StreamTable:
         found: Vector = self._recent * np.exp((self._last_ns - now_ns) / MEMORY_NS) / MEMORY_NS
         return found
 
-    def misses(self, sums: Sums, steep: float, waits_ns: Vector | None = None) -> Vector:
-        """(n,) chances to miss beside what contributes these sums, launched after so long a wait."""
-        takes_ns = np.maximum(self.slowdowns(sums), MIN_SLOWDOWN)
-        takes_ns *= self._solo_ns
-        takes_ns += self._around_ns
-        if waits_ns is not None:
-            takes_ns += waits_ns
+    def takes_ns(self, sums: Sums) -> Vector:
+        """(n,) from launch to finish beside what contributes these sums."""
+        found = np.maximum(self.slowdowns(sums), MIN_SLOWDOWN)
+        found *= self._solo_ns
+        found += self._around_ns
+        return found
+
+    def misses(self, takes_ns: Vector, steep: float) -> Vector:
+        """(..., n) chances to miss where they take so long from their arrival on."""
         found: Vector = np.minimum(self._allowed_ns / takes_ns, _RATIO_MAX) ** steep
         found += 1.0
         return np.divide(1.0, found, out=found)
@@ -134,20 +136,24 @@ class ArrivalForecast:
 
     def __init__(self, table: StreamTable, sums: Sums, now_ns: int, steep: float) -> None:
         self._table, self._steep = table, steep
-        self._without = table.misses(sums, steep)
+        self._without = table.misses(table.takes_ns(sums), steep)
         self._per_ns = table.per_ns(now_ns)
 
-    def lost_per_ns(self, sums: Sums, waits_ns: float, weights: Mapping[int, float]) -> float:
-        """Deadlines expected to be lost per nanosecond that all that runs contributes these sums.
+    def lost(self, sums: Sums, span_ns: float, wait_ns: float, weights: Mapping[int, float]) -> float:
+        """Deadlines expected to be lost while all that runs contributes these sums for `span_ns`.
 
-        waits_ns: until a lane is free for those of a higher class than the lowest in `weights`; weights: by class, of a
-        lost deadline; other classes count nothing.
+        wait_ns: of that, until a lane is free for those of a higher class than the lowest in `weights`; 0: one is.
+        weights: by class, of a lost deadline; other classes count nothing.
         """
         table = self._table
-        waits = np.where(table.priorities < max(weights), waits_ns, 0.0) if waits_ns else None
-        lost = table.misses(sums, self._steep, waits)
-        lost -= self._without
-        np.maximum(lost, 0.0, out=lost)
+        takes_ns = table.takes_ns(sums)
+        if wait_ns:  # half of it, on average, for what arrives until then
+            waited_ns = takes_ns + np.where(table.priorities < max(weights), wait_ns / 2, 0.0)
+            takes_ns = np.array((takes_ns, waited_ns))
+        more = table.misses(takes_ns, self._steep)
+        more -= self._without
+        np.maximum(more, 0.0, out=more)
+        lost = span_ns * more if not wait_ns else (span_ns - wait_ns) * more[0] + wait_ns * more[1]
         lost *= self._per_ns
         return sum(
             weight * float(lost @ table.of_class[priority])

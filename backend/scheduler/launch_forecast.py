@@ -141,11 +141,8 @@ class LaunchForecast:
             self._expects, self._expects_known = arrivals.forecast(self._device.sums(), self.now_ns), True
         if self._expects is None:
             return 0.0
-        sums = self.sums_with(choice)
         span_ns = choice.times.predicted_ns + self._latency.overhead_ns
-        wait_ns = self._until_a_lane_ns(choice)
-        lost = wait_ns * self._expects.lost_per_ns(sums, wait_ns / 2, weights) if wait_ns else 0.0
-        return lost + (span_ns - wait_ns) * self._expects.lost_per_ns(sums, 0.0, weights)
+        return self._expects.lost(self.sums_with(choice), span_ns, self._until_a_lane_ns(choice), weights)
 
     def chances(self, choice: Choice) -> float:
         """Number of its requests that are expected to meet their deadlines launched now."""
@@ -158,8 +155,13 @@ class LaunchForecast:
         device = self._device
         if len(device.running) + 1 < device.lanes or device.lanes <= choice.source.join.preemptible_lanes:
             return 0.0
-        device.update_slowdowns()
-        return min([choice.times.predicted_ns, *(batch.remaining_ns * batch.slowdown for batch in device.batches)])
+        return min(choice.times.predicted_ns, self._first_end_ns)
+
+    @cached_property
+    def _first_end_ns(self) -> float:
+        """Time until the batch that ends first, by slowdowns as they were last, ends as it is slowed now; inf: none."""
+        first = min(self._device.batches, key=lambda batch: batch.remaining_ns * batch.slowdown, default=None)
+        return inf if first is None else first.remaining_ns * first.slowdown_with(self._device.sums())
 
     def sums_with(self, choice: Choice) -> Sums:
         """Contributions of all that would run then."""

@@ -137,7 +137,8 @@ class Watched(Policy):
         takes_ns = choice.times.predicted_ns + self.latency.overhead_ns
         device, join = self.device, choice.source.join
         if len(device.running) + 1 >= device.lanes > join.preemptible_lanes:
-            wait_ns = min([*(b.remaining_ns * b.slowdown for b in device.batches), choice.times.predicted_ns])
+            first = min(device.batches, key=lambda b: b.remaining_ns * b.slowdown)
+            wait_ns = min(first.remaining_ns * first.slowdown_with(device.sums()), choice.times.predicted_ns)
         lost = 0.0
         for priority in self.arrivals.classes:
             price = OWN_PRICE if priority == choice.priority else self.prices.price(priority)
