@@ -19,8 +19,9 @@ _STEP = 0.15
 from a price that is too high."""
 _BLAME = 2.0
 """Deadlines lost for each whose loss is seen: batches that were slowed slow others, and leave their lanes later. With 2
-class 1 lost 2 to 3 % on drawn emulated GPUs at loads 0.7 and 1 on 4 and 12 lanes; with 1 up to 3.5 %; with 10 some 1 to
-2 %, and class 2 up to a third of its own. `python -m benchmarks.emulated.priorities` measures it."""
+class 1 lost 1.3 to 2.7 points, in the mean over drawn emulated GPUs, at loads 0.7 to 1.5 on 2 and on 12 lanes; with 1,
+and still 2 for rejections, up to 4; with 10 some 1 to 2, and class 2 up to a third of what it had kept.
+`python -m benchmarks.emulated.priorities` measures it."""
 _CLASSES_MAX = 16
 """Prices kept: classes are the callers' choice; further ones have the first price."""
 
