@@ -14,7 +14,7 @@ from backend.scheduler.device_state import DeviceState
 from backend.scheduler.messages import Command, Event, Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
-from backend.scheduler_process.event_file import Handled, Origin, Trained
+from backend.scheduler_process.event_file import Handled, Origin, Trained, Woken
 from backend.scheduler_process.event_log import EventLog
 from backend.scheduler_process.sample_log import sample_of_batch
 from backend.simulation.contention import LinearContention
@@ -86,6 +86,14 @@ class _LoggedScheduler:
             time.sleep(0.01)
         if self._log.checkpoint_due(now_ns):
             self._log.checkpoint(self._core, now_ns)
+        return commands
+
+    def wake_after_ns(self, reject_within_ns: float = 0.0) -> float:
+        return self._core.wake_after_ns(reject_within_ns)
+
+    def wake(self, now_ns: int) -> list[Command]:
+        commands = self._core.wake(now_ns)
+        self._log.put(Woken(now_ns, tuple(commands)))
         return commands
 
     def learn(self) -> int:

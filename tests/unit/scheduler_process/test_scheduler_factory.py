@@ -1,4 +1,4 @@
-"""The user's setting of what lower classes may cost higher ones."""
+"""The scheduler that a process runs: what lower classes may cost higher ones, as the user has set it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from backend.errors import ConfigError
 from backend.scheduler.class_prices import CLASS_COST
-from backend.scheduler_process.class_cost import VARIABLE, class_cost
-from backend.scheduler_process.scheduler_factory import scheduler_factory
+from backend.scheduler_process.scheduler_factory import CLASS_COST_VARIABLE as VARIABLE
+from backend.scheduler_process.scheduler_factory import class_cost, scheduler_factory
 from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.transfers import TransferModel
