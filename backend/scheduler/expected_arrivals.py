@@ -89,13 +89,17 @@ class StreamTable:
     def follow(self, count: int = _RENEWED) -> None:
         """Look slowdowns and solo latencies of so many streams up anew, where they may have changed."""
         for _ in range(min(count, self._stale)):
-            place, stream = self._next, self._streams[self._next]
-            source, own = stream.source, stream.source.own(stream.rows, stream.group)
-            self.take(place, self._latency.slowdown_function(source.id, own))
-            self._solo_ns[place] = own.load.solo_ns
-            self._around_ns[place] = self._latency.overhead_ns + sum(source.solo_transfers(stream.rows))
-            self._next = (place + 1) % len(self._streams)
+            self.look_up(self._next)
+            self._next = (self._next + 1) % len(self._streams)
             self._stale -= 1
+
+    def look_up(self, place: int) -> None:
+        """Look the slowdown and the solo latency of a stream's last request up."""
+        stream = self._streams[place]
+        source, own = stream.source, stream.source.own(stream.rows, stream.group)
+        self.take(place, self._latency.slowdown_function(source.id, own))
+        self._solo_ns[place] = own.load.solo_ns
+        self._around_ns[place] = self._latency.overhead_ns + sum(source.solo_transfers(stream.rows))
 
     def take(self, place: int, function: SlowdownFunction) -> None:
         """Keep a stream's slowdown function."""
@@ -105,9 +109,11 @@ class StreamTable:
         """(n,) beside what contributes these sums. Not bounded below."""
         return SlowdownFunctions(self._rows).slowdowns(np.array(sums))  # views, which a copy would part from their rows
 
-    def update(self, key: tuple[int, int], stream: _Stream) -> None:
-        """Follow a stream's last arrival."""
+    def update(self, key: tuple[int, int], stream: _Stream, *, differs: bool) -> None:
+        """Follow a stream's last arrival. differs: in its rows or shape from the one before."""
         place = self._places[key]
+        if differs:
+            self.look_up(place)
         self._allowed_ns[place] = stream.allowed_ns
         self._last_ns[place] = stream.last_ns
         self._recent[place] = stream.recent
@@ -190,13 +196,13 @@ class ExpectedArrivals:
             self._streams[key] = stream
             self._changed()
             return
-        if (request.rows, request.group) != (stream.rows, stream.group):
-            stream.rows, stream.group, self._table = request.rows, request.group, None
+        differs = (request.rows, request.group) != (stream.rows, stream.group)
+        stream.rows, stream.group = request.rows, request.group
         stream.allowed_ns += _ALLOWED_WEIGHT * (allowed_ns - stream.allowed_ns)
         stream.recent = 1.0 + stream.recent * exp(min(0, stream.last_ns - now_ns) / MEMORY_NS)
         stream.last_ns = max(stream.last_ns, now_ns)
         if self._table is not None:
-            self._table.update(key, stream)
+            self._table.update(key, stream, differs=differs)
 
     def forget(self, source: int) -> None:
         """Expect nothing of a model that is gone."""
@@ -208,11 +214,6 @@ class ExpectedArrivals:
         """Follow the slowdowns and solo latencies that were learned."""
         if self._table is not None:
             self._table.renew()
-
-    def of_class(self, priority: int) -> list[tuple[Source, int, int, float]]:
-        """Model, rows, group and allowed time of each stream of a class."""
-        streams = self._streams.values()
-        return [(s.source, s.rows, s.group, s.allowed_ns) for s in streams if s.priority == priority]
 
     def forecast(self, sums: Sums, now_ns: int) -> ArrivalForecast | None:
         """The losses by a launch now, beside what contributes these sums; None: nothing is expected."""
