@@ -215,6 +215,11 @@ class ExpectedArrivals:
         if self._table is not None:
             self._table.renew()
 
+    def of_class(self, priority: int) -> list[tuple[Source, int, int, float]]:
+        """Model, rows, group and allowed time of each stream of a class."""
+        streams = self._streams.values()
+        return [(s.source, s.rows, s.group, s.allowed_ns) for s in streams if s.priority == priority]
+
     def forecast(self, sums: Sums, now_ns: int) -> ArrivalForecast | None:
         """The losses by a launch now, beside what contributes these sums; None: nothing is expected."""
         if not self._streams:
