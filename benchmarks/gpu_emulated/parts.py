@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,10 +11,10 @@ from benchmarks.gpu_emulated.closed_loop import ClosedFigures, closed_loop
 from benchmarks.gpu_emulated.plan import OURS, PLAIN, TWO_CLASSES, GpuPlan
 from benchmarks.gpu_emulated.rate_search import RateFigures, largest_rate
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures, can_run, run_case
+from benchmarks.harness.parts import Part, Task
 
 _CPU_S_PER_S, _CPU_S_PER_TRY = 0.2, 0.0013
 """CPU time of a second of virtual time, a mean over rivals, lanes and loads; and of a schedule that is tried."""
-Task = Callable[[], Any]
 BestLanes = Callable[[str, float], int]
 """(rival, load) → the number of lanes by which it keeps most, of those tried."""
 
@@ -29,16 +28,6 @@ KINDS: dict[str, Any] = {
     REFERENCE: list[ReferenceFigures],
 }
 """Records of a draw, by part."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """draws: that take part; cpu_s: of one of them, about. tasks: of a draw."""
-
-    name: str
-    draws: int
-    cpu_s: float
-    tasks: Callable[[int], list[Task]]
 
 
 def parts(plan: GpuPlan, best: BestLanes) -> tuple[Part, ...]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.gpu_emulated.parts import KINDS, LANES, Part, parts
+from benchmarks.gpu_emulated.parts import KINDS, LANES, parts
 from benchmarks.gpu_emulated.plan import GpuPlan
 from benchmarks.gpu_emulated.runs import RunFigures
 from benchmarks.harness.machine import version_facts
+from benchmarks.harness.parts import Part, record_file
 from benchmarks.harness.records import RecordFolder, RunManifest
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -48,11 +49,6 @@ class GpuRecords(RecordFolder[GpuPlan]):
                 for at in self.plan.loads:
                     self._best[r, at] = max(self.plan.lanes, key=lambda n, r=r, at=at: _mean_kept(runs, r, at, n))  # type: ignore[misc]
         return self._best[rival, load]
-
-
-def record_file(part: str, draw: int) -> str:
-    """Name of a record in the folder."""
-    return f"{part}/{draw}.json"
 
 
 def _mean_kept(runs: Sequence[RunFigures], rival: str, load: float, lanes: int) -> float:

@@ -13,9 +13,10 @@ from benchmarks.gpu_emulated.figures import difference, mean_kept, shown_differe
 from benchmarks.gpu_emulated.parts import LANES
 from benchmarks.gpu_emulated.plan import FULL, QUICK, TWO_CLASSES, Scenario
 from benchmarks.gpu_emulated.rate_search import largest_rate
-from benchmarks.gpu_emulated.records import GpuRecords, record_file
+from benchmarks.gpu_emulated.records import GpuRecords
 from benchmarks.gpu_emulated.requests import classes, full_rate_per_s, rate_shares, request_plan
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures
+from benchmarks.harness.parts import record_file
 
 
 def figures(draw: int = 0, met: tuple[int, int] = (9, 5), load: float = 1.0) -> RunFigures:

@@ -1,28 +1,55 @@
-"""Takes the draws of each part that are missing, on as many processes as there are cores."""
+"""Parts of a benchmark in virtual time: the tasks of each draw, which processes share; a draw of a part is a record."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol
 
 from backend.linux.cpu_topology import cores
-from benchmarks.gpu_emulated.parts import Part, Task
-from benchmarks.gpu_emulated.records import GpuRecords, record_file
 from benchmarks.harness.steps import Step
 
 _DRAWS_MAX = 4
 """Draws of a step: many enough for the processes to end at about the same time, few enough to be lost with it."""
+Task = Callable[[], Any]
 
 
-class GpuCollector:
+@dataclass(frozen=True)
+class Part:
+    """draws: that take part; cpu_s: of one of them, about. tasks: of a draw."""
+
+    name: str
+    draws: int
+    cpu_s: float
+    tasks: Callable[[int], list[Task]]
+
+
+def record_file(part: str, draw: int) -> str:
+    """Name of a record in the folder."""
+    return f"{part}/{draw}.json"
+
+
+class PartRecords(Protocol):
+    """Records by part and draw."""
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def keep(self, name: str, record: object) -> None: ...
+
+
+class PartCollector:
     """Steps of whatever is missing. workers: processes; 1: this one."""
 
-    def __init__(self, records: GpuRecords, workers: int | None = None) -> None:
+    def __init__(self, records: PartRecords, workers: int | None = None, draws_max: int = _DRAWS_MAX) -> None:
         self._records, self._workers = records, len(cores()) if workers is None else workers
+        self._draws_max = draws_max
 
     def prepare(self) -> None:
         """Nothing is to be set up."""
@@ -31,8 +58,8 @@ class GpuCollector:
         """All draws that are missing, a few in a step."""
         for part in self._records.parts:
             missing = [draw for draw in range(part.draws) if not self._records.has(record_file(part.name, draw))]
-            for i in range(0, len(missing), _DRAWS_MAX):
-                draws = missing[i : i + _DRAWS_MAX]
+            for i in range(0, len(missing), self._draws_max):
+                draws = missing[i : i + self._draws_max]
                 name = f"{part.name}, draws {draws[0]} to {draws[-1]}"
                 yield Step(name, len(draws) * part.cpu_s / self._workers, partial(self._take, part, draws))
 
