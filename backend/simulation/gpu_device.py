@@ -45,6 +45,10 @@ class SimulatedGpu:
         next_ns = self._gpu.next_ns
         return None if next_ns is None else ceil(next_ns)
 
+    def under_way(self, now_ns: float) -> list[tuple[Key, KernelDemand, float]]:
+        """Batches that are not finished, with their demands, and the time that each still takes beside the others."""
+        return [(self._keys[batch], batch.demand, left_ns) for batch, left_ns in self._gpu.under_way(now_ns)]
+
     def step(self) -> EndedBatch | None:
         """See `SimulatedDevice.step`."""
         batch = self._gpu.step()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor, inf
+from math import ceil, floor, inf
 
 from backend.load.arrivals import NO_DEADLINE_MS, Arrival
 from backend.load.outcomes import Outcome
@@ -19,6 +19,7 @@ from backend.scheduler.messages import (
     Launch,
     Preempted,
     Recall,
+    Reject,
     Request,
     Return,
 )
@@ -101,7 +102,7 @@ def simulate(
 
     overhead_ns: on a lane beside each execution, which neither slows nor is slowed.
     """
-    run = _Simulation(models, scheduler, device, overhead_ns)
+    run = DeviceRun(models, scheduler, device, overhead_ns)
     for arrival in plan:
         run.until(round(arrival.at_s * 1e9))
         run.arrive(arrival)
@@ -109,15 +110,21 @@ def simulate(
     return run.ran
 
 
-class _Simulation:
+class DeviceRun:
+    """One device and its scheduler, request by request. over: called with the number of each request that is answered
+    or rejected, in the order of their arrivals, and the time in nanoseconds.
+    """
+
     def __init__(
         self,
         models: Sequence[SimulatedModel],
         scheduler: Scheduler,
         device: SimulatedDevice,
         overhead_ns: int,
+        over: Callable[[int, int], None] | None = None,
     ) -> None:
         self.ran = SimulationResult([])
+        self._over = over
         self._scheduler, self._device = scheduler, device
         self._overhead_ns = overhead_ns
         self._models: Mapping[str, tuple[int, SimulatedModel]] = {m.name: (i, m) for i, m in enumerate(models, 1)}
@@ -129,13 +136,28 @@ class _Simulation:
         for source, model in self._models.values():
             self._scheduler.handle(source, model.join, 0)
 
+    def source_of(self, model: str) -> int:
+        """Number by which the scheduler knows a model."""
+        return self._models[model][0]
+
     def arrive(self, arrival: Arrival) -> None:
+        """Let a request arrive. Nothing is due before."""
         source, _ = self._models[arrival.model]
         number, now_ns = len(self.ran.requests), round(arrival.at_s * 1e9)
         self.ran.requests.append(SimulatedRequest(arrival))
         due_ns = None if arrival.slo_ms >= NO_DEADLINE_MS else now_ns + round(arrival.slo_ms * 1e6)
         request = Request(number, 1, now_ns, due_ns, arrival.priority)
         self._obey(self._scheduler.handle(source, Arrive((request,)), now_ns), now_ns)
+
+    @property
+    def next_ns(self) -> int | None:
+        """Instant at which something happens by itself; None: nothing will."""
+        found = [self._reports[0][0]] if self._reports else []
+        if (next_ns := self._device.next_ns) is not None:
+            found.append(ceil(next_ns))
+        if not found and (wake_ns := self._scheduler.wake_after_ns()) < inf:
+            found.append(floor(wake_ns) + 1)
+        return min(found, default=None)
 
     def until(self, end_ns: int | None) -> None:
         """Let batches finish up to that instant; None: all of them."""
@@ -169,6 +191,8 @@ class _Simulation:
         launch, ran = self._launches.pop(ended.key), self.ran
         for number in launch.requests:
             ran.requests[number].answered_s = now_ns / 1e9
+            if self._over is not None:
+                self._over(number, now_ns)
         ran.batches += 1
         ran.busy_s += (h2d_ns + exec_ns + d2h_ns + self._overhead_ns) / 1e9
         ran.seconds = now_ns / 1e9
@@ -190,6 +214,8 @@ class _Simulation:
             elif isinstance(command, Launch):
                 self._launch(command, now_ns, preempted)
                 preempted = []
+            elif isinstance(command, Reject) and self._over is not None:
+                self._over(command.request, now_ns)
             elif isinstance(command, Recall):  # a lease saves a round trip, and here there is none
                 self._obey(self._scheduler.handle(command.source, Return(command.lease), now_ns), now_ns)
 

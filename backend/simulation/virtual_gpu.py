@@ -85,6 +85,15 @@ class VirtualGpu:
         """Earliest end of a batch's present stage, if no other batch comes; None where there is none."""
         return None if self._next is None else self._next[0]
 
+    def under_way(self, now_ns: float) -> list[tuple[GpuBatch, float]]:
+        """Batches that are not finished, and how long each still takes if nothing changes; copies out left out."""
+        passed_ns = now_ns - self._now_ns
+        found = [
+            (batch, max(0.0, batch.left_ns - passed_ns / batch.slowdown) * batch.slowdown) for batch in self._running
+        ]
+        found += [(batch, batch.left_ns + batch.solo_ns) for batch in self._h2d]
+        return found + [(batch, batch.left_ns) for batch in self._d2h]
+
     @property
     def next_finishes(self) -> bool:
         """True where that stage is a batch's last."""
