@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Else every process of the tests compiles anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies bench-machines bench-gpu gpu-check clean
+.PHONY: demo test test-unit lint serve models study bench bench-overhead bench-engine-process bench-load bench-decision bench-policies bench-machines bench-gpu bench-fleet gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
 	@echo "make bench-machines        slowdowns on types of machines that are new, predicted from others, into docs/reports/machines.md (minutes)"
 	@echo "make bench-gpu             rivals on an emulated GPU in virtual time, over draws of its constants, into docs/reports/gpu-emulated.md (three quarters of an hour; goes on when run again)"
+	@echo "make bench-fleet           routers of 100 emulated devices in virtual time, over 20 seeds, into docs/reports/fleet.md (hours; goes on when run again)"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/reports/gpu.md (nine minutes; goes on when run again)"
 
 $(READY): pyproject.toml requirements-server.txt
@@ -101,6 +102,9 @@ bench-machines: $(READY)
 
 bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu_emulated
+
+bench-fleet: $(READY)
+	$(BIN)/python -m benchmarks.fleet
 
 gpu-check: $(READY)
 	$(BIN)/python -m benchmarks.gpu_check
