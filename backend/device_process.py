@@ -6,6 +6,7 @@ There is one of each per device and runtime folder. Knows nothing of their messa
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backend.errors import ServerError
+from backend.linux import peer_credentials
 from backend.runtime_dir import VARIABLE, MeetingPoint, Role
 from profiler.child import python_command, search_path
 
@@ -26,6 +28,7 @@ _MODULES: dict[Role, str] = {
 }
 _START_S = 5.0
 _CONNECT_S = 1.0
+_log = logging.getLogger("isochrone")
 _started: list[subprocess.Popen[bytes]] = []
 """Kept until reaped: a killed process must not stay behind as a zombie of the model's process that started it."""
 
@@ -61,6 +64,25 @@ def only_listener(point: MeetingPoint) -> Iterator[socket.socket | None]:
             point.socket.unlink(missing_ok=True)
 
 
+def accept(listener: socket.socket) -> socket.socket | None:
+    """Next connection of `only_listener`'s socket; None where it is another user's, or cannot be had.
+
+    Raises TimeoutError as the socket does.
+    """
+    try:
+        connection, _ = listener.accept()
+    except TimeoutError:
+        raise
+    except OSError as error:  # it is gone already, or no descriptor is left
+        _log.warning("a connection could not be accepted: %s", error.strerror)
+        return None
+    if (why := peer_credentials.refusal(connection)) is not None:
+        _log.warning("a connection is refused: %s", why)
+        connection.close()
+        return None
+    return connection
+
+
 def _connect(point: MeetingPoint) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(_CONNECT_S)
@@ -72,6 +94,9 @@ def _connect(point: MeetingPoint) -> socket.socket | None:
     except OSError as error:
         connection.close()
         raise ServerError(f"the {point.role}'s socket '{point.socket}' cannot be used: {error.strerror}") from error
+    if (why := peer_credentials.refusal(connection)) is not None:
+        connection.close()
+        raise ServerError(f"the {point.role}'s socket '{point.socket}' is not used: {why}")
     return connection
 
 

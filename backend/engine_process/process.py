@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from backend.device_process import only_listener
+from backend.device_process import accept, only_listener
 from backend.engine_process import heap
 from backend.engine_process.lanes import LaneThread, ModelLane
 from backend.engine_process.store import EngineHandle, EngineStore, file_stamp
@@ -37,6 +37,7 @@ from backend.errors import IsochroneError, ServerError
 from backend.runtime_dir import MeetingPoint, meeting_point
 
 _LANES_MAX = 1024
+_CONNECTIONS_MAX = 2048
 _log = logging.getLogger("isochrone.engines")
 
 
@@ -56,8 +57,14 @@ class EngineProcess:
         self._listener.settimeout(0.5)
         while not self._expired():
             try:
-                connection, _ = self._listener.accept()
+                connection = accept(self._listener)
             except TimeoutError:
+                continue
+            if connection is None:
+                continue
+            if self._connections >= _CONNECTIONS_MAX:
+                _log.error("a connection is refused: %d are open, which is the most", _CONNECTIONS_MAX)
+                connection.close()
                 continue
             self._count(+1)
             # A thread each: loading takes long and must not delay others.
@@ -125,12 +132,19 @@ class EngineProcess:
     def _add_lane(self, channel: Channel, held: EngineHandle) -> None:
         request, descriptor = channel.receive(decode_request)
         if not isinstance(request, AddLane) or descriptor is None or not 0 <= request.lane < _LANES_MAX:
+            if descriptor is not None:
+                os.close(descriptor)
             raise ChannelError(f"not a lane of a model that is open: {request!r}")
+        try:
+            connection = socket.socket(fileno=descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise ChannelError(f"a lane's descriptor is no socket: {error.strerror}") from error
         with self._lock:
             thread = self._lanes.get(request.lane)
             if thread is None:
                 thread = self._lanes[request.lane] = LaneThread(request.lane, on_cpu=self._on_cpu)
-        thread.add(ModelLane(request.lane, Channel(socket.socket(fileno=descriptor)), held.again()))
+        thread.add(ModelLane(request.lane, Channel(connection), held.again()))
 
 
 def _answer_pings(channel: Channel) -> NoReturn:

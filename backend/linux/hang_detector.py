@@ -9,15 +9,15 @@ import logging
 import os
 import signal
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
+
+from backend.linux.peer_credentials import peer_of
 
 WAIT_S = 1.0
 WAITS = 8
 """A process hangs after so many waits in a row in which it neither answered nor used the CPU. Waits are counted, not
 time: where the whole machine was suspended it is one wait, however long."""
-_CREDENTIALS = struct.Struct("3i")
 _log = logging.getLogger("isochrone")
 
 
@@ -34,7 +34,7 @@ class HangDetector:
 
     def hangs_after_wait(self, connection: socket.socket) -> bool:
         """Count a wait of `WAIT_S` for the peer's answer; True where the peer hangs, by `WAITS` such waits."""
-        pid = _peer(connection)
+        pid = peer_of(connection).pid
         ticks = _cpu_ticks(pid)
         self._idle_waits = self._idle_waits + 1 if (pid, ticks) == (self._pid, self._ticks) else 0
         self._pid, self._ticks = pid, ticks
@@ -47,13 +47,6 @@ class HangDetector:
         if self._pid > 0:  # 0: it runs in a container whose processes are not visible from here
             with suppress(ProcessLookupError):  # another model's process killed it first
                 os.kill(self._pid, signal.SIGKILL)
-
-
-def _peer(connection: socket.socket) -> int:
-    """Process at the other end of a Unix socket."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return pid
 
 
 def _cpu_ticks(pid: int) -> int:

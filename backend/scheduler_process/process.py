@@ -16,7 +16,7 @@ import time
 
 import msgspec
 
-from backend.device_process import only_listener
+from backend.device_process import accept, only_listener
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import core_budget
 from backend.linux.raised_priority import raise_session_priority
@@ -45,6 +45,8 @@ from backend.scheduler_process.sample_log import SampleLog, sample_log_of_enviro
 from backend.scheduler_process.scheduler_factory import SchedulerFactory, scheduler_factory
 from predictor.features import CoRunner
 
+SOURCES_MAX = 768
+"""Connections at a time, within the usual limit of 1024 descriptors."""
 _SEND_BUFFER_BYTES = 1 << 21
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
@@ -146,12 +148,18 @@ class SchedulerProcess:
         return self._linger_s is not None and time.monotonic() - self._idle_since > self._linger_s
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        connection = accept(self._listener)
+        if connection is None:
+            return
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._sources += 1
         self._connections[self._sources] = connection
         self._selector.register(connection, selectors.EVENT_READ, self._sources)
+        if len(self._connections) > SOURCES_MAX:
+            why = f"{SOURCES_MAX} models' processes are connected, which is the most"
+            self._send(self._sources, Refused(why))
+            self._drop(self._sources, why)
 
     def _receive(self, source: int) -> None:
         connection = self._connections.get(source)

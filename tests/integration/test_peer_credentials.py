@@ -1,0 +1,117 @@
+"""Whose connections a device's processes take: their own user's and root's, both ends look."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend import device_process
+from backend.device_process import accept, only_listener
+from backend.errors import ServerError
+from backend.linux import peer_credentials
+from backend.linux.peer_credentials import PeerCredentials, peer_of, refusal
+from backend.runtime_dir import MeetingPoint, meeting_point
+
+pytestmark = pytest.mark.usefixtures("runtime_dir")
+NOBODY = 65534
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def point() -> MeetingPoint:
+    """Of a device of the test's own: the lock is this process's until it ends."""
+    return meeting_point(f"emulated-{next(_numbers)}")
+
+
+@pytest.fixture
+def listener(point: MeetingPoint) -> Iterator[socket.socket]:
+    with only_listener(point) as found:
+        assert found is not None
+        found.settimeout(10.0)
+        yield found
+
+
+def test_a_connection_of_the_same_user_is_taken(point: MeetingPoint, listener: socket.socket) -> None:
+    with device_process.connect_or_start(point, 1.0) as client:
+        served = accept(listener)
+        assert served is not None
+        with served:
+            assert peer_of(served) == (os.getpid(), os.geteuid(), os.getegid())
+            assert (refusal(served), refusal(client)) == (None, None)
+
+
+def test_a_connection_of_another_user_is_closed_and_the_next_one_taken(
+    point: MeetingPoint,
+    listener: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with device_process.connect_or_start(point, 1.0) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(peer_credentials, "peer_of", lambda _: PeerCredentials(1, NOBODY, NOBODY))
+            assert accept(listener) is None
+        assert client.recv(1) == b""
+    assert f"a process of user {NOBODY} is at the other end" in caplog.text
+    with device_process.connect_or_start(point, 1.0):
+        served = accept(listener)
+        assert served is not None
+        served.close()
+
+
+@pytest.mark.usefixtures("listener")
+def test_a_process_of_another_user_is_not_asked(point: MeetingPoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_credentials, "peer_of", lambda _: PeerCredentials(1, NOBODY, NOBODY))
+    with pytest.raises(ServerError) as refused:
+        device_process.connect_or_start(point, 1.0)
+    assert str(refused.value) == (
+        f"the scheduler's socket '{point.socket}' is not used: a process of user {NOBODY} is at the other end of a "
+        f"socket of user {os.geteuid()}: both must be the same user's (in containers, `runAsUser` or `--user`)"
+    )
+
+
+def test_root_is_taken_whoever_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_credentials, "peer_of", lambda _: PeerCredentials(1, 0, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    one, other = socket.socketpair()
+    with one, other:
+        assert refusal(one) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+def test_a_real_process_of_another_user_is_refused(
+    point: MeetingPoint, listener: socket.socket, runtime_dir: Path
+) -> None:
+    """Though the folder's and the socket's modes let it in."""
+    modes = {path: path.stat().st_mode for path in (runtime_dir, point.socket)}
+    try:
+        for path in modes:
+            path.chmod(0o777)
+        child = os.fork()  # not another Python, which this user may have no right to start
+        if child == 0:
+            os._exit(_ask_as_nobody(point))
+        assert accept(listener) is None
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def _ask_as_nobody(point: MeetingPoint) -> int:
+    """Exit status 0 where the connection was closed without a word."""
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.settimeout(10.0)
+            client.connect(str(point.socket))
+            return int(client.recv(1) != b"")
+    except BaseException:
+        return 2
