@@ -11,10 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from predictor.bounded_file import read_at_most
 from predictor.features import CoRunner, Exposure, Own, exposure
 from predictor.workload import FEATURES, Load
 
 SCHEMA = 1
+BYTES_MAX = 1 << 28
+"""Of a file; the scheduler's process begins another one far below that."""
+_NUMBER_MAX = 1 << 62
 
 
 class SamplesError(Exception):
@@ -148,7 +152,7 @@ def read_samples(path: Path) -> Samples:
     Raises SamplesError: unreadable, empty, or a line that is no sample.
     """
     try:
-        content = path.read_bytes()
+        content = read_at_most(path, BYTES_MAX)
     except OSError as error:
         raise SamplesError(f"{path} cannot be read: {error.strerror}") from None
     lines = content.splitlines()
@@ -180,7 +184,7 @@ def training_sample_of(sample: Sample, features: tuple[str, ...] = FEATURES) -> 
 def _torn(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
     return False
 
@@ -191,7 +195,7 @@ def _decode(path: Path, number: int, line: bytes) -> Sample:
         if schema != SCHEMA:
             raise SamplesError(f"{path}, line {number}: schema {schema} is not known, this version reads {SCHEMA}")
         sample = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SamplesError(f"{path}, line {number} is not a sample: {error}") from None
     if (wrong := _first_wrong(sample)) is not None:
         raise SamplesError(f"{path}, line {number}: {wrong}")

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from predictor.bound import UpperBound
+from predictor.bounded_file import read_at_most
 from predictor.learners.isochrone import Isochrone
 from predictor.transfers import TransferModel
 
 VERSION = 5
+_BYTES_MAX = 1 << 24
 _FORMAT = "isochrone-predictor"
 _log = logging.getLogger("isochrone.predictor")
 
@@ -69,7 +71,7 @@ def load(path: Path) -> Learned:
     try:
         if path.exists() and not path.is_file():  # a device or a folder must not be set aside
             raise OSError(errno.EINVAL, "it is not a file")
-        data = path.read_bytes()
+        data = read_at_most(path, _BYTES_MAX)
     except FileNotFoundError:
         return _prior()
     except OSError as error:
@@ -77,7 +79,7 @@ def load(path: Path) -> Learned:
         return _prior()
     try:
         return _decoded(data)
-    except ValueError as error:  # msgspec's errors are such too
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:  # msgspec's errors are of the last
         broken = path.with_name(path.name + ".broken")
         _log.warning("%s is set aside as %s (%s); the predictor starts from its prior", path, broken.name, error)
         try:

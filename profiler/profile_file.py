@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from predictor.bounded_file import read_at_most
 from predictor.workload import FEATURES, Load, ModelProfile
 from profiler.store import write_json
 
@@ -101,17 +102,13 @@ class ProfileFile(msgspec.Struct, frozen=True):
 def read_profile(path: Path) -> ProfileFile | None:
     """The file, None where there is none. Raises `ProfileFileError`."""
     try:
-        if path.stat().st_size > _BYTES_MAX:
-            raise ProfileFileError(f"'{path}' is larger than {_BYTES_MAX} bytes")
-        raw = json.loads(path.read_bytes())  # which reads NaN, so that the checks below can name its field
+        raw = json.loads(read_at_most(path, _BYTES_MAX))  # which reads NaN, so that the checks below can name its field
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ProfileFileError(f"'{path}' cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise (
-            error if isinstance(error, ProfileFileError) else ProfileFileError(f"'{path}' is not JSON: {error}")
-        ) from None
+        raise ProfileFileError(f"'{path}' is not JSON: {error}") from None
     return _checked(path, raw)
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from predictor.bounded_file import read_at_most
+
 T = TypeVar("T")
 
 _FILE_BYTES_MAX = 1 << 20
@@ -17,10 +19,8 @@ _FILE_BYTES_MAX = 1 << 20
 def read_json(path: Path, kind: type[T]) -> T | None:
     """The value in `path`; None where the file is missing, broken or of another kind."""
     try:
-        if path.stat().st_size > _FILE_BYTES_MAX:
-            return None
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_at_most(path, _FILE_BYTES_MAX), type=kind)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

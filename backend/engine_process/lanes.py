@@ -17,6 +17,7 @@ from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriorit
 from backend.linux.low_priority import LowPriority
 from backend.linux.starvation_guard import StarvationGuard
 
+_CORES_MAX = 1 << 16
 LOST = 3
 """Exit status where the GPU is lost to the process, which CUDA says must then be ended."""
 _log = logging.getLogger("isochrone.engines")
@@ -35,8 +36,15 @@ class ModelLane:
     def receive(self) -> RunBatch:
         """Next batch. Raises ConnectionError where the other end is closed, ChannelError where it sent no batch."""
         run, region = self.channel.receive(decode_run)
+        if run.core is not None and not 0 <= run.core < _CORES_MAX:
+            if region is not None:
+                os.close(region)
+            raise ChannelError(f"core {run.core} cannot be")
         if region is not None:
-            self._inputs.map(region)
+            try:
+                self._inputs.map(region)
+            except (OSError, ValueError) as error:
+                raise ChannelError(f"the region of the inputs cannot be mapped: {error}") from error
         return run
 
     def answer(self, run: RunBatch, priority: ExecutionPriority) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from backend.errors import ConfigError
 from backend.load.outcomes import Outcome, Status
+from predictor.bounded_file import read_at_most
 
 Times = Callable[[float, float, np.random.Generator], Sequence[float]]
 """(rate per second, seconds, stream) → arrivals in 0..seconds."""
@@ -23,6 +24,7 @@ Times = Callable[[float, float, np.random.Generator], Sequence[float]]
 _BURST_S, _QUIET_SHARE = 1.0, 0.2
 _TIME_COLUMN = "TIMESTAMP"
 NO_DEADLINE_MS = 1e12
+_TRACE_BYTES_MAX = 1 << 28
 
 
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +93,7 @@ def _stretch(trace: Sequence[float], rate_per_s: float, seconds: float, stream: 
 def read_trace(path: Path) -> list[float]:
     """Seconds from the first: of a CSV with a column TIMESTAMP, or a number per line. Raises ConfigError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_at_most(path, _TRACE_BYTES_MAX).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the trace '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
     column = 0

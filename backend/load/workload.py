@@ -10,6 +10,10 @@ import msgspec
 
 from backend.errors import ConfigError
 from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, read_trace
+from predictor.bounded_file import read_at_most
+
+_BYTES_MAX = 1 << 22
+_REQUESTS_MAX = 2e7
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,10 +35,10 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_workload(path: Path) -> tuple[Workload, list[float] | None]:
     """Reads a workload and its trace, if it has one. Raises ConfigError, one sentence."""
     try:
-        workload = msgspec.json.decode(path.read_bytes(), type=Workload)
+        workload = msgspec.json.decode(read_at_most(path, _BYTES_MAX), type=Workload)
     except OSError as error:
         raise ConfigError(f"the workload '{path}' cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the workload '{path}' is not one: {error}") from None
     if wrong := _wrong_in_all(workload) or next(filter(None, map(_wrong_in_one, workload.models)), None):
         raise ConfigError(f"the workload '{path}': {wrong}")

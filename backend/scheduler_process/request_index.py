@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from backend.errors import ConfigError
 from backend.scheduler.messages import Arrive, Cancel, Command, Finish, Join, Launch, Preempted, Reject, Request, Take
 from backend.scheduler_process.event_file import Checkpoint, Handled, Left, Stretch, Woken, read_stretches
 from backend.scheduler_process.replay import restored
+from backend.scheduler_process.scheduler_factory import VARIABLE as SCHEDULER
 
 Outcome = Literal["waits", "runs", "finished", "failed", "rejected", "cancelled", "gone", "unknown"]
 """gone: its model's process ended; unknown: the log has a gap there."""
@@ -180,6 +183,16 @@ class RequestIndex:
 
 
 def packages_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Packages of the scheduler that wrote it, where that is another one than ours."""
-    module, _, _ = (checkpoint.origin.scheduler or "").partition(":")
-    return (module.partition(".")[0],) if module else ()
+    """Packages of the scheduler that wrote it, where that is another one than ours.
+
+    Raises ConfigError where the environment does not name that scheduler: a log must not choose what is imported.
+    """
+    wrote = checkpoint.origin.scheduler
+    if not wrote:
+        return ()
+    if os.environ.get(SCHEDULER) != wrote:
+        raise ConfigError(
+            f"the event log is of scheduler '{wrote[:200]}', whose code is needed to read it; "
+            f"where you trust that, set {SCHEDULER} to it"
+        )
+    return (wrote.partition(":")[0].partition(".")[0],)

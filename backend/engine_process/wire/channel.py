@@ -9,12 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-import msgspec
-
 from backend.engine_process.wire.messages import EngineMessage, encode
 
 _PACKET_BYTES_MAX = 1 << 16
 """Longer messages, such as those of a model with a thousand inputs, are sent as a file in memory."""
+_LONG_BYTES_MAX = 1 << 24
 _LONG = b"\xc1"
 """Packet in place of such a message; no MessagePack message begins so."""
 
@@ -66,7 +65,7 @@ class Channel:
             if packet == _LONG and descriptors:
                 packet = _from_memory(descriptors.pop())
             message = decode(packet)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
             _close(descriptors)
             if not packet:
                 raise ConnectionResetError("the other end is closed") from error
@@ -102,7 +101,10 @@ def _in_memory(packet: bytes) -> int:
 def _from_memory(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         file.seek(0)  # the sender's position is the file's
-        return file.read()
+        packet = file.read(_LONG_BYTES_MAX + 1)
+    if len(packet) > _LONG_BYTES_MAX:
+        raise ValueError(f"a message has at most {_LONG_BYTES_MAX} bytes")
+    return packet
 
 
 def _close(descriptors: list[int]) -> None:

@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from backend.engine_process.wire.messages import TensorPlace
-from backend.tensors import Array, Feeds, join_into, joined_shape
+from backend.tensors import BY_CONFIG, Array, Feeds, join_into, joined_shape
 
 _ALIGNED_BYTES = 64
 _MIN_BYTES = 1 << 16
+_TEXT = "|O"
+_NUMBERS = {datatype.numpy.str for datatype in BY_CONFIG.values() if not datatype.numpy.hasobject}
+"""Element types that shared memory may hold: of any other numpy would take the bytes for pointers, or for records."""
 _encode_text = msgspec.msgpack.Encoder().encode
 _decode_text = msgspec.msgpack.Decoder(list[Any]).decode
 
@@ -88,11 +91,13 @@ class RegionReader:
         """Arrays at these places; only text is copied. Raises ValueError where a tensor is not within the region."""
         try:
             return {tensor.name: self._array(tensor) for tensor in tensors}
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        except (ArithmeticError, RecursionError, TypeError, ValueError, msgspec.MsgspecError) as error:
             raise ValueError(f"a tensor's place in shared memory cannot be: {error}") from error
 
     def _array(self, tensor: TensorPlace) -> Array:
-        if tensor.dtype != "|O":
+        if tensor.dtype != _TEXT:
+            if tensor.dtype not in _NUMBERS:
+                raise ValueError(f"there are no tensors of {tensor.dtype[:40]!r}")
             return _place(self._memory, tensor, tensor.dtype, tensor.shape)
         items = _decode_text(_place(self._memory, tensor, np.uint8, (tensor.nbytes,)).tobytes())
         array = np.empty(len(items), np.object_)

@@ -19,6 +19,7 @@ from backend.errors import ConfigError
 from backend.simulation.gpu_law import KERNEL_US, PAIR_SD, SATURATION, GpuEffects, GpuLaw, KernelDemand, Regime
 from backend.simulation.virtual_gpu import CopyEngines
 from backend.tensors import BY_CONFIG, TensorSpec
+from predictor.bounded_file import read_at_most
 from predictor.workload import Load, ModelProfile
 from profiler.brief import batch_sizes
 
@@ -27,7 +28,7 @@ SCHEMA = 1
 BATCH_SIZE_MAX = 1024
 _BYTES_MAX = 1 << 20
 _NS_PER_US = 1000
-_NAME = r"^emulated-[a-z0-9][a-z0-9-]{0,39}$"
+_NAME = r"^emulated-[a-z0-9][a-z0-9-]{0,39}\Z"
 _DATATYPES = ", ".join(name for name in BY_CONFIG if name != "TYPE_STRING")
 
 
@@ -162,11 +163,9 @@ def is_emulated(file: Path) -> bool:
 def read_spec(file: Path) -> EmulatedSpec:
     """Read and check a file. Raises ConfigError, naming the key, its value and what is allowed."""
     try:
-        content = file.read_bytes()
+        content = read_at_most(file, _BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"the model file '{file}' cannot be read: {error.strerror}") from None
-    if len(content) > _BYTES_MAX:
-        raise ConfigError(f"the model file '{file}' is larger than {_BYTES_MAX} bytes")
     try:
         raw = json.loads(content)  # which reads NaN and Infinity, so that the checks below can name their key
     except (ValueError, RecursionError) as error:
@@ -207,7 +206,7 @@ def _sentence(raw: object, error: str) -> str:
             found = found[key]
         elif isinstance(found, list) and key.isdecimal():
             found = found[int(key)]
-    allowed = said.removeprefix("Expected ").replace(f"matching regex '{_NAME}'", "such as emulated-a100-0")
+    allowed = said.removeprefix("Expected ").replace(f"matching regex {_NAME!r}", "such as emulated-a100-0")
     return f"{path or 'the file'} is {json.dumps(found)[:80]}, but must be {allowed}"
 
 

@@ -8,9 +8,11 @@ import msgspec
 
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.errors import ConfigError
+from predictor.bounded_file import read_at_most
 from profiler.host import sha256_of
 
 SCHEMA = 1
+_BYTES_MAX = 1 << 22
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
@@ -36,12 +38,12 @@ def read_facts(plan: Path) -> PlanFacts | None:
     """Facts about a plan; None without any, or where they describe another file. Raises ConfigError where broken."""
     path = facts_path(plan)
     try:
-        facts = msgspec.json.decode(path.read_bytes(), type=PlanFacts)
+        facts = msgspec.json.decode(read_at_most(path, _BYTES_MAX), type=PlanFacts)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"'{path}' does not describe a plan: {error}; build the plan anew or remove the file"
         ) from None
