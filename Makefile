@@ -21,6 +21,7 @@ help:
 	@echo "make test-unit             the tests that need nothing but Python (seconds)"
 	@echo "make lint                  ruff and mypy --strict"
 	@echo "make docs                  the documentation as a site, every link checked, into build/site"
+	@echo "make fuzz TARGET=T SECONDS=60  one of tests/fuzz/targets under coverage, with atheris"
 	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models                generate model_repository/*/1/model.onnx"
 	@echo "make study                 the paper's evaluation on this machine, into docs/reports/study.md (half an hour to an hour)"
@@ -68,6 +69,17 @@ lint: $(READY)
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
+
+$(VENV)/.fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@touch $@
+
+# SECONDS is a variable of bash's own, which counts: no default comes from the environment.
+SECONDS := 60
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz
+	@test -n "$(TARGET)" || { echo "name a target: make fuzz TARGET=... SECONDS=60, of: $(notdir $(wildcard tests/fuzz/corpus/*))" >&2; exit 2; }
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
 
 .PHONY: docs
 docs: $(VENV)/.docs

@@ -209,6 +209,10 @@ def _first_wrong(sample: Sample) -> str | None:
     for name in ("start_ns", "transfer_in_ns", "transfer_out_ns", "bytes_in", "bytes_out", "kernel_ns"):
         if (value := getattr(sample, name)) < 0:
             return f"{name} must not be negative, got {value}"
+    for batch in (sample, *sample.co_runners):
+        for name in batch.__struct_fields__:
+            if isinstance(value := getattr(batch, name), int) and abs(value) > _NUMBER_MAX:
+                return f"{name} must be at most 2^62, got one of {value.bit_length()} bits"
     for co_runner in sample.co_runners:
         if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0 or co_runner.kernel_ns < 0:
             return f"a co-runner's solo_ns and batch_size must be positive, its kernel_ns not negative, got {co_runner}"

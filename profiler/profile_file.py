@@ -136,7 +136,7 @@ def _checked(path: Path, raw: Any) -> ProfileFile:
         raise ProfileFileError(f"'{path}' {what}, but this release reads schema {SCHEMA}")
     try:
         found = msgspec.convert(raw, ProfileFile)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # JSON may hold half a character
         raise ProfileFileError(f"'{path}': {_plain(str(error))}") from None
     previous = 0
     for i, entry in enumerate(found.entries):

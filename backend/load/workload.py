@@ -13,7 +13,7 @@ from backend.load.arrivals import PROCESSES, Arrival, Traffic, along, arrivals, 
 from predictor.bounded_file import read_at_most
 
 _BYTES_MAX = 1 << 22
-_REQUESTS_MAX = 2e7
+_RATE_MIN, _REQUESTS_MAX = 1e-9, 2e7
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +71,8 @@ def _wrong_in_all(workload: Workload) -> str | None:
         return "it names no model"
     if not (isfinite(workload.seconds) and 0.0 < workload.seconds <= 1e7):
         return f"seconds must lie above 0 and be at most 1e7, got {workload.seconds:g}"
+    if sum(asked.rate_per_s for asked in workload.models) * workload.seconds > _REQUESTS_MAX:
+        return f"it has more than {_REQUESTS_MAX:g} requests"
     allowed = (*PROCESSES, "trace")
     if workload.arrivals not in allowed:
         return f"arrivals must be one of {', '.join(allowed)}, got '{workload.arrivals}'"
@@ -82,8 +84,11 @@ def _wrong_in_all(workload: Workload) -> str | None:
 
 
 def _wrong_in_one(asked: Traffic) -> str | None:
-    if not (isfinite(asked.rate_per_s) and asked.rate_per_s > 0.0):
-        return f"model '{asked.model}': rate_per_s must be above 0, got {asked.rate_per_s:g}"
+    if not _RATE_MIN <= asked.rate_per_s <= _REQUESTS_MAX:
+        return (
+            f"model '{asked.model}': rate_per_s must be above 0 ({_RATE_MIN:g} to {_REQUESTS_MAX:g}), "
+            f"got {asked.rate_per_s:g}"
+        )
     if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):
         return f"model '{asked.model}': slo_ms must be above 0, got {asked.slo_ms:g}"
     if asked.priority_class < 1:

@@ -16,6 +16,7 @@ from backend.errors import RequestError
 from backend.tensors import Array, TensorSpec
 
 _NS_PER_US = 1_000
+_SHOWN_CHARS_MAX = 80
 _LOWEST_CLASS = 2**63 - 1
 _NEVER_NS = 2**62
 """A century and more: later deadlines, as Triton's 64 bits of microseconds allow, do not fit a message."""
@@ -85,7 +86,7 @@ def _whole(key: str, value: object, allowed: str) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value.strip(), re.ASCII):
         number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise RequestError(f"{key} is {value!r}; it must be {allowed}")
+        raise RequestError(f"{key} is {_shown(value)}; it must be {allowed}")
     return number
 
 
@@ -95,8 +96,14 @@ def _milliseconds(key: str, value: object) -> float:
         with suppress(ValueError):
             number = float(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 1e9:
-        raise RequestError(f"{key} is {value!r}; it must be a number of milliseconds above 0, at most 1e9")
+        raise RequestError(f"{key} is {_shown(value)}; it must be a number of milliseconds above 0, at most 1e9")
     return number
+
+
+def _shown(value: object) -> str:
+    """A value as a sentence quotes it: a client may have sent megabytes."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"
 
 
 def read_tensor(spec: TensorSpec, array: Array, batching: bool) -> Array:

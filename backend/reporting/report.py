@@ -45,10 +45,13 @@ class Report(NamedTuple):
 
 def make_report(path: Path) -> Report:
     """Raises ConfigError or SamplesError, a sentence, where the file is neither kind of log."""
-    log = read_recording(path)
-    found = Attribution(log)
-    figures = figures_of(log, found)
-    return Report(path, log, found, figures, findings(log, found, figures))
+    try:
+        log = read_recording(path)
+        found = Attribution(log)
+        figures = figures_of(log, found)
+        return Report(path, log, found, figures, findings(log, found, figures))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"'{path}' holds what cannot be: {error!r}") from None
 
 
 def read_recording(path: Path) -> Recording:

@@ -47,6 +47,9 @@ from predictor.features import CoRunner
 
 SOURCES_MAX = 768
 """Connections at a time, within the usual limit of 1024 descriptors."""
+WRONG = (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+"""Errors by which a message ends its connection. The last two: of one nested without end, and of numbers whose
+difference no message can carry."""
 _SEND_BUFFER_BYTES = 1 << 21
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
@@ -177,8 +180,7 @@ class SchedulerProcess:
             return
         try:
             self._handle(source, packet)
-        except (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-            # The last two: a message nested without end, numbers whose difference no message can carry.
+        except WRONG as error:
             self._send(source, Refused(str(error)))
             self._drop(source, str(error))
 

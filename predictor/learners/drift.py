@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from predictor.learners.regression import array_of
+from predictor.learners.regression import STATE_MAX, array_of
 
 _BATCHES = 4.0
 """Batches in the moving average of the errors."""
@@ -39,4 +39,4 @@ class Drift:
 
     def restore(self, state: object) -> None:
         """Raises ValueError, unchanged, on what is no state of this form."""
-        self._mean, self._product, self._square = array_of(state, (3,)).tolist()
+        self._mean, self._product, self._square = array_of(state, (3,), STATE_MAX).tolist()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from functools import lru_cache
-from math import exp, inf, log, log1p, log2, sqrt
+from math import exp, log, log1p, log2, sqrt
 from operator import mul
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ import numpy as np
 from predictor.features import Exposure, Own, Shares
 from predictor.learners.learner import State
 from predictor.learners.normals import Key, Normals
-from predictor.learners.regression import Vector, array_of
+from predictor.learners.regression import STATE_MAX, Vector, array_of
 from predictor.slowdown_function import SHARES, SLOTS
 
 _FEATURES = 6
@@ -45,6 +45,8 @@ _OF_MODEL, _OF_SIZE, _OF_PAIR, _OF_OWN = 0.5, 0.05, 0.05, 0.001
 _NOISE, _NOISE_MIN = 0.02, 1e-4
 """Variance of a batch's log slowdown, before any sample and at least."""
 _NOISE_WEIGHT = 0.02
+_VARIANCE_MAX, _ROUNDING = 1e4, 1e-6
+"""Of a covariance in a state that is restored."""
 _FORGETTING, _OWN_FORGETTING = 0.01, 0.001
 """By how much of the noise's variance what is believed grows uncertain with each batch that it matters to."""
 _ERROR_MAX = 3.0
@@ -213,7 +215,7 @@ class InterferenceFilter:
         g, noise = np.array(step.by_weight), self._noise
         gain = self._covariance @ g
         spread = float(g @ gain) + sum([normals.spread(slopes, scale, noise) for normals, slopes, scale in step.by_key])
-        total = spread + noise
+        total = max(0.0, spread) + noise
         most = _ERROR_MAX * sqrt(total)
         error = _within(raw_error - drift, most)
         self._noise = max(_NOISE_MIN, noise + _NOISE_WEIGHT * (max(0.0, error * error - spread) - noise))
@@ -245,13 +247,15 @@ class InterferenceFilter:
 
     def restore(self, state: State) -> None:
         """Become what `state()` described. Raises ValueError on anything else, and is of no use then."""
-        self._weights = array_of(state.get("weights"), (_WEIGHTS,)).tolist()
-        self._covariance = array_of(state.get("covariance"), (_WEIGHTS, _WEIGHTS))
+        self._weights = array_of(state.get("weights"), (_WEIGHTS,), STATE_MAX).tolist()
+        self._covariance = array_of(state.get("covariance"), (_WEIGHTS, _WEIGHTS), _VARIANCE_MAX)
+        if np.linalg.eigvalsh(self._covariance)[0] < -_ROUNDING or (self._covariance != self._covariance.T).any():
+            raise ValueError("a covariance is symmetric, and no variance in it below 0")
         for name, normals in self._normals().items():
             normals.restore(state.get(name))
         self._noise = msgspec.convert(state.get("noise"), float)
-        if not _NOISE_MIN <= self._noise < inf:
-            raise ValueError(f"a variance of at least {_NOISE_MIN} is expected, got {self._noise}")
+        if not _NOISE_MIN <= self._noise <= _VARIANCE_MAX:
+            raise ValueError(f"a variance from {_NOISE_MIN} to {_VARIANCE_MAX:g} is expected, got {self._noise}")
 
 
 def _of_models(variance: float) -> Normals:

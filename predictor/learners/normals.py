@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 
 import msgspec
+
+from predictor.learners.regression import STATE_MAX
 
 Key = tuple[str | int, ...]
 
@@ -62,6 +63,8 @@ class Normals:
         rows = msgspec.convert(state, list[tuple[Key, float, float]])
         if len(rows) > self._size:
             raise ValueError(f"at most {self._size} keys are expected, got {len(rows)}")
-        if not all(-inf < mean < inf and 0.0 <= variance <= self._prior for _, mean, variance in rows):
-            raise ValueError("finite means are expected, and variances up to the prior's")
+        if not all(-STATE_MAX <= mean <= STATE_MAX and 0.0 <= variance <= self._prior for _, mean, variance in rows):
+            raise ValueError(
+                f"means from {-STATE_MAX:g} to {STATE_MAX:g} are expected, and variances up to the prior's"
+            )
         self._found = {key: (mean, variance) for key, mean, variance in rows}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,9 @@ Vector = NDArray[np.float64]
 MAX_GROWTH = 100.0
 """Bound of the covariance's trace, in that of the prior: forgetting inflates it where samples say nothing, so beyond it
 nothing more is forgotten until samples have brought it down."""
+STATE_MAX = 20.0
+"""Bound of logarithms, and of weights of such, in a state that is restored: far beyond what samples teach, and within
+what forecasts can be made from."""
 
 
 class Regression:
@@ -46,12 +51,14 @@ class Regression:
         return [self.weights.tolist(), *self._covariance.tolist()]
 
 
-def array_of(state: object, shape: tuple[int, ...]) -> Vector:
-    """Raises ValueError where it is no array of finite numbers of this shape."""
+def array_of(state: object, shape: tuple[int, ...], most: float = inf) -> Vector:
+    """Raises ValueError where it is no array of finite numbers of this shape, each at most `most` in size."""
     try:
         array = np.array(state, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, RecursionError, TypeError, ValueError):
         raise ValueError(f"an array of shape {shape} is expected") from None
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(f"finite numbers of shape {shape} are expected, got shape {array.shape}")
+    if (np.abs(array) > most).any():
+        raise ValueError(f"numbers from {-most:g} to {most:g} are expected, got {np.abs(array).max():g}")
     return array

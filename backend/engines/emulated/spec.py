@@ -175,7 +175,7 @@ def read_spec(file: Path) -> EmulatedSpec:
             raise ConfigError(f"'{file}': {key} is {value}, but must be a finite number")
     try:
         spec = msgspec.convert(raw, EmulatedSpec)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # JSON may hold half a character
         raise ConfigError(f"'{file}': {_sentence(raw, str(error))}") from None
     for key, stated, allowed in _contradictions(spec):
         raise ConfigError(f"'{file}': {key} is {stated}, but must be {allowed}")
