@@ -74,8 +74,7 @@ $(VENV)/.fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@touch $@
 
-# SECONDS is a variable of bash's own, which counts: no default comes from the environment.
-SECONDS := 60
+SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz
 	@test -n "$(TARGET)" || { echo "name a target: make fuzz TARGET=... SECONDS=60, of: $(notdir $(wildcard tests/fuzz/corpus/*))" >&2; exit 2; }

@@ -39,6 +39,8 @@ def runtime_dir() -> Path:
     default = Path(base) / "isochrone" if base else Path(f"/tmp/isochrone-{os.getuid()}")
     # Absolute: the processes that meet there run in folders of their own.
     directory = Path(named).expanduser().absolute() if named else default
+    if not named and directory.is_symlink():  # which anybody could have put into /tmp
+        raise ServerError(_sentence(directory, "it is a link"))
     _make(directory)
     if not _is_private(directory):  # a volume of Kubernetes', such as an emptyDir, is root's, and everyone's
         directory /= f"isochrone-{os.getuid()}"

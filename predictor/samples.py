@@ -197,9 +197,17 @@ def _decode(path: Path, number: int, line: bytes) -> Sample:
         sample = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SamplesError(f"{path}, line {number} is not a sample: {error}") from None
-    if (wrong := _first_wrong(sample)) is not None:
+    if (wrong := _too_large(sample) or _first_wrong(sample)) is not None:
         raise SamplesError(f"{path}, line {number}: {wrong}")
     return sample
+
+
+def _too_large(sample: Sample) -> str | None:
+    for batch in (sample, *sample.co_runners):
+        for name in batch.__struct_fields__:
+            if isinstance(value := getattr(batch, name), int) and abs(value) > _NUMBER_MAX:
+                return f"{name} must be at most 2^62, got a number of {value.bit_length()} bits"
+    return None
 
 
 def _first_wrong(sample: Sample) -> str | None:
@@ -209,10 +217,6 @@ def _first_wrong(sample: Sample) -> str | None:
     for name in ("start_ns", "transfer_in_ns", "transfer_out_ns", "bytes_in", "bytes_out", "kernel_ns"):
         if (value := getattr(sample, name)) < 0:
             return f"{name} must not be negative, got {value}"
-    for batch in (sample, *sample.co_runners):
-        for name in batch.__struct_fields__:
-            if isinstance(value := getattr(batch, name), int) and abs(value) > _NUMBER_MAX:
-                return f"{name} must be at most 2^62, got one of {value.bit_length()} bits"
     for co_runner in sample.co_runners:
         if co_runner.solo_ns <= 0 or co_runner.batch_size <= 0 or co_runner.kernel_ns < 0:
             return f"a co-runner's solo_ns and batch_size must be positive, its kernel_ns not negative, got {co_runner}"

@@ -249,13 +249,18 @@ class InterferenceFilter:
         """Become what `state()` described. Raises ValueError on anything else, and is of no use then."""
         self._weights = array_of(state.get("weights"), (_WEIGHTS,), STATE_MAX).tolist()
         self._covariance = array_of(state.get("covariance"), (_WEIGHTS, _WEIGHTS), _VARIANCE_MAX)
-        if np.linalg.eigvalsh(self._covariance)[0] < -_ROUNDING or (self._covariance != self._covariance.T).any():
+        if np.linalg.eigvalsh(self._covariance)[0] < -_ROUNDING or not _is_symmetric(self._covariance):
             raise ValueError("a covariance is symmetric, and no variance in it below 0")
         for name, normals in self._normals().items():
             normals.restore(state.get(name))
         self._noise = msgspec.convert(state.get("noise"), float)
         if not _NOISE_MIN <= self._noise <= _VARIANCE_MAX:
             raise ValueError(f"a variance from {_NOISE_MIN} to {_VARIANCE_MAX:g} is expected, got {self._noise}")
+
+
+def _is_symmetric(matrix: Vector) -> bool:
+    """True within what rounding leaves."""
+    return bool((np.abs(matrix - matrix.T) <= _ROUNDING).all())
 
 
 def _of_models(variance: float) -> Normals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from math import inf
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
     save(path, encode(learned))
     data = path.read_bytes()
     whole = msgspec.msgpack.decode(data)
+    covariance = whole["learner"]["covariance"]
     return {
         "empty": b"",
         "cut": data[: len(data) // 2],
@@ -79,6 +81,13 @@ def _broken(path: Path, learned: Learned) -> dict[str, bytes]:
         "a part missing": msgspec.msgpack.encode({**whole, "learner": {"weights": []}}),
         "not finite": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "noise": inf}}),
         "not a number": msgspec.msgpack.encode({**whole, "learner": {**whole["learner"], "drift": [1, "a", 2]}}),
+        "nested without end": b"\x85\xa6format\xb3isochrone-predictor\xa7version\x05\xa7learner" + b"\x91" * 5000,
+        "a weight beyond reason": msgspec.msgpack.encode(
+            {**whole, "learner": {**whole["learner"], "weights": [1e6] * len(whole["learner"]["weights"])}}
+        ),
+        "a covariance that is none": msgspec.msgpack.encode(
+            {**whole, "learner": {**whole["learner"], "covariance": [[-x for x in row] for row in covariance]}}
+        ),
         "a slot twice": msgspec.msgpack.encode(
             {**whole, "learner": {**whole["learner"], "slots": {"a": [1, 0], "b": [1, 0]}}}
         ),
@@ -103,6 +112,15 @@ def test_a_broken_file_is_renamed(tmp_path: Path, learned: Learned, caplog: pyte
         assert "is set aside as state.broken" in caplog.text, kind
         assert (tmp_path / "state.broken").read_bytes() == data
         assert not path.exists()
+
+
+def test_a_file_that_is_too_large_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "cpu.state"
+    path.touch()
+    os.truncate(path, (1 << 24) + 1)
+    assert load(path).learner.state() == Isochrone().state()
+    assert "cannot be read (it is larger than 16777216 bytes)" in caplog.text
+    assert path.exists()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, learned: Learned) -> None:

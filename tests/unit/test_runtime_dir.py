@@ -67,6 +67,15 @@ def test_a_link_in_its_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "it is not this user's alone" in refused_folder(monkeypatch, folder)
 
 
+def test_a_link_in_the_place_of_the_default_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "isochrone").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ServerError, match="it is a link"):
+        runtime_dir()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_private_one_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = shared(monkeypatch, tmp_path)

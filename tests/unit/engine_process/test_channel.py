@@ -101,6 +101,19 @@ def test_nonsense(ends: Ends, packet: bytes) -> None:
         theirs.receive(decode_request)
 
 
+@pytest.mark.parametrize("length", [1 << 24, (1 << 24) + 1])
+def test_a_long_message_has_a_bound(ends: Ends, length: int) -> None:
+    first, second, raw = ends
+    descriptor = memory(b"")
+    os.truncate(descriptor, length)
+    socket.send_fds(raw, [b"\xc1"], [descriptor])
+    os.close(descriptor)
+    with pytest.raises(ChannelError) as refused:
+        second.receive(decode_request)
+    assert ("a message has at most 16777216 bytes" in str(refused.value)) == (length > 1 << 24)
+    assert first.fileno() != second.fileno()
+
+
 def test_a_message_where_another_one_is_due(ends: Ends) -> None:
     ours, theirs, _ = ends
     ours.send(ModelRefused("no"), memory(b""))

@@ -129,6 +129,14 @@ def test_what_a_batch_took_comes_back_to_the_model(lane: ServedLane) -> None:
     assert (ran.exec_ns, ran.transfer_in_ns, ran.transfer_out_ns) == (7, 5, 3)
 
 
+@pytest.mark.parametrize("core", [-1, 1 << 16, 1 << 40])
+def test_a_core_that_cannot_be_ends_that_connection_only(lane: ServedLane, core: int) -> None:
+    lane.channel.send(RunBatch(core, (), ("y",)))
+    with pytest.raises(ConnectionError):
+        lane.channel.receive(decode_finished)
+    eventually(lambda: lane.engine.closed)
+
+
 @pytest.mark.parametrize(("on_cpu", "niceness"), [(True, 10), (False, 0)])
 def test_lanes_that_are_cores_give_way(on_cpu: bool, niceness: int) -> None:
     made = ServedLane(on_cpu=on_cpu)

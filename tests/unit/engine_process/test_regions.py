@@ -124,6 +124,20 @@ def test_a_place_that_cannot_be(carry: RegionPair, tensor: TensorPlace) -> None:
         carry.reader.arrays([tensor])
 
 
+@pytest.mark.parametrize("dtype", ["O", "O8", "|O8", "object", "i4,O", "V8", "M8[ns]", "U4", "", "x" * 200])
+def test_a_type_whose_bytes_would_be_pointers_or_records(carry: RegionPair, dtype: str) -> None:
+    carry({"x": [some(np.dtype(np.float64), (3,))]})
+    with pytest.raises(ValueError, match="there are no tensors of"):
+        carry.reader.arrays((TensorPlace("x", dtype, (3,), 0, 24),))
+
+
+def test_text_that_is_nested_without_end(carry: RegionPair) -> None:
+    deep = b"\x91" * 5000
+    carry({"x": [np.frombuffer(deep, np.uint8)]})
+    with pytest.raises(ValueError, match="a tensor's place in shared memory cannot be"):
+        carry.reader.arrays((TensorPlace("x", "|O", (1,), 0, len(deep)),))
+
+
 def test_a_reader_without_a_region() -> None:
     with pytest.raises(ValueError, match="there is no region"):
         RegionReader().arrays([TensorPlace("x", "<f4", (4,), 0, 16)])

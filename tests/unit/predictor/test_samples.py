@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from predictor import samples
 from predictor.features import CoRunner, Own
 from predictor.samples import (
     RecordedCoRunner,
@@ -111,6 +112,9 @@ def test_throttled_samples_are_read_and_left_out(tmp_path: Path) -> None:
         (changed(features={"l2": -0.1}), "line 2: a share must lie in 0..1, got l2 -0.1"),
         (changed(features={"l2": 1.5}), "line 2: a share must lie in 0..1, got l2 1.5"),
         (changed(features={"l2": float("inf")}), "line 2 is not a sample"),
+        (b'{"schema":1,"more":' + b"[" * 5000 + b"\n", "line 2 is not a sample"),
+        (changed(exec_ns=10**30), "line 2: exec_ns must be at most 2^62, got a number of 100 bits"),
+        (with_co_runner(kernel_ns=1 << 70), "line 2: kernel_ns must be at most 2^62, got a number of 71 bits"),
         (with_co_runner(solo_ns=0), "line 2: a co-runner's solo_ns and batch_size must be positive"),
         (with_co_runner(begin=0.7), "line 2: begin and end must ascend within 0..1, got 0.7 and 0.62"),
         (with_co_runner(end=1.2), "line 2: begin and end must ascend within 0..1, got 0.0 and 1.2"),
@@ -121,6 +125,14 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, sentence: str) -> No
     with pytest.raises(SamplesError) as refused:
         read_samples(write(tmp_path, encode_sample(SAMPLE), line))
     assert sentence in str(refused.value)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = encode_sample(SAMPLE)
+    monkeypatch.setattr(samples, "BYTES_MAX", len(line))
+    assert len(read_samples(write(tmp_path, line)).samples) == 1
+    with pytest.raises(SamplesError, match=f"cannot be read: it is larger than {len(line)} bytes"):
+        read_samples(write(tmp_path, line, b"\n"))
 
 
 def test_a_file_that_is_empty_or_missing_is_named(tmp_path: Path) -> None:

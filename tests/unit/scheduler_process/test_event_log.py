@@ -17,6 +17,8 @@ from backend.scheduler_process import background_writer, event_file, event_log
 from backend.scheduler_process.event_file import Checkpoint, Entry, Handled, Trained, Woken, encode, read_stretches
 from backend.scheduler_process.event_log import VARIABLE, EventLog, event_log_of_environment
 from backend.scheduler_process.replay import Replay, restored
+from backend.scheduler_process.request_index import RequestIndex
+from backend.scheduler_process.scheduler_factory import VARIABLE as SCHEDULER
 from tests.fakes.builders import START_NS
 from tests.fakes.fake_model import eventually
 from tests.fakes.recorded import ORIGIN, Recorded
@@ -263,3 +265,18 @@ def test_a_missing_log_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
         list(read_stretches(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         list(read_stretches(tmp_path))
+
+
+def test_a_log_of_another_scheduler_imports_nothing_unless_the_reader_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could choose whose classes are made, and what they do as they end."""
+    path, named = tmp_path / "events", "tempfile:gettempdir"
+    with Recorded(path) as recorded:
+        recorded.run(20)
+    path.write_bytes(path.read_bytes().replace(b'"scheduler":null', f'"scheduler":"{named}"'.encode()))
+    monkeypatch.delenv(SCHEDULER, raising=False)
+    with pytest.raises(ConfigError, match=f"is of scheduler '{named}', whose code is needed to read it"):
+        RequestIndex(path)
+    monkeypatch.setenv(SCHEDULER, named)
+    assert RequestIndex(path).requests
