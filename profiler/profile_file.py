@@ -138,6 +138,8 @@ def _checked(path: Path, raw: Any) -> ProfileFile:
         found = msgspec.convert(raw, ProfileFile)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # JSON may hold half a character
         raise ProfileFileError(f"'{path}': {_plain(str(error))}") from None
+    if not found.entries:
+        raise ProfileFileError(f"'{path}': entries is empty; at least one is needed")
     previous = 0
     for i, entry in enumerate(found.entries):
         _check_entry(f"'{path}': entries[{i}]", entry, previous)

@@ -108,6 +108,10 @@ class RegionReader:
 def _place(memory: mmap.mmap | None, tensor: TensorPlace, dtype: DTypeLike, shape: tuple[int, ...]) -> Array:
     if memory is None:
         raise ValueError("there is no region")
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    # numpy looks too, but its sum of offset and size wraps around.
+    if min(shape, default=0) < 0 or not 0 <= tensor.offset <= len(memory) - size:
+        raise ValueError(f"{size} bytes at {tensor.offset} are not within {len(memory)}")
     return np.ndarray(shape, dtype, memory, tensor.offset)
 
 

@@ -131,6 +131,13 @@ def test_a_type_whose_bytes_would_be_pointers_or_records(carry: RegionPair, dtyp
         carry.reader.arrays((TensorPlace("x", dtype, (3,), 0, 24),))
 
 
+@pytest.mark.parametrize("offset", [-1, 1, 1 << 16, (1 << 63) - 1, 1 << 64])
+def test_a_tensor_that_is_not_within_the_region(carry: RegionPair, offset: int) -> None:
+    carry({"x": [some(np.dtype(np.float64), (1 << 13,))]})  # which fill it
+    with pytest.raises(ValueError, match="a tensor's place in shared memory cannot be"):
+        carry.reader.arrays((TensorPlace("x", "<f8", (1 << 13,), offset, 1 << 16),))
+
+
 def test_text_that_is_nested_without_end(carry: RegionPair) -> None:
     deep = b"\x91" * 5000
     carry({"x": [np.frombuffer(deep, np.uint8)]})
