@@ -58,7 +58,7 @@ def answer_of(module: str, arguments: Sequence[str], kind: type[T], *, timeout_s
     answer = run_module(module, arguments, timeout_s=timeout_s)
     try:
         return msgspec.json.decode(answer, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChildError(f"{module} gave an answer that cannot be read: {error}") from None
 
 

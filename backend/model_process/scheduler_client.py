@@ -154,7 +154,7 @@ class SchedulerClient:
     def _handle(self, packet: bytes) -> bool:
         try:
             reply = decode_reply(packet)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return False
         if not isinstance(reply, Decided):
             return False
@@ -230,7 +230,7 @@ class SchedulerClient:
             return None
         except TimeoutError:
             raise
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             connection.close()
             raise ServerError(f"the scheduler of device '{self._device}' does not answer: {error}") from error
 

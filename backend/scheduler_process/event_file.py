@@ -13,6 +13,7 @@ Times are nanoseconds of CLOCK_MONOTONIC but for `unix_ns`. Events and commands 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,9 @@ from backend.scheduler_process.background_writer import older
 FORMAT, VERSION = "isochrone-events", 1
 MAX_LINE_BYTES = 32 << 20
 """A checkpoint beside 100,000 waiting requests takes a third of it."""
+
+FILE_BYTES_MAX = 1 << 28
+"""Of a file that is read; the scheduler's process begins another one far below that."""
 
 
 class _Line(msgspec.Struct, frozen=True, tag_field="line", omit_defaults=True):
@@ -142,6 +146,8 @@ def _lines(path: Path) -> Iterator[tuple[str, Checkpoint | Entry | str]]:
         try:
             with file.open("rb") as opened:
                 number = 0
+                if os.fstat(opened.fileno()).st_size > FILE_BYTES_MAX:
+                    raise ConfigError(f"'{file}' is larger than {FILE_BYTES_MAX >> 20} MiB, which no event log is")
                 while data := opened.readline(MAX_LINE_BYTES + 1):
                     number += 1
                     yield f"{file.name}, line {number}", _parse(data)

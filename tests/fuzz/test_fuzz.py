@@ -13,7 +13,7 @@ from tests.fuzz.mutation import FORMATS, mutated
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 TARGETS = sorted(path.stem for path in (HERE / "targets").glob("*.py") if path.stem != "__init__")
-_MUTATIONS = 600
+_MUTATIONS = 300
 
 
 def corpus_of(target: str) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -82,14 +83,20 @@ def test_its_dependencies_are_those_of_the_project_each_pinned(installed: Path) 
     assert {point.name: point.value for point in found.entry_points} == project["scripts"]
 
 
-def run(installed: Path, *command: str) -> str:
-    """Standard output of a command of the environment, in a folder of its own, with the dependencies of the tests'."""
+def use_dependencies(installed: Path) -> Path:
+    """Let the environment find what the tests have installed, behind the wheel, and not this tree."""
+    (site,) = (installed / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return installed
+
+
+def run(folder: Path, *command: str) -> str:
+    """Standard output of a command of the environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ISOCHRONE"))}
-    environment["PYTHONPATH"] = ""
     done = subprocess.run(
-        command, cwd=installed, env=environment, text=True, capture_output=True, check=False, timeout=120
+        command, cwd=folder, env=environment, text=True, capture_output=True, check=False, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -104,10 +111,21 @@ def test_every_package_is_imported_from_the_wheel(installed: Path) -> None:
     assert all(Path(file).is_relative_to(installed) for file in found.values()), found
 
 
+def test_unit_tests_pass_on_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Of the parts that the scheduler decides by, from a folder that has the tests and not the code."""
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "corpus"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    found = "import backend, sys; sys.exit(not backend.__file__.startswith(sys.prefix))"
+    python = str(use_dependencies(installed) / "bin" / "python")
+    run(tmp_path, python, "-c", found)
+    folders = [f"tests/unit/{name}" for name in ("engine_process", "fleet", "scheduler", "predictor")]
+    said = run(tmp_path, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders)
+    assert " passed" in said
+    assert "failed" not in said
+
+
 def test_the_command_says_what_it_does(installed: Path) -> None:
     """The script that pip wrote, in the environment's Python, with the dependencies that the tests have."""
-    (site,) = (installed / "lib").glob("python*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    said = run(installed, str(installed / "bin" / "isochrone"), "--help")
+    said = run(installed, str(use_dependencies(installed) / "bin" / "isochrone"), "--help")
     for command in ("serve", "profile", "evaluate", "bench", "simulate", "explain", "report"):
         assert command in said

@@ -267,6 +267,14 @@ def test_a_missing_log_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
         list(read_stretches(tmp_path))
 
 
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.touch()
+    os.truncate(path, event_file.FILE_BYTES_MAX + 1)
+    with pytest.raises(ConfigError, match="is larger than 256 MiB, which no event log is"):
+        next(read_stretches(path))
+
+
 def test_a_log_of_another_scheduler_imports_nothing_unless_the_reader_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
