@@ -12,6 +12,9 @@ import msgspec
 FEATURES = ("compute", "l2", "dram")
 """Names of a load's features in the order of the vectors; each a share of the device's peak, 0..1."""
 
+SOLO_NS_MAX = 10**15
+"""11 days: beside 1,000 other such batches the sum still fits a message."""
+
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
     """A solo run of one (model, batch size). kernel_ns: mean time of its kernels on a GPU, its work per kernel; 0 where
@@ -47,6 +50,8 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
         for load in self.loads:
             if load.solo_ns <= 0:
                 raise ValueError(f"a solo latency must be positive, got {load.solo_ns} ns")
+            if load.solo_ns > SOLO_NS_MAX:
+                raise ValueError(f"a solo latency must be at most {SOLO_NS_MAX} ns, got {load.solo_ns} ns")
             if not all(0.0 <= share <= 1.0 for share in load.features):  # NaN is neither
                 raise ValueError(f"the shares of a load must lie in 0..1, got {load.features}")
             if load.kernel_ns < 0:
@@ -60,7 +65,7 @@ class ModelProfile(msgspec.Struct, frozen=True, array_like=True):
             return loads[i]
         if i == len(sizes):  # beyond the last: time grows with the rows, the shares stay
             last = loads[-1]
-            return msgspec.structs.replace(last, solo_ns=last.solo_ns * batch_size // sizes[-1])
+            return msgspec.structs.replace(last, solo_ns=min(last.solo_ns * batch_size // sizes[-1], SOLO_NS_MAX))
         if i == 0:
             return loads[0]
         low, high = loads[i - 1], loads[i]

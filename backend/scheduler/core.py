@@ -242,7 +242,7 @@ class Scheduler:
         seen: set[int] = set()
         for b in event.batches:
             known = b.batch in seen or (source.id, b.batch) in self.device.running
-            if known or b.batch >= 0 or b.rows < 1 or b.lane < 0:
+            if known or b.batch >= 0 or not 1 <= b.rows < _MAX_ROWS or b.lane < 0:
                 raise ProtocolError(f"batch {b.batch} of source {source.id} cannot be adopted")
             seen.add(b.batch)
         commands: list[Command] = []

@@ -5,7 +5,7 @@ Events go to the scheduler, commands come back. Times are CLOCK_MONOTONIC nanose
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,6 +15,11 @@ PROTOCOL = 5
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
+
+_NUMBER_MAX = 1 << 62
+Ns = Annotated[int, msgspec.Meta(ge=-_NUMBER_MAX, le=_NUMBER_MAX)]
+"""Nanoseconds of an event: of two the difference fits a message."""
+Bytes = Annotated[int, msgspec.Meta(le=_NUMBER_MAX)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -28,8 +33,8 @@ class Request(Message, frozen=True):
 
     id: int
     rows: int
-    arrival_ns: int
-    deadline_ns: int | None
+    arrival_ns: Ns
+    deadline_ns: Ns | None
     priority: int
     group: int = 0
 
@@ -111,11 +116,11 @@ class Finish(Message, frozen=True, tag="finish"):
     """
 
     batch: int
-    exec_ns: int | None
-    h2d_ns: int = 0
-    d2h_ns: int = 0
-    h2d_bytes: int = 0
-    d2h_bytes: int = 0
+    exec_ns: Ns | None
+    h2d_ns: Ns = 0
+    d2h_ns: Ns = 0
+    h2d_bytes: Bytes = 0
+    d2h_bytes: Bytes = 0
 
 
 class Adopt(Message, frozen=True, tag="adopt"):

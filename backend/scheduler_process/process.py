@@ -225,7 +225,8 @@ class SchedulerProcess:
             return
         try:
             connection.send(encode(reply))
-        except OSError as error:  # gone, or so far behind that its buffer is full: either way it must start afresh
+        except (OSError, OverflowError) as error:
+            # Gone, or so far behind that its buffer is full, or a number that fits no message: it must start afresh.
             self._drop(source, f"cannot be reached: {error}")
 
     def _drop(self, source: int, why: str) -> None:

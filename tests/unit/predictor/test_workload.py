@@ -57,6 +57,7 @@ def test_features_stand_in_the_order_of_their_names() -> None:
         ((1, 1), (load(1), load(2)), "batch sizes of a profile must ascend from 1 or more, got (1, 1)"),
         ((0, 1), (load(1), load(2)), "batch sizes of a profile must ascend from 1 or more, got (0, 1)"),
         ((1,), (load(0),), "a solo latency must be positive, got 0 ns"),
+        ((1,), (load(1e10),), f"a solo latency must be at most {10**15} ns, got {10**16} ns"),
         ((1,), (load(1, 1.5),), "the shares of a load must lie in 0..1, got (1.5, 0.0, 0.0)"),
         ((1,), (load(1, 0, -0.1),), "the shares of a load must lie in 0..1, got (0, -0.1, 0.0)"),
         ((1,), (load(1, dram=float("nan")),), "the shares of a load must lie in 0..1, got (0.0, 0.0, nan)"),
