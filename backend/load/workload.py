@@ -85,10 +85,8 @@ def _wrong_in_all(workload: Workload) -> str | None:
 
 def _wrong_in_one(asked: Traffic) -> str | None:
     if not _RATE_MIN <= asked.rate_per_s <= _REQUESTS_MAX:
-        return (
-            f"model '{asked.model}': rate_per_s must be above 0 ({_RATE_MIN:g} to {_REQUESTS_MAX:g}), "
-            f"got {asked.rate_per_s:g}"
-        )
+        allowed = f"above 0, got {asked.rate_per_s:g}; {_RATE_MIN:g} to {_REQUESTS_MAX:g} are allowed"
+        return f"model '{asked.model}': rate_per_s must be {allowed}"
     if asked.slo_ms is not None and not (isfinite(asked.slo_ms) and asked.slo_ms > 0.0):
         return f"model '{asked.model}': slo_ms must be above 0, got {asked.slo_ms:g}"
     if asked.priority_class < 1:

@@ -16,6 +16,8 @@ from backend.errors import ServerError
 from backend.linux import peer_credentials
 from backend.linux.peer_credentials import PeerCredentials, peer_of, refusal
 from backend.runtime_dir import MeetingPoint, meeting_point
+from backend.scheduler.messages import MAX_MESSAGE_BYTES, Refused, decode_reply
+from backend.scheduler_process import process
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
 NOBODY = 65534
@@ -82,6 +84,31 @@ def test_root_is_taken_whoever_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = socket.socketpair()
     with one, other:
         assert refusal(one) is None
+
+
+def test_connections_beyond_the_most_are_told_so(
+    point: MeetingPoint, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "SOURCES_MAX", 1)
+    serving = process.SchedulerProcess(point, listener, 2, None, None)
+    try:
+        with (
+            device_process.connect_or_start(point, 1.0) as first,
+            device_process.connect_or_start(point, 1.0) as second,
+        ):
+            serving._accept()
+            serving._accept()
+            second.settimeout(10.0)
+            reply = decode_reply(second.recv(MAX_MESSAGE_BYTES))
+            assert reply == Refused("1 models' processes are connected, which is the most")
+            assert second.recv(1) == b""
+            first.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                first.recv(1)
+    finally:
+        for source in [*serving._connections]:
+            serving._drop(source, "the test ends")
+        serving.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")

@@ -293,6 +293,12 @@ def test_samples_tell_the_interference(
         ({"arrivals": "trace"}, (), "belong together"),
         ({"arrivals": "trace", "trace": "no.csv"}, (), "no.csv' cannot be read: No such file or directory"),
         ({"models": [{"model": "a", "rate_per_s": 0}]}, (), "rate_per_s must be above 0, got 0"),
+        (
+            {"models": [{"model": "a", "rate_per_s": 1e-300}]},
+            (),
+            "rate_per_s must be above 0, got 1e-300; 1e-09 to 2e+07",
+        ),
+        ({"models": [{"model": "a", "rate_per_s": 1e7}]}, (), "it has more than 2e+07 requests"),
         ({"models": [{"model": "a", "rate_per_s": 1, "slo_ms": 5}]}, (), "model 'a' 5 ms, but alone it takes 10.0"),
         ({"models": [{"model": "c", "rate_per_s": 1}]}, (), "'c', which the repository has not; it has a, b"),
         ({"models": [{"model": "a", "rate_per_s": 1}] * 2}, (), "model 'a' is named twice"),
