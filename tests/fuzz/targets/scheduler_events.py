@@ -52,7 +52,7 @@ def _step(core: Scheduler, source: int, packet: bytes, now_ns: int, launches: li
     if packet == _NULL:
         ended = next((each for each in launches if (each.source, each.batch) in core.device.running), None)
         if ended is None:
-            return core.reject(now_ns)
+            return core.wake(now_ns)
         return core.handle(ended.source, Finish(ended.batch, max(1, ended.times.predicted_ns)), now_ns)
     try:
         return core.handle(source, decode_event(packet), now_ns)
