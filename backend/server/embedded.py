@@ -146,7 +146,7 @@ class EmbeddedServer:
 
     def _spawn(self) -> None:
         assert self._folder is not None
-        self._ports = dict(zip(("http", "grpc", "metrics"), free_ports(3, _HOST), strict=True))
+        self._ports = dict(zip(("http", "grpc", "metrics"), self._choose_ports(), strict=True))
         options = ServeOptions(
             model_repository=self._repository,
             host=_HOST,
@@ -175,6 +175,9 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _choose_ports(self) -> list[int]:
+        return free_ports(3, _HOST)
 
     def _wait_until_up(self) -> bool:
         """Wait until the server is ready or live; False if a port was taken meanwhile. Raises ServerError."""
