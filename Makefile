@@ -40,7 +40,7 @@ $(READY): pyproject.toml requirements-server.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name another one with PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install python3.11-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[bench,client,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench,client,dev,route]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-server.txt
 	@touch $@
 

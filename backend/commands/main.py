@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +47,18 @@ def _print_version(wanted: bool) -> None:
             version = "unknown (not installed)"
         typer.echo(f"isochrone {version}")
         raise typer.Exit
+
+
+@contextmanager
+def _extra(command: str, extra: str = "") -> Iterator[None]:
+    """Around the imports of a command that needs an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`isochrone {command}` needs the module {error.name}, which is missing: "
+            f"pip install 'isochrone[{extra or command}]'"
+        ) from None
 
 
 @app.callback()
@@ -211,12 +225,8 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for figures, every request, and plots.")] = None,
 ) -> None:
     """Send an open-loop load to running servers and show what share of deadlines each keeps."""
-    try:
+    with _extra("bench", "client"):
         from backend.commands.bench import run_bench  # noqa: PLC0415 - needs tritonclient, an extra
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`isochrone bench` needs the module {error.name}, which is missing: pip install 'isochrone[client]'"
-        ) from None
     raise typer.Exit(run_bench(workload, server or [_SERVER], load, repeats, seed, out))
 
 
@@ -254,6 +264,49 @@ def report(
     from backend.commands.report import run_report  # noqa: PLC0415 - `serve` needs none of it
 
     run_report(log, html)
+
+
+@app.command()
+def route(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    endpoints: Annotated[Path, typer.Option(help="JSON or TOML: the servers; docs/reference/file-formats.md.")],
+    host: Annotated[str, typer.Option(help="Address to answer on, Envoy and status.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port that Envoy asks.")] = 9010,
+    status_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of /metrics and /health.")] = 9011,
+    write_envoy_config: Annotated[
+        Path | None, typer.Option(help="Write a configuration for Envoy to this file, and end.")
+    ] = None,
+    envoy_host: Annotated[str, typer.Option(help="Written there: the address that Envoy listens on.")] = "127.0.0.1",
+    envoy_http_port: Annotated[int, typer.Option(min=1, max=65535, help="Written there: of HTTP inference.")] = 8000,
+    envoy_grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Written there: of gRPC inference.")] = 8001,
+    envoy_admin_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Written there: of Envoy's own statistics, on loopback.")
+    ] = None,
+) -> None:
+    """Pick the server for each request that an Envoy asks about, by predicted interference."""
+    with _extra("route"):
+        from backend.commands.route import RouteOptions, run_route  # noqa: PLC0415 - needs an extra
+        from backend.route_process.envoy_config import Listening  # noqa: PLC0415
+
+    envoy = Listening(envoy_host, envoy_http_port, envoy_grpc_port, envoy_admin_port)
+    run_route(RouteOptions(endpoints, host, port, status_port, write_envoy_config, envoy))
+
+
+@app.command()
+def place(
+    endpoints: Annotated[Path, typer.Option(help="JSON or TOML: the servers; docs/reference/file-formats.md.")],
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="So long arrivals are counted.")] = 10.0,
+    demand: Annotated[
+        Path | None, typer.Option(help="JSON: rates, memory and replicas of models; default: as observed.")
+    ] = None,
+    gain: Annotated[float, typer.Option(min=0, help="Share of a server's mean cost that a move has to save.")] = 0.1,
+    apply: Annotated[bool, typer.Option("--apply", help="Load and unload; without: a dry run.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the plan to this file, too.")] = None,
+) -> None:
+    """Plan which models should be on which server, by predicted interference."""
+    with _extra("place", "route"):
+        from backend.commands.place import PlaceOptions, run_place  # noqa: PLC0415 - needs an extra
+
+    run_place(PlaceOptions(endpoints, seconds, demand, gain, apply, json))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ from backend.load.workload import Workload
 from backend.model_process.metrics import METRICS
 from backend.model_process.request import Arrival, read_due
 from backend.profiling.report import as_json
+from backend.route_process.endpoints_file import Server
+from backend.route_process.model_name import HEADERS
+from backend.route_process.observed_demand import StatedModel
+from backend.route_process.router_metrics import PICK_BUCKETS_US, RouterMetrics
 from backend.scheduler_process.state_publisher import SUBSCRIBERS_MAX
 from predictor import state_file
 from predictor.bound import UpperBound
@@ -130,6 +134,20 @@ def test_every_histogram_is_documented_with_its_buckets() -> None:
     assert documented == {name: list(metric.buckets) for name, metric in METRICS.items() if metric.buckets}
 
 
+def test_every_metric_of_the_router_is_documented_with_its_type_and_labels() -> None:
+    documented = {name.partition("{")[0]: rest for name, rest in rows("metrics", "The router's").items()}
+    families = {family.name: family for family in RouterMetrics().registry.collect()}
+    assert {name.removesuffix("_total") for name in documented} == set(families)
+    for name, (kind, meaning) in documented.items():
+        assert kind == families[name.removesuffix("_total")].type
+        if kind == "histogram":
+            assert ", ".join(map(str, PICK_BUCKETS_US)) in meaning
+
+
+def test_every_header_for_a_router_is_documented() -> None:
+    assert set(rows("request-parameters", "Headers for a router")) == set(HEADERS)
+
+
 # Commands
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -217,6 +235,8 @@ READ: dict[str, type[msgspec.Struct]] = {
     "The predictor's state": state_file._File,
     "model.plan.json": PlanFacts,
     "model.emulated.json": EmulatedSpec,
+    "Endpoints": Server,
+    "Demand": StatedModel,
 }
 
 

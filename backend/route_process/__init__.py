@@ -1,0 +1,1 @@
+"""The endpoint picker of Envoy: sockets, clock and files around `backend/fleet/`."""

@@ -1,0 +1,183 @@
+"""Demand and machines for a placement, from what devices published over a while. Pure.
+
+A model's figures on a machine are those that it has there, or on a machine of the same name; elsewhere its latency is
+scaled by what both machines tell of each other: the median ratio of models that run on both, else that of their peaks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from backend.errors import ConfigError
+from backend.fleet.placement import MachineSpace, ModelDemand, ModelFigures
+from backend.fleet.snapshot import DeviceSnapshot, ModelState
+
+_UNLIMITED_BYTES = 1 << 62
+
+
+class StatedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Demand for a model as its owner states it. rate_per_s: null: as observed. memory_mb: on a device."""
+
+    model: str
+    rate_per_s: float | None = None
+    memory_mb: float = 0.0
+    replicas: int = 1
+
+
+class DemandFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Models that `isochrone place` is told more of than it can observe."""
+
+    models: tuple[StatedModel, ...]
+
+
+@dataclass
+class ObservedServer:
+    """One server. repository: models that it could load. first, last: of the snapshots, by device."""
+
+    name: str
+    repository: Collection[str]
+    first: dict[str, DeviceSnapshot] = field(default_factory=dict)
+    last: dict[str, DeviceSnapshot] = field(default_factory=dict)
+
+    def observe(self, snapshot: DeviceSnapshot) -> None:
+        """Take in a snapshot."""
+        self.first.setdefault(snapshot.device, snapshot)
+        self.last[snapshot.device] = snapshot
+
+    @property
+    def machine(self) -> str:
+        """Name of its hardware."""
+        return " + ".join(sorted(one.machine.name for one in self.last.values()))
+
+    def models(self) -> dict[str, ModelState]:
+        """Models that it holds, of the versions the one with most arrivals."""
+        found: dict[str, ModelState] = {}
+        for state in self._states():
+            if state.name not in found or state.arrivals > found[state.name].arrivals:
+                found[state.name] = state
+        return found
+
+    def arrived(self, model: str) -> int:
+        """Requests for a model between the first and the last snapshot."""
+        return sum(_arrivals(last, model) - self._before(last, model) for last in self.last.values())
+
+    def space(self) -> MachineSpace:
+        """Describe it for a placement: a kind of its own, since what it can load is its own."""
+        bytes_known = [one.machine.memory_bytes for one in self.last.values()]
+        known = [count for count in bytes_known if count is not None]
+        memory_bytes = sum(known) if len(known) == len(bytes_known) else _UNLIMITED_BYTES
+        lanes = sum(one.lanes for one in self.last.values())
+        return MachineSpace(self.name, self.name, memory_bytes, lanes, tuple(sorted(self.models())))
+
+    def _states(self) -> Iterator[ModelState]:
+        for snapshot in self.last.values():
+            yield from snapshot.models
+
+    def _before(self, last: DeviceSnapshot, model: str) -> int:
+        first = self.first[last.device]
+        return _arrivals(first, model) if first.publisher == last.publisher else 0
+
+
+def _arrivals(snapshot: DeviceSnapshot, model: str) -> int:
+    return sum(state.arrivals for state in snapshot.models if state.name == model)
+
+
+def read_demand(path: Path) -> dict[str, StatedModel]:
+    """Read a file of stated demand, by model. Raises ConfigError."""
+    try:
+        models = msgspec.json.decode(path.read_bytes(), type=DemandFile).models
+    except OSError as error:
+        raise ConfigError(f"--demand {path} cannot be read: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"--demand {path}: {error}") from None
+    for one in models:
+        if one.replicas < 1 or one.memory_mb < 0.0 or (one.rate_per_s or 0.0) < 0.0:
+            raise ConfigError(
+                f"--demand {path}: model '{one.model}' must have replicas of 1 or more, and neither memory_mb nor "
+                "rate_per_s below 0"
+            )
+    return {one.model: one for one in models}
+
+
+def demand(
+    servers: Sequence[ObservedServer], seconds: float, stated: Mapping[str, StatedModel]
+) -> tuple[ModelDemand, ...]:
+    """Demand for each model that some server holds. Raises ConfigError where a model is stated that none does."""
+    held = {name for server in servers for name in server.models()}
+    for name in stated:
+        if name not in held:
+            raise ConfigError(f"the demand names model '{name}', which no server holds, so that nothing is known of it")
+    ratios = _ratios(servers)
+    return tuple(_demand(name, servers, seconds, stated.get(name, StatedModel(name)), ratios) for name in sorted(held))
+
+
+def _demand(
+    name: str,
+    servers: Sequence[ObservedServer],
+    seconds: float,
+    stated: StatedModel,
+    ratios: Mapping[tuple[str, str], float],
+) -> ModelDemand:
+    known: dict[str, ModelFigures] = {}
+    for server in servers:
+        if (state := server.models().get(name)) is not None:
+            known.setdefault(server.machine, _figures(state))
+    figures: dict[str, ModelFigures] = {}
+    for server in servers:
+        if name in server.repository or name in server.models():
+            found = known.get(server.machine) or _scaled(known, server.machine, ratios)
+            if found is not None:
+                figures[server.name] = found
+    rate_per_s = sum(server.arrived(name) for server in servers) / seconds
+    if stated.rate_per_s is not None:
+        rate_per_s = stated.rate_per_s
+    return ModelDemand(name, rate_per_s, round(stated.memory_mb * 1e6), figures, stated.replicas)
+
+
+def _figures(state: ModelState) -> ModelFigures:
+    """Figures of a batch of one row."""
+    rows, solo_ns = state.solo_ns[0]
+    return ModelFigures(solo_ns / rows, state.base, state.sensitivity, state.pressure)
+
+
+def _scaled(
+    known: Mapping[str, ModelFigures], machine: str, ratios: Mapping[tuple[str, str], float]
+) -> ModelFigures | None:
+    """Figures on a machine that the model never ran on; None where nothing relates it to one that it did run on."""
+    for other, figures in known.items():
+        if (ratio := ratios.get((other, machine))) is not None:
+            return figures._replace(solo_ns=figures.solo_ns * ratio)
+    return None
+
+
+def _ratios(servers: Sequence[ObservedServer]) -> dict[tuple[str, str], float]:
+    """Latency on the second machine over that on the first."""
+    found: dict[tuple[str, str], float] = {}
+    for one in servers:
+        for other in servers:
+            if one.machine != other.machine and (one.machine, other.machine) not in found:
+                ratio = _ratio(one, other)
+                if ratio is not None:
+                    found[one.machine, other.machine] = ratio
+    return found
+
+
+def _ratio(one: ObservedServer, other: ObservedServer) -> float | None:
+    mine, theirs = one.models(), other.models()
+    common = [_figures(theirs[name]).solo_ns / _figures(mine[name]).solo_ns for name in mine.keys() & theirs.keys()]
+    if common:
+        return statistics.median(common)
+    peaks = [_peak(server) for server in (one, other)]
+    return None if peaks[0] is None or peaks[1] is None else peaks[0] / peaks[1]
+
+
+def _peak(server: ObservedServer) -> float | None:
+    """Mean compute of its devices, None where one does not tell."""
+    found = [one.machine.compute_tflops for one in server.last.values()]
+    known = [peak for peak in found if peak]
+    return statistics.mean(known) if known and len(known) == len(found) else None
