@@ -17,6 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo                  the same Poisson load with the scheduler off, then on (about 2 minutes)"
+	@echo "make demo-fleet            one load on three emulated GPUs behind Envoy, by least request, then by the router (3 minutes)"
 	@echo "make test                  all tests, on a real tritonserver too"
 	@echo "make test-unit             the tests that need nothing but Python (seconds)"
 	@echo "make lint                  ruff and mypy --strict"
@@ -52,6 +53,10 @@ models: $(MODELS)
 
 demo: $(MODELS)
 	$(BIN)/python -m benchmarks.demo
+
+.PHONY: demo-fleet
+demo-fleet: $(READY)
+	$(BIN)/python -m benchmarks.demo_fleet
 
 # What holds answers to times runs by itself, after the rest, which shares two cores.
 test: lint $(MODELS)

@@ -27,6 +27,7 @@ _LEAD_S = 0.05
 _PROGRESS_S = 0.5
 _NAP_S = 0.05
 _ERROR_CHARS_MAX = 200
+_LEFT_MS_MIN = 0.001
 _REJECTIONS = ("cannot meet its deadline", "max_queue_size", "Request timeout expired")
 """Words of this backend, and of Triton's own queue policies."""
 
@@ -53,7 +54,8 @@ def run_load(
 ) -> list[Outcome]:
     """Send the plan and wait for what comes back: an outcome per arrival, in the plan's order.
 
-    Deadline and class go along as request parameters; the deadline counts from the planned instant.
+    Deadline and class go along as request parameters, and as headers for a router; the deadline counts from the planned
+    instant.
     `on_progress` is called about twice a second with the seconds since the start. Raises LoadInterrupted, and
     ServerError where no server answers.
     """
@@ -125,8 +127,11 @@ class _OpenLoopRun:
         with self._changed:
             self._in_flight += 1
         parameters = {"priority_class": arrival.priority}
+        headers = {"x-isochrone-priority": str(arrival.priority)}  # for a router, where there is one
         if arrival.slo_ms < NO_DEADLINE_MS:
             parameters["deadline_ns"] = self._start_unix_ns + round((arrival.at_s + arrival.slo_ms / 1e3) * 1e9)
+            left_ms = arrival.slo_ms - (self._now_s() - arrival.at_s) * 1e3
+            headers["x-isochrone-slo-ms"] = f"{max(left_ms, _LEFT_MS_MIN):.3f}"
         try:
             client.async_infer(
                 arrival.model,
@@ -134,6 +139,7 @@ class _OpenLoopRun:
                 partial(self._answered, i),
                 client_timeout=self._timeout_s,
                 parameters=parameters,
+                headers=headers,
             )
         except InferenceServerException as error:
             self._answered(i, None, error)
