@@ -31,6 +31,7 @@ help:
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
 	@echo "make bench-load            what the check of batching costs a model's first load"
 	@echo "make bench-decision        what one decision of the scheduler costs"
+	@echo "make bench-route           what Envoy and the router add to a request"
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
 	@echo "make bench-machines        slowdowns on types of machines that are new, predicted from others, into docs/reports/machines.md (minutes)"
 	@echo "make bench-gpu             rivals on an emulated GPU in virtual time, over draws of its constants, into docs/reports/gpu-emulated.md (three quarters of an hour; goes on when run again)"
@@ -109,6 +110,10 @@ bench-load: $(MODELS)
 
 bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
+
+.PHONY: bench-route
+bench-route: $(READY)
+	$(BIN)/python -m benchmarks.route_cost
 
 bench-policies: $(READY)
 	$(BIN)/python -m benchmarks.policies --records $(RECORDS) --out docs/reports/policies.md
