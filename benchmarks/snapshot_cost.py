@@ -1,4 +1,4 @@
-"""Cost of telling others of a device: process time of a snapshot, of a model's part of the backlog, and of the bytes.
+"""Cost of telling others of a device: process time of a snapshot, of a model's backlog, of a batch's interference.
 
 The scheduler of `benchmarks.decision`, held at as many running batches and waiting requests, and described now and
 then, so that its predictor has learned in between.
@@ -7,7 +7,7 @@ then, so that its predictor has learned in between.
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,9 +15,23 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.fleet.snapshot import encode
+from backend.scheduler.interference import InterferenceAccount
 from backend.scheduler_process.device_snapshot import DeviceDescription
 from benchmarks.decision import Steady
 from benchmarks.harness.machine import machine_speed
+
+
+class _TimedAccount(InterferenceAccount):
+    """An account of interference, each batch timed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.took_ns: list[int] = []
+
+    def add(self, *batch: Any) -> None:
+        begun = time.process_time_ns()
+        super().add(*batch)
+        self.took_ns.append(time.process_time_ns() - begun)
 
 
 def main(
@@ -31,6 +45,7 @@ def main(
     for models, running, waiting in ((4, 2, 16), (16, 16, 64), (64, 16, 256)):
         steady = Steady(running, waiting, seed, models)
         description = DeviceDescription("cpu", "benchmark")
+        account = steady.scheduler.latency.interference = _TimedAccount()
         spent: dict[str, list[int]] = {"snapshot": [], "a model's part": [], "encoding, elsewhere": []}
         for _ in range(snapshots):
             for _ in range(steps):
@@ -44,6 +59,7 @@ def main(
             told = time.process_time_ns()
             for name, took_ns in zip(spent, (made - begun, told - encoded, encoded - made), strict=True):
                 spent[name].append(took_ns)
+        spent["a batch's interference"] = account.took_ns
         for name, took in spent.items():
             p50, p99 = np.percentile(np.array(took) / 1e3, (50, 99))
             size = str(len(line)) if name == "encoding, elsewhere" else ""

@@ -105,7 +105,11 @@ def queries() -> dict[str, str]:
 
 def expressions() -> dict[str, str]:
     """Every query as Prometheus gets it with all models chosen."""
-    return {name: query.replace("$__rate_interval", "20s").replace("$model", ".*") for name, query in queries().items()}
+    variables = {"$__rate_interval": "20s", "$__range": "20s", "$model": ".*"}
+    found = queries()
+    for variable, value in variables.items():
+        found = {name: query.replace(variable, value) for name, query in found.items()}
+    return found
 
 
 @dataclass(frozen=True)

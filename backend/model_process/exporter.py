@@ -47,6 +47,9 @@ class Exporter:
         self._send_gauges()
         for together in self._round:
             for series, value in together:
+                if series not in self._series:  # its label's value turned up meanwhile
+                    self._create(series)
+                    calls -= 1
                 grown = value - self._sent[series]
                 if grown > 0:
                     self._series[series].increment(grown)

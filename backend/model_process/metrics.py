@@ -14,7 +14,7 @@ from itertools import chain
 
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.request import Pending
-from backend.scheduler.messages import Decided, Launch, Reject
+from backend.scheduler.messages import INTERFERENCE_MODELS_MAX, NOT_EXPLAINED, Decided, Launch, Reject
 
 _TIMES_US = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6)
 _TRANSFERS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5)
@@ -26,7 +26,8 @@ _DECISIONS_US = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 5e3)
 
 @dataclass(frozen=True)
 class Metric:
-    """Metric of the public contract. values: of `label`, if it has one; buckets: upper bounds of a histogram.
+    """Metric of the public contract. values: of `label`, if it has one, from the start on; buckets: upper bounds of a
+    histogram.
 
     gauge: goes up and down, and has the label `device`; without buckets anything else is a counter.
     """
@@ -68,6 +69,11 @@ METRICS = {
     "isochrone_fail_open_total": Metric("Batches launched in order of arrival because no scheduler answered"),
     "isochrone_samples_lost_total": Metric("Samples of finished batches that could not be written"),
     "isochrone_decision_us": Metric("Time that the scheduler took to decide", buckets=_DECISIONS_US),
+    "isochrone_interference_seconds_total": Metric(
+        "Execution of batches beyond what they take alone, by the model of the co-runner that caused it",
+        "by",
+        (NOT_EXPLAINED,),
+    ),
     "isochrone_waiting_requests": Metric("Requests that wait", gauge=True),
     "isochrone_running_batches": Metric("Batches that run", gauge=True),
     "isochrone_backlog_ms": Metric(
@@ -98,6 +104,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._histograms: dict[Series, _Histogram] = {}
         self._counters: dict[Series, float] = {}
+        self._suffered_by = 0
+        """Models in `isochrone_interference_seconds_total`."""
         self.read_gauges: Callable[[], Mapping[str, float]] = dict
         """Reads the gauges' present values by name; one that is not among them is 0."""
         for name, metric in METRICS.items():
@@ -127,7 +135,9 @@ class Metrics:
         self.observe("isochrone_request_latency_us", (now_ns - request.arrival_ns) / 1e3)
 
     def decided(self, decided: Decided) -> None:
-        """Record decisions of the scheduler, and how long they took."""
+        """Record decisions of the scheduler, how long they took, and what it reports."""
+        if decided.interference:
+            self._suffered(decided.interference)
         if decided.samples_lost:
             self.count("isochrone_samples_lost_total", by=decided.samples_lost)
         if any(isinstance(command, Launch | Reject) for command in decided.commands):
@@ -139,6 +149,16 @@ class Metrics:
                     self.count("isochrone_decisions_total", "hold", command.holds)
             elif isinstance(command, Reject):
                 self.count("isochrone_decisions_total", "reject")
+
+    def _suffered(self, interference: Sequence[tuple[str, int]]) -> None:
+        with self._lock:
+            for by, more_ns in interference:
+                series = _labelled("isochrone_interference_seconds_total", by)
+                if series not in self._counters:
+                    if self._suffered_by >= INTERFERENCE_MODELS_MAX:  # by the models of several schedulers in turn
+                        continue
+                    self._suffered_by += 1
+                self._counters[series] = self._counters.get(series, 0.0) + more_ns / 1e9
 
     def batch_ended(self, batch: Batch, answers: Sequence[Answered]) -> None:
         """Record a batch that was answered."""

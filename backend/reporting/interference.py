@@ -9,20 +9,17 @@ above what is expected beside its co-runners: such a batch was stopped, or its m
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from math import exp, log
+from math import log
 
 import numpy as np
 
 from backend.reporting.exact_split import split_exactly
 from backend.reporting.recording import ExecutedBatch
-from predictor.features import CoRunner, Own, exposure
+from predictor.features import Own, exposure
+from predictor.interference import expected_parts, explicable_ns, overlaps_by_model
 from predictor.learners.isochrone import Isochrone
-from predictor.slowdown_function import SlowdownFunction
 
-_NOISE_SD_MAX = 3.0
-"""As the predictor's own filter has it: an error beyond tells nothing about co-runners."""
 _NOISE_MIN = 0.02
 """Of log execution."""
 
@@ -37,45 +34,32 @@ class InterferenceModel:
             seen = exposure(batch.own, batch.co_runners)
             self._learner.learn_one(batch.own, seen, batch.exec_ns / batch.own.load.solo_ns)
         self._learner.reset_drift()
-        self._added: dict[tuple[Own, Own, bool], float] = {}
         self._noise_sd = self._noise(learned)
 
     def parts(self, batch: ExecutedBatch) -> dict[str | None, int]:
         """Nanoseconds beyond its solo latency by the co-runners' models; None: not explained. They add up exactly."""
         excess_ns = batch.running_ns - batch.own.load.solo_ns
-        explained_ns = min(excess_ns, self._explicable_ns(batch)) if batch.co_runners else 0
-        found = split_exactly(explained_ns, self._weights(batch))
-        if rest_ns := excess_ns - sum(found.values()):
+        explicable = explicable_ns(batch.own.load.solo_ns, self._expected(batch), self._noise_sd)
+        explained_ns = min(excess_ns, round(explicable)) if batch.co_runners else 0
+        charged = split_exactly(explained_ns, self._weights(batch))
+        found: dict[str | None, int] = dict(charged.items())
+        if rest_ns := excess_ns - sum(charged.values()):
             found[None] = rest_ns
         return found
 
-    def _weights(self, batch: ExecutedBatch) -> dict[str | None, float]:
-        weights: defaultdict[str | None, float] = defaultdict(float)
-        for co_runner in batch.co_runners:
-            weights[co_runner.model] += (co_runner.end - co_runner.begin) * self._adds(batch.own, co_runner)
-        if not any(weights.values()):  # none is expected to add anything
-            for co_runner in batch.co_runners:
-                weights[co_runner.model] += co_runner.end - co_runner.begin
-        return weights
-
-    def _adds(self, own: Own, co_runner: CoRunner) -> float:
-        """Slowdown beside this co-runner alone, less that beside none."""
-        other = Own(co_runner.model, co_runner.batch_size, co_runner.load)
-        key = (own, other, co_runner.same_core)
-        known = self._added.get(key)
-        if known is None:
-            function: SlowdownFunction = self._learner.slowdown_function(own)
-            beside = function.slowdown(self._learner.contribution(other), int(co_runner.same_core))
-            known = self._added[key] = max(0.0, beside - function.solo)
-        return known
+    def _weights(self, batch: ExecutedBatch) -> dict[str, float]:
+        overlaps, on_core = (
+            [
+                (Own(c.model, c.batch_size, c.load), c.end - c.begin)
+                for c in batch.co_runners
+                if c.same_core is same_core
+            ]
+            for same_core in (False, True)
+        )
+        return expected_parts(self._learner, batch.own, overlaps, on_core) or overlaps_by_model(overlaps, on_core)
 
     def _expected(self, batch: ExecutedBatch) -> float:
         return self._learner.predict_one(batch.own, exposure(batch.own, batch.co_runners))
-
-    def _explicable_ns(self, batch: ExecutedBatch) -> int:
-        """The most beyond its solo latency that its co-runners may have caused."""
-        solo_ns = batch.own.load.solo_ns
-        return max(0, round(solo_ns * (self._expected(batch) * exp(_NOISE_SD_MAX * self._noise_sd) - 1.0)))
 
     def _noise(self, batches: Sequence[ExecutedBatch]) -> float:
         """Standard deviation of log(measured / expected), without its outliers."""

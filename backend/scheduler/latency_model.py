@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from backend.scheduler.device_state import CoRun
+from backend.scheduler.interference import InterferenceAccount
 from backend.scheduler.messages import BatchTimes, Finish
 from backend.scheduler.running_batch import MIN_SLOWDOWN, RunningBatch
 from backend.scheduler.source import Source
@@ -34,11 +35,12 @@ Kind = tuple[int, int, int]
 
 
 class _TrainingSample(NamedTuple):
-    """A batch that the predictor is to learn from. stay: beside its co-runners."""
+    """A batch that the predictor is to learn from. stay: beside its co-runners; exec_ns: measured."""
 
+    source: Source
     own: Own
     stay: Execution
-    slowdown: float
+    exec_ns: int
 
 
 class LatencyModel:
@@ -48,6 +50,7 @@ class LatencyModel:
         self.predictor, self.bound, self.transfers = predictor, bound, transfers
         self.overhead_ns = 0.0
         """Learned: from launch to finish, less the execution itself and the transfers around it."""
+        self.interference = InterferenceAccount()
         self._functions: dict[Kind, SlowdownFunction] = {}
         self._revision = predictor.revision
         self._untrained: list[_TrainingSample] = []
@@ -85,9 +88,7 @@ class LatencyModel:
         if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
             self.bound.learn_one(finish.exec_ns / batch.times.predicted_ns)
         self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.solo)
-        # A process that was stopped for a while tells nothing about interference.
-        slowdown = min(finish.exec_ns / batch.load.solo_ns, _MAX_SLOWDOWN)
-        self._untrained.append(_TrainingSample(batch.own, stay, slowdown))
+        self._untrained.append(_TrainingSample(source, batch.own, stay, finish.exec_ns))
         around_ns = now_ns - batch.launched_ns - finish.exec_ns - finish.h2d_ns - finish.d2h_ns
         more_ns = min(around_ns - self.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions
         self.overhead_ns = max(0.0, self.overhead_ns + _OVERHEAD_WEIGHT * more_ns)
@@ -99,8 +100,11 @@ class LatencyModel:
         running_since_ns: the launch of the oldest batch that runs, inf where none does.
         """
         samples, self._untrained = self._untrained, []
-        for own, stay, slowdown in samples:
-            self.predictor.learn_one(own, stay.exposure(own), slowdown)
+        for source, own, stay, exec_ns in samples:
+            seen = stay.exposure(own)
+            self.interference.add(source, own, exec_ns, stay, seen, self.predictor)
+            # A process that was stopped for a while tells nothing about interference.
+            self.predictor.learn_one(own, seen, min(exec_ns / own.load.solo_ns, _MAX_SLOWDOWN))
         if (
             self.transfers.pending
         ):  # whatever began before the oldest that runs was launched has ended, and was observed

@@ -15,6 +15,10 @@ PROTOCOL = 5
 """Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
+INTERFERENCE_MODELS_MAX = 64
+"""Models in `Decided.interference`, from the scheduler's start on; beyond them nothing is counted any more."""
+NOT_EXPLAINED = "not explained"
+"""In place of a model there: execution beyond solo that no co-runner explains."""
 
 _NUMBER_MAX = 1 << 62
 Ns = Annotated[int, msgspec.Meta(ge=-_NUMBER_MAX, le=_NUMBER_MAX)]
@@ -229,12 +233,15 @@ class Decided(Message, frozen=True, tag="decided"):
     """Commands for one process and how long they took to decide; how many of its samples were lost since the last.
 
     backlog_ns: its part of the predicted time until the device has done all its work; None: as told before.
+    interference: nanoseconds that its batches suffered since it was told last, by who caused it; see
+    `backend.scheduler.interference`.
     """
 
     commands: tuple[Command, ...]
     took_ns: int
     samples_lost: int = 0
     backlog_ns: int | None = None
+    interference: tuple[tuple[str, int], ...] = ()
 
 
 Reply = Welcome | Refused | Decided

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 import msgspec
@@ -30,6 +30,8 @@ class Source:
     """See `backend.scheduler.policy.knee`: (step of the overhead, rows); None: to be worked out anew."""
     bytes_per_row: BytesPerRow | None = None
     """Sizes of its inputs and outputs; None while no batch of it has moved anything."""
+    interference: dict[str, float] = field(default_factory=dict)
+    """Nanoseconds that its batches suffered so far, by who caused it; see `backend.scheduler.interference`."""
 
     def hold(self, head: Request) -> None:
         """Count that the next batch was held; looked at again and again, the same one counts once."""

@@ -109,7 +109,10 @@ class SchedulerProcess:
                 self._events.checkpoint(self._scheduler, time.monotonic_ns())
             elif self._scheduler.wake_after_ns(_REJECT_WITHIN_NS) < time.monotonic_ns():
                 self._wake()
-            self._reporter.publish(self._scheduler, time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            for source, report in self._reporter.overdue(self._scheduler, now_ns):
+                self._send(source, report)
+            self._reporter.publish(self._scheduler, now_ns)
 
     def close(self) -> None:
         """Keep what was learned."""
@@ -199,8 +202,7 @@ class SchedulerProcess:
             _log.info("source %d: %s version %s joined", source, event.model, event.version)
             self._send(source, Welcome(source, self._lanes))
         elif isinstance(event, Ping):
-            backlog_ns = self._reporter.backlog_ns(self._scheduler, source, now_ns)
-            self._send(source, Decided((), took_ns, backlog_ns=backlog_ns))
+            self._send(source, self._reporter.with_report(Decided((), took_ns), self._scheduler, source, now_ns))
         self._deliver(commands, took_ns)
         if self._samples is not None and (lost := self._samples.take_lost(source)):
             self._send(source, Decided((), took_ns, lost))
@@ -212,8 +214,8 @@ class SchedulerProcess:
         now_ns = time.monotonic_ns()
         for source, own in by_source.items():
             for i in range(0, len(own), 256):
-                backlog_ns = self._reporter.backlog_ns(self._scheduler, source, now_ns)
-                self._send(source, Decided(tuple(own[i : i + 256]), took_ns, backlog_ns=backlog_ns))
+                decided = Decided(tuple(own[i : i + 256]), took_ns)
+                self._send(source, self._reporter.with_report(decided, self._scheduler, source, now_ns))
 
     def _sample(self, source: Source, batch: RunningBatch, finish: Finish, co_runners: list[CoRunner]) -> None:
         assert self._samples is not None

@@ -1,4 +1,4 @@
-"""Tells others of the device: subscribers by snapshots, and models' processes their parts of the backlog.
+"""Tells others of the device: subscribers by snapshots, models' processes their backlog and what they suffered.
 
 Runs on the scheduler's thread, after decisions were sent, and only as often as needed. A bug here costs a report.
 """
@@ -10,16 +10,21 @@ import secrets
 import time
 from math import inf
 
+from msgspec.structs import replace
+
 from backend.errors import ConfigError
 from backend.fleet.snapshot import MIN_INTERVAL_NS
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import Arrive, Event, Take
+from backend.scheduler.messages import INTERFERENCE_MODELS_MAX, Arrive, Decided, Event, Take
+from backend.scheduler.source import Source
 from backend.scheduler_process.device_snapshot import DeviceDescription
 from backend.scheduler_process.state_address import state_address_of_environment
 from backend.scheduler_process.state_publisher import StatePublisher
 
-_BACKLOG_EVERY_NS = 100_000_000
-"""Between two tellings of its backlog to a model's process, which exports it more seldom."""
+_REPORT_EVERY_NS = 100_000_000
+"""Between two reports to a model's process, which exports them more seldom."""
+_OVERDUE_NS = 1_000_000_000
+"""A report that no message came along for goes by itself."""
 _IDLE_EVERY_NS = 400_000_000
 """Between two snapshots while nothing happens: earlier than `MAX_INTERVAL_NS`, for the way to a subscriber."""
 _log = logging.getLogger("isochrone.scheduler")
@@ -31,8 +36,13 @@ class DeviceReporter:
     def __init__(self, device: str, publisher: StatePublisher | None = None) -> None:
         self._description = DeviceDescription(device, secrets.token_hex(8))
         self._publisher = publisher
-        self._told_ns: dict[int, int] = {}
-        """Time of the last telling, by source."""
+        self._reported_ns: dict[int, int] = {}
+        """Time of the last report, by source."""
+        self._suffered_ns: dict[int, dict[str, int]] = {}
+        """Interference that was reported, by source and by who caused it."""
+        self._overdue_ns = 0
+        """Time of the last look for what is overdue."""
+        self._warned = False
         self._published_ns = 0
         self._changed = True
 
@@ -47,18 +57,50 @@ class DeviceReporter:
     def left(self, source: int) -> None:
         """Note that a model's process is gone."""
         self._changed = True
-        self._told_ns.pop(source, None)
+        self._reported_ns.pop(source, None)
+        self._suffered_ns.pop(source, None)
 
-    def backlog_ns(self, scheduler: Scheduler, source: int, now_ns: int) -> int | None:
-        """The source's part of the backlog, if it is time to tell it."""
-        if now_ns - self._told_ns.get(source, 0) < _BACKLOG_EVERY_NS or source not in scheduler.sources:
-            return None
-        self._told_ns[source] = now_ns
+    def with_report(self, decided: Decided, scheduler: Scheduler, source: int, now_ns: int) -> Decided:
+        """The same message to a source, with a report to its process if it is time for one."""
+        if now_ns - self._reported_ns.get(source, 0) < _REPORT_EVERY_NS or source not in scheduler.sources:
+            return decided
+        self._reported_ns[source] = now_ns
         try:
-            return self._description.backlog_ns(scheduler, scheduler.sources[source], now_ns)
+            found = scheduler.sources[source]
+            backlog_ns = self._description.backlog_ns(scheduler, found, now_ns)
+            self._warn(scheduler)
+            suffered = self._suffered_since(found)
         except Exception:
-            _log.exception("the backlog could not be predicted")
-            return None
+            _log.exception("a model's process could not be reported to")
+            return decided
+        return replace(decided, backlog_ns=backlog_ns, interference=suffered)
+
+    def overdue(self, scheduler: Scheduler, now_ns: int) -> list[tuple[int, Decided]]:
+        """Reports to processes that suffered interference and got no message since, by source."""
+        if now_ns - self._overdue_ns < _OVERDUE_NS:
+            return []
+        self._overdue_ns = now_ns
+        quiet = [s for s in scheduler.sources.values() if now_ns - self._reported_ns.get(s.id, 0) >= _OVERDUE_NS]
+        reports = ((source.id, Decided((), 0, interference=self._suffered_since(source))) for source in quiet)
+        return [(source, decided) for source, decided in reports if decided.interference]
+
+    def _suffered_since(self, source: Source) -> tuple[tuple[str, int], ...]:
+        """Interference since the last report. Whole nanoseconds: what is left counts the next time."""
+        reported = self._suffered_ns.setdefault(source.id, {})
+        found = []
+        for by, suffered_ns in source.interference.items():
+            if (more_ns := int(suffered_ns) - reported.get(by, 0)) > 0:
+                reported[by] = int(suffered_ns)
+                found.append((by, more_ns))
+        return tuple(found)
+
+    def _warn(self, scheduler: Scheduler) -> None:
+        if scheduler.latency.interference.off and not self._warned:
+            self._warned = True
+            _log.warning(
+                "more than %d models have run on this device: who slows whom is counted no more",
+                INTERFERENCE_MODELS_MAX,
+            )
 
     @property
     def due_ns(self) -> float:

@@ -39,6 +39,7 @@ COUNTERS = {
     "isochrone_decisions_total": ("decision", {"launch", "hold", "split", "reject"}),
     "isochrone_fail_open_total": ("", {""}),
     "isochrone_samples_lost_total": ("", {""}),
+    "isochrone_interference_seconds_total": ("by", {"not explained"}),
 }
 TRANSFERS = [("isochrone_transfer_us", ("direction", direction)) for direction in ("in", "out")]
 """On CPU nothing is moved."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import tritonclient.grpc as triton_grpc
 from backend.commands import main as cli
 from backend.scheduler_process.sample_log import VARIABLE
 from backend.server.embedded import EmbeddedServer
-from predictor.samples import read_samples
+from predictor.samples import Sample, read_samples
 from tests.server.control import eventually, metric, request
 from tests.server.harness import mlp, mlp_answer, write_model
 
@@ -25,6 +27,7 @@ CONFIG = 'backend: "isochrone"\nmax_batch_size: 4\nparameters { key: "device_lan
 MODEL = mlp(depth=4, hidden=1024)
 MODELS = ("a", "b")
 EACH = 60
+INTERFERENCE = "isochrone_interference_seconds_total"
 
 
 @pytest.fixture
@@ -51,6 +54,12 @@ def ask_both(server: EmbeddedServer) -> None:
             future.result(timeout=120.0)
 
 
+def suffered(server: EmbeddedServer, model: str, samples: Sequence[Sample]) -> bool:
+    """True where /metrics has all that the model's batches took beyond solo, whoever caused it."""
+    beyond_ns = sum(max(0, s.exec_ns - s.solo_ns) for s in samples if s.model == model)
+    return metric(server, INTERFERENCE, model=model) == pytest.approx(beyond_ns / 1e9, abs=1e-6)
+
+
 def test_every_batch_becomes_a_sample_that_evaluate_reads(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,7 +68,10 @@ def test_every_batch_becomes_a_sample_that_evaluate_reads(
         ask_both(server)
         eventually(lambda: path.exists() and path.read_bytes().count(b"\n") >= EACH * len(MODELS))
         assert metric(server, "isochrone_samples_lost_total") == 0
-    samples = read_samples(path).samples
+        samples = read_samples(path).samples
+        for model in MODELS:
+            eventually(partial(suffered, server, model, samples))
+        assert metric(server, INTERFERENCE, model="a", by="b") + metric(server, INTERFERENCE, model="b", by="a") > 0
     assert len(samples) == EACH * len(MODELS)  # one request a batch, since each client waits for its answer
     assert {s.model for s in samples} == set(MODELS)
     assert all(s.exec_ns > 0 and s.solo_ns > 0 and s.device == "cpu" for s in samples)

@@ -120,7 +120,7 @@ def test_every_metric_is_documented_with_its_type_and_labels() -> None:
     for name, metric in METRICS.items():
         kind, values, _ = documented[name]
         assert kind == ("histogram" if metric.buckets else "gauge" if metric.gauge else "counter"), name
-        assert re.findall(r"`(\w+)`", values) == [value for value in metric.values if value], name
+        assert re.findall(r"`([\w ]+)`", values) == [value for value in metric.values if value], name
         label = f"{{{metric.label}}}" if metric.label else ""
         assert f"| `{name}{label}` |" in section("metrics", "Metrics")
 

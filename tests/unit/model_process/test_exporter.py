@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from backend.model_process.metrics import METRICS, Metrics
+from backend.scheduler.messages import Decided
 
 if TYPE_CHECKING:
     from backend.model_process.exporter import Exporter
@@ -155,6 +156,19 @@ def test_the_last_counts_are_flushed(triton: FakeTriton, exporter: Exporter, met
     metrics.count("isochrone_fail_open_total")
     exporter.flush()
     assert triton.shown == counted(metrics)
+
+
+def test_a_series_is_made_when_its_label_turns_up(triton: FakeTriton, exporter: Exporter, metrics: Metrics) -> None:
+    for number in range(1, 4):
+        report = tuple((f"m{other}", 250_000_000) for other in range(number))
+        metrics.decided(Decided((), 0, interference=report))
+        exporter.step(1)  # which leaves most to later ones
+    exporter.flush()
+    assert triton.shown == counted(metrics)
+    assert triton.shown["isochrone_interference_seconds_total{by=m0}"] == 0.75
+    other = exporter_of(Metrics())
+    other.flush()
+    assert triton.shown["isochrone_interference_seconds_total{by=m0}"] == 0.75
 
 
 # Gauges

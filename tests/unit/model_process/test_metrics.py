@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backend.model_process.batch import Batch
 from backend.model_process.metrics import METRICS, Metrics, Series
-from backend.scheduler.messages import BatchTimes, Launch
+from backend.scheduler.messages import INTERFERENCE_MODELS_MAX, BatchTimes, Decided, Launch
 
 _CONTRACT = {
     "isochrone_requests_total",
@@ -28,6 +28,7 @@ _CONTRACT = {
     "isochrone_batches_rerun_total",
     "isochrone_samples_lost_total",
     "isochrone_decision_us",
+    "isochrone_interference_seconds_total",
     "isochrone_waiting_requests",
     "isochrone_running_batches",
     "isochrone_backlog_ms",
@@ -73,6 +74,32 @@ def test_a_counter_counts_at_its_label() -> None:
     assert values["isochrone_decisions_total{decision=hold}"] == 4
     assert values["isochrone_decisions_total{decision=launch}"] == 0
     assert values["isochrone_fail_open_total"] == 1
+
+
+def test_interference_counts_by_who_caused_it_from_the_first_report_on() -> None:
+    metrics = Metrics()
+    assert [name for name in shown(metrics) if "interference" in name] == [
+        "isochrone_interference_seconds_total{by=not explained}"
+    ]
+    metrics.decided(Decided((), 0, interference=(("vgg19", 1_500_000_000), ("not explained", 1))))
+    metrics.decided(Decided((), 0, interference=(("vgg19", 500_000_000),)))
+    assert {name: value for name, value in shown(metrics).items() if "interference" in name} == {
+        "isochrone_interference_seconds_total{by=vgg19}": 2.0,
+        "isochrone_interference_seconds_total{by=not explained}": 1e-9,
+    }
+
+
+def test_interference_has_a_bounded_number_of_series() -> None:
+    """Several schedulers in turn may each report as many models as one may."""
+    metrics = Metrics()
+    for number in range(3 * INTERFERENCE_MODELS_MAX):
+        metrics.decided(Decided((), 0, interference=((f"m{number}", 1_000),)))
+        metrics.decided(Decided((), 0, interference=(("m0", 1_000),)))
+    found = [name for name in shown(metrics) if "interference" in name]
+    assert len(found) == INTERFERENCE_MODELS_MAX + 1
+    assert shown(metrics)["isochrone_interference_seconds_total{by=m0}"] == pytest.approx(
+        (3 * INTERFERENCE_MODELS_MAX + 1) / 1e6
+    )
 
 
 def test_a_label_that_is_none_is_a_bug() -> None:
