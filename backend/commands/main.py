@@ -309,5 +309,18 @@ def place(
     run_place(PlaceOptions(endpoints, seconds, demand, gain, apply, json))
 
 
+@app.command()
+def top(
+    state: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a device's state; default: ISOCHRONE_STATE_ADDRESS.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+) -> None:
+    """Show live what a device runs, what waits for it, and what will be late."""
+    from backend.commands.top import run_top  # noqa: PLC0415 - `serve` needs none of it
+
+    run_top(state, once=once)
+
+
 if __name__ == "__main__":
     main()

@@ -38,10 +38,8 @@ def state_address_of_environment(device: str) -> StateAddress | None:
 
 def state_address(named: str, token: str, device: str) -> StateAddress:
     """HOST:PORT with the device's ordinal added to the port. Raises ConfigError where it cannot be used."""
-    found = re.fullmatch(r"(?:\[([^][]+)\]|([^:\s]+)):(\d{1,5})", named.strip())
-    if found is None or not 1 <= int(found[3]) <= _PORT_MAX:
-        raise ConfigError(f"{VARIABLE} is '{named}', but must be HOST:PORT, such as 127.0.0.1:8003 or [::1]:8003")
-    host, port = found[1] or found[2], int(found[3]) + ordinal_of(device)
+    host, first_port = host_and_port(named, VARIABLE)
+    port = first_port + ordinal_of(device)
     if port > _PORT_MAX:
         raise ConfigError(f"{VARIABLE} is '{named}', whose port for device '{device}' would be {port}: too large")
     if not token and not _is_loopback(host):
@@ -50,6 +48,14 @@ def state_address(named: str, token: str, device: str) -> StateAddress:
             "set it, or publish on 127.0.0.1"
         )
     return StateAddress(host, port, token)
+
+
+def host_and_port(named: str, name: str) -> tuple[str, int]:
+    """Read HOST:PORT. name: of the option or variable. Raises ConfigError where it is something else."""
+    found = re.fullmatch(r"(?:\[([^][]+)\]|([^:\s]+)):(\d{1,5})", named.strip())
+    if found is None or not 1 <= int(found[3]) <= _PORT_MAX:
+        raise ConfigError(f"{name} is '{named}', but must be HOST:PORT, such as 127.0.0.1:8003 or [::1]:8003")
+    return found[1] or found[2], int(found[3])
 
 
 def ordinal_of(device: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -167,6 +169,17 @@ def test_an_idle_device_is_told_at_least_twice_a_second(server: EmbeddedServer, 
         stamps = [each.at_ns for each in subscriber.seen]
     gaps = [(after - before) / 1e6 for before, after in pairwise(stamps)]
     assert sorted(gaps)[len(gaps) // 2] <= 500
+
+
+def test_top_shows_the_device(server: EmbeddedServer, port: int) -> None:
+    """With the models that it serves, as a user of the command line sees them."""
+    command = [sys.executable, "-m", "backend.commands.main", "top", "--once", "--state", f"127.0.0.1:{port}"]
+    with asked(server, "resnet50"):
+        env = {**os.environ, "ISOCHRONE_STATE_TOKEN": TOKEN}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith(DEVICE)
+    assert "of 2 lanes busy" in done.stdout
+    assert all(f"\n{model} " in done.stdout for model in MODELS)
 
 
 def test_a_wrong_token_is_refused(server: EmbeddedServer, port: int) -> None:  # noqa: ARG001

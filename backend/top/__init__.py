@@ -1,0 +1,1 @@
+"""`isochrone top`: a subscriber of a device's state, and its drawing."""
