@@ -14,7 +14,7 @@ from typing import ClassVar
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Observer, Scheduler
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Arrive, Command, Event, Reject, Request
 from backend.scheduler.policy import MAX_LOOKED_AT, Policy
 from backend.scheduler.source import Source

@@ -16,7 +16,7 @@ from backend.fleet.snapshot import DeviceSnapshot
 from backend.progress_bar import console
 from backend.scheduler_process.state_address import TOKEN_VARIABLE, VARIABLE, host_and_port
 from backend.top.frame import frame
-from backend.top.subscription import Subscription
+from backend.top.snapshot_stream import SnapshotStream
 
 _REDRAW_S = 0.5
 _RATES_OVER = 10
@@ -38,7 +38,7 @@ def run_top(state: str | None, *, once: bool) -> None:
     except UnicodeEncodeError:
         raise ConfigError(f"{TOKEN_VARIABLE} is no text in UTF-8") from None
     out = console()
-    viewer = Viewer(lambda: Subscription(host, port, token))
+    viewer = Viewer(lambda: SnapshotStream(host, port, token))
     try:
         first = viewer.first()
         if once or not out.is_terminal:
@@ -56,25 +56,25 @@ def run_top(state: str | None, *, once: bool) -> None:
 class Viewer:
     """Keeps the newest snapshots, and connects again where the publisher is gone."""
 
-    def __init__(self, connect: Callable[[], Subscription]) -> None:
+    def __init__(self, connect: Callable[[], SnapshotStream]) -> None:
         self._connect = connect
-        self._subscription: Subscription | None = connect()
+        self._stream: SnapshotStream | None = connect()
         self._seen: deque[DeviceSnapshot] = deque(maxlen=_RATES_OVER)
 
     def first(self) -> DeviceSnapshot:
         """Wait for the first snapshot. Raises ConfigError where none comes."""
-        assert self._subscription is not None
-        self._seen.append(self._subscription.first())
+        assert self._stream is not None
+        self._seen.append(self._stream.first())
         return self._seen[-1]
 
     def read(self) -> None:
         """Take the newest snapshot, if there is one. Raises ConfigError where a publisher refuses."""
-        if self._subscription is None:
+        if self._stream is None:
             with suppress(ConfigError):  # it is tried again
-                self._subscription = self._connect()
+                self._stream = self._connect()
             return
         try:
-            found = self._subscription.newest()
+            found = self._stream.newest()
         except ConnectionError:
             self.close()
             return
@@ -84,12 +84,12 @@ class Viewer:
     def drawn(self) -> Text:
         """Draw the newest snapshot."""
         lines = frame(self._seen[-1], self._seen[0])
-        if self._subscription is None:
+        if self._stream is None:
             lines.insert(0, "THE SCHEDULER IS GONE: this was its last state; connecting again")
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def close(self) -> None:
         """Disconnect."""
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

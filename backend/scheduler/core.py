@@ -12,8 +12,8 @@ from math import inf
 from backend.scheduler.backlog import Backlog
 from backend.scheduler.class_prices import CLASS_COST
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.forecast.launch_forecast import Choice
 from backend.scheduler.latency_model import LatencyModel
-from backend.scheduler.launch_forecast import Choice
 from backend.scheduler.lease import LeaseDesk
 from backend.scheduler.messages import (
     PROTOCOL,

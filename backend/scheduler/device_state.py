@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from operator import add, sub
 from typing import NamedTuple
 
+from backend.scheduler.forecast.transfer_forecast import RemainingTransfers, TransferForecast
 from backend.scheduler.running_batch import BatchKey, RunningBatch
-from backend.scheduler.transfer_forecast import RemainingTransfers, TransferForecast
 from predictor.co_runners import CoRunners, Execution
 from predictor.colocation import Colocation
 from predictor.features import Own

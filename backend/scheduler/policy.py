@@ -15,9 +15,9 @@ from typing import ClassVar, NamedTuple
 
 from backend.scheduler.class_prices import ClassPrices
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.expected_arrivals import ExpectedArrivals
+from backend.scheduler.forecast.expected_arrivals import ExpectedArrivals
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.latency_model import LatencyModel
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
 from backend.scheduler.preemption import Preemption, choose_preemption
 from backend.scheduler.source import Source

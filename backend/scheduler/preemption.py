@@ -13,8 +13,8 @@ from math import inf
 from typing import NamedTuple
 
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.latency_model import LatencyModel
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source

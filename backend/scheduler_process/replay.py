@@ -15,8 +15,8 @@ import msgspec
 
 from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
-from backend.scheduler.expected_arrivals import ExpectedArrivals
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.expected_arrivals import ExpectedArrivals
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.messages import Command, Launch, Request
 from backend.scheduler.running_batch import BatchKey
 from backend.scheduler.source import Source

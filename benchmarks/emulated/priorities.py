@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from backend.load.outcomes import by_class
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
 from backend.scheduler.policy import Policy
 from backend.simulation.contention import LinearContention
 from backend.simulation.simulator import simulate

@@ -11,11 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from backend.scheduler.expected_arrivals import ExpectedArrivals, StreamTable
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.expected_arrivals import ExpectedArrivals, StreamTable
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.timeline import HORIZON
 from backend.scheduler.policy import Policy
 from backend.scheduler.running_batch import MIN_SLOWDOWN
-from backend.scheduler.timeline import HORIZON
 from backend.simulation.fixed_predictors import Unaware
 from backend.simulation.gpu_law import GpuLaw, KernelDemand
 from benchmarks.gpu_emulated.drawn_gpu import DrawnGpu

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from backend.load.arrivals import Arrival, Traffic, arrivals
 from backend.scheduler.core import Scheduler
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.expected_arrivals import MEMORY_NS, steepness
-from backend.scheduler.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.expected_arrivals import MEMORY_NS, steepness
+from backend.scheduler.forecast.launch_forecast import Choice, LaunchForecast
+from backend.scheduler.forecast.timeline import HORIZON
 from backend.scheduler.messages import Command, Event
 from backend.scheduler.policy import OWN_PRICE, Policy
 from backend.scheduler.preemption import Preemption
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
-from backend.scheduler.timeline import HORIZON
 from backend.simulation.contention import LinearContention
 from backend.simulation.device import VirtualDevice
 from backend.simulation.fixed_predictors import Oracle, Unaware

@@ -15,8 +15,8 @@ from backend.commands.top import Viewer
 from backend.fleet.snapshot import FLEET_PROTOCOL, encode
 from backend.scheduler_process.state_address import TOKEN_VARIABLE, VARIABLE, StateAddress
 from backend.scheduler_process.state_publisher import StatePublisher
-from backend.top import subscription
-from backend.top.subscription import Subscription
+from backend.top import snapshot_stream
+from backend.top.snapshot_stream import SnapshotStream
 from tests.fakes.fake_model import eventually
 from tests.unit.top.test_frame import SNAPSHOT
 
@@ -132,7 +132,7 @@ def test_what_is_no_publisher_of_ours_is_a_sentence(run: Run, port: int, said: b
 
 
 def test_one_that_says_nothing_is_given_up(run: Run, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "FIRST_S", 0.05)
+    monkeypatch.setattr(snapshot_stream, "FIRST_S", 0.05)
     with closing(socket.create_server(("127.0.0.1", port))):
         assert "sent no device's state within" in run("--state", f"127.0.0.1:{port}")
 
@@ -149,7 +149,7 @@ def test_a_publisher_that_goes_is_looked_for_until_it_is_back(publisher: StatePu
         viewer.read()
         return viewer.drawn().plain
 
-    with closing(Viewer(lambda: Subscription("127.0.0.1", port, TOKEN))) as viewer:
+    with closing(Viewer(lambda: SnapshotStream("127.0.0.1", port, TOKEN))) as viewer:
         viewer.first()
         assert drawn().startswith("gpu-0")
         publisher.close()
@@ -171,7 +171,7 @@ def test_only_the_newest_of_several_snapshots_is_taken(port: int) -> None:
             taken.append(found.sequence)
         return taken[-1:] == [29]
 
-    with saying(port, b"".join(lines) + lines[-1][:100]), closing(Subscription("127.0.0.1", port, "")) as subscriber:
+    with saying(port, b"".join(lines) + lines[-1][:100]), closing(SnapshotStream("127.0.0.1", port, "")) as subscriber:
         eventually(last)
         assert len(taken) < len(lines)
         with pytest.raises(ConnectionError):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.scheduler.class_prices import CLASS_COST, FIRST_PRICE, PRICE_MAX, ClassPrices
-from backend.scheduler.expected_arrivals import STREAMS_MAX, steepness
-from backend.scheduler.launch_forecast import LaunchForecast
+from backend.scheduler.forecast.expected_arrivals import STREAMS_MAX, steepness
+from backend.scheduler.forecast.launch_forecast import LaunchForecast
 from backend.scheduler.messages import Cancel, Command, Launch
 from backend.scheduler.policy import IDLE_NS_MAX
 from predictor.slowdown_function import ZERO_SUMS

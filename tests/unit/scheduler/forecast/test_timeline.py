@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.scheduler import timeline
+from backend.scheduler.forecast import timeline
+from backend.scheduler.forecast.timeline import HORIZON, CoreSharing
 from backend.scheduler.running_batch import MIN_SLOWDOWN
-from backend.scheduler.timeline import HORIZON, CoreSharing
 from predictor.slowdown_function import ZERO_SUMS, SlowdownFunction, SlowdownFunctions
 
 A, B, C = "A", "B", "C"

@@ -16,7 +16,7 @@ _RECEIVE_BYTES = 1 << 18
 _AT_ONCE_BYTES = 1 << 24
 
 
-class Subscription:
+class SnapshotStream:
     """Connected on creation. Raises ConfigError, a sentence, where nothing that publishes a state is there."""
 
     def __init__(self, host: str, port: int, token: str) -> None:

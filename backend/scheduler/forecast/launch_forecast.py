@@ -13,13 +13,13 @@ from typing import Literal
 import msgspec
 
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.expected_arrivals import ArrivalForecast, ExpectedArrivals, requests_in_time, steepness
+from backend.scheduler.forecast.expected_arrivals import ArrivalForecast, ExpectedArrivals, requests_in_time, steepness
+from backend.scheduler.forecast.timeline import timelines
+from backend.scheduler.forecast.transfer_forecast import RemainingTransfers
 from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import BatchTimes, Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey, RunningBatch, candidate_column
 from backend.scheduler.source import Source
-from backend.scheduler.timeline import timelines
-from backend.scheduler.transfer_forecast import RemainingTransfers
 from predictor.features import Own
 from predictor.slowdown_function import SlowdownFunction, Sums
 
