@@ -15,9 +15,13 @@ CONFIG = 'backend: "isochrone"\ninstance_group [{ kind: KIND_CPU }]\n'
 
 
 def emulate(gpu: str, models: str, repository: Path, seed: int) -> None:
-    """Write each model's config.pbtxt and specification. Raises ConfigError; nothing is written then."""
+    """Write each model's config.pbtxt and specification. gpu: or several, with commas, that each model runs on.
+
+    Raises ConfigError; nothing is written then.
+    """
     names = list(dict.fromkeys(name.strip() for name in models.split(",")))
-    contents = {name: emulated_model(gpu, name, seed) for name in names}
+    gpus = [name.strip() for name in gpu.split(",")]
+    contents = {name: emulated_model(gpus, name, seed) for name in names}
     for name in names:
         if (repository / name).exists():
             raise ConfigError(f"'{repository / name}' exists already; remove it or name another --repository")
@@ -29,4 +33,5 @@ def emulate(gpu: str, models: str, repository: Path, seed: int) -> None:
             file.write_text(json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"--repository {repository} cannot be written: {error.strerror}") from None
-        typer.echo(f"{file}: emulated, {content['source']}")
+        for entry in content.get("devices", (content,)):
+            typer.echo(f"{file}: {entry['device']['name']}, {entry['source']}")

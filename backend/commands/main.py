@@ -125,7 +125,7 @@ def profile(
 
 @app.command()
 def emulate(
-    gpu: Annotated[str, typer.Option(help="a100, v100, t4 or l4.")],
+    gpu: Annotated[str, typer.Option(help="a100, v100, t4 or l4; or several for each model, such as a100,t4.")],
     models: Annotated[str, typer.Option(help="Such as resnet50,bert-base.")],
     repository: Annotated[Path, typer.Option(help="Folder to write the models into.")],
     seed: Annotated[int, typer.Option(min=0, help="Draws the law's factor of each pair of models.")] = 0,

@@ -68,7 +68,7 @@ class EngineConfig:
         asked = self.parameters
         return EngineOptions(
             *(self.device_id, lanes, self.max_batch_size, asked.priority, self.onnx, self.time_dilation),
-            asked.mps_percent,
+            *(asked.mps_percent, self.emulated),
         )
 
 

@@ -57,6 +57,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     when a batch comes for it. max_batch_size: 0 where the model does not batch. priority: the class of the model, 1 is
     the highest: on a GPU its kernels precede those of lower classes. onnx: for a model.onnx. time_dilation: real time
     per time of an emulated device. mps_percent: its share of the multiprocessors there; on a GPU MPS knows it.
+    emulated: that device's name, of those in the model file; None for the first.
     """
 
     device_id: int | None
@@ -66,6 +67,7 @@ class EngineOptions(msgspec.Struct, frozen=True, array_like=True, gc=False):
     onnx: OnnxOptions = DEFAULT_ONNX_OPTIONS
     time_dilation: float = 1.0
     mps_percent: int | None = None
+    emulated: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def counted_features(
     """
     file = config.model_file
     if config.emulated:
-        return SpecifiedFeatures(read_spec(file))
+        return SpecifiedFeatures(read_spec(file, config.emulated))
     graph = (graph_of(file) if is_plan(file) else None) or file
     return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
 

@@ -71,7 +71,7 @@ def _check_emulated(config: EngineConfig) -> None:
             "parameter 'engine_process' is \"own\", but an emulated device lives in one process for all its models; "
             'use "auto" or "shared"'
         )
-    percent, regime = config.parameters.mps_percent, read_spec(config.model_file).device.regime
+    percent, regime = config.parameters.mps_percent, read_spec(config.model_file, config.emulated).device.regime
     if percent is not None and regime is not Regime.SHARED:
         raise ConfigError(
             f'parameter \'mps_percent\' is "{percent}", but device.regime is "{regime.value}" in '

@@ -30,6 +30,13 @@ def spec(device: str = "emulated-test-0", solo_us: float = 2000.0, **constants: 
     }
 
 
+def several(fast_us: float = 2000.0, slow_us: float = 4000.0, **constants: Any) -> dict[str, Any]:
+    """A model on two devices."""
+    fast, slow = spec("emulated-fast-0", fast_us, **constants), spec("emulated-slow-0", slow_us, **constants)
+    devices = [{key: one.pop(key) for key in ("device", "batches")} for one in (fast, slow)]
+    return {**fast, "devices": devices}
+
+
 def write_spec(repository: Path, name: str, content: dict[str, Any], config: str = 'backend: "isochrone"\n') -> Path:
     """Write `<repository>/<name>/config.pbtxt` and its specification, whose path is returned."""
     folder = repository / name / "1"

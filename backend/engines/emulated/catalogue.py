@@ -6,14 +6,14 @@ scaled. So has `source` of every file that is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from backend.engines.emulated.machines import MACHINES, busy_ratio
 from backend.engines.emulated.published import MODELS, MULTIPLES, PublishedModel
-from backend.engines.emulated.spec import SCHEMA
+from backend.engines.emulated.spec import DEVICES_MAX, SCHEMA
 from backend.errors import ConfigError
 from backend.simulation.gpu_law import KERNEL_US
 
@@ -41,28 +41,42 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted({*MODELS, *MULTIPLES}))
 
 
-def emulated_model(gpu: str, model: str, seed: int = 0) -> dict[str, Any]:
-    """Content of a `model.emulated.json`. Raises ConfigError where the GPU or the model is unknown."""
-    if gpu not in MACHINES:
-        raise ConfigError(
-            f"--gpu is '{gpu}', but must be one of {', '.join(MACHINES)}; write a model.emulated.json of your own for "
-            "another GPU"
-        )
+def emulated_model(gpus: Sequence[str], model: str, seed: int = 0) -> dict[str, Any]:
+    """Content of a `model.emulated.json`, for an instance on each of these GPUs; one that is named twice is two.
+
+    Raises ConfigError where a GPU or the model is unknown.
+    """
+    for gpu in gpus:
+        if gpu not in MACHINES:
+            raise ConfigError(
+                f"--gpu is '{gpu}', but must be one of {', '.join(MACHINES)}; write a model.emulated.json of your own "
+                "for another GPU"
+            )
+    if not 1 <= len(gpus) <= DEVICES_MAX:
+        raise ConfigError(f"--gpu has {len(gpus)} GPUs, but must have 1 to {DEVICES_MAX}")
     if model not in model_names():
         raise ConfigError(f"--models has '{model}', but must have models out of {', '.join(model_names())}")
-    published, machine, runs = _published(model), MACHINES[gpu], solo_runs(gpu, model)
+    published = _published(model)
+    entries = [_on_device(gpu, gpus[:i].count(gpu), model, seed) for i, gpu in enumerate(gpus)]
     return {
         "schema": SCHEMA,
+        "max_batch_size": BATCH_SIZES[-1],
+        "inputs": [_input(published)],
+        "outputs": [{"name": "output", "datatype": "TYPE_FP32", "shape": [768 if published.tokens else 1000]}],
+        **(entries[0] if len(entries) == 1 else {"devices": entries}),
+    }
+
+
+def _on_device(gpu: str, ordinal: int, model: str, seed: int) -> dict[str, Any]:
+    published, machine, runs = _published(model), MACHINES[gpu], solo_runs(gpu, model)
+    return {
         "device": {
-            "name": f"emulated-{gpu}-0",
+            "name": f"emulated-{gpu}-{ordinal}",
             "pcie_gb_per_s": machine.pcie[0],
             "copy_latency_us": machine.pcie[1],
             "boost_mhz": machine.boost_mhz,
             "seed": seed,
         },
-        "max_batch_size": BATCH_SIZES[-1],
-        "inputs": [_input(published)],
-        "outputs": [{"name": "output", "datatype": "TYPE_FP32", "shape": [768 if published.tokens else 1000]}],
         "batches": [_batch(gpu, published, size, run) for size, run in runs.items()],
         "source": _source(published, runs),
     }

@@ -23,7 +23,7 @@ class EmulatedEngine:
     lost = None
 
     def __init__(self, file: Path, options: EngineOptions, devices: EmulatedDevices = DEVICES) -> None:
-        self._spec = read_spec(file)
+        self._spec = read_spec(file, options.emulated)
         if options.max_batch_size > self._spec.max_batch_size:
             raise ConfigError(
                 f"max_batch_size is {options.max_batch_size} in config.pbtxt, but '{file}' has latencies up to "

@@ -1,4 +1,4 @@
-"""`model.emulated.json`: a model of an emulated GPU, with its tensors, its solo latencies, and the device it runs on.
+"""`model.emulated.json`: a model of emulated GPUs, with its tensors, and its solo latencies on each device it runs on.
 
 Every value is checked at load; docs/how-to/emulate.md has the file's keys.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +27,10 @@ NAME = "model.emulated.json"
 SCHEMA = 1
 BATCH_SIZE_MAX = 1024
 _BYTES_MAX = 1 << 20
+DEVICES_MAX = 16
 _NS_PER_US = 1000
+_PER_DEVICE = ("device", "batches")
+"""Keys of a file for one device, and of each of `devices` in one for several."""
 _NAME = r"^emulated-[a-z0-9][a-z0-9-]{0,39}\Z"
 _DATATYPES = ", ".join(name for name in BY_CONFIG if name != "TYPE_STRING")
 
@@ -102,8 +105,10 @@ class BatchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EmulatedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. max_batch_size: 0 where the model does not batch; batches: of 1, of each power of two up to
-    max_batch_size and of itself; sizes between are interpolated. source: where the figures come from.
+    """The whole file as it is for one of its devices.
+
+    max_batch_size: 0 where the model does not batch; batches: of 1, of each power of two up to max_batch_size and of
+    itself; sizes between are interpolated. source: where the figures come from.
     """
 
     schema: int
@@ -160,8 +165,19 @@ def is_emulated(file: Path) -> bool:
     return file.name.endswith(".emulated.json")
 
 
-def read_spec(file: Path) -> EmulatedSpec:
-    """Read and check a file. Raises ConfigError, naming the key, its value and what is allowed."""
+def read_spec(file: Path, device: str | None = None) -> EmulatedSpec:
+    """Read and check a file: what it says for a device, None for its first. Raises ConfigError, naming the key, its
+    value and what is allowed.
+    """
+    specs = read_specs(file)
+    found = specs[0] if device is None else next((spec for spec in specs if spec.device.name == device), None)
+    if found is None:
+        raise ConfigError(f"'{file}' has no device '{device}', but {', '.join(spec.device.name for spec in specs)}")
+    return found
+
+
+def read_specs(file: Path) -> tuple[EmulatedSpec, ...]:
+    """Read and check a file: what it says for each of its devices, in their order. Raises ConfigError."""
     try:
         content = read_at_most(file, _BYTES_MAX)
     except OSError as error:
@@ -173,13 +189,54 @@ def read_spec(file: Path) -> EmulatedSpec:
     for key, value in _numbers(raw, "$"):
         if not math.isfinite(value):
             raise ConfigError(f"'{file}': {key} is {value}, but must be a finite number")
+    if not isinstance(raw, Mapping) or "devices" not in raw:
+        return (_checked(file, raw, ""),)
+    entries = _entries(file, raw)
+    common = {key: value for key, value in raw.items() if key != "devices"}
+    specs = tuple(_checked(file, {**common, **entry}, f"devices[{i}].") for i, entry in enumerate(entries))
+    names = [spec.device.name for spec in specs]
+    for i, name in enumerate(names):
+        if names.index(name) != i:
+            raise ConfigError(
+                f"'{file}': devices[{i}].device.name is '{name}', but must be a name that no other device has"
+            )
+    return specs
+
+
+def _entries(file: Path, raw: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """The devices of a file that names several. Raises ConfigError."""
+    for key in _PER_DEVICE:
+        if key in raw:
+            raise ConfigError(f"'{file}' has both keys 'devices' and '{key}'; put '{key}' into each of devices")
+    entries = raw["devices"]
+    if not isinstance(entries, list) or not 1 <= len(entries) <= DEVICES_MAX:
+        found = f"{len(entries)} devices" if isinstance(entries, list) else json.dumps(entries)[:80]
+        raise ConfigError(f"'{file}': devices is {found}, but must be a list of 1 to {DEVICES_MAX} devices")
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"'{file}': devices[{i}] is {json.dumps(entry)[:80]}, but must be an object")
+        for key in _PER_DEVICE:
+            if key not in entry:
+                raise ConfigError(f"'{file}': devices[{i}] lacks key `{key}`")
+        for key in entry:
+            if key not in (*_PER_DEVICE, "source"):
+                raise ConfigError(f"'{file}': devices[{i}] has no key `{key}`")
+    return entries
+
+
+def _checked(file: Path, raw: object, within: str) -> EmulatedSpec:
+    """Convert what is said for one device. within: what its keys begin with in sentences. Raises ConfigError."""
     try:
         spec = msgspec.convert(raw, EmulatedSpec)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # JSON may hold half a character
-        raise ConfigError(f"'{file}': {_sentence(raw, str(error))}") from None
+        raise ConfigError(f"'{file}': {_sentence(raw, str(error), within)}") from None
     for key, stated, allowed in _contradictions(spec):
-        raise ConfigError(f"'{file}': {key} is {stated}, but must be {allowed}")
+        raise ConfigError(f"'{file}': {_path(key, within)} is {stated}, but must be {allowed}")
     return spec
+
+
+def _path(key: str, within: str) -> str:
+    return f"{within}{key}" if key.startswith(_PER_DEVICE) else key
 
 
 def _numbers(raw: object, path: str) -> Iterator[tuple[str, float]]:
@@ -193,13 +250,13 @@ def _numbers(raw: object, path: str) -> Iterator[tuple[str, float]]:
             yield from _numbers(value, f"{path}[{index}]")
 
 
-def _sentence(raw: object, error: str) -> str:
+def _sentence(raw: object, error: str, within: str) -> str:
     """Key, value and what is allowed, from msgspec's "Expected `float` <= 1.0 - at `$.batches[0].busy_share`"."""
     said, _, path = error.partition(" - at `$.")
     path = path.rstrip("`")
     for words, meaning in (("Object missing required field ", "lacks"), ("Object contains unknown field ", "has no")):
         if said.startswith(words):
-            return f"{path or 'the file'} {meaning} key {said.removeprefix(words)}"
+            return f"{_path(path, within) or 'the file'} {meaning} key {said.removeprefix(words)}"
     found: object = raw
     for key in path.replace("[", ".").replace("]", "").split("."):
         if isinstance(found, Mapping) and key in found:
@@ -207,7 +264,7 @@ def _sentence(raw: object, error: str) -> str:
         elif isinstance(found, list) and key.isdecimal():
             found = found[int(key)]
     allowed = said.removeprefix("Expected ").replace(f"matching regex {_NAME!r}", "such as emulated-a100-0")
-    return f"{path or 'the file'} is {json.dumps(found)[:80]}, but must be {allowed}"
+    return f"{_path(path, within) or 'the file'} is {json.dumps(found)[:80]}, but must be {allowed}"
 
 
 def _contradictions(spec: EmulatedSpec) -> Iterator[tuple[str, object, str]]:

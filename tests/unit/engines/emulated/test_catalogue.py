@@ -11,7 +11,7 @@ from backend.commands.emulate import emulate
 from backend.engines.emulated.catalogue import BATCH_SIZES, emulated_model, model_names, scaled, solo_runs
 from backend.engines.emulated.machines import MACHINES, busy_ratio
 from backend.engines.emulated.published import MODELS, NVIDIA, PARVAGPU
-from backend.engines.emulated.spec import read_spec
+from backend.engines.emulated.spec import read_spec, read_specs
 from backend.errors import ConfigError
 
 DATA = Path(__file__).resolve().parents[4] / "data"
@@ -55,7 +55,7 @@ def test_latencies_after_nvidia_are_the_published_ones(model: str) -> None:
 
 
 def test_what_is_not_published_says_how_it_was_derived() -> None:
-    sources = {gpu: emulated_model(gpu, "bert-base")["source"] for gpu in ("a100", "l4")}
+    sources = {gpu: emulated_model([gpu], "bert-base")["source"] for gpu in ("a100", "l4")}
 
     assert (
         "published as 2 × bert-dist6l (batch 1, 8, 16); interpolated as 2 × bert-dist6l (batch 2, 4)" in sources["a100"]
@@ -107,3 +107,14 @@ def test_the_catalogues_page_has_every_gpu_with_its_constants_and_every_model() 
         row = f"| `{name}` | {m.product} | {m.fp16_tflops:g} | {m.memory_gb_per_s:g} | {m.multiprocessors} |"
         assert f"{row} {m.boost_mhz:g} | {m.pcie[0]:g} |" in page
     assert all(f"`{model}`" in page for model in model_names())
+
+
+def test_model_for_several_gpus_has_each_ones_constants_and_latencies(tmp_path: Path) -> None:
+    emulate("a100,t4, a100", "bert-base", tmp_path, seed=0)
+
+    specs = read_specs(tmp_path / "bert-base" / "1" / "model.emulated.json")
+    assert [spec.device.name for spec in specs] == ["emulated-a100-0", "emulated-t4-0", "emulated-a100-1"]
+    for spec, gpu in zip(specs, ("a100", "t4", "a100"), strict=True):
+        runs = solo_runs(gpu, "bert-base")
+        assert {b.batch_size: b.solo_us for b in spec.batches} == {s: round(run.solo_us) for s, run in runs.items()}
+        assert spec.device.pcie_gb_per_s == MACHINES[gpu].pcie[0]

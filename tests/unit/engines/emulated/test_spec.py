@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from backend.engines.emulated.spec import read_spec
+from backend.engines.emulated.spec import read_spec, read_specs
 from backend.errors import ConfigError
-from tests.fakes.emulated import spec, write_spec
+from tests.fakes.emulated import several, spec, write_spec
 
 Spoil = Callable[[dict[str, Any]], object]
 
@@ -93,3 +93,51 @@ def test_file_that_is_no_specification_is_refused(tmp_path: Path, content: str) 
 
     with pytest.raises(ConfigError, match=r"model\.emulated\.json"):
         read_spec(file)
+
+
+def test_specification_for_several_devices(tmp_path: Path) -> None:
+    file = write_spec(tmp_path, "one", several())
+
+    specs = read_specs(file)
+    assert [one.device.name for one in specs] == ["emulated-fast-0", "emulated-slow-0"]
+    assert [one.profile.at(1).solo_ns for one in specs] == [2_000_000, 4_000_000]
+    assert read_spec(file) == specs[0]
+    assert read_spec(file, "emulated-slow-0") == specs[1]
+    with pytest.raises(ConfigError, match="has no device 'emulated-x-0', but emulated-fast-0, emulated-slow-0"):
+        read_spec(file, "emulated-x-0")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            lambda s: s["devices"][1]["device"].update(name="emulated-fast-0"),
+            "devices[1].device.name is 'emulated-fast-0', but must be a name that no other device has",
+        ),
+        (
+            lambda s: s["devices"][1]["batches"].pop(1),
+            "devices[1].batches[...].batch_size is [1, 4], but must be at least [1, 2, 4]; 2 is missing",
+        ),
+        (
+            lambda s: s["devices"][1]["batches"][0].update(busy_share=1.5),
+            "devices[1].batches[0].busy_share is 1.5, but must be `float` <= 1.0",
+        ),
+        (lambda s: s["devices"][1]["batches"][0].pop("solo_us"), "devices[1].batches[0] lacks key `solo_us`"),
+        (lambda s: s["devices"][0]["device"].update(name="t4"), 'devices[0].device.name is "t4", but must be'),
+        (lambda s: s["devices"][0].pop("batches"), "devices[0] lacks key `batches`"),
+        (lambda s: s["devices"][0].update(inputs=[]), "devices[0] has no key `inputs`"),
+        (lambda s: s.update(devices=[]), "devices is 0 devices, but must be a list of 1 to 16 devices"),
+        (lambda s: s.update(devices={}), "devices is {}, but must be a list of 1 to 16 devices"),
+        (lambda s: s.update(devices=[3]), "devices[0] is 3, but must be an object"),
+        (lambda s: s.update(batches=[]), "has both keys 'devices' and 'batches'; put 'batches' into each of devices"),
+        (lambda s: s["outputs"][0].update(shape=[0]), "': outputs[0].shape[0] is 0, but must be"),
+    ],
+)
+def test_bad_specification_for_several_devices(tmp_path: Path, spoil: Spoil, sentence: str) -> None:
+    content = several()
+    spoil(content)
+
+    with pytest.raises(ConfigError) as refused:
+        read_specs(write_spec(tmp_path, "one", content))
+
+    assert sentence in str(refused.value)
