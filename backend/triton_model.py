@@ -11,7 +11,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from backend.config.instance_devices import on_each_device
 from backend.config.model_config import (
+    EngineConfig,
     check_tensors,
     model_file,
     read_engine_config,
@@ -21,6 +23,7 @@ from backend.config.model_config import (
 from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
 from backend.engines.loading import specs_of
+from backend.engines.protocol import Engine
 from backend.errors import IsochroneError
 from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
@@ -63,15 +66,16 @@ class TritonPythonModel:
             if is_first_instance(config, args["model_instance_name"]):
                 for sentence in without_effect(config):
                     _log.warning("isochrone: model '%s': %s", asked.name, sentence)
+            placed = on_each_device(asked, config, args["model_instance_name"])
             if asked.emulated:
                 _log.warning(
                     "isochrone: model '%s' runs on the emulated device '%s'%s: it computes nothing, and answers zeros",
-                    *(asked.name, asked.emulated),
+                    *(asked.name, "' and '".join(each.device for each in placed)),
                     "" if asked.time_dilation == 1.0 else f", its time dilated {asked.time_dilation:g} times",
                 )
             with ExitStack() as undone:
-                engine = open_engine(asked)
-                undone.callback(engine.close)
+                engines = [_opened(each, undone) for each in placed]
+                engine = engines[0]
                 model = specs_of(file, engine, asked.onnx)
                 served = read_model_config(asked, config, model)
                 trial = tried(config, file, model, batch=asked.max_batch_size > 1)
@@ -82,7 +86,11 @@ class TritonPythonModel:
                         *(asked.name, asked.max_batch_size, trial.why),
                         "" if trial.splits else ", so each request runs by itself",
                     )
-                self._instance = Instance(served, engine, trial, warm_up_calls(config))
+                others = [
+                    (read_model_config(each, config, model), its)
+                    for each, its in zip(placed[1:], engines[1:], strict=True)
+                ]
+                self._instance = Instance(served, engine, trial, warm_up_calls(config), others)
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
@@ -100,6 +108,13 @@ class TritonPythonModel:
         """Stop: Triton has seen every answer."""
         if hasattr(self, "_instance"):
             self._instance.close()
+
+
+def _opened(config: EngineConfig, undone: ExitStack) -> Engine:
+    """Open an engine, to be closed if the load fails."""
+    engine = open_engine(config)
+    undone.callback(engine.close)
+    return engine
 
 
 def _refused(model: str, error: IsochroneError) -> Exception:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import islice
+from queue import SimpleQueue
 from typing import Protocol
 
 import msgspec
@@ -26,11 +27,13 @@ from backend.scheduler.messages import (
     Arrive,
     Cancel,
     Decided,
+    DeviceLoad,
     Event,
     Finish,
     Join,
     Launch,
     Lease,
+    Ping,
     Preempted,
     Recall,
     Reject,
@@ -87,6 +90,8 @@ class Dispatcher:
         """Lease that lets the next request launch without asking, and the time that deciding on it took."""
         self._backlog_ns = 0
         """As predicted last; kept while no scheduler answers."""
+        self.loads: SimpleQueue[DeviceLoad] = SimpleQueue()
+        """Answers to `ask`."""
         self._take: Take | None = None
         """Tells the scheduler of a launch by lease; due before any other event."""
         self._client = SchedulerClient(device, lanes, join, self)
@@ -105,6 +110,23 @@ class Dispatcher:
             "isochrone_running_batches": running,
             "isochrone_backlog_ms": backlog_ms,
         }
+
+    @property
+    def connected(self) -> bool:
+        """True while there is a scheduler."""
+        return self._connected
+
+    @property
+    def under_way(self) -> int:
+        """Requests that wait or run here."""
+        with self._lock:
+            return len(self._waiting) + sum(len(batch.requests) for batch in self._running.values())
+
+    def ask(self, asks: int, priority: int) -> bool:
+        """Ask the scheduler for the device's load, which comes to `loads`; False where there is none."""
+        with self._lock:
+            self._send_take()
+            return self._connected and self._client.send(Ping(asks, priority))
 
     def submit(self, requests: Sequence[Pending]) -> None:
         """Queue requests, oldest first; launch at once where a lease lets them."""
@@ -174,6 +196,8 @@ class Dispatcher:
         """Carry out commands, then record them."""
         if decided.backlog_ns is not None:
             self._backlog_ns = decided.backlog_ns
+        if decided.load is not None:
+            self.loads.put(decided.load)
         for command in decided.commands:
             if isinstance(command, Launch):
                 self._launch(command)

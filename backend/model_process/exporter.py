@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -87,6 +87,23 @@ class Exporter:
         own = self._gauge_labels if series.name in METRICS and METRICS[series.name].gauge else self._labels
         self._series[series] = _kept_for_ever(family.Metric(labels={**own, **dict(series.labels)}))
         self._sent[series] = 0.0
+
+
+class Exporters:
+    """Exporters of a model on several devices, as one."""
+
+    def __init__(self, exporters: Sequence[Exporter]) -> None:
+        self._exporters = exporters
+
+    def step(self, calls: int) -> None:
+        """See `Exporter.step`."""
+        for exporter in self._exporters:
+            exporter.step(calls)
+
+    def flush(self) -> None:
+        """See `Exporter.flush`."""
+        for exporter in self._exporters:
+            exporter.flush()
 
 
 def _kept_for_ever(metric_object: Any) -> Any:

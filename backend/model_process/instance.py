@@ -11,19 +11,23 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from backend.config.model_config import ModelConfig
+from backend.engine_process.client.engine import EngineClient
 from backend.engines.machine import machine_facts
 from backend.engines.protocol import Engine
 from backend.errors import RequestError
 from backend.linux.sibling_processes import has_older_siblings
 from backend.model_process import batch as batches
 from backend.model_process.batch_runner import BatchRunner
+from backend.model_process.devices.forecast import DeviceForecast
+from backend.model_process.devices.group import DeviceGroup, Member
 from backend.model_process.dispatcher import Dispatcher
-from backend.model_process.exporter import Exporter
+from backend.model_process.exporter import Exporter, Exporters
 from backend.model_process.load_profile import profile_at_load
 from backend.model_process.metrics import Metrics
 from backend.model_process.placement import lanes_of, pinned_cores, preemptible_lanes
@@ -31,6 +35,7 @@ from backend.model_process.request import Arrival, Due, Pending, read_due, read_
 from backend.model_process.responder import Responder, Sender
 from backend.scheduler.messages import PROTOCOL, Join
 from backend.trial.messages import Trial
+from predictor.workload import ModelProfile
 
 _log = logging.getLogger("isochrone")
 _GATHER_S = 0.001
@@ -41,19 +46,39 @@ _ASK_CANCELLED_AT_ONCE = 16
 class Instance:
     """A model that takes requests. engine: closed by the instance; trial: the one of its file.
 
-    warm_ups: calls of `execute` with Triton's own requests that come first. Raises IsochroneError where the model
-    cannot be served.
+    warm_ups: calls of `execute` with Triton's own requests that come first. others: the same model on further devices,
+    with engines that are closed as well. Raises IsochroneError where the model cannot be served.
     """
 
-    def __init__(self, config: ModelConfig, engine: Engine, trial: Trial, warm_ups: int = 0) -> None:
-        self._config, self._engine = config, engine
+    def __init__(
+        self,
+        config: ModelConfig,
+        engine: Engine,
+        trial: Trial,
+        warm_ups: int = 0,
+        others: Sequence[tuple[ModelConfig, Engine]] = (),
+    ) -> None:
+        self._config, self._engines = config, [engine, *(each for _, each in others)]
         self._warm_ups = warm_ups
         self._specs = {spec.name: spec for spec in config.inputs}
         self._required = [spec.name for spec in config.inputs if not spec.optional]
         self._ids = itertools.count(1)
         self._closing = False
         self._last_asked = 0
-        self._metrics = Metrics()
+        self._per_device = [Metrics() for _ in self._engines]
+        self._metrics = self._per_device[0]
+        self._responder = Responder(config.name, self._metrics)
+        sole = not has_older_siblings()
+        exporters, members = list[Exporter](), list[Member]()
+        for (placed, its_engine), metrics in zip(((config, engine), *others), self._per_device, strict=True):
+            members.append(self._member(placed, its_engine, trial, metrics))
+            labels = (placed.name, placed.version, placed.device)
+            exporters.append(Exporter(metrics, *labels, emulated=placed.emulated is not None, sole=sole))
+        self._dispatcher = members[0].dispatcher if len(members) == 1 else DeviceGroup(members, warm_ups)
+        self._responder.start(Exporters(exporters), self._drop_cancelled)
+
+    def _member(self, config: ModelConfig, engine: Engine, trial: Trial, metrics: Metrics) -> Member:
+        """Profile the model on a device, and join that one's scheduler."""
         found = profile_at_load(config, engine, trial)
         parameters = config.parameters
         join = Join(
@@ -70,19 +95,10 @@ class Instance:
             slo_ns=parameters.slo_ns,
             machine=msgspec.json.encode(machine_facts(config.device, config.device_id)).decode(),
         )
-        self._responder = Responder(config.name, self._metrics)
-        runner = BatchRunner(config, engine, self._responder)
-        self._dispatcher = Dispatcher(
-            config.device, lanes_of(config), join, runner, self._metrics, pinned_cores(config)
-        )
-        self._metrics.read_gauges = self._dispatcher.gauges
-        exporter = Exporter(
-            self._metrics,
-            *(config.name, config.version, config.device),
-            emulated=config.emulated is not None,
-            sole=not has_older_siblings(),
-        )
-        self._responder.start(exporter, self._drop_cancelled)
+        runner = BatchRunner(config, engine, self._responder.counting(metrics))
+        dispatcher = Dispatcher(config.device, lanes_of(config), join, runner, metrics, pinned_cores(config))
+        metrics.read_gauges = dispatcher.gauges
+        return Member(dispatcher, DeviceForecast(_solo_ns(found.profile), lanes_of(config)), partial(_is_away, engine))
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue what Triton hands over. Answers follow through each request's response sender.
@@ -118,16 +134,18 @@ class Instance:
     @property
     def ready(self) -> bool:
         """True while requests are served. Without a scheduler they are, in order of arrival; without an engine not."""
-        return not self._closing and self._engine.lost is None
+        return not self._closing and any(engine.lost is None for engine in self._engines)
 
     def close(self) -> None:
         """Stop, once Triton has seen every answer; whatever still waits is answered all the same."""
         self._closing = True
         for request in self._dispatcher.close():
             self._responder.refuse(request.sender, "the model is being unloaded", "UNAVAILABLE", "failed")
-        self._metrics.read_gauges = dict  # whatever became of its batches, its part is taken back
+        for metrics in self._per_device:
+            metrics.read_gauges = dict  # whatever became of its batches, its part is taken back
         self._responder.close()
-        self._engine.close()
+        for engine in self._engines:
+            engine.close()
 
     def _submit(self, accepted: Sequence[Pending]) -> None:
         try:
@@ -197,3 +215,13 @@ class Instance:
 
     def _sentence(self, what: object) -> str:
         return f"model '{self._config.name}': {what}"
+
+
+def _solo_ns(profile: ModelProfile) -> list[tuple[int, int]]:
+    """Latencies alone by rows, as far as they are known at load."""
+    return [(size, profile.at(size).solo_ns) for size in profile.batch_sizes]
+
+
+def _is_away(engine: Engine) -> bool:
+    """True while a device's engine is gone, for good or until it is started again."""
+    return engine.lost is not None or (isinstance(engine, EngineClient) and engine.away)

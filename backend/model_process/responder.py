@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import triton_python_backend_utils as pb_utils
 from backend.errors import AnswerError
 from backend.model_process import shared_memory
 from backend.model_process.export_pace import ExportPace
-from backend.model_process.exporter import Exporter
+from backend.model_process.exporter import Exporters
 from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
 from backend.tensors import Array
@@ -72,6 +73,7 @@ class _Outputs:
     sender: Sender
     request: Pending
     outputs: Sequence[tuple[str, Array]]
+    metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class _Refusal:
     sentence: str
     code: Code
     outcome: str
+    metrics: Metrics
 
 
 class Responder:
@@ -93,15 +96,21 @@ class Responder:
         self._calling_triton = threading.Lock()
         self._pace = ExportPace()
 
-    def start(self, exporter: Exporter, idle_work: Callable[[], None]) -> None:
+    def start(self, exporter: Exporters, idle_work: Callable[[], None]) -> None:
         """Start the responder's thread. idle_work: called on it about every 50 ms, for other calls of Triton."""
         self._exporter, self._idle_work = exporter, idle_work
         self._thread = threading.Thread(target=self._run, name="isochrone-responder", daemon=True)
         self._thread.start()
 
+    def counting(self, metrics: Metrics) -> Responder:
+        """The same responder for those whose answers count there."""
+        same = copy(self)
+        same._metrics = metrics
+        return same
+
     def send(self, request: Pending, outputs: Sequence[tuple[str, Array]], *, at_once: bool = False) -> None:
         """Send a request's outputs soon. at_once: on the calling thread, which spares a switch of threads, if idle."""
-        answer = _Outputs(request.sender, request, outputs)
+        answer = _Outputs(request.sender, request, outputs, self._metrics)
         if not (at_once and self._queue.empty() and self._calling_triton.acquire(blocking=False)):
             self._queue.put(answer)
             return
@@ -112,7 +121,7 @@ class Responder:
 
     def refuse(self, sender: Sender, sentence: str, code: Code, outcome: str) -> None:
         """Send an error soon. outcome: the request's label in the metrics."""
-        self._queue.put(_Refusal(sender, sentence, code, outcome))
+        self._queue.put(_Refusal(sender, sentence, code, outcome, self._metrics))
 
     def close(self) -> None:
         """Send what is queued, export the last counts."""
@@ -153,11 +162,11 @@ class Responder:
             now_ns = time.monotonic_ns()
             self._pace.answered(now_ns / 1e9)
             if isinstance(answer, _Refusal):
-                self._metrics.count("isochrone_requests_total", answer.outcome)
+                answer.metrics.count("isochrone_requests_total", answer.outcome)
             elif sent:
-                self._metrics.request_served(answer.request, now_ns)
+                answer.metrics.request_served(answer.request, now_ns)
             else:
-                self._metrics.count("isochrone_requests_total", "failed")
+                answer.metrics.count("isochrone_requests_total", "failed")
         except Exception:  # a bug of ours: the other answers go on
             _log.exception("isochrone: model '%s': an answer could not be recorded", self._model)
 

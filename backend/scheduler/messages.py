@@ -147,7 +147,13 @@ class Return(Message, frozen=True, tag="return"):
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Answered by `Decided` without commands: the scheduler is alive."""
+    """Answered by `Decided` without commands: the scheduler is alive.
+
+    asks: above 0: the answer has a `DeviceLoad`, with this number. priority: the class of the request that it is for.
+    """
+
+    asks: int = 0
+    priority: int = 1
 
 
 Event = Join | Limit | Arrive | Cancel | Finish | Adopt | Take | Return | Ping
@@ -229,12 +235,26 @@ class Refused(Message, frozen=True, tag="refused"):
     reason: str
 
 
+class DeviceLoad(Message, frozen=True):
+    """Forecast for the next request of a model on this device, behind what waits there in its class and higher ones.
+
+    asks: of the `Ping` that it answers; at_ns: when it was true. starts_ns: from then until a lane is free for it;
+    solo_ns: (rows, latency alone with transfers), ascending, as learned; slowdown: beside what runs now.
+    """
+
+    asks: int
+    at_ns: int
+    starts_ns: int
+    solo_ns: tuple[tuple[int, int], ...]
+    slowdown: float
+
+
 class Decided(Message, frozen=True, tag="decided"):
     """Commands for one process and how long they took to decide; how many of its samples were lost since the last.
 
     backlog_ns: its part of the predicted time until the device has done all its work; None: as told before.
     interference: nanoseconds that its batches suffered since it was told last, by who caused it; see
-    `backend.scheduler.interference`.
+    `backend.scheduler.interference`. load: where a `Ping` asked for it.
     """
 
     commands: tuple[Command, ...]
@@ -242,6 +262,7 @@ class Decided(Message, frozen=True, tag="decided"):
     samples_lost: int = 0
     backlog_ns: int | None = None
     interference: tuple[tuple[str, int], ...] = ()
+    load: DeviceLoad | None = None
 
 
 Reply = Welcome | Refused | Decided

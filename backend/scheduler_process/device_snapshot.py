@@ -34,6 +34,7 @@ from backend.fleet.snapshot import (
 )
 from backend.scheduler.core import Scheduler
 from backend.scheduler.device_state import DeviceState
+from backend.scheduler.messages import DeviceLoad, Ping
 from backend.scheduler.running_batch import MIN_SLOWDOWN, BatchKey
 from backend.scheduler.source import Source
 from predictor.features import Own
@@ -122,6 +123,16 @@ class DeviceDescription:
         waiting_ns = _waiting_ns(scheduler, source, readings, _mean_sums(scheduler.device))
         return _rounded((running_ns + waiting_ns) / scheduler.device.lanes)
 
+    def load(self, scheduler: Scheduler, source: Source, ask: Ping, now_ns: int) -> DeviceLoad:
+        """Forecast for the source's next request."""
+        device, readings, sums = scheduler.device, self._current(scheduler, now_ns), _mean_sums(scheduler.device)
+        sources = scheduler.sources.values()
+        waiting_ns = sum(_waiting_ns(scheduler, each, readings, sums, ask.priority) for each in sources)
+        starts_ns = start_ns(_remaining_ns(device, now_ns).values(), waiting_ns, device.lanes)
+        slowdown = readings.slowdown(source.own(1, source.solo.latest_group), sums)
+        solo_ns = tuple(readings.facts(source).solo_ns)
+        return DeviceLoad(ask.asks, now_ns, _rounded(starts_ns), solo_ns, slowdown)
+
     def snapshot(self, scheduler: Scheduler, now_ns: int, unix_ns: int) -> DeviceSnapshot:
         """The device now. now_ns, unix_ns: of the scheduler's clock, and Unix time."""
         self._sequence += 1
@@ -186,11 +197,32 @@ def _mean_sums(device: DeviceState) -> Sums:
     return tuple([share * total for total in device.sums()])
 
 
-def _waiting_ns(scheduler: Scheduler, source: Source, readings: _Readings, sums: Sums) -> float:
-    """Time of all batches that its waiting requests make, one after the other. sums: of their co-runners."""
-    if not source.queue:
+def start_ns(remaining_ns: Iterable[float], waiting_ns: float, lanes: int) -> float:
+    """Time until a lane is free behind what runs and what waits, whose batches go to the lane that is free first.
+
+    remaining_ns: of each batch that runs; of more than there are lanes some are suspended, and wait as well.
+    """
+    ends_ns = sorted(remaining_ns, reverse=True)
+    waiting_ns += sum(ends_ns[lanes:])
+    ends_ns = sorted([*ends_ns[:lanes], *[0.0] * (lanes - len(ends_ns))])
+    level_ns = 0.0
+    for used in range(1, lanes + 1):
+        level_ns = (waiting_ns + sum(ends_ns[:used])) / used
+        if used < lanes and level_ns <= ends_ns[used]:
+            break
+    return level_ns
+
+
+def _waiting_ns(
+    scheduler: Scheduler, source: Source, readings: _Readings, sums: Sums, lowest_class: float = inf
+) -> float:
+    """Time of all batches that its waiting requests of these classes make, one after the other. sums: of their
+    co-runners.
+    """
+    rows = sum(count for priority, count in source.queue.rows.items() if priority <= lowest_class)
+    if not rows:
         return 0.0
-    rows, group = sum(source.queue.rows.values()), source.solo.latest_group
+    group = source.solo.latest_group
     most = max(1, source.join.max_batch_size if source.knee is None else source.knee[1])
     full, rest = divmod(rows, most)
     batches = [(source.own(most, group), full)] if full else []

@@ -196,13 +196,15 @@ class SchedulerProcess:
             self._record(Handled(now_ns, source, event, (), str(error)))
             raise
         took_ns = time.monotonic_ns() - now_ns
-        self._record(Handled(now_ns, source, event, tuple(commands)))
-        self._reporter.note(self._scheduler, source, event)
+        if not isinstance(event, Ping):  # which changes nothing, and may be sent hundreds of times a second
+            self._record(Handled(now_ns, source, event, tuple(commands)))
+            self._reporter.note(self._scheduler, source, event)
         if isinstance(event, Join):
             _log.info("source %d: %s version %s joined", source, event.model, event.version)
             self._send(source, Welcome(source, self._lanes))
         elif isinstance(event, Ping):
-            self._send(source, self._reporter.with_report(Decided((), took_ns), self._scheduler, source, now_ns))
+            pong = Decided((), took_ns, load=self._reporter.load(self._scheduler, source, event, now_ns))
+            self._send(source, self._reporter.with_report(pong, self._scheduler, source, now_ns))
         self._deliver(commands, took_ns)
         if self._samples is not None and (lost := self._samples.take_lost(source)):
             self._send(source, Decided((), took_ns, lost))

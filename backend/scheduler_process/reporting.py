@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from backend.errors import ConfigError
 from backend.fleet.snapshot import MIN_INTERVAL_NS
 from backend.scheduler.core import Scheduler
-from backend.scheduler.messages import INTERFERENCE_MODELS_MAX, Arrive, Decided, Event, Take
+from backend.scheduler.messages import INTERFERENCE_MODELS_MAX, Arrive, Decided, DeviceLoad, Event, Ping, Take
 from backend.scheduler.source import Source
 from backend.scheduler_process.device_snapshot import DeviceDescription
 from backend.scheduler_process.state_address import state_address_of_environment
@@ -101,6 +101,16 @@ class DeviceReporter:
                 "more than %d models have run on this device: who slows whom is counted no more",
                 INTERFERENCE_MODELS_MAX,
             )
+
+    def load(self, scheduler: Scheduler, source: int, ask: Ping, now_ns: int) -> DeviceLoad | None:
+        """The device as the source's next request would find it; None where nobody asks."""
+        if not ask.asks or source not in scheduler.sources:
+            return None
+        try:
+            return self._description.load(scheduler, scheduler.sources[source], ask, now_ns)
+        except Exception:
+            _log.exception("the device's load could not be predicted")
+            return None
 
     @property
     def due_ns(self) -> float:

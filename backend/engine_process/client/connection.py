@@ -63,6 +63,11 @@ class EngineConnection:
         failure = self._failure
         return None if failure is None else str(failure)
 
+    @property
+    def away(self) -> bool:
+        """True while the model is open nowhere."""
+        return self._session is None
+
     def lost(self, session: ModelSession) -> None:
         """Report that the engine process of a session is gone."""
         with self._changed:

@@ -33,6 +33,11 @@ class EngineClient:
         """See `Engine.lost`. An engine process that dies is started again: the reason why that did not succeed."""
         return self._link.failure
 
+    @property
+    def away(self) -> bool:
+        """True while the engine process is gone, or is back without the model."""
+        return self._link.away
+
     def run(
         self,
         lane: int,

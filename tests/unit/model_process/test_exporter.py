@@ -230,3 +230,17 @@ def test_what_a_killed_process_left_is_cleared_by_the_sole_one_after_it(
 def test_on_an_emulated_device_everything_is_labelled_with_it(triton: FakeTriton, metrics: Metrics) -> None:
     exporter_of(metrics, emulated=True)
     assert all("{device=gpu-0}" in key for key in triton.shown)
+
+
+def test_exporters_of_several_devices_send_what_each_has(triton: FakeTriton) -> None:
+    module = importlib.import_module("backend.model_process.exporter")
+    both = [Metrics(), Metrics()]
+    exporters = module.Exporters([exporter_of(metrics) for metrics in both])
+    for number, metrics in enumerate(both, start=1):
+        metrics.count("isochrone_batches_total", by=number)
+    exporters.step(1)
+    exporters.step(1)
+    assert triton.shown["isochrone_batches_total"] == 3.0  # without a device's label they share a counter
+    both[1].count("isochrone_batches_total")
+    exporters.flush()
+    assert triton.shown["isochrone_batches_total"] == 4.0

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -20,14 +21,18 @@ from backend.config.model_config import ModelConfig, warm_up_calls
 from backend.config.parameters import Parameters
 from backend.model_process.metrics import Metrics
 from backend.model_process.request import Pending
+from backend.scheduler.messages import DeviceLoad, Reject
 from backend.tensors import BY_CONFIG, TensorSpec
 from backend.trial.messages import Trial
+from predictor.workload import ModelProfile
+from tests.fakes.builders import load
 from tests.fakes.fake_model import eventually
 
 X = TensorSpec("x", BY_CONFIG["TYPE_FP32"], (4,), optional=False)
 CONFIG = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(), None, (X,), (X,), {})
 STRICT = ModelConfig("m", "1", Path("model.onnx"), 8, Parameters(slo_ns=1, max_queue_size=2), None, (X,), (X,), {})
 
+PROFILE = ModelProfile((1,), (load(1.0, 0.1),))
 IMPORT_TRITON = [f"backend.model_process.{name}" for name in ("exporter", "shared_memory", "responder", "instance")]
 
 
@@ -87,12 +92,24 @@ class TritonRequest:
 class Dispatcher:
     """Keeps what it is given. fault: what `submit` raises, once it has queued them."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *args: Any) -> None:
+        self.args = args
         self.waiting: list[Pending] = []
+        self.empty = True
+        """As if all that it was given ran already."""
         self.fault: Exception | None = None
 
     def __len__(self) -> int:
-        return 0
+        return 0 if self.empty else len(self.waiting)
+
+    connected, under_way = True, 0
+
+    @property
+    def loads(self) -> SimpleQueue[DeviceLoad]:
+        return SimpleQueue()
+
+    def ask(self, *_: int) -> bool:
+        return False
 
     def gauges(self) -> dict[str, float]:
         return {}
@@ -103,6 +120,8 @@ class Dispatcher:
             raise self.fault
 
     def cancel(self, request: Pending) -> bool:
+        if request not in self.waiting:
+            return False
         self.waiting.remove(request)
         return True
 
@@ -135,7 +154,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     exporter = SimpleNamespace(step=lambda _calls: False, flush=lambda: None)
     monkeypatch.setattr(module, "Dispatcher", Dispatcher)
     monkeypatch.setattr(module, "Exporter", lambda *_, **__: exporter)
-    monkeypatch.setattr(module, "profile_at_load", lambda *_: SimpleNamespace(profile=None, group=None))
+    monkeypatch.setattr(module, "profile_at_load", lambda *_: SimpleNamespace(profile=PROFILE, group=None))
     made: list[Any] = []
 
     def one(config: ModelConfig = CONFIG, **options: Any) -> Any:
@@ -239,9 +258,9 @@ def test_calls_of_a_warm_up(samples: list[dict[str, int]], calls: int) -> None:
 def test_a_model_is_ready_until_its_engine_is_lost_or_it_is_closed(make: Callable[..., Any]) -> None:
     instance = make()
     assert instance.ready
-    instance._engine.lost = "the engine process died, and its file changed"
+    instance._engines[0].lost = "the engine process died, and its file changed"
     assert not instance.ready
-    instance._engine.lost = None  # it is back
+    instance._engines[0].lost = None  # it is back
     assert instance.ready
     instance.close()
     assert not instance.ready
@@ -253,3 +272,72 @@ def test_gauges_are_read_from_the_dispatcher_until_the_model_is_closed(make: Cal
     instance._dispatcher.gauges = lambda: {"isochrone_running_batches": 1}
     instance.close()
     assert {value for _, value in instance._metrics.gauges()} == {0}
+
+
+class TwoDevices:
+    """An instance on two equal devices. metrics: of each."""
+
+    def __init__(self, make: Callable[..., Any], config: ModelConfig = CONFIG, **options: Any) -> None:
+        self.closed: list[str] = []
+        self.engine = SimpleNamespace(close=lambda: self.closed.append("second"), lost=None)
+        self.instance = make(config, others=[(config, self.engine)], **options)
+        self.first, self.second = (member.dispatcher for member in self.instance._dispatcher._members)
+        self.metrics = [m.dispatcher.args[4] for m in self.instance._dispatcher._members]
+
+
+def test_requests_of_a_model_on_two_devices_are_on_one_each(make: Callable[..., Any]) -> None:
+    two = TwoDevices(make)
+    two.instance.execute([TritonRequest() for _ in range(6)])
+    ids = [[request.id for request in each.waiting] for each in (two.first, two.second)]
+    assert ids == [[1, 3, 5], [2, 4, 6]]
+
+
+def test_warm_up_reaches_each_device(make: Callable[..., Any]) -> None:
+    two = TwoDevices(make, STRICT, warm_ups=2)
+    for _ in range(2):
+        two.instance.execute([TritonRequest()])
+    assert [len(each.waiting) for each in (two.first, two.second)] == [1, 1]
+
+
+def test_the_queue_limit_is_over_all_devices(make: Callable[..., Any]) -> None:
+    two = TwoDevices(make, STRICT)
+    two.first.empty = two.second.empty = False
+    requests = [TritonRequest() for _ in range(3)]
+    two.instance.execute(requests[:2])
+    two.instance.execute(requests[2:])
+    eventually(lambda: requests[2].sender.sent)
+    assert "2 requests are waiting already, which is its max_queue_size" in requests[2].sender.sent[0][0]
+    assert [len(each.waiting) for each in (two.first, two.second)] == [1, 1]
+
+
+def test_a_device_whose_queue_raises_fails_the_call_and_keeps_nothing(make: Callable[..., Any]) -> None:
+    two, requests = TwoDevices(make), [TritonRequest() for _ in range(4)]
+    two.second.fault = OSError("no socket")
+    two.instance.execute(requests)
+    eventually(lambda: all(request.sender.sent for request in requests))
+    assert two.first.waiting == two.second.waiting == []
+
+
+def test_answers_count_on_the_device_that_gave_them(make: Callable[..., Any]) -> None:
+    two = TwoDevices(make)
+    two.instance.execute([TritonRequest() for _ in range(3)])
+    for dispatcher in (two.first, two.second):
+        for request in dispatcher.waiting:
+            runner = dispatcher.args[3]
+            runner.reject(request, Reject(1, request.id, 9, 1))
+    eventually(lambda: sum(sum(outcomes(each).values()) for each in two.metrics) == 3)
+    assert [outcomes(each) for each in two.metrics] == [{"rejected": 2}, {"rejected": 1}]
+
+
+def test_a_model_is_ready_while_one_device_serves_and_unloading_closes_all(make: Callable[..., Any]) -> None:
+    two, requests = TwoDevices(make), [TritonRequest() for _ in range(4)]
+    two.engine.lost = "gone"
+    assert two.instance.ready
+    two.instance._engines[0].lost = "gone too"
+    assert not two.instance.ready
+    two.instance._engines[0].lost = two.engine.lost = None
+    two.instance.execute(requests)
+    two.instance.close()
+    assert [request.sender.sent for request in requests] == [[("the model is being unloaded", "UNAVAILABLE")]] * 4
+    assert two.closed == ["second"]
+    assert all(each.read_gauges is dict for each in two.metrics)
