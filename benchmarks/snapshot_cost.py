@@ -1,4 +1,5 @@
-"""Cost of telling others of a device: process time of a snapshot, of a model's backlog, of a batch's interference.
+"""Cost of telling others of a device: process time of a snapshot, of a model's part of the backlog, of what a model on
+several devices asks for, and of a batch's interference.
 
 The scheduler of `benchmarks.decision`, held at as many running batches and waiting requests, and described now and
 then, so that its predictor has learned in between.
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from backend.fleet.snapshot import encode
 from backend.scheduler.interference import InterferenceAccount
+from backend.scheduler.messages import Ping
 from backend.scheduler_process.device_snapshot import DeviceDescription
 from benchmarks.decision import Steady
 from benchmarks.harness.machine import machine_speed
@@ -46,7 +48,8 @@ def main(
         steady = Steady(running, waiting, seed, models)
         description = DeviceDescription("cpu", "benchmark")
         account = steady.scheduler.latency.interference = _TimedAccount()
-        spent: dict[str, list[int]] = {"snapshot": [], "a model's part": [], "encoding, elsewhere": []}
+        names = ("snapshot", "encoding, elsewhere", "a model's part", "load, asked for")
+        spent: dict[str, list[int]] = {name: [] for name in names}
         for _ in range(snapshots):
             for _ in range(steps):
                 steady.step()
@@ -55,9 +58,12 @@ def main(
             made = time.process_time_ns()
             line = encode(snapshot)
             encoded = time.process_time_ns()
-            description.backlog_ns(steady.scheduler, next(iter(steady.scheduler.sources.values())), steady.now_ns)
+            source = next(iter(steady.scheduler.sources.values()))
+            description.backlog_ns(steady.scheduler, source, steady.now_ns)
             told = time.process_time_ns()
-            for name, took_ns in zip(spent, (made - begun, told - encoded, encoded - made), strict=True):
+            description.load(steady.scheduler, source, Ping(1), steady.now_ns)
+            ends = (made, encoded, told, time.process_time_ns())
+            for name, took_ns in zip(names, np.diff((begun, *ends)).tolist(), strict=True):
                 spent[name].append(took_ns)
         spent["a batch's interference"] = account.took_ns
         for name, took in spent.items():
