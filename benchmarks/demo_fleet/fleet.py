@@ -56,7 +56,7 @@ def write_models(gpu: str, repository: Path, seed: int) -> None:
     """Write one server's models. Requests that would miss their deadlines are rejected."""
     config = CONFIG + 'parameters { key: "on_miss" value { string_value: "reject" } }\n'
     for model in MODELS:
-        content = emulated_model(gpu, model, seed)
+        content = emulated_model([gpu], model, seed)
         for tensor in content["inputs"]:
             if len(tensor["shape"]) == 3:
                 tensor["shape"] = [3, SIDE, SIDE]

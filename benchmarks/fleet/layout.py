@@ -61,7 +61,7 @@ class FleetModel:
     @cache  # noqa: B019 - a layout lives as long as its run
     def spec(self, gpu: str) -> EmulatedSpec:
         """Its file on this GPU."""
-        found = msgspec.convert(emulated_model(gpu, self.published), EmulatedSpec)
+        found = msgspec.convert(emulated_model([gpu], self.published), EmulatedSpec)
         batches = tuple(
             msgspec.structs.replace(
                 batch,

@@ -116,14 +116,24 @@ class InProcess:
 
     def _until(self, at_ns: int | None) -> None:
         """Let batches finish up to that instant; None: until every request is answered."""
+        quiet_ns = time.monotonic_ns()
         while at_ns is not None or self._open:
-            left_s = _PATIENCE_S if at_ns is None else max(0.0, (at_ns - time.monotonic_ns()) / 1e9)
+            end_ns = quiet_ns + round(_PATIENCE_S * 1e9) if at_ns is None else at_ns
+            wake_ns = self._scheduler.wake_after_ns()
+            left_s = max(0.0, (min(end_ns, wake_ns + 1) - time.monotonic_ns()) / 1e9)
             try:
                 self._finish(self._ended.get(timeout=left_s))
+                quiet_ns = time.monotonic_ns()
             except Empty:
-                if at_ns is not None:
-                    return
-                raise BenchmarkError(f"{self._open} requests wait, and no batch ended in {left_s:.0f} s") from None
+                now_ns = time.monotonic_ns()
+                if wake_ns < now_ns:
+                    self._obey(self._scheduler.wake(now_ns), now_ns)
+                elif now_ns >= end_ns:
+                    if at_ns is not None:
+                        return
+                    raise BenchmarkError(
+                        f"{self._open} requests wait, and no batch ended in {_PATIENCE_S:.0f} s"
+                    ) from None
 
     def _arrive(self, arrival: Arrival) -> None:
         source, now_ns = self._sources[arrival.model], time.monotonic_ns()

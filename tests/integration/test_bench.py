@@ -119,7 +119,8 @@ def marked_scheduler(
 
 
 def test_a_device_runs_the_scheduler_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert scheduler_factory.scheduler_factory() is Scheduler
+    default = scheduler_factory.scheduler_factory()
+    assert type(default(2, None, Isochrone(), UpperBound(), transfers=TransferModel(), cores=None)) is Scheduler
     monkeypatch.setenv(scheduler_factory.VARIABLE, f"{__name__}:marked_scheduler")
     make = scheduler_factory.scheduler_factory()
     found = make(2, None, Isochrone(), UpperBound(), transfers=TransferModel(), cores=None)

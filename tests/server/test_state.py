@@ -158,7 +158,8 @@ def test_snapshots_and_gauges_tell_a_load_and_its_end(server: EmbeddedServer, po
     assert model.waiting_requests == model.waiting["1"] > REQUESTS // 4
     assert len(busiest.running) == 2
     done_ns = next(each.at_ns for each in seen if each.at_ns > busiest.at_ns and not each.running)
-    assert 0.5 < busiest.backlog_ns / (done_ns - busiest.at_ns) < 2.0
+    # Little was learned yet, and two cores may be busy: the order of magnitude is what holds.
+    assert 0.25 < busiest.backlog_ns / (done_ns - busiest.at_ns) < 4.0
     assert last is not None
     assert (last.backlog_ns, last.models[0].waiting, last.models[0].arrivals) == (0, {}, REQUESTS)
 
