@@ -111,6 +111,7 @@ def test_every_package_is_imported_from_the_wheel(installed: Path) -> None:
     assert all(Path(file).is_relative_to(installed) for file in found.values()), found
 
 
+@pytest.mark.slow
 def test_unit_tests_pass_on_the_wheel(installed: Path, tmp_path: Path) -> None:
     """Of the parts that the scheduler decides by, from a folder that has the tests and not the code."""
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "corpus"))

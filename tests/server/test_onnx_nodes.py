@@ -18,7 +18,9 @@ from tests.onnx_nodes.sample import sample
 from tests.onnx_nodes.serving import Verdict, judge, write
 from tests.server.control import EXPLICIT
 
-AT_ONCE = 8
+AT_ONCE = 4
+"""Of more, beside other tests on two cores, tritonserver 2.51 itself aborts now and then: a lock_exception in its own
+shared memory while a model is unloaded."""
 SAMPLE = 110
 OF_EACH_KIND = 8
 
@@ -31,6 +33,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
+@pytest.mark.alone
 def test_a_sample_answers_as_onnx_runtime(server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = sample(cases(), SAMPLE, OF_EACH_KIND)
     assert len(chosen) == SAMPLE

@@ -43,6 +43,7 @@ def group() -> Iterator[Path]:
     pytest.skip("no control group can be made here")
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(len(cores()) < 2, reason="one core is no more than the quota")
 def test_lanes_by_quota(tmp_path: Path, group: Path) -> None:
     folder = write_model(tmp_path, "mates", batchmates(TAKES_MS), 'backend: "isochrone"\nmax_batch_size: 1\n')
