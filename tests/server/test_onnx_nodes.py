@@ -19,8 +19,7 @@ from tests.onnx_nodes.serving import Verdict, judge, write
 from tests.server.control import EXPLICIT
 
 AT_ONCE = 4
-"""Of more, beside other tests on two cores, tritonserver 2.51 itself aborts now and then: a lock_exception in its own
-shared memory while a model is unloaded."""
+"""Of more, on busy cores, tritonserver may take a model's process for dead (docs/reference/limits.md)."""
 SAMPLE = 110
 OF_EACH_KIND = 8
 
