@@ -238,6 +238,7 @@ class SchedulerProcess:
         if connection is None:
             return
         _log.info("source %d left: %s", source, why)
+        self._idle_since = time.monotonic()  # of one that was stopped meanwhile as well
         self._selector.unregister(connection)
         connection.close()
         now_ns = time.monotonic_ns()
