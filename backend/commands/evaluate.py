@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.commands.json_file import write_json
 from backend.errors import ConfigError
 from backend.progress_bar import console
 from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
@@ -40,7 +40,7 @@ def run_evaluation(
     missing = tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
     evaluation = evaluate(tested, features, training)
     if json_out is not None:
-        _write(json_out, evaluation)
+        write_json(json_out, evaluation)
     _show(path, evaluation, training, missing)
 
 
@@ -54,13 +54,6 @@ def _read(path: Path, *, without_throttled: bool) -> Samples:
             f"--without-throttled leaves nothing of {path}: all {len(found.samples)} batches were throttled"
         )
     return left
-
-
-def _write(path: Path, evaluation: Evaluation) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _show(path: Path, evaluation: Evaluation, training: Sequence[Sample], missing: tuple[str, ...]) -> None:

@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from backend.errors import ConfigError, ServerError
+from backend.commands.json_file import write_json
+from backend.errors import ServerError
 from backend.fleet.placement import Move, Plan, place
 from backend.fleet.snapshot import DeviceSnapshot
 from backend.progress_bar import console
@@ -47,7 +47,7 @@ def run_place(options: PlaceOptions) -> None:
     spaces = [one.space() for one in observed]
     plan = place(demand(observed, options.seconds, stated), spaces, options.gain)
     if options.json is not None:
-        _write(options.json, plan)
+        write_json(options.json, plan)
     out = console()
     out.print(_table(observed, plan))
     out.print(
@@ -129,10 +129,3 @@ def _table(observed: Sequence[ObservedServer], plan: Plan) -> Table:
         then = plan.holds[one.name]
         shown.add_row(one.name, one.machine, " ".join(sorted(one.models())), " ".join(then))
     return shown
-
-
-def _write(file: Path, plan: Plan) -> None:
-    try:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"--json {file} cannot be written: {error.strerror}") from None

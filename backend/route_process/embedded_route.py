@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import subprocess
@@ -17,11 +16,11 @@ import msgspec
 
 from backend.errors import ServerError
 from backend.route_process.endpoints_file import EndpointsFile, Server
+from backend.server.loopback import HOST, get
 from backend.server.paths import short_temporary_folder
 from backend.server.ports import free_ports
 from backend.server.tether import tethered
 
-_HOST = "127.0.0.1"
 _UP_S = 30.0
 _STOP_S = 5.0
 _PORTS = ("picker", "status", "http", "grpc", "admin")
@@ -47,7 +46,7 @@ class EmbeddedRoute:
 
     def __enter__(self) -> EmbeddedRoute:
         self._folder = short_temporary_folder()
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS), _HOST), strict=True))
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS), HOST), strict=True))
         try:
             (self._folder / "endpoints.json").write_bytes(msgspec.json.encode(EndpointsFile(self._servers)))
             self._configure_envoy()
@@ -66,12 +65,12 @@ class EmbeddedRoute:
     @property
     def http_url(self) -> str:
         """Address of Envoy for HTTP."""
-        return f"{_HOST}:{self._ports['http']}"
+        return f"{HOST}:{self._ports['http']}"
 
     @property
     def grpc_url(self) -> str:
         """Address of Envoy for gRPC."""
-        return f"{_HOST}:{self._ports['grpc']}"
+        return f"{HOST}:{self._ports['grpc']}"
 
     def pid(self, name: str) -> int:
         """Process id of `router` or `envoy`."""
@@ -84,11 +83,11 @@ class EmbeddedRoute:
 
     def router_says(self, path: str) -> tuple[int, str]:
         """Status and text that the router's status port answers; status 0 without an answer."""
-        return _get(self._ports["status"], path)
+        return get(self._ports["status"], path)
 
     def envoy_says(self, path: str) -> tuple[int, str]:
         """Status and text of Envoy's admin port."""
-        return _get(self._ports["admin"], path)
+        return get(self._ports["admin"], path)
 
     def start_router(self) -> None:
         """Start the router, and wait until it answers. Raises ServerError."""
@@ -157,15 +156,3 @@ class EmbeddedRoute:
         """Envoy's counters and gauges, by name."""
         found = json.loads(self.envoy_says("/stats?format=json")[1])["stats"]
         return {one["name"]: one["value"] for one in found if "name" in one}
-
-
-def _get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=5.0)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    except (OSError, http.client.HTTPException):
-        return 0, ""
-    finally:
-        connection.close()

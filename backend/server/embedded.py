@@ -6,7 +6,6 @@ started and removes all files that it wrote, also after the server or a stub was
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import subprocess
 import tempfile
@@ -22,13 +21,13 @@ from backend.server import processes
 from backend.server.checks import check_models
 from backend.server.command import ServerCommand, assemble_command
 from backend.server.failure import failure_reason
+from backend.server.loopback import HOST, get
 from backend.server.options import ServeOptions
 from backend.server.paths import short_temporary_folder
 from backend.server.ports import free_ports
 from backend.server.processes import Stub
 from backend.server.tether import tethered
 
-_HOST = "127.0.0.1"
 _PORT_TAKEN = "already in use"  # tritonserver: "failed to start HTTP service: Unavailable - Socket '…' already in use"
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
@@ -77,11 +76,11 @@ class EmbeddedServer:
 
     @property
     def http_url(self) -> str:
-        return f"{_HOST}:{self._ports['http']}"
+        return f"{HOST}:{self._ports['http']}"
 
     @property
     def grpc_url(self) -> str:
-        return f"{_HOST}:{self._ports['grpc']}"
+        return f"{HOST}:{self._ports['grpc']}"
 
     @property
     def pid(self) -> int:
@@ -103,7 +102,7 @@ class EmbeddedServer:
 
     def metrics(self) -> str:
         """Text of /metrics. Raises ServerError."""
-        status, body = _get(self._ports["metrics"], "/metrics")
+        status, body = get(self._ports["metrics"], "/metrics")
         if status != 200:
             raise ServerError(
                 f"the server's /metrics does not answer (status {status}): {failure_reason(self.log_text())}"
@@ -149,7 +148,7 @@ class EmbeddedServer:
         self._ports = dict(zip(("http", "grpc", "metrics"), self._choose_ports(), strict=True))
         options = ServeOptions(
             model_repository=self._repository,
-            host=_HOST,
+            host=HOST,
             http_port=self._ports["http"],
             grpc_port=self._ports["grpc"],
             metrics_port=self._ports["metrics"],
@@ -177,7 +176,7 @@ class EmbeddedServer:
             )
 
     def _choose_ports(self) -> list[int]:
-        return free_ports(3, _HOST)
+        return free_ports(3, HOST)
 
     def _wait_until_up(self) -> bool:
         """Wait until the server is ready or live; False if a port was taken meanwhile. Raises ServerError."""
@@ -197,10 +196,10 @@ class EmbeddedServer:
         )
 
     def _is_up(self) -> bool:
-        if _get(self._ports["http"], f"/v2/health/{self._wait}")[0] != 200:
+        if get(self._ports["http"], f"/v2/health/{self._wait}")[0] != 200:
             return False
         # Triton starts the metrics endpoint last.
-        return "--allow-metrics=false" in self._extra or _get(self._ports["metrics"], "/metrics")[0] == 200
+        return "--allow-metrics=false" in self._extra or get(self._ports["metrics"], "/metrics")[0] == 200
 
     def _end_server(self) -> int:
         process, self._process = self._running(), None
@@ -237,16 +236,3 @@ class EmbeddedServer:
 
     def _log_path(self) -> Path | None:
         return self._log or (self._folder and self._folder / "log")
-
-
-def _get(port: int, path: str) -> tuple[int, str]:
-    """Status and body of a response; status 0 without one."""
-    connection = http.client.HTTPConnection(_HOST, port, timeout=5.0)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    except (OSError, http.client.HTTPException):
-        return 0, ""
-    finally:
-        connection.close()

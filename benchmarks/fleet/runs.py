@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.fleet.fleet_run import FleetRun, RoutedRequest, SnapshotTiming
 from benchmarks.fleet.layout import FleetLayout, fleet_layout
 from benchmarks.fleet.plan import ALL_ROUTERS, FleetPlan
+from benchmarks.harness.deadlines_kept import DeadlinesKept
 
 UNANSWERED = 1000.0
 """Degradation of a request without an answer: more than any other's."""
@@ -26,7 +27,7 @@ class FleetCase(msgspec.Struct, frozen=True):
     timing: SnapshotTiming
 
 
-class FleetFigures(msgspec.Struct, frozen=True):
+class FleetFigures(DeadlinesKept, msgspec.Struct, frozen=True):
     """Figures of the requests that came in the counted time. requests, met: how many there were, and how many in time,
     by class; degradation_p50, degradation_p90: of latency over solo latency on the type of device that it ran on;
     p50_ms: of latency; cpu_s: of the run.
@@ -41,17 +42,6 @@ class FleetFigures(msgspec.Struct, frozen=True):
     degradation_p90: float
     p50_ms: float
     cpu_s: float
-
-    def kept(self, of_class: str | None = None) -> float:
-        """Share of deadlines; None: of all classes."""
-        if of_class is not None:
-            return self.met[of_class] / self.requests[of_class]
-        return sum(self.met.values()) / sum(self.requests.values())
-
-    @property
-    def goodput_per_s(self) -> float:
-        """Answers in time."""
-        return sum(self.met.values()) / self.seconds
 
 
 def run_case(plan: FleetPlan, case: FleetCase) -> FleetFigures:

@@ -19,6 +19,7 @@ from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, DrawnGpu, drawn_gpu
 from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, law_oracle
 from benchmarks.gpu_emulated.plan import ORACLE, Scenario
 from benchmarks.gpu_emulated.requests import request_plan
+from benchmarks.harness.deadlines_kept import DeadlinesKept
 from benchmarks.rivals import RIVALS, Rival
 
 
@@ -34,7 +35,7 @@ class RunCase(msgspec.Struct, frozen=True):
     warm_s: float
 
 
-class RunFigures(msgspec.Struct, frozen=True):
+class RunFigures(DeadlinesKept, msgspec.Struct, frozen=True):
     """Figures of the requests that arrived in `seconds`, after the warm-up. requests, met: how many there were, and how
     many in time, by class; mape: of execution times as predicted at launch.
     """
@@ -50,17 +51,6 @@ class RunFigures(msgspec.Struct, frozen=True):
     mape: float
     rows_per_batch: float
     cpu_s: float
-
-    def kept(self, of_class: str | None = None) -> float:
-        """Share of deadlines; None: of all classes."""
-        if of_class is not None:
-            return self.met[of_class] / self.requests[of_class]
-        return sum(self.met.values()) / sum(self.requests.values())
-
-    @property
-    def goodput_per_s(self) -> float:
-        """Answers in time."""
-        return sum(self.met.values()) / self.seconds
 
 
 def run_case(case: RunCase) -> RunFigures:

@@ -14,7 +14,7 @@ from predictor.bound import UpperBound
 from predictor.learners.isochrone import Isochrone
 from predictor.state_file import VERSION, Learned, encode, load, save
 from predictor.transfers import TransferModel
-from tests.learning.test_learners import batches
+from tests.fakes.trained import batches
 
 
 @pytest.fixture

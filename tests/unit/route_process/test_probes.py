@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socketserver
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
@@ -14,6 +14,7 @@ from backend.route_process import probes
 from backend.route_process.endpoints_file import Server
 from backend.route_process.probes import Probe
 from backend.server.ports import free_ports
+from tests.fakes.asynchronous import until
 
 INDEX = b'[{"name":"m","version":"1","state":"READY"},{"name":"n","version":"2","state":"READY"}]'
 LIVE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(INDEX), INDEX)
@@ -61,12 +62,6 @@ async def probed(port: int, host: str = "127.0.0.1") -> AsyncIterator[tuple[Prob
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def test_a_server_is_gone_until_it_answers(capsys: pytest.CaptureFixture[str]) -> None:

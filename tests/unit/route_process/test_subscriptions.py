@@ -15,6 +15,7 @@ from backend.route_process import subscriptions
 from backend.route_process.endpoints_file import Server
 from backend.route_process.subscriptions import Subscription
 from backend.server.ports import free_ports
+from tests.fakes.asynchronous import until
 from tests.fakes.fleets import model_state, snapshot_of
 from tests.fakes.publishers import FakePublisher, Subscriber, publishing
 
@@ -47,12 +48,6 @@ async def subscribed(address: str, told: Told, devices: int = 1, **server: Any) 
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

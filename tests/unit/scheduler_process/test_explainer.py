@@ -5,7 +5,6 @@ The predictor knows its prior only: a heavy neighbour adds 0.6 to a slowdown, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,42 +13,16 @@ import numpy as np
 import pytest
 
 from backend.commands.explanation_words import words
-from backend.errors import ConfigError
 from backend.scheduler.core import Scheduler
 from backend.scheduler.messages import Cancel, Finish, Launch, Preempted, Take
-from backend.scheduler.policy import OWN_PRICE
-from backend.scheduler_process import explainer
 from backend.scheduler_process.event_file import Handled, Left, Woken, read_stretches
 from backend.scheduler_process.explainer import explain
-from backend.scheduler_process.explanation import Explanation, Harmed
+from backend.scheduler_process.explanation import Harmed
 from backend.scheduler_process.request_index import RequestIndex
 from predictor.learners.linear import Rls
 from tests.fakes.builders import MS, START_NS, join, only_launch, profile
-from tests.fakes.devices import HEAVY, LIGHT
+from tests.fakes.explained import HEAVY_MODEL, LIGHT_MODEL, device, explained, key_of
 from tests.fakes.recorded import Recorded
-
-LIGHT_MODEL, HEAVY_MODEL = 1, 2
-
-
-def device(path: Path, lanes: int = 2, **joined: int) -> Recorded:
-    """With a light and a heavy model, each taking 10 ms alone."""
-    core = Scheduler(lanes, predictor=Rls())
-    core.latency.bound.multiplier = 1.0
-    made = Recorded(path, core=core)
-    made.handle(LIGHT_MODEL, join(LIGHT, model="light", **joined))  # type: ignore[arg-type]
-    made.handle(HEAVY_MODEL, join(HEAVY, model="heavy", **joined))  # type: ignore[arg-type]
-    return made
-
-
-def explained(path: Path, number: str) -> tuple[Explanation, str]:
-    """With the words."""
-    index = RequestIndex(path)
-    found = explain(path, next(r for r in index.requests if r.number == number))
-    return found, "\n".join(words(found))
-
-
-def key_of(launch: Launch) -> tuple[int, int]:
-    return launch.source, launch.batch
 
 
 def test_a_hold_names_the_batch_that_would_have_missed_its_deadline_and_by_how_much(tmp_path: Path) -> None:
@@ -198,59 +171,6 @@ def test_a_batch_is_as_large_as_its_tightest_deadline_allows(tmp_path: Path) -> 
     assert "5 could have shared it, but one more would have missed the tightest deadline" in text
 
 
-def fifty_per_second(made: Recorded, slo_ms: float) -> None:
-    """Four seconds of light requests of class 1, each alone on the device."""
-    for i in range(200):
-        light = only_launch(made.at(20 * i).arrive(LIGHT_MODEL, made.request(slo_ms)))
-        made.at(20 * i + 10).finish(key_of(light), 10 * MS)
-
-
-def test_an_idle_device_that_is_held_for_a_higher_class_says_so(tmp_path: Path) -> None:
-    """A light one would wait for 5 ms on average, and has 1 ms to spare."""
-    with device(tmp_path / "events", lanes=1) as made:
-        fifty_per_second(made, 11.0)
-        assert made.at(4_000).arrive(HEAVY_MODEL, made.request(1_000.0, priority=2)) == []
-        made.at(4_030).wake()
-    found, text = explained(tmp_path / "events", "2.201")
-    (wait,) = found.waits
-    assert (wait.reason, wait.running) == ("expected", [])
-    assert wait.keeps == pytest.approx(1.0)
-    (cost,) = wait.costs
-    assert cost.priority == 1
-    assert cost.lost == pytest.approx(0.49 * 0.87, rel=0.02)
-    assert cost.price == pytest.approx(made.core.policy.prices.price(1))
-    assert found.launched is not None
-    assert (found.launched.at_ns, found.launched.limit) == (START_NS + 4_030 * MS, "all")
-    assert "held, though the device was idle: of deadlines of requests to come it was expected to cost 0.4" in text
-    assert "of class 1 (each counts" in text
-
-
-def test_a_launch_that_costs_its_own_class_more_than_it_keeps_is_held(tmp_path: Path) -> None:
-    """Beside the heavy one a light one takes 16 ms of 12."""
-    with device(tmp_path / "events") as made:
-        fifty_per_second(made, 12.0)
-        first = only_launch(made.at(4_000).arrive(LIGHT_MODEL, made.request()))
-        assert made.arrive(HEAVY_MODEL, made.request(1_000.0)) == []
-        made.at(4_010).finish(key_of(first), 10 * MS)
-    found, text = explained(tmp_path / "events", "2.202")
-    (wait,) = found.waits
-    assert (wait.reason, len(wait.running)) == ("expected", 1)
-    assert [(cost.priority, cost.price) for cost in wait.costs] == [(1, OWN_PRICE)]
-    assert "held: of deadlines of requests to come it was expected to cost 0.4" in text
-
-
-def test_a_batch_that_is_smaller_for_requests_to_come_says_so(tmp_path: Path) -> None:
-    """Six of one shape would end in 15 ms, with next to nothing to spare, three in 12."""
-    with device(tmp_path / "events") as made:
-        fifty_per_second(made, 12.0)
-        only_launch(made.at(4_000).arrive(LIGHT_MODEL, made.request()))
-        only_launch(made.arrive(HEAVY_MODEL, *(made.request(15.02) for _ in range(7))))
-    found, text = explained(tmp_path / "events", "2.202")
-    assert found.launched is not None
-    assert (found.launched.limit, found.launched.requests, found.launched.allowed) == ("expected", 3, 6)
-    assert "6 could have shared it, but a larger one would have cost requests to come more" in text
-
-
 def test_a_process_that_leaves_and_a_client_that_cancels_are_told(tmp_path: Path) -> None:
     with device(tmp_path / "events", lanes=1) as made:
         made.arrive(LIGHT_MODEL, made.request())
@@ -351,89 +271,3 @@ def test_a_lease_is_told(overload: tuple[Recorded, Path]) -> None:
     )
     _, text = explained(path, f"{taken[0]}.{taken[1]}")
     assert "launched by its process, which held a lease" in text
-
-
-def test_a_request_that_began_before_the_log_is_explained_from_there_on(tmp_path: Path) -> None:
-    """The older half was given up while the request waited."""
-    path = tmp_path / "events"
-    with device(path) as made:
-        light = only_launch(made.arrive(LIGHT_MODEL, made.request(12.0)))
-        made.at(1).arrive(HEAVY_MODEL, made.request(50.0))
-        made.log.checkpoint(made.core, made.now_ns)
-        made.at(2).handle(HEAVY_MODEL, Cancel((99,)))
-        made.at(10).finish(key_of(light), 10 * MS)
-        made.at(21).finish((HEAVY_MODEL, 2), 11 * MS)
-    whole, _ = explained(path, "2.2")
-    assert whole.incomplete == []
-    assert whole.finished is not None
-    assert [wait.times for wait in whole.waits] == [2]
-    lines = path.read_bytes().splitlines(keepends=True)
-    second = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]
-    path.write_bytes(b"".join(lines[second:]))
-    found, text = explained(path, "2.2")
-    assert "it arrived before what the log holds" in text
-    assert [(wait.reason, wait.times) for wait in found.waits] == [("harm", 1)]
-    assert found.launched == whole.launched
-
-
-def test_a_gap_is_said_and_the_log_goes_on_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "events"
-    with device(path) as made:
-        made.arrive(LIGHT_MODEL, made.request(12.0))
-        monkeypatch.setattr(made.log._writer, "_max_queued", 0)
-        made.at(1).arrive(HEAVY_MODEL, made.request(50.0))
-        monkeypatch.undo()
-        made.log.checkpoint(made.core, made.now_ns)
-        made.at(10).finish((LIGHT_MODEL, 1), 10 * MS)
-    index = RequestIndex(path)
-    assert [why for _, why in index.gaps] == ["1 lines could not be written before that"]
-    assert {r.number: r.outcome for r in index.requests} == {"1.1": "unknown", "2.2": "runs"}
-    assert "the log has a gap before it ended" in explained(path, "1.1")[1]
-    assert "it arrived before what the log holds" in explained(path, "2.2")[1]
-
-
-def test_reasons_are_bounded_however_long_a_request_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explainer, "WAITS_MAX", 1)
-    with device(tmp_path / "events", lanes=1) as made:
-        made.arrive(LIGHT_MODEL, made.request(100.0))
-        made.at(1).arrive(HEAVY_MODEL, made.request(20.0))
-        for i in range(3, 30):
-            made.at(i).handle(HEAVY_MODEL, Cancel((99,)))
-    found, _ = explained(tmp_path / "events", "2.2")
-    (wait,) = found.waits  # of two: "lanes", and "late" from 11 ms on
-    assert wait.until_ns == START_NS + 29 * MS
-
-
-_WRONG: tuple[object, ...] = (None, -1, 2**70, 1e308, "x", [], ["list"], ["#", 7], ["object", 3], ["dict"], True)
-
-
-def _parts(value: object) -> Iterator[tuple[list[object], int]]:
-    """Every place in a checkpoint's state, the arrays' insides excepted."""
-    if isinstance(value, list) and value[:1] != ["array"]:
-        for i, part in enumerate(value):
-            yield value, i
-            yield from _parts(part)
-
-
-def test_a_checkpoint_with_a_wrong_part_is_explained_or_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "events"
-    with Recorded(path, seed=4) as made:
-        made.run(600)
-        made.log.checkpoint(made.core, made.now_ns)
-        made.run(60)
-    number = RequestIndex(path).requests[-1].number
-    lines = path.read_bytes().splitlines(keepends=True)
-    at = [i for i, line in enumerate(lines) if b'"line":"checkpoint"' in line][1]
-    random, refused = Random(1), 0
-    for _ in range(30):
-        checkpoint = json.loads(lines[at])
-        places = [*_parts(checkpoint["state"]["root"])]
-        for where, i in random.sample(places, random.choice((1, 3))):
-            where[i] = random.choice(_WRONG)
-        path.write_bytes(json.dumps(checkpoint).encode() + b"\n" + b"".join(lines[at + 1 :]))
-        try:
-            explained(path, number)
-        except ConfigError as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused > 5
