@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backend.commands.json_file import write_json
+from backend.commands.json_file import write_result
 from backend.errors import ConfigError
 from backend.progress_bar import console
 from predictor.evaluate import SETTLED, Evaluation, Score, evaluate, split
@@ -40,7 +40,7 @@ def run_evaluation(
     missing = tuple(dict.fromkeys([*samples.missing, *(f for f in samples.features if f not in features)]))
     evaluation = evaluate(tested, features, training)
     if json_out is not None:
-        write_json(json_out, evaluation)
+        write_result(json_out, evaluation)
     _show(path, evaluation, training, missing)
 
 

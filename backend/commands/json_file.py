@@ -9,7 +9,7 @@ import msgspec
 from backend.errors import ConfigError
 
 
-def write_json(path: Path, found: object) -> None:
+def write_result(path: Path, found: object) -> None:
     """Write it, indented. Raises ConfigError."""
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")

@@ -13,7 +13,7 @@ from rich.table import Table
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from backend.commands.json_file import write_json
+from backend.commands.json_file import write_result
 from backend.errors import ServerError
 from backend.fleet.placement import Move, Plan, place
 from backend.fleet.snapshot import DeviceSnapshot
@@ -47,7 +47,7 @@ def run_place(options: PlaceOptions) -> None:
     spaces = [one.space() for one in observed]
     plan = place(demand(observed, options.seconds, stated), spaces, options.gain)
     if options.json is not None:
-        write_json(options.json, plan)
+        write_result(options.json, plan)
     out = console()
     out.print(_table(observed, plan))
     out.print(

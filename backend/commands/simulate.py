@@ -11,6 +11,7 @@ import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backend.commands.json_file import write_result
 from backend.errors import ConfigError
 from backend.load.options import numbers
 from backend.load.outcomes import Summary, by_class, by_model, summarise
@@ -87,7 +88,7 @@ def run_simulation(options: SimulateOptions) -> None:
             ran = simulate(models, plan, Scheduler(n), device, round(options.overhead_ms * 1e6))
             points.append(_point(load, n, ran, workload.seconds))
     if options.json is not None:
-        _write(options.json, points)
+        write_result(options.json, {"points": points})
     _show(workload, options, points)
 
 
@@ -150,13 +151,6 @@ def _point(load: float, lanes: int, ran: SimulationResult, seconds: float) -> Si
         ran.busy_s / (lanes * max(ran.seconds, seconds)),
         ran.batches,
     )
-
-
-def _write(path: Path, points: Sequence[SimulatedPoint]) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode({"points": points})) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _show(workload: Workload, options: SimulateOptions, points: Sequence[SimulatedPoint]) -> None:

@@ -34,6 +34,8 @@ _LANES = re.compile(r'"device_lanes" value \{ string_value: "(\d+)"')
 _REGION = re.compile(r"/dev/shm/(triton_\S+)")
 EXPLICIT = ("--model-control-mode=explicit", f"--model-load-thread-count={_LOADS_AT_ONCE}")
 """For tritonserver: it starts empty, and tests load what they need with `load`. Most of a load is Triton's waiting."""
+EXPORTED_WITHIN_S = 8.0
+"""Counts reach /metrics a few at a time, rarely while requests are answered."""
 
 
 def remember_profile(server: EmbeddedServer, model_folder: Path, solo_ms: float, max_batch_size: int = 1) -> None:

@@ -20,7 +20,7 @@ from backend.device_process import LINGER_S
 from backend.server.embedded import EmbeddedServer
 from backend.server.processes import end, pids_with
 from tests.server.burst import Burst
-from tests.server.control import EXPLICIT, eventually, load, metric, remember_profile
+from tests.server.control import EXPLICIT, EXPORTED_WITHIN_S, eventually, load, metric, remember_profile
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
@@ -36,7 +36,6 @@ CANCELLED = "[StatusCode.CANCELLED] Locally cancelled by application!"
 SLOW_MS = 40.0
 VERY_SLOW = batchmates(10 * SLOW_MS)
 RATE_PER_S = 50.0
-EXPORTED_WITHIN_S = 8.0  # counts reach /metrics a few at a time, rarely while requests are answered
 
 
 @pytest.fixture(scope="module")
