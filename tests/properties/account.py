@@ -24,7 +24,6 @@ from backend.scheduler.messages import (
     Preempted,
     Recall,
     Reject,
-    Request,
     Return,
     Take,
 )
@@ -36,14 +35,8 @@ from predictor.slowdown_function import SlowdownFunction, Sums
 from tests.fakes.builders import MS, START_NS
 from tests.properties.intervals import FEATURES, Interval, Intervals
 from tests.properties.processes import Batch, Model
+from tests.properties.rules import check_in_order, check_rejection, nearly
 from tests.properties.solo_history import RecordedSolo, SoloHistory
-
-ALMOST = 1e-6
-
-
-def nearly(solo_ns: float) -> object:
-    """By other arithmetic."""
-    return pytest.approx(solo_ns, rel=ALMOST, abs=1.0)
 
 
 class Listener(Isochrone):
@@ -323,7 +316,7 @@ class World:
         assert len({r.group for r in batch}) == 1
         assert rows <= model.join.max_batch_size or len(batch) == 1
         if not model.join.interference_aware:
-            self._launched_in_order(model, batch, rows)
+            check_in_order(model, batch, rows)
         assert launch.times.solo_ns == nearly(model.solo.solo_ns(rows, batch[0].group))
         assert launch.times.predicted_ns > 0 and launch.times.bound_ns >= 0 and launch.holds >= 0
         assert min(launch.times.h2d_ns, launch.times.d2h_ns) >= 0
@@ -335,29 +328,11 @@ class World:
         where = (launch.lane, launch.preempts)
         self._start(launch.source, launch.batch, launch.requests, (rows, batch[0].group), where, due_ns)
 
-    @staticmethod
-    def _launched_in_order(model: Model, batch: list[Request], rows: int) -> None:
-        """The oldest, without a gap, and no fewer than a stock dynamic batcher would take."""
-        oldest = sorted(model.waiting.values(), key=lambda r: (r.arrival_ns, r.id))
-        assert batch == oldest[: len(batch)]
-        if len(oldest) > len(batch):
-            following = oldest[len(batch)]
-            assert following.group != batch[0].group or rows + following.rows > model.join.max_batch_size
-
     def _reject(self, reject: Reject) -> None:
         model = self.models[reject.source]
         request = model.waiting.pop(reject.request)
         model.gone.append(reject.request)
-        assert model.join.rejects and model.join.interference_aware
-        assert request.deadline_ns is not None
-        solo_ns, known = model.solo.solo_ns(request.rows, request.group), model.solo.knows(request.group)
-        if not known:
-            assert self.now_ns > request.deadline_ns, "refused for want of a measurement"
-        assert model.moves or self.now_ns + solo_ns * (1 + ALMOST) + 1 > request.deadline_ns
-        allowed_ns = request.deadline_ns - request.arrival_ns
-        if 0 < allowed_ns < solo_ns * (1 - ALMOST) - 1 and not model.doubted and not model.late & model.waiting.keys():
-            assert not model.solo.old(request.rows, request.group, self.now_ns), "no request is let through"
-        assert reject.allowed_ns == request.deadline_ns - request.arrival_ns < reject.predicted_ns
+        check_rejection(model, request, reject, self.now_ns)
 
     def occupied(self) -> set[int]:
         return {b.lane for model in self.models.values() for b in model.running.values()}
