@@ -19,11 +19,25 @@ SOLO_NS = 8e6
 _BYTES_IN, _BYTES_OUT = 602_112, 4000
 
 
+class Lateness(NamedTuple):
+    """Quantiles in µs."""
+
+    p50: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, late_ns: Sequence[float]) -> Lateness:
+        late_us = np.array(late_ns) / 1e3
+        p50, p99 = np.percentile(late_us, (50, 99))
+        return cls(float(p50), float(p99), float(late_us.max()))
+
+
 class Timing(NamedTuple):
-    """late_us: quantiles p50, p99 and the largest of a batch's return after the end by the law. busy: of one core."""
+    """late: of a batch's return after the end by the law. busy: of one core."""
 
     batches: int
-    late_us: tuple[float, float, float]
+    late: Lateness
     busy: float
 
 
@@ -54,6 +68,15 @@ def measure(seconds: float, seed: int = 0) -> Timing:
         thread.join()
     busy = (time.process_time() - began_cpu_s) / (time.monotonic() - began_s)
     device.close()
-    late_us = np.array(late_ns) / 1e3
-    p50, p99 = np.percentile(late_us, (50, 99))
-    return Timing(len(late_us), (float(p50), float(p99), float(late_us.max())), busy)
+    return Timing(len(late_ns), Lateness.of(late_ns), busy)
+
+
+def wake_lateness(seconds: float, seed: int = 0) -> Lateness:
+    """Sleep as often with nothing else to do: how late this machine wakes a thread at all."""
+    late_ns = []
+    due_s = time.monotonic()
+    for gap_s in np.random.default_rng(seed).exponential(1 / RATE_PER_S, round(RATE_PER_S * seconds)).tolist():
+        due_s = max(due_s, time.monotonic()) + gap_s
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        late_ns.append(1e9 * (time.monotonic() - due_s))
+    return Lateness.of(late_ns)
