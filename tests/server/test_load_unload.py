@@ -16,7 +16,7 @@ from tests.server.control import EXPLICIT, eventually, load, looks, regions_mapp
 from tests.server.harness import batchmates, mlp, write_model
 from tests.server.open_loop import OpenLoop, longest_s
 
-CYCLES, MANY = 30, 200
+CYCLES, MANY = 15, 200
 WAITS_EVERY = 5
 """In each so-manieth cycle the model is gone before it is loaded again; else the new one starts beside the old one."""
 SLACK = {"shared memory": 0, "processes": 0, "open files": 10, "threads": 10}

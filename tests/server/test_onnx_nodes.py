@@ -20,8 +20,8 @@ from tests.server.control import EXPLICIT
 
 AT_ONCE = 4
 """Of more, on busy cores, tritonserver may take a model's process for dead (docs/reference/limits.md)."""
-SAMPLE = 110
-OF_EACH_KIND = 8
+SAMPLE = 60
+OF_EACH_KIND = 4
 
 
 @pytest.fixture
