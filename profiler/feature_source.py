@@ -101,6 +101,8 @@ def load_of(work: GraphWork, solo_ns: int, peaks: Peaks) -> Load:
       (the replacement policy, and co-runners that take part of the share) and keeps small and large models apart.
 
     Counters of the hardware would be better and are not at hand in containers. Averages hide phases inside a run.
+
+    On a GPU, the mean time of a kernel is that of the run over the number of kernels expected of the graph.
     """
     seconds = solo_ns * 1e-9
     missing_bytes = work.bytes_moved * work.bytes_moved / max(1, work.bytes_moved + peaks.cache_share_bytes)
@@ -109,8 +111,14 @@ def load_of(work: GraphWork, solo_ns: int, peaks: Peaks) -> Load:
         compute=_share(work.operations, seconds * peaks.operations_per_s),
         l2=_share(work.bytes_moved, seconds * peaks.cache_bytes_per_s),
         dram=_share(missing_bytes, seconds * peaks.dram_bytes_per_s),
+        kernel_ns=_kernel_ns(work, solo_ns, peaks),
     )
 
 
 def _share(amount: float, at_most: float) -> float:
     return min(1.0, max(0.0, amount / at_most))
+
+
+def _kernel_ns(work: GraphWork, solo_ns: int, peaks: Peaks) -> int:
+    """Only a GPU's peaks are estimated; a core runs no kernels, and its batches take no turns by them."""
+    return round(solo_ns / work.kernels) if peaks.estimated and work.kernels else 0

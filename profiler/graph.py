@@ -17,18 +17,16 @@ import msgspec
 import onnx
 import onnx.inliner
 
+from profiler.kernel_count import VIEWS, kernel_count
 from profiler.work import GraphWork
 
 _KEEP_ELEMENTS_MAX = 1024
 """Larger constants lose their values; smaller ones may be shapes, axes or scales that inference reads."""
 
-_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
-"""Their output is their input's memory."""
-
 _COPIES = frozenset({"Cast", "Concat", "DepthToSpace", "Expand", "Pad", "Slice", "SpaceToDepth", "Split", "Tile"})
 _LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Transpose"})
 _FILLS = frozenset({"Constant", "ConstantOfShape", "OneHot", "Range", "Shape", "Size"})
-_MOVES = _VIEWS | _COPIES | _LOOKUPS | _FILLS
+_MOVES = VIEWS | _COPIES | _LOOKUPS | _FILLS
 """Operators that compute nothing."""
 
 _VALUE_FIELDS = ("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
@@ -109,7 +107,13 @@ def count_work(graph: onnx.ModelProto, batch_size: int) -> GraphWork:
         complete &= not any(attribute.HasField("g") for attribute in node.attribute)
     weight_bytes, weight_traffic, known = _weight_bytes(nodes, tensors)
     activation_bytes, all_known = _activation_bytes(nodes, tensors)
-    return GraphWork(operations, weight_traffic + activation_bytes, weight_bytes, complete and known and all_known)
+    return GraphWork(
+        operations,
+        weight_traffic + activation_bytes,
+        weight_bytes,
+        complete and known and all_known,
+        kernel_count(nodes, tensors.weights),
+    )
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -176,7 +180,7 @@ def _weight_bytes(nodes: list[onnx.NodeProto], tensors: Tensors) -> tuple[int, i
 
 def _activation_bytes(nodes: list[onnx.NodeProto], tensors: Tensors) -> tuple[int, bool]:
     """Bytes written by operators plus bytes read by them, each tensor once, and whether all is known."""
-    views = {name for node in nodes if node.op_type in _VIEWS for name in node.output}
+    views = {name for node in nodes if node.op_type in VIEWS for name in node.output}
     made = {name for node in nodes for name in node.output if name}
     used = {name for node in nodes for name in node.input if name}
     written, known_written = _sum_bytes(made - views - tensors.weights, tensors)

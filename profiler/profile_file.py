@@ -38,7 +38,7 @@ class FeatureShares(msgspec.Struct, frozen=True):
 class ProfileEntry(msgspec.Struct, frozen=True):
     """Solo runs of one batch size; intervals hold with 95 % confidence. See `profiler.rounds.SoloTimes`.
 
-    kernel_ns: mean time of its kernels on a GPU, 0 where it is not known.
+    kernel_ns: mean time of its kernels on a GPU, counted or estimated from the graph; 0 where it is not known.
     """
 
     batch_size: _Count

@@ -28,6 +28,8 @@ class GraphWork(msgspec.Struct, frozen=True):
     weight_bytes: int
     complete: bool = True
     """False where something could not be counted; the numbers are then lower bounds."""
+    kernels: int = 0
+    """Estimated number of kernels that a GPU's engine launches; 0 where there is none."""
 
 
 def work_in_child(path: Path, batch_sizes: Iterable[int]) -> dict[int, GraphWork]:

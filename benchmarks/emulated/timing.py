@@ -19,7 +19,7 @@ SOLO_NS = 8e6
 _BYTES_IN, _BYTES_OUT = 602_112, 4000
 
 
-class Lateness(NamedTuple):
+class EndDelay(NamedTuple):
     """Quantiles in µs."""
 
     p50: float
@@ -27,7 +27,7 @@ class Lateness(NamedTuple):
     most: float
 
     @classmethod
-    def of(cls, late_ns: Sequence[float]) -> Lateness:
+    def of(cls, late_ns: Sequence[float]) -> EndDelay:
         late_us = np.array(late_ns) / 1e3
         p50, p99 = np.percentile(late_us, (50, 99))
         return cls(float(p50), float(p99), float(late_us.max()))
@@ -37,7 +37,7 @@ class Timing(NamedTuple):
     """late: of a batch's return after the end by the law. busy: of one core."""
 
     batches: int
-    late: Lateness
+    late: EndDelay
     busy: float
 
 
@@ -68,10 +68,10 @@ def measure(seconds: float, seed: int = 0) -> Timing:
         thread.join()
     busy = (time.process_time() - began_cpu_s) / (time.monotonic() - began_s)
     device.close()
-    return Timing(len(late_ns), Lateness.of(late_ns), busy)
+    return Timing(len(late_ns), EndDelay.of(late_ns), busy)
 
 
-def wake_lateness(seconds: float, seed: int = 0) -> Lateness:
+def wake_lateness(seconds: float, seed: int = 0) -> EndDelay:
     """Sleep as often with nothing else to do: how late this machine wakes a thread at all."""
     late_ns = []
     due_s = time.monotonic()
@@ -79,4 +79,4 @@ def wake_lateness(seconds: float, seed: int = 0) -> Lateness:
         due_s = max(due_s, time.monotonic()) + gap_s
         time.sleep(max(0.0, due_s - time.monotonic()))
         late_ns.append(1e9 * (time.monotonic() - due_s))
-    return Lateness.of(late_ns)
+    return EndDelay.of(late_ns)

@@ -28,7 +28,7 @@ def test_gemm_and_an_elementwise_operator(mlp: Path, size: int) -> None:
     # x read, h written and read, y written
     moved = 4 * size * (16 + 10 + 10 + 10)
     assert graph_work(mlp, size) == GraphWork(
-        2 * size * 10 * 16 + size * 10, weight_bytes + moved, weight_bytes, complete=True
+        2 * size * 10 * 16 + size * 10, weight_bytes + moved, weight_bytes, kernels=1
     )
 
 
@@ -39,7 +39,7 @@ def test_a_convolution_counts_its_multiply_adds(tmp_path: Path, size: int) -> No
     path = write_model(tmp_path / "m.onnx", [node], {"x": [None, 3, 8, 8]}, {"y": None}, weights)
     weight_bytes = 4 * (4 * 27 + 4)
     assert graph_work(path, size) == GraphWork(
-        2 * size * 4 * 64 * 27, weight_bytes + 4 * size * 64 * (3 + 4), weight_bytes
+        2 * size * 4 * 64 * 27, weight_bytes + 4 * size * 64 * (3 + 4), weight_bytes, kernels=1
     )
 
 
@@ -53,7 +53,7 @@ def test_a_batched_matmul_counts_its_multiply_adds(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["a", "b"], ["c"])
     inputs: dict[str, Shape] = {"a": ["n", 4, 8, 16], "b": ["n", 4, 16, 8]}
     path = write_model(tmp_path / "m.onnx", [node], inputs, {"c": None})
-    assert graph_work(path, 5) == GraphWork(2 * 5 * 4 * 8 * 8 * 16, 4 * 5 * (512 + 512 + 256), 0)
+    assert graph_work(path, 5) == GraphWork(2 * 5 * 4 * 8 * 8 * 16, 4 * 5 * (512 + 512 + 256), 0, kernels=1)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_a_table_that_is_looked_up_counts_the_rows_read(tmp_path: Path) -> None:
         {"table": ones(1000, 8)},
         {"ids": TensorProto.INT64},
     )
-    assert graph_work(path, 2) == GraphWork(0, 2 * 5 * (32 + 8 + 32), 32_000)
+    assert graph_work(path, 2) == GraphWork(0, 2 * 5 * (32 + 8 + 32), 32_000, kernels=1)
 
 
 def test_a_view_moves_nothing(tmp_path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["x", "to"], ["v"]), helper.make_node("Relu", ["v"], ["y"])]
     weights = {"to": np.array([0, -1], np.int64)}
     path = write_model(tmp_path / "m.onnx", nodes, {"x": ["n", 4, 4]}, {"y": None}, weights)
-    assert graph_work(path, 3) == GraphWork(48, 4 * (48 + 48) + 16, 16)
+    assert graph_work(path, 3) == GraphWork(48, 4 * (48 + 48) + 16, 16, kernels=1)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 64])
@@ -155,7 +155,7 @@ def test_unknown_shapes_count_what_is_known(tmp_path: Path) -> None:
     path = write_model(
         tmp_path / "m.onnx", nodes, {"x": ["n", 6]}, {"y": None, "z": None}, {"w": ones(6, 6)}, {"z": TensorProto.INT64}
     )
-    assert graph_work(path, 2) == GraphWork(12, 4 * (12 + 12 + 12 + 36), 144, complete=False)
+    assert graph_work(path, 2) == GraphWork(12, 4 * (12 + 12 + 12 + 36), 144, complete=False, kernels=4)
 
 
 def test_bodies_of_control_flow_make_the_count_incomplete(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_large_values_are_dropped_and_small_ones_kept(tmp_path: Path) -> None:
     ]
     path = write_model(tmp_path / "m.onnx", nodes, {"x": ["n", 64]}, {"y": None}, {"v": ones(64)})
     assert graph.load_graph(path).ByteSize() < 1000
-    assert graph_work(path, 1) == GraphWork(2 * 64 * 64 + 64, 4 * (4096 + 64 + 4 * 64), 4 * (4096 + 64))
+    assert graph_work(path, 1) == GraphWork(2 * 64 * 64 + 64, 4 * (4096 + 64 + 4 * 64), 4 * (4096 + 64), kernels=1)
 
 
 def test_an_empty_file_is_no_graph(tmp_path: Path) -> None:
