@@ -21,7 +21,7 @@ from backend.simulation.gpu_law import GpuLaw, KernelDemand
 from benchmarks.gpu_emulated.drawn_gpu import DrawnGpu
 from benchmarks.rivals import Rival
 from predictor.features import Own
-from predictor.slowdown_function import NO_SHARES, SHARES, SLOTS, ZERO_SUMS, SlowdownFunction, Sums, Vector
+from predictor.slowdown_function import NO_SHARES, SHARES, SLOTS, ZERO_SUMS, Matrix, SlowdownFunction, Sums
 
 MODELS_MAX = SLOTS - 1
 """A slot each, beside that of the pressure."""
@@ -89,10 +89,10 @@ class LawStreamTable(StreamTable):
         """See `StreamTable`."""
         self.__dict__.setdefault("_laws", {})[place] = function
 
-    def slowdowns(self, sums: Sums) -> Vector:
+    def slowdowns(self, cases: Sequence[Sums]) -> Matrix:
         """See `StreamTable`."""
         laws: dict[int, SlowdownFunction] = self.__dict__["_laws"]
-        return np.array([laws[place].slowdown(sums) for place in range(len(laws))])
+        return np.array([[laws[place].slowdown(sums) for place in range(len(laws))] for sums in cases])
 
 
 class LawArrivals(ExpectedArrivals):

@@ -6,7 +6,7 @@ Sums over streams, by arrays: no simulation of what is to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import ClassVar
@@ -17,7 +17,7 @@ from backend.scheduler.latency_model import LatencyModel
 from backend.scheduler.messages import Request
 from backend.scheduler.running_batch import MIN_SLOWDOWN
 from backend.scheduler.source import Source
-from predictor.slowdown_function import ROW, SlowdownFunction, SlowdownFunctions, Sums, Vector
+from predictor.slowdown_function import ROW, Matrix, SlowdownFunction, SlowdownFunctions, Sums, Vector
 
 STREAMS_MAX = 64
 """Classes are the callers' choice: of more streams the one that was silent for longest is forgotten."""
@@ -105,9 +105,9 @@ class StreamTable:
         """Keep a stream's slowdown function."""
         self._rows[:, place] = function.row()
 
-    def slowdowns(self, sums: Sums) -> Vector:
-        """(n,) beside what contributes these sums. Not bounded below."""
-        return SlowdownFunctions(self._rows).slowdowns(np.array(sums))  # views, which a copy would part from their rows
+    def slowdowns(self, cases: Sequence[Sums]) -> Matrix:
+        """(k, n) beside what contributes these sums, in k cases. Not bounded below."""
+        return SlowdownFunctions(self._rows).slowdowns(np.array(cases))  # views, which a copy would part from their rows
 
     def update(self, key: tuple[int, int], stream: _Stream, *, differs: bool) -> None:
         """Follow a stream's last arrival. differs: in its rows or shape from the one before."""
@@ -123,27 +123,33 @@ class StreamTable:
         found: Vector = self._recent * np.exp((self._last_ns - now_ns) / MEMORY_NS) / MEMORY_NS
         return found
 
-    def takes_ns(self, sums: Sums) -> Vector:
-        """(n,) from launch to finish beside what contributes these sums."""
-        found = np.maximum(self.slowdowns(sums), MIN_SLOWDOWN)
+    def takes_ns(self, cases: Sequence[Sums]) -> Matrix:
+        """(k, n) from launch to finish beside what contributes these sums, in k cases."""
+        found = self.slowdowns(cases)
+        np.maximum(found, MIN_SLOWDOWN, out=found)
         found *= self._solo_ns
         found += self._around_ns
         return found
 
-    def misses(self, takes_ns: Vector, steep: float) -> Vector:
-        """(..., n) chances to miss where they take so long from their arrival on."""
-        found: Vector = np.minimum(self._allowed_ns / takes_ns, _RATIO_MAX) ** steep
+    def misses(self, takes_ns: Matrix, steep: float) -> Matrix:
+        """(k, n) chances to miss where they take so long from their arrival on."""
+        found: Matrix = self._allowed_ns / takes_ns
+        np.minimum(found, _RATIO_MAX, out=found)
+        found **= steep
         found += 1.0
         return np.divide(1.0, found, out=found)
 
 
 class ArrivalForecast:
-    """Deadlines that requests to come would lose by a launch at one instant, beside what contributes `sums` now."""
+    """Deadlines that requests to come would lose by a launch at one instant, beside what contributes `sums` now.
+
+    To be asked before the next event, as the table follows each.
+    """
 
     def __init__(self, table: StreamTable, sums: Sums, now_ns: int, steep: float) -> None:
-        self._table, self._steep = table, steep
-        self._without = table.misses(table.takes_ns(sums), steep)
-        self._per_ns = table.per_ns(now_ns)
+        self._table, self._sums, self._now_ns, self._steep = table, sums, now_ns, steep
+        self._now: tuple[Vector, Vector] | None = None
+        """(n,) chances to miss without the launch, and rates; None until the first question."""
 
     def lost(self, sums: Sums, span_ns: float, wait_ns: float, weights: Mapping[int, float]) -> float:
         """Deadlines expected to be lost while all that runs contributes these sums for `span_ns`.
@@ -152,15 +158,19 @@ class ArrivalForecast:
         weights: by class, of a lost deadline; other classes count nothing.
         """
         table = self._table
-        takes_ns = table.takes_ns(sums)
+        # All cases in one pass: arrays so small cost the more, the more often numpy is called.
+        takes_ns = table.takes_ns((sums,) if self._now else (self._sums, sums))
         if wait_ns:  # half of it, on average, for what arrives until then
-            waited_ns = takes_ns + np.where(table.priorities < max(weights), wait_ns / 2, 0.0)
-            takes_ns = np.array((takes_ns, waited_ns))
-        more = table.misses(takes_ns, self._steep)
-        more -= self._without
+            waited_ns = takes_ns[-1:] + (table.priorities < max(weights)) * (wait_ns / 2)
+            takes_ns = np.concatenate((takes_ns, waited_ns))
+        misses = table.misses(takes_ns, self._steep)
+        if self._now is None:
+            self._now, misses = (misses[0], table.per_ns(self._now_ns)), misses[1:]
+        without, per_ns = self._now
+        more = misses - without
         np.maximum(more, 0.0, out=more)
-        lost = span_ns * more if not wait_ns else (span_ns - wait_ns) * more[0] + wait_ns * more[1]
-        lost *= self._per_ns
+        lost = span_ns * more[0] if not wait_ns else (span_ns - wait_ns) * more[0] + wait_ns * more[1]
+        lost *= per_ns
         return sum(
             weight * float(lost @ table.of_class[priority])
             for priority, weight in weights.items()
