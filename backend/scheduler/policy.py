@@ -50,7 +50,6 @@ class _Candidate(NamedTuple):
     """The request that a model's next batch would be formed around, ordered by rank."""
 
     rank: int
-    source_id: int
     source: Source
     head: Request
 
@@ -85,12 +84,12 @@ class Policy:
         core = device.core_of(lane)
         forecast = self.forecast(self.latency, device, device.sums(), now_ns, contended=contended, core=core)
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
-        timely, firsts = self._candidates(sources, forecast)
+        timely = self._candidates(sources, forecast)
         late = self._late_source(sources)
         unopposed = not timely and in_order is None
         if late is not None and (choice := self._admit_late(late, unopposed, forecast)) is not None:
             return choice
-        return self._choose_timely(in_order, timely or firsts, late, forecast)
+        return self._choose_timely(in_order, timely or self._untimely(sources), late, forecast)
 
     def preempt(
         self, waiting: Mapping[int, Source], sources: Mapping[int, Source], device: DeviceState, now_ns: int
@@ -153,26 +152,34 @@ class Policy:
         self._credit_ns = min(self._credit_ns - choice.times.solo_ns, choice.times.solo_ns)
         return choice
 
-    def _candidates(
-        self, sources: Mapping[int, Source], forecast: LaunchForecast
-    ) -> tuple[list[_Candidate], list[_Candidate]]:
-        """First requests of models, by rank: of those that can make it if launched now, as many as will be looked at;
-        and of all, which matter where none can."""
-        firsts = sorted(
-            _Candidate(source.queue.rank(head), source.id, source, head)
-            for source in sources.values()
-            if source.join.interference_aware and (head := source.queue.head()) is not None
-        )
-        open_, timely = list(firsts), list[_Candidate]()
+    def _candidates(self, sources: Mapping[int, Source], forecast: LaunchForecast) -> list[_Candidate]:
+        """First requests of models, by rank: of those that can make it if launched now, as many as will be looked at."""
+        open_ = self._firsts(sources)  # sorted, so a heap
+        timely: list[_Candidate] = []
         while open_ and len(timely) < MAX_CANDIDATES:
-            candidate = heappop(open_)
-            source = candidate.source
+            rank, source_id = heappop(open_)
+            source = sources[source_id]
             first = next(forecast.timely(source, islice(source.queue.by_rank(), MAX_LOOKED_AT)), None)
-            if first is candidate.head:
-                timely.append(candidate)
-            elif first is not None:  # another model's may come before it
-                heappush(open_, _Candidate(source.queue.rank(first), source.id, source, first))
-        return timely, firsts
+            if first is not None and (of_first := source.queue.rank(first)) != rank:
+                heappush(open_, (of_first, source_id))  # another model's may come before it
+            elif first is not None:
+                timely.append(_Candidate(rank, source, first))
+        return timely
+
+    def _untimely(self, sources: Mapping[int, Source]) -> list[_Candidate]:
+        """First requests of models, by rank, where none can make it: as many as will be looked at."""
+        firsts = self._firsts(sources)[:MAX_CANDIDATES]
+        return [_Candidate(rank, sources[source], _head(sources[source])) for rank, source in firsts]
+
+    def _firsts(self, sources: Mapping[int, Source]) -> list[tuple[int, int]]:
+        """Rank and model of first requests, in order."""
+        return sorted(
+            [
+                (rank, source.id)
+                for source in sources.values()
+                if source.join.interference_aware and (rank := source.queue.head_rank()) is not None
+            ]
+        )
 
     def _late_source(self, sources: Mapping[int, Source]) -> Source | None:
         late = [(head.arrival_ns, s.id) for s in sources.values() if (head := s.queue.late_head()) is not None]

@@ -86,6 +86,10 @@ class WaitingQueue:
         """The first of those that can still make it."""
         return self._requests[self._ranked[0][1]] if self._ranked else None
 
+    def head_rank(self) -> int | None:
+        """The rank of `head`."""
+        return self._ranked[0][0] if self._ranked else None
+
     def late_head(self) -> Request | None:
         """The oldest of the late ones."""
         return self._requests[self._late[0]] if self._late else None
