@@ -30,6 +30,27 @@ class _Entry(NamedTuple):
     integral_at_start: Parts
 
 
+class Suffered(NamedTuple):
+    """What a batch's co-runners did to it. Few ask, so it is worked out only then, of values that change no more."""
+
+    entry: _Entry
+    integral: Parts
+    sum_at_end: Parts
+    end_ns: int
+
+    def mean(self) -> Sums:
+        """Mean of the co-runners' summed contributions over the batch's time.
+
+        Of a batch that started at the same nanosecond, those of the moment.
+        """
+        started_ns, own, integral_at_start = self.entry
+        dt = self.end_ns - started_ns
+        if dt == 0:
+            return _sums(tuple(map(sub, self.sum_at_end, own)), SCALE)
+        whole = map(sub, self.integral, integral_at_start)
+        return _sums(tuple(map(sub, whole, [part * dt for part in own])), dt * SCALE)
+
+
 class Colocation:
     """The batches that run now and the time integral of their contributions.
 
@@ -63,10 +84,12 @@ class Colocation:
         self._entries[key] = _Entry(now_ns, parts, self._integral)
         self._sum = tuple(map(add, self._sum, parts))
 
-    def finish(self, key: object, now_ns: int) -> None:
-        """The batch ends."""
+    def finish(self, key: object, now_ns: int) -> Suffered:
+        """The batch ends. Returns what its co-runners did to it."""
         self.advance(now_ns)
+        suffered = self._suffered(key)
         self._sum = tuple(map(sub, self._sum, self._entries.pop(key).own))
+        return suffered
 
     def running(self) -> Sums:
         """The summed contributions of all that run now."""
@@ -77,16 +100,11 @@ class Colocation:
         return _sums(self._entries[key].own, SCALE)
 
     def suffered(self, key: object) -> Sums:
-        """Mean of its co-runners' summed contributions over the batch's time so far.
+        """Mean of its co-runners' summed contributions over the batch's time so far, as `Suffered.mean`."""
+        return self._suffered(key).mean()
 
-        A batch that started this very nanosecond reports the co-runners of the moment.
-        """
-        entry = self._entries[key]
-        dt, own = self._now_ns - entry.started_ns, entry.own
-        if dt == 0:
-            return _sums(tuple(map(sub, self._sum, own)), SCALE)
-        whole = map(sub, self._integral, entry.integral_at_start)
-        return _sums(tuple(map(sub, whole, [part * dt for part in own])), dt * SCALE)
+    def _suffered(self, key: object) -> Suffered:
+        return Suffered(self._entries[key], self._integral, self._sum, self._now_ns)
 
     def check(self) -> None:
         """The running sum equals the sum over the running batches; nothing runs: it is zero."""

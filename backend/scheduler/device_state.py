@@ -14,17 +14,17 @@ from typing import NamedTuple
 from backend.scheduler.forecast.transfer_forecast import RemainingTransfers, TransferForecast
 from backend.scheduler.running_batch import BatchKey, RunningBatch
 from predictor.co_runners import CoRunners, Execution
-from predictor.colocation import Colocation
+from predictor.colocation import Colocation, Suffered
 from predictor.features import Own
 from predictor.slowdown_function import SHARES, ZERO_SUMS, SlowdownFunction, Sums
 from predictor.transfers import NO_TRANSFERS, TransferTimes
 
 
 class CoRun(NamedTuple):
-    """A batch's time beside its co-runners, and their mean contribution meanwhile, exactly."""
+    """A batch's time beside its co-runners, and what they contributed meanwhile, exactly."""
 
     stay: Execution
-    sums: Sums
+    suffered: Suffered
 
 
 class DeviceState:
@@ -232,10 +232,7 @@ class DeviceState:
         self._company.launch(batch.key, batch.own, now_ns, batch.core)
 
     def _leave_co_runners(self, key: BatchKey, now_ns: int) -> CoRun:
-        self.colocation.advance(now_ns)
-        sums = self.colocation.suffered(key)
-        self.colocation.finish(key, now_ns)
-        return CoRun(self._company.finish(key, now_ns), sums)
+        return CoRun(self._company.finish(key, now_ns), self.colocation.finish(key, now_ns))
 
     def _changed(self) -> None:
         self._sums, self._slowdowns_updated = None, False

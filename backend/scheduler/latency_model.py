@@ -131,7 +131,8 @@ class LatencyModel:
         if solo:
             source.learn_solo(rows, group, exec_ns, now_ns)
         elif source.solo.learns_from_co_run(rows, group, exec_ns):
-            slowdown = self.slowdown_function(source.id, batch.own).slowdown(co_run.sums, co_run.stay.core_co_runners)
+            sums, sharers = co_run.suffered.mean(), co_run.stay.core_co_runners
+            slowdown = self.slowdown_function(source.id, batch.own).slowdown(sums, sharers)
             source.learn_solo(rows, group, exec_ns / max(1.0, slowdown), now_ns)
         batch.own = source.own(rows, group)
 
