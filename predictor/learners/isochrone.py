@@ -38,6 +38,7 @@ class Isochrone:
         """The drift's, as published."""
         self._functions: dict[Own, SlowdownFunction] = {}
         self._pressures: dict[Own, tuple[int, float]] = {}
+        self._contributions: dict[Own, Sums] = {}
         self._pair_weights: dict[str, Sums] = {}
         """exp(δ) by the co-runner's slot, of a model."""
         self._learned: set[tuple[str, str]] = set()
@@ -58,8 +59,12 @@ class Isochrone:
 
     def contribution(self, own: Own) -> Sums:
         """Its shares, and its pressure in its model's slot."""
-        slot, pressure = self._pressure_of(own)
-        return (*own.load.features, *ZERO_SUMS[:slot], pressure, *ZERO_SUMS[SHARES + slot + 1 :])
+        known = self._contributions.get(own)
+        if known is None:
+            slot, pressure = self._pressure_of(own)
+            known = (*own.load.features, *ZERO_SUMS[:slot], pressure, *ZERO_SUMS[SHARES + slot + 1 :])
+            self._contributions[own] = known
+        return known
 
     def slowdown_function(self, own: Own) -> SlowdownFunction:
         """exp(o + drift) · (1 + exp(α) Σ_slot exp(δ_slot) · its pressure), and the terms in the exponent."""
@@ -125,6 +130,7 @@ class Isochrone:
         self._published, self._moved, self._offset = self._samples, 0.0, self._drift.offset
         self._functions.clear()
         self._pressures.clear()
+        self._contributions.clear()
         self._renew_pair_weights()
         self._overdraft = self._filter.overdraft
         self.revision += 1
