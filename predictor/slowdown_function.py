@@ -121,7 +121,7 @@ class SlowdownFunctions:
         excess = self._room + sums[..., :SHARES, None]
         np.maximum(excess, 0.0, out=excess)
         excess *= self._overdraft
-        exponent: Vector = excess.sum(axis=-2)
+        exponent: Vector = np.add.reduce(excess, -2)
         if sharing is not None:
             exponent += sharing
         np.minimum(exponent, LOG_MAX, out=exponent)

@@ -153,7 +153,7 @@ class Policy:
         return choice
 
     def _candidates(self, sources: Mapping[int, Source], forecast: LaunchForecast) -> list[_Candidate]:
-        """First requests of models, by rank: of those that can make it if launched now, as many as will be looked at."""
+        """First requests of models, by rank, that can make it if launched now: as many as will be looked at."""
         open_ = self._firsts(sources)  # sorted, so a heap
         timely: list[_Candidate] = []
         while open_ and len(timely) < MAX_CANDIDATES:

@@ -107,7 +107,8 @@ class StreamTable:
 
     def slowdowns(self, cases: Sequence[Sums]) -> Matrix:
         """(k, n) beside what contributes these sums, in k cases. Not bounded below."""
-        return SlowdownFunctions(self._rows).slowdowns(np.array(cases))  # views, which a copy would part from their rows
+        functions = SlowdownFunctions(self._rows)  # made anew: views, which a copy would part from their rows
+        return functions.slowdowns(np.array(cases))
 
     def update(self, key: tuple[int, int], stream: _Stream, *, differs: bool) -> None:
         """Follow a stream's last arrival. differs: in its rows or shape from the one before."""

@@ -14,7 +14,7 @@ import msgspec
 
 from backend.scheduler.device_state import DeviceState
 from backend.scheduler.forecast.expected_arrivals import ArrivalForecast, ExpectedArrivals, requests_in_time, steepness
-from backend.scheduler.forecast.timeline import timelines
+from backend.scheduler.forecast.timeline import Timelines
 from backend.scheduler.forecast.transfer_forecast import RemainingTransfers
 from backend.scheduler.latency_model import Kind, LatencyModel
 from backend.scheduler.messages import BatchTimes, Request
@@ -160,8 +160,12 @@ class LaunchForecast:
     @cached_property
     def _first_end_ns(self) -> float:
         """Time until the batch that ends first, by slowdowns as they were last, ends as it is slowed now; inf: none."""
-        first = min(self._device.batches, key=lambda batch: batch.remaining_ns * batch.slowdown, default=None)
-        return inf if first is None else first.remaining_ns * first.slowdown_with(self._device.sums())
+        batches = list(self._device.batches)
+        if not batches:
+            return inf
+        ends_ns = [batch.remaining_ns * batch.slowdown for batch in batches]
+        first = batches[ends_ns.index(min(ends_ns))]
+        return first.remaining_ns * first.slowdown_with(self._device.sums())
 
     def sums_with(self, choice: Choice) -> Sums:
         """Contributions of all that would run then."""
@@ -179,7 +183,7 @@ class LaunchForecast:
         )
 
     def compute_timelines(self, choices: Sequence[Choice]) -> None:
-        """TransferTimes out the timelines with each of them, and the one with none, all at once."""
+        """Work out the timelines with each of them, and the one with none, all at once."""
         kinds = {_kind(choice): choice for choice in choices if _kind(choice) not in self._timelines}
         columns = [
             candidate_column(c.own, self._slowdown_function(c), self._latency.predictor.contribution(c.own))
@@ -188,11 +192,15 @@ class LaunchForecast:
         if not columns:
             return
         if self._finishes_ns:
-            found = timelines(self._device.batches, columns, self._core).tolist()
+            found = self._beside.finishes(columns).tolist()
         else:
-            first, *found = timelines(self._device.batches, [None, *columns], self._core).tolist()
+            first, *found = self._beside.finishes([None, *columns]).tolist()
             self._finishes_ns = first[:-1]
         self._timelines.update(zip(kinds, found, strict=True))
+
+    @cached_property
+    def _beside(self) -> Timelines:
+        return Timelines(self._device.batches, self._core)
 
     def better_later(self, choice: Choice) -> bool:
         """True if the batch misses its deadline launched now, but makes it launched at the next finish."""

@@ -21,22 +21,28 @@ _NONE: Column = (*[0.0] * (_HEIGHT - 1), 1e18)
 """A batch that adds nothing and does not end."""
 
 
-def timelines(
-    batches: Collection[RunningBatch], candidates: Sequence[Column | None], core: int | None = None
-) -> Matrix:
-    """(k, n + 1) nanoseconds from now to the finish of each batch, in a case per candidate, which comes last.
+class Timelines:
+    """The finishes of the running batches as they are at one instant, beside candidates launched then.
 
-    candidates: launched now, on this core; None: no candidate.
+    core: of the candidates' lane, where lanes share cores.
     """
-    n = len(batches)
-    table = np.empty((len(candidates), _HEIGHT, n + 1))
-    table[..., :n] = np.array([batch.column() for batch in batches]).T
-    table[..., n] = [_NONE if candidate is None else candidate for candidate in candidates]
-    sharing = None
-    if core is not None:
-        cores = np.array([*(batch.core for batch in batches), core])
-        sharing = CoreSharing(cores, table[:, _SHARING], [candidate is not None for candidate in candidates])
-    return forecast_finishes(table[:, -1], table[:, _ADDS], SlowdownFunctions(table[:, :ROW]), sharing)
+
+    def __init__(self, batches: Collection[RunningBatch], core: int | None = None) -> None:
+        self._columns = np.array([batch.column() for batch in batches]).T
+        self._cores = None if core is None else np.array([*(batch.core for batch in batches), core])
+
+    def finishes(self, candidates: Sequence[Column | None]) -> Matrix:
+        """(k, n + 1) nanoseconds from now to the finish of each batch, in a case per candidate, which comes last; None:
+        no candidate.
+        """
+        table = np.empty((len(candidates), _HEIGHT, self._columns.shape[1] + 1))
+        table[..., :-1] = self._columns
+        table[..., -1] = [_NONE if candidate is None else candidate for candidate in candidates]
+        sharing = None
+        if self._cores is not None:
+            there = [candidate is not None for candidate in candidates]
+            sharing = CoreSharing(self._cores, table[:, _SHARING], there)
+        return forecast_finishes(table[:, -1], table[:, _ADDS], SlowdownFunctions(table[:, :ROW]), sharing)
 
 
 class CoreSharing:
@@ -74,7 +80,7 @@ def forecast_finishes(
     cases, count = remaining_ns.shape
     case = np.arange(cases)
     remaining, finishes = remaining_ns.copy(), np.empty((cases, count))
-    sums = contributions.sum(axis=2)
+    sums = np.add.reduce(contributions, 2)
     now = np.zeros(cases)
     for _ in range(min(count, HORIZON)):
         slow = _slowdowns(functions, sums, sharing)
