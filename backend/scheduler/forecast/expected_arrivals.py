@@ -23,6 +23,8 @@ STREAMS_MAX = 64
 """Classes are the callers' choice: of more streams the one that was silent for longest is forgotten."""
 MEMORY_NS = 1_000_000_000
 """Time constant of a stream's rate: what is silent for some seconds is expected no more."""
+_MEMORY = float(MEMORY_NS)
+"""As numpy takes it soonest."""
 _ALLOWED_WEIGHT = 0.1
 """Weight of the newest request in the moving average of the time that a stream's requests are allowed."""
 _SPREAD = 1.9
@@ -75,9 +77,11 @@ class StreamTable:
         self._stale, self._next = len(streams), 0
         """Streams that have still to follow what was learned, from this one on."""
         self.follow(len(streams))
-        self.priorities = np.array([s.priority for s in streams.values()])
-        self.of_class = {int(p): (self.priorities == p).astype(float) for p in set(self.priorities.tolist())}
+        self._priorities = np.array([s.priority for s in streams.values()])
+        classes = sorted(set(self._priorities.tolist()))
+        self.of_class = {p: (self._priorities == p).astype(float) for p in classes}
         """(n,) 1 where a stream is of that class, else 0."""
+        self._above_class = {p: self._above(p) for p in classes}
         self._allowed_ns, self._last_ns, self._recent = np.array(
             [(s.allowed_ns, s.last_ns, s.recent) for s in streams.values()], dtype=float
         ).T.copy()
@@ -119,9 +123,21 @@ class StreamTable:
         self._last_ns[place] = stream.last_ns
         self._recent[place] = stream.recent
 
+    def above_class(self, priority: int) -> Vector:
+        """(n,) 1 where a stream is of a higher class, else 0."""
+        known = self._above_class.get(priority)
+        return self._above(priority) if known is None else known
+
+    def _above(self, priority: int) -> Vector:
+        return (self._priorities < priority).astype(float)
+
     def per_ns(self, now_ns: int) -> Vector:
         """(n,) rates, which fade in silence."""
-        found: Vector = self._recent * np.exp((self._last_ns - now_ns) / MEMORY_NS) / MEMORY_NS
+        found: Vector = self._last_ns - float(now_ns)
+        found /= _MEMORY
+        np.exp(found, out=found)
+        found *= self._recent
+        found /= _MEMORY
         return found
 
     def takes_ns(self, cases: Sequence[Sums]) -> Matrix:
@@ -159,11 +175,11 @@ class ArrivalForecast:
         weights: by class, of a lost deadline; other classes count nothing.
         """
         table = self._table
-        # All cases in one pass: arrays so small cost the more, the more often numpy is called.
-        takes_ns = table.takes_ns((sums,) if self._now else (self._sums, sums))
+        # All cases in one pass: arrays so small cost by the call, not by the element.
+        cases = (sums, sums) if wait_ns else (sums,)
+        takes_ns = table.takes_ns(cases if self._now else (self._sums, *cases))
         if wait_ns:  # half of it, on average, for what arrives until then
-            waited_ns = takes_ns[-1:] + (table.priorities < max(weights)) * (wait_ns / 2)
-            takes_ns = np.concatenate((takes_ns, waited_ns))
+            takes_ns[-1] += table.above_class(max(weights)) * (wait_ns / 2)
         misses = table.misses(takes_ns, self._steep)
         if self._now is None:
             self._now, misses = (misses[0], table.per_ns(self._now_ns)), misses[1:]
