@@ -64,7 +64,7 @@ class CoreSharing:
         found: Matrix = self._weights * np.log1p(self._sharers)
         return found
 
-    def end(self, first: Vector) -> None:
+    def end(self, first: Sequence[int]) -> None:
         """(k,) indices of the batch that ends in each case."""
         self._sharers -= self._same[first]
         np.maximum(self._sharers, 0.0, out=self._sharers)
@@ -78,27 +78,26 @@ def forecast_finishes(
     remaining_ns: (k, n) of its solo latency; contributions: (k, WIDTH, n).
     """
     cases, count = remaining_ns.shape
-    case = np.arange(cases)
     remaining, finishes = remaining_ns.copy(), np.empty((cases, count))
     sums = np.add.reduce(contributions, 2)
-    now = np.zeros(cases)
+    now = [0.0] * cases
     for _ in range(min(count, HORIZON)):
         slow = _slowdowns(functions, sums, sharing)
         spans = remaining * slow
-        column = spans.argmin(axis=1)
-        first = case, column
-        step = spans[first]
-        now += step
-        finishes[first] = now
-        sums -= contributions[case, :, column]
-        if sharing is not None:
-            sharing.end(column)
+        first = spans.argmin(axis=1).tolist()
+        step = [float(spans[case, column]) for case, column in enumerate(first)]
         # Of two that end together, rounding would leave the second a little less than nothing.
-        remaining -= step[:, None] / slow
+        remaining -= np.array(step)[:, None] / slow
         np.maximum(remaining, 0.0, out=remaining)
-        remaining[first] = np.inf
+        for case, column in enumerate(first):  # few cases: number by number is sooner done than by arrays of indices
+            now[case] += step[case]
+            finishes[case, column] = now[case]
+            sums[case] -= contributions[case, :, column]
+            remaining[case, column] = np.inf
+        if sharing is not None:
+            sharing.end(first)
     if count > HORIZON:
-        later = now[:, None] + remaining * _slowdowns(functions, sums, sharing)
+        later = np.array(now)[:, None] + remaining * _slowdowns(functions, sums, sharing)
         np.copyto(finishes, later, where=remaining < np.inf)
     return finishes
 
