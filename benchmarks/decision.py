@@ -33,7 +33,7 @@ _AROUND_NS = 300_000
 
 
 class Steady:
-    """A scheduler held at `lanes` running batches and `waiting` requests, each event timed."""
+    """A scheduler held at `waiting` requests, a batch on each of `lanes` that is not held free; events are timed."""
 
     def __init__(self, lanes: int, waiting: int, seed: int, models: int = _MODELS) -> None:
         self._rng = random.Random(seed)
@@ -50,7 +50,7 @@ class Steady:
         for model in range(models):
             profile = synthetic_profile((4 + 2 * model) * _MS, *(self._rng.uniform(0.1, 0.6) for _ in range(3)))
             self.scheduler.handle(model, Join(PROTOCOL, f"m{model}", "1", 8, None, profile), 0)
-        while sum(self._waiting_per_model) < waiting or len(self._running) < lanes:
+        while sum(self._waiting_per_model) < waiting:  # not until all lanes are taken: some may be held free for ever
             self._arrive(self._rng.randrange(self._models))
         self._waiting = waiting
 
