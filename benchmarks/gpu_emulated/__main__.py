@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from backend.progress_bar import StageBar
+from benchmarks.gpu_emulated.collect import GpuCollector
 from benchmarks.gpu_emulated.gpu_emulated_report import GpuReport
 from benchmarks.gpu_emulated.plan import FULL, QUICK
 from benchmarks.gpu_emulated.plots import draw
 from benchmarks.gpu_emulated.records import GpuRecords
 from benchmarks.harness.command import record_and_report
-from benchmarks.harness.parts import PartCollector
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
         "docs/reports/gpu-emulated.md"
     ),
 ) -> None:
-    """EMULATED: no GPU takes part. Rivals on draws of an emulated A100, in virtual time."""
+    """EMULATED: no GPU takes part. Rivals on draws of an emulated A100, in virtual time, and one draw on servers."""
     plan = (QUICK if quick else FULL).with_draws(draws)
     records = GpuRecords(plan, folder)
 
@@ -38,7 +38,7 @@ def main(
         out.write_text(report.text(plots, out.parent))
         return out
 
-    record_and_report("bench-gpu", records, lambda _: PartCollector(records, workers), write, again=again)
+    record_and_report("bench-gpu", records, lambda bar: GpuCollector(records, workers, bar), write, again=again)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,10 @@ class DrawnGpu:
 
     def device(self) -> SimulatedGpu:
         """A new one, on which nothing runs."""
-        return SimulatedGpu(VirtualGpu(self.law, COPIES), self._solo_and_demand)
+        return SimulatedGpu(VirtualGpu(self.law, COPIES), self.solo_and_demand)
 
-    def _solo_and_demand(self, model: str, rows: int) -> tuple[float, KernelDemand]:
+    def solo_and_demand(self, model: str, rows: int) -> tuple[float, KernelDemand]:
+        """Solo latency in nanoseconds and demand of a batch."""
         found = self.by_name[model]
         return float(found.solo_ns(rows)), found.demand(rows)
 

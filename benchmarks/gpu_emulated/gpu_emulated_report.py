@@ -12,11 +12,12 @@ from benchmarks.gpu_emulated.clairvoyant.reference import ReferenceFigures
 from benchmarks.gpu_emulated.closed_loop import ClosedFigures
 from benchmarks.gpu_emulated.drawn_gpu import OVERHEAD_NS, drawn_gpu
 from benchmarks.gpu_emulated.figures import difference, mean_kept, runs_of, shown_difference, values
-from benchmarks.gpu_emulated.parts import CLOSED, LANES, LOADS, OTHERS, RATES, REFERENCE
+from benchmarks.gpu_emulated.parts import CLOSED, LANES, LOADS, OTHERS, RATES, REFERENCE, TWINS
 from benchmarks.gpu_emulated.plan import OURS, PLAIN, TWO_CLASSES
 from benchmarks.gpu_emulated.rate_search import RateFigures
 from benchmarks.gpu_emulated.records import GpuRecords
 from benchmarks.gpu_emulated.runs import RunFigures, rival_on
+from benchmarks.gpu_emulated.served.section import section
 from benchmarks.gpu_emulated.tables import closed_loops, largest_rates, ways
 from benchmarks.harness import markdown
 
@@ -30,6 +31,7 @@ class GpuReport:
         self._others: list[RunFigures] = records.of(OTHERS)
         self._rates: list[RateFigures] = records.of(RATES)
         self._closed: list[ClosedFigures] = records.of(CLOSED)
+        self._turns, self._twins = records.turns(), records.of(TWINS)
         self.references: list[ReferenceFigures] = records.of(REFERENCE)
         self.best = {(r, load): self._best(r, load) for r in self.plan.everyone for load in self.plan.loads}
 
@@ -57,6 +59,7 @@ class GpuReport:
                 f"## A high class next to a closed loop of a low one\n\n{closed_loops(self.plan, self._closed)}",
                 f"## From stock to clairvoyant, load {self.plan.at_load:g}\n\n{ways(self.plan, self.references)}",
                 images.get("reference", ""),
+                f"## On a real server\n\n{section(self.plan.served, self._turns, self._twins)}",
             ]
         )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from benchmarks.gpu_emulated.clairvoyant.reference import ReferenceFigures, reference
 from benchmarks.gpu_emulated.closed_loop import ClosedFigures, closed_loop
-from benchmarks.gpu_emulated.plan import OURS, PLAIN, TWO_CLASSES, GpuPlan
+from benchmarks.gpu_emulated.plan import OURS, PLAIN, TWO_CLASSES, GpuPlan, Served
 from benchmarks.gpu_emulated.rate_search import RateFigures, largest_rate
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures, can_run, run_case
+from benchmarks.gpu_emulated.served.turns import Turn, turns
+from benchmarks.gpu_emulated.served.twin import twin_turn
 from benchmarks.harness.parts import Part, Task
 
 _CPU_S_PER_S, _CPU_S_PER_TRY = 0.2, 0.0013
@@ -19,6 +21,8 @@ BestLanes = Callable[[str, float], int]
 """(rival, load) → the number of lanes by which it keeps most, of those tried."""
 
 LANES, LOADS, OTHERS, RATES, CLOSED, REFERENCE = "lanes", "loads", "others", "rates", "closed", "reference"
+TWINS = "twins"
+"""Of the turns on a real server."""
 KINDS: dict[str, Any] = {
     LANES: list[RunFigures],
     LOADS: list[RunFigures],
@@ -26,6 +30,7 @@ KINDS: dict[str, Any] = {
     RATES: list[RateFigures],
     CLOSED: list[ClosedFigures],
     REFERENCE: list[ReferenceFigures],
+    TWINS: list[Turn],
 }
 """Records of a draw, by part."""
 
@@ -39,6 +44,8 @@ def parts(plan: GpuPlan, best: BestLanes) -> tuple[Part, ...]:
     rivals, loads, lanes = len(plan.rivals), len(plan.loads), len(plan.lanes)
     rate_s = rivals * plan.halvings * (plan.warm_s + plan.rate_seconds) * _CPU_S_PER_S / 2
     closed_s = rivals * len(plan.closed.outstanding) * len(plan.closed.lanes) * plan.closed.seconds * _CPU_S_PER_S / 4
+    served = plan.served
+    twin_s = len(turns(served)) * served.turn_seconds * _CPU_S_PER_S
     search_s = plan.search.seconds * (2.0 + plan.search.tries / plan.search.window_s * _CPU_S_PER_TRY)
     return (
         Part(LANES, plan.lane_draws, len(plan.everyone) * loads * lanes * run_s, partial(_lanes, plan)),
@@ -47,6 +54,7 @@ def parts(plan: GpuPlan, best: BestLanes) -> tuple[Part, ...]:
         Part(RATES, plan.draws, rate_s, partial(_rates, plan, best)),
         Part(CLOSED, plan.draws, closed_s, partial(_closed, plan)),
         Part(REFERENCE, plan.draws, search_s, partial(_reference, plan, best)),
+        Part(TWINS, served.chances, twin_s, partial(_twins, served)),
     )
 
 
@@ -109,3 +117,7 @@ def _closed(plan: GpuPlan, draw: int) -> list[Task]:
 def _reference(plan: GpuPlan, best: BestLanes, draw: int) -> list[Task]:
     load = plan.at_load
     return [partial(reference, plan, draw, load, {r: best(r, load) for r in plan.rivals})]
+
+
+def _twins(served: Served, chance: int) -> list[Task]:
+    return [partial(twin_turn, served, rival, repeat, chance) for rival, repeat in turns(served)]

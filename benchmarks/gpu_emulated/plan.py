@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 OURS, ORACLE, STOCK, REFUSED = "isochrone", "oracle", "in order", "isochrone, class 2 refused"
+STOCK_SERVED = "stock Triton"
+"""Not what stands for it in virtual time, but itself."""
 PLAIN = ("naive", "isochrone, no prediction", "isochrone, RLS", OURS)
 """Rivals that are compared at one number of lanes as well, whatever their best is."""
 RIVALS_TAKING_PART = (STOCK, "one at a time", "edf", "naive", "strait", *PLAIN[1:], ORACLE)
@@ -56,6 +58,29 @@ class SearchEffort(msgspec.Struct, frozen=True):
     seconds: float = 1.0
 
 
+class Served(msgspec.Struct, frozen=True):
+    """Turns on a real server, whose device's time is `dilation` times real time: the rivals that it can run.
+
+    lanes: of all but stock Triton, which has an instance per model. seconds, warm_s: of each load, of the device's
+    time; chances: runs in virtual time of each turn, which differ by noise and tails.
+    """
+
+    rivals: tuple[str, ...] = (STOCK_SERVED, "edf", "naive", "isochrone, no prediction", OURS)
+    draw: int = 0
+    loads: tuple[float, ...] = (0.5, 1.0, 1.5)
+    lanes: int = 8
+    dilation: float = 10.0
+    repeats: int = 2
+    seconds: float = 1.0
+    warm_s: float = 0.25
+    chances: int = 5
+
+    @property
+    def turn_seconds(self) -> float:
+        """Length of a turn, of the device's time."""
+        return len(self.loads) * (self.warm_s + self.seconds)
+
+
 class GpuPlan(msgspec.Struct, frozen=True):
     """All that figures depend on, but for the code.
 
@@ -82,6 +107,7 @@ class GpuPlan(msgspec.Struct, frozen=True):
     rate_seconds: float = 4.0
     closed: ClosedLoop = ClosedLoop()
     search: SearchEffort = SearchEffort()
+    served: Served = Served()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -115,4 +141,5 @@ QUICK = GpuPlan(
     rate_seconds=0.4,
     closed=ClosedLoop(seconds=1.0, warm_s=0.2, outstanding=(2,), lanes=(2,)),
     search=SearchEffort(tries=4, seconds=0.2),
+    served=Served(rivals=(STOCK_SERVED, OURS), loads=(1.0,), repeats=1, seconds=0.2, warm_s=0.05, chances=2),
 )

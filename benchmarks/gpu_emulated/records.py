@@ -10,15 +10,21 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.gpu_emulated.parts import KINDS, LANES, parts
-from benchmarks.gpu_emulated.plan import GpuPlan
+from benchmarks.gpu_emulated.plan import GpuPlan, Served
 from benchmarks.gpu_emulated.runs import RunFigures
+from benchmarks.gpu_emulated.served.turns import Turn, turn_file, turns
 from benchmarks.harness.machine import version_facts
 from benchmarks.harness.parts import Part, record_file
 from benchmarks.harness.records import RecordFolder, RunManifest
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CODE = ("backend/scheduler", "backend/simulation", "backend/load", "predictor", "benchmarks/gpu_emulated")
-"""Folders that figures depend on: the same code gives the same figures."""
+_CODE = (
+    *("backend/scheduler", "backend/simulation", "backend/load", "predictor"),
+    *("benchmarks/gpu_emulated", "benchmarks/emulated/draws.py", "benchmarks/harness/loads.py", "benchmarks/rivals.py"),
+)
+"""Files and folders that figures in virtual time depend on: the same code gives the same figures."""
+_NOT_FIGURES = {"__main__", "collect", "figures", "gpu_emulated_report", "plots", "records", "section", "tables"}
+"""Modules of theirs that only collect figures or write about them."""
 
 
 class GpuRecords(RecordFolder[GpuPlan]):
@@ -38,8 +44,18 @@ class GpuRecords(RecordFolder[GpuPlan]):
 
     def of(self, part: str) -> list[Any]:
         """All records of a part, of its kind."""
-        found = [self.read(record_file(part, draw), KINDS[part]) for draw in range(self.plan.draws)]
+        draws = next(p.draws for p in self.parts if p.name == part)
+        found = [self.read(record_file(part, draw), KINDS[part]) for draw in range(draws)]
         return [figures for of_draw in found if of_draw for figures in of_draw]
+
+    @property
+    def served(self) -> Served:
+        return self.plan.served
+
+    def turns(self) -> list[Turn]:
+        """Turns on a real server that are recorded."""
+        found = [self.read(turn_file(*turn), Turn) for turn in turns(self.served)]
+        return [turn for turn in found if turn is not None]
 
     def best_lanes(self, rival: str, load: float) -> int:
         """Number of lanes on which a rival keeps most deadlines at this load, of the first draws' mean."""
@@ -58,6 +74,11 @@ def _mean_kept(runs: Sequence[RunFigures], rival: str, load: float, lanes: int) 
 @cache
 def _code_digest() -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(path for folder in _CODE for path in (_ROOT / folder).rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(path for name in _CODE for path in _python_files(_ROOT / name)):
+        if path.stem not in _NOT_FIGURES:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _python_files(path: Path) -> list[Path]:
+    return list(path.rglob("*.py")) if path.is_dir() else [path]

@@ -21,11 +21,9 @@ from backend.load.generator import run_load
 from backend.load.outcomes import Outcome, summarise
 from backend.scheduler.core import Scheduler
 from backend.server.embedded import EmbeddedServer
-from backend.simulation.gpu_device import SimulatedGpu
 from backend.simulation.gpu_law import KernelDemand
 from backend.simulation.simulator import SimulatedModel, simulate
-from backend.simulation.virtual_gpu import CopyEngines, VirtualGpu
-from predictor.workload import Load, ModelProfile
+from benchmarks.emulated.dilated import dilated_gpu, dilated_profile, dilated_requests
 from tests.fakes.emulated import spec, write_spec
 
 DEVICE = "emulated-dilated-0"
@@ -81,11 +79,14 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
 
 def plan(loads: Sequence[float], seconds: float, seed: int) -> list[Arrival]:
     """Arrivals in real time: one load after the other, each for so many seconds of the device's time."""
-    return [
-        replace(one, at_s=(i * seconds + one.at_s) * DILATION, slo_ms=one.slo_ms * DILATION)
-        for i, load in enumerate(loads)
-        for one in poisson([model.traffic(load, len(MODELS)) for model in MODELS], seconds, seed + i)
-    ]
+    return dilated_requests(
+        (
+            replace(one, at_s=i * seconds + one.at_s)
+            for i, load in enumerate(loads)
+            for one in poisson([model.traffic(load, len(MODELS)) for model in MODELS], seconds, seed + i)
+        ),
+        DILATION,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +125,15 @@ def in_virtual_time(repository: Path, arrivals: Sequence[Arrival], overhead_ns: 
     found = specs(repository)
 
     def demands(model: str, rows: int) -> tuple[float, KernelDemand]:
-        solo_ns, demand = found[model].demand(model, rows)
-        return DILATION * solo_ns, demand
+        return found[model].demand(model, rows)
 
     device = found["light"].device
-    copies = device.copy_engines
-    slow = CopyEngines(copies.bytes_per_ns / DILATION, copies.latency_ns * DILATION)
     models = [
-        SimulatedModel(name, dilated(one), 4, rejects=True, bytes_in=16, bytes_out=8) for name, one in found.items()
+        SimulatedModel(name, dilated_profile(one.profile, DILATION), 4, rejects=True, bytes_in=16, bytes_out=8)
+        for name, one in found.items()
     ]
-    gpu = SimulatedGpu(VirtualGpu(device.law, slow, Random(seed)), demands)
+    gpu = dilated_gpu(device.law, device.copy_engines, demands, DILATION, Random(seed))
     return simulate(models, arrivals, Scheduler(LANES), gpu, overhead_ns).outcomes()
-
-
-def dilated(one: EmulatedSpec) -> ModelProfile:
-    loads = (Load(round(DILATION * load.solo_ns), *load.features) for load in one.profile.loads)
-    return ModelProfile(one.profile.batch_sizes, tuple(loads))
 
 
 def met_shares(outcomes: Sequence[Outcome], loads: Sequence[float], seconds: float) -> list[float]:

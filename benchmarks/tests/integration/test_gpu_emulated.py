@@ -1,13 +1,11 @@
-"""Rivals on an emulated GPU: the device is the law's, the oracle knows it, a search never keeps less; the command."""
+"""Rivals on an emulated GPU: the device is the law's, the oracle knows it, a search never keeps less."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
-from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from backend.load.arrivals import Arrival
 from backend.scheduler.core import Scheduler
@@ -15,7 +13,6 @@ from backend.scheduler.messages import Arrive, Command, Event, Finish
 from backend.simulation.gpu_law import NO_EFFECTS
 from backend.simulation.simulator import simulate
 from backend.simulation.virtual_gpu import VirtualGpu
-from benchmarks.gpu_emulated.__main__ import main
 from benchmarks.gpu_emulated.clairvoyant.reference import reference, run_with_schedule
 from benchmarks.gpu_emulated.clairvoyant.replay import PlannedBatch, Replay
 from benchmarks.gpu_emulated.clairvoyant.search import ClairvoyantSearch
@@ -25,6 +22,7 @@ from benchmarks.gpu_emulated.law_oracle import MODELS_MAX, LawPredictor, law_fin
 from benchmarks.gpu_emulated.plan import ORACLE, OURS, QUICK, TWO_CLASSES, ClosedLoop, SearchEffort
 from benchmarks.gpu_emulated.requests import request_plan
 from benchmarks.gpu_emulated.runs import RunCase, run_case, run_rival
+from benchmarks.gpu_emulated.served.twin import InstancePerModel
 from predictor.features import Own
 from predictor.workload import Load
 
@@ -187,27 +185,11 @@ def test_a_high_class_next_to_a_loop_is_no_faster_than_alone() -> None:
     assert found.low_per_s > 0.0
 
 
-def test_the_quick_form_writes_its_report_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(main)
-    folder, out = tmp_path / "records", tmp_path / "gpu-emulated.md"
-    command = ["--quick", "--workers", "1", "--folder", str(folder), "--out", str(out)]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    text = out.read_text()
-    assert "**Emulated: no GPU took part.**" in text
-    for rival in QUICK.rivals:
-        assert text.count(f"| *{rival}* |") >= 5
-    assert "best schedule found" in text
-    for plot in ("loads", "lanes", "reference"):
-        assert f"(gpu-emulated/{plot}.png)" in text
-        assert (tmp_path / "gpu-emulated" / f"{plot}.png").is_file()
-    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
-    (folder / "rates" / "1.json").unlink()
-    assert CliRunner().invoke(app, command).exit_code == 0
-    assert out.read_text() == text
-    taken = {path for path in folder.rglob("*.json") if path.stat().st_mtime_ns != kept[path]}
-    assert taken == {folder / "rates" / "1.json"}
-    other = CliRunner().invoke(app, [*command, "--draws", "1"])
-    assert other.exit_code == 2
-    assert "records of another plan" in other.output
+def test_stock_triton_in_virtual_time_runs_one_batch_of_a_model_at_a_time() -> None:
+    """Else the second batch would not wait for the first, which is alone with it on the device."""
+    models = [replace(model, interference_aware=False) for model in DRAWN.simulated()[:1]]
+    plan = [Arrival(at_s, models[0].name, NO_SLO) for at_s in (0.0, 0.001)]
+    scheduler = Scheduler(4, policy=InstancePerModel)
+    first, second = simulate(models, plan, scheduler, DRAWN.device(), OVERHEAD_NS).requests
+    assert first.answered_s is not None
+    assert second.answered_s == pytest.approx(2 * first.answered_s, rel=1e-3)

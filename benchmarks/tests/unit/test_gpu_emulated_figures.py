@@ -7,15 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backend.load.arrivals import Arrival
 from benchmarks.gpu_emulated import rate_search
 from benchmarks.gpu_emulated.drawn_gpu import drawn_gpu
 from benchmarks.gpu_emulated.figures import difference, mean_kept, shown_difference
 from benchmarks.gpu_emulated.parts import LANES
-from benchmarks.gpu_emulated.plan import FULL, QUICK, TWO_CLASSES, Scenario
+from benchmarks.gpu_emulated.plan import FULL, QUICK, STOCK_SERVED, TWO_CLASSES, Scenario, Served
 from benchmarks.gpu_emulated.rate_search import largest_rate
 from benchmarks.gpu_emulated.records import GpuRecords
 from benchmarks.gpu_emulated.requests import classes, full_rate_per_s, rate_shares, request_plan
 from benchmarks.gpu_emulated.runs import RunCase, RunFigures
+from benchmarks.gpu_emulated.served.section import section
+from benchmarks.gpu_emulated.served.turns import LoadKept, Turn, loads_kept, turns
 from benchmarks.harness.parts import record_file
 
 
@@ -104,3 +107,30 @@ def test_fewer_draws_need_no_more_signs_than_there_are() -> None:
     few = FULL.with_draws(3)
     assert (few.draws, few.lane_draws, few.signs) == (3, 3, 3)
     assert FULL.with_draws(None) is FULL
+
+
+def turn(rival: str, repeat: int, met: tuple[int, int]) -> Turn:
+    return Turn(rival, repeat, [LoadKept(1.0, 1.0, {"1": 10, "2": 30}, {"1": met[0], "2": met[1]})], 0.01, 3.0)
+
+
+def test_a_section_sets_the_server_next_to_virtual_time() -> None:
+    served = Served(rivals=(STOCK_SERVED, "naive"), loads=(1.0,), repeats=2, chances=1)
+    real = [turn(*of, met) for of, met in zip(turns(served), [(5, 15), (10, 18), (9, 18), (5, 15)], strict=True)]
+    text = section(served, real, [turn(rival, repeat, (9, 21)) for rival, repeat in turns(served)])
+    assert "| *stock Triton* | 50.0 (50 / 50); 75.0 (90 / 70); -25.0 |" in text
+    assert "| *naive* | 68.8 (95 / 60); 75.0 (90 / 70); -6.2 |" in text
+    assert "at most 3 ms late (p99, real time), 0 failed, the machine's host took at most 1 % of the CPU" in text
+
+
+def test_rivals_take_turns_on_the_server_another_one_first_each_time() -> None:
+    served = Served(rivals=("edf", "naive"), repeats=2)
+    assert turns(served) == [("edf", 0), ("naive", 0), ("naive", 1), ("edf", 1)]
+
+
+def test_requests_of_a_turn_are_counted_where_they_belong() -> None:
+    """Two loads of which the first half does not count, in a time that is dilated ten times."""
+    served = Served(loads=(0.5, 1.0), seconds=1.0, warm_s=1.0)
+    arrivals = [Arrival(at_s, "m0", 1e3, 1) for at_s in (5.0, 15.0, 25.0, 35.0, 39.0)]
+    first, second = loads_kept(served, [a.outcome(a.at_s, a.at_s + 0.5, "ok") for a in arrivals])
+    assert (first.requests, second.requests) == ({"1": 1}, {"1": 2})
+    assert second.kept() == 1.0
