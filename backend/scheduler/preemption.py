@@ -1,4 +1,5 @@
-"""Preemption: a batch that would miss its deadline by waiting for a free lane suspends one that runs.
+"""Preemption: a batch that would miss its deadline by waiting for a free lane suspends one that runs. So does whatever
+would wait for a batch of a lower class that has no deadline.
 
 The suspended one makes its own deadline all the same, with the bound's margin, or misses it anyway, even without, or is
 of a lower class; but what was launched some time ago is suspended only for as long as it still makes it, so that none
@@ -57,6 +58,10 @@ class _Preemptible(NamedTuple):
         """True if a batch of that class may preempt it at all. highest: the class of the waiting requests."""
         return priority <= self.batch.priority or (priority <= highest and ABOVE_CLASS * takes_ns <= self.spare_ns)
 
+    def is_best_effort_below(self, priority: int) -> bool:
+        """True of a lower class without a deadline: it loses none by being suspended for whatever would else wait."""
+        return self.batch.deadline_ns == inf and priority < self.batch.priority
+
 
 class _FreeLane(NamedTuple):
     """A lane that will be free. place, executing: of the batch on it that is not suspended, among those that run."""
@@ -93,12 +98,13 @@ def choose_preemption(
     for i, source in enumerate(candidates):
         waits_ns = free[min(i, len(free) - 1)].free_in_ns
         head = next(forecast.timely(source, islice(source.queue.by_rank(), _LOOKED_AT)), None)
-        if head is None or head.deadline_ns is None or source.solo.guesses(head.group):
+        if head is None or source.solo.guesses(head.group):
             continue
-        if forecast.makes_it(source, head, waits_ns):
-            continue
+        can_wait = forecast.makes_it(source, head, waits_ns)
         solo_ns = source.load(head.rows, head.group).solo_ns
         for other in preemptible:
+            if can_wait and not other.is_best_effort_below(head.priority):
+                continue
             if not other.gives_way_to(head.priority, highest, solo_ns):
                 continue
             if (choice := _form(latency, members, beside, device, source, head, other)) is not None:

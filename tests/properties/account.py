@@ -306,7 +306,10 @@ class World:
             assert self._on(launch.lane, preempts=False) == preempted != []
             assert len(self.occupied()) == self.lanes, "a lane was free"
             assert model.join.interference_aware and self.lanes <= model.join.preemptible_lanes
-            assert model.waiting[launch.requests[0]].deadline_ns is not None
+            head = model.waiting[launch.requests[0]]
+            below = self.core.device.running[preempted[0].key].priority
+            without = preempted[0].due_ns is None and head.priority < below
+            assert head.deadline_ns is not None or without, "it could wait, and the other one had a deadline"
         assert launch.batch > self.batches, "a batch number was used twice"
         self.batches = launch.batch
         assert launch.requests and len(set(launch.requests)) == len(launch.requests)

@@ -53,6 +53,27 @@ def test_a_request_without_a_deadline_waits_and_so_does_one_that_misses_it_anywa
     assert made.ask(URGENT, 5.0) == []
 
 
+@pytest.mark.parametrize("slo_ms", [None, 25.0, 1_000.0])
+def test_a_batch_of_a_lower_class_without_a_deadline_keeps_none_of_a_higher_one_waiting(slo_ms: float | None) -> None:
+    made, other = running(None, priority=2)
+    assert preempting(made.ask(URGENT, slo_ms, priority=1), other).source == URGENT
+
+
+def test_one_of_a_lower_class_that_has_a_deadline_is_waited_for_as_long_as_there_is_time() -> None:
+    made, other = running(1_000.0, priority=2)
+    assert made.ask(URGENT, 25.0, priority=1) == []
+    assert only_launch(made.at(10).finish(other)).source == URGENT
+
+
+def test_what_has_no_deadline_is_waited_for_once_it_was_suspended_for_long() -> None:
+    """For 8 × 10 ms at most: then it runs to its end."""
+    made, other = running(None, priority=2)
+    while made.now_ms < 80.0:
+        first = preempting(made.ask(URGENT, priority=1), other)
+        assert made.at(made.now_ms + 10).finish(first) == []
+    assert made.ask(URGENT, priority=1) == []
+
+
 @pytest.mark.parametrize(("slo_ms", "preempted"), [(15.0, False), (25.0, True), (5.0, True)])
 def test_no_batch_of_the_same_class_is_made_to_miss(slo_ms: float, preempted: bool) -> None:
     """One with 5 ms to spare is not, one with 15 makes it all the same, one that is late misses anyway."""
