@@ -27,6 +27,7 @@ help:
 	@echo "make models                generate model_repository/*/1/model.onnx"
 	@echo "make study                 the paper's evaluation on this machine, into docs/reports/study.md (half an hour to an hour)"
 	@echo "make bench                 stock Triton, other schedulers and this one on a real server, into docs/reports/bench.md (an hour)"
+	@echo "make bench-closed-loop     a high class beside a closed loop of a low one, on real servers, into docs/reports/closed-loop.md (half an hour)"
 	@echo "make bench-overhead        what this backend costs beside a blocking Python backend"
 	@echo "make bench-engine-process  what an engine process costs beside engines in their models' own processes"
 	@echo "make bench-load            what the check of batching costs a model's first load"
@@ -98,6 +99,10 @@ study: $(MODELS)
 
 bench: $(MODELS)
 	$(BIN)/python -m benchmarks.compare
+
+.PHONY: bench-closed-loop
+bench-closed-loop: $(MODELS)
+	$(BIN)/python -m benchmarks.closed_loop
 
 bench-overhead: $(MODELS)
 	$(BIN)/python -m benchmarks.overhead

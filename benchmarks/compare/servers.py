@@ -29,13 +29,15 @@ REFUSED = f"{OURS}, class 2 refused"
 @dataclass(frozen=True)
 class ServerSetup:
     """Inputs of every server. sources: by the number of lanes, a repository of the models and their profiles on such a
-    device, the most of which has a core to each; traffic: deadlines and classes by model, whatever the rates.
+    device, the most of which has a core to each; traffic: deadlines and classes by model, whatever the rates; on_miss:
+    of this backend's.
     """
 
     sources: Mapping[int, Path]
     traffic: Sequence[Traffic]
     profiles: Mapping[str, ProfileFile]
     samples: Path | None = None
+    on_miss: str = "reject"
 
     @property
     def lanes(self) -> int:
@@ -128,7 +130,7 @@ def _write_ours(kind: Ours, setup: ServerSetup, lanes: int, repository: Path) ->
     for model in link_models(source, repository, setup.models):
         link_files(repository / model / "1", [source / model / "1" / NAME])
     aware = "true" if kind.aware else "false"
-    write_configs(repository, {"interference_aware": aware, "on_miss": "reject", "device_lanes": str(lanes)})
+    write_configs(repository, {"interference_aware": aware, "on_miss": setup.on_miss, "device_lanes": str(lanes)})
 
 
 def _write_stock(kind: Stock, setup: ServerSetup, repository: Path) -> None:
