@@ -86,7 +86,7 @@ class Policy:
         in_order = _oldest(s for s in sources.values() if not s.join.interference_aware)
         timely = self._candidates(sources, forecast)
         late = self._late_source(sources)
-        unopposed = not timely and in_order is None
+        unopposed = in_order is None and all(_gives_way(candidate.head, late) for candidate in timely)
         if late is not None and (choice := self._admit_late(late, unopposed, forecast)) is not None:
             return choice
         return self._choose_timely(in_order, timely or self._untimely(sources), late, forecast)
@@ -263,7 +263,7 @@ class Policy:
         return source.knee[1]
 
     def _admit_late(self, source: Source, unopposed: bool, forecast: LaunchForecast) -> Choice | None:
-        """Launch late requests: at once where no other model wants the lane, else from their credit."""
+        """Launch late requests: at once where nothing wants the lane that could lose by it, else from their credit."""
         head = source.queue.late_head()
         assert head is not None
         if not unopposed and source.load(head.rows, head.group).solo_ns > self._credit_ns:
@@ -302,6 +302,12 @@ def knee(source: Source, overhead_ns: int) -> int:
     i = next(i for i, size in enumerate(sizes) if per_row_ns(size) <= good_enough)
     between = range(sizes[i - 1] + 1 if i else 1, sizes[i])
     return between.start + bisect_left(between, True, key=lambda rows: per_row_ns(rows) <= good_enough)
+
+
+def _gives_way(request: Request, late: Source | None) -> bool:
+    """True if a request of a lower class without a deadline, which loses none by it, goes after this late one."""
+    head = None if late is None else late.queue.late_head()
+    return head is not None and request.deadline_ns is None and head.priority < request.priority
 
 
 def _same_group(requests: Iterable[Request], max_rows: int, *, consecutive: bool = False) -> tuple[Request, ...]:

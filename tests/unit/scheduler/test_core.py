@@ -87,6 +87,17 @@ def test_a_late_request_is_served_after_those_that_can_make_it() -> None:
     assert only_launch(made.finish(timely)).source == 1
 
 
+@pytest.mark.parametrize(("priority", "slo_ms", "first"), [(3, None, 1), (3, 90.0, 2), (1, None, 2)])
+def test_a_late_request_goes_before_lower_classes_without_a_deadline(
+    priority: int, slo_ms: float | None, first: int
+) -> None:
+    """Not before one of its own class, nor one that may miss by it."""
+    made, blocker = busy()
+    made.ask(1, 5.0, priority=1)
+    made.ask(2, slo_ms, priority=priority)
+    assert only_launch(made.finish(blocker)).source == first
+
+
 def test_an_idle_device_serves_a_late_request() -> None:
     made = device()
     made.join(1, join(LIGHT))
