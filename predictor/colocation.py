@@ -31,7 +31,7 @@ class _Entry(NamedTuple):
 
 
 class Suffered(NamedTuple):
-    """What a batch's co-runners did to it. Few ask, so it is worked out only then, of values that change no more."""
+    """Slowdown by a batch's co-runners. Few ask, so it is worked out only then, of values that change no more."""
 
     entry: _Entry
     integral: Parts

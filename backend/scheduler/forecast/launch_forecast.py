@@ -192,14 +192,14 @@ class LaunchForecast:
         if not columns:
             return
         if self._finishes_ns:
-            found = self._beside.finishes(columns).tolist()
+            found = self._running_columns.finishes(columns).tolist()
         else:
-            first, *found = self._beside.finishes([None, *columns]).tolist()
+            first, *found = self._running_columns.finishes([None, *columns]).tolist()
             self._finishes_ns = first[:-1]
         self._timelines.update(zip(kinds, found, strict=True))
 
     @cached_property
-    def _beside(self) -> Timelines:
+    def _running_columns(self) -> Timelines:
         return Timelines(self._device.batches, self._core)
 
     def better_later(self, choice: Choice) -> bool:
