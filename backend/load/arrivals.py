@@ -25,6 +25,9 @@ _BURST_S, _QUIET_SHARE = 1.0, 0.2
 _TIME_COLUMN = "TIMESTAMP"
 NO_DEADLINE_MS = 1e12
 _TRACE_BYTES_MAX = 1 << 28
+_SHOWN_CHARS_MAX = 80
+_TIME_MAX_S = 1e12
+"""Latest time in a trace, some 30,000 years: rounds of a longer one would leave what numbers hold."""
 
 
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +89,7 @@ def _stretch(trace: Sequence[float], rate_per_s: float, seconds: float, stream: 
     spent_s = times[-1] - times[0]
     if spent_s == 0.0:  # so few that all arrive at once
         return [0.0] * count
-    squeezed: list[float] = ((times[:-1] - times[0]) * (seconds / spent_s)).tolist()
+    squeezed: list[float] = ((times[:-1] - times[0]) / spent_s * seconds).tolist()
     return squeezed
 
 
@@ -105,10 +108,12 @@ def read_trace(path: Path) -> list[float]:
         if not row:
             continue
         at_s = _seconds(row[column] if column < len(row) else "")
-        if at_s is None or at_s < 0.0:
-            raise ConfigError(f"the trace '{path}', line {number}: a time of 0 s or later is expected, got {row}")
+        if at_s is None or not 0.0 <= at_s <= _TIME_MAX_S:
+            allowed = f"a time of 0 s or later, at most {_TIME_MAX_S:g} s, is expected"
+            raise ConfigError(f"the trace '{path}', line {number}: {allowed}, got {str(row)[:_SHOWN_CHARS_MAX]}")
         if times and at_s < times[-1]:
-            raise ConfigError(f"the trace '{path}', line {number}: times must ascend, got {row[column]}")
+            shown = row[column][:_SHOWN_CHARS_MAX]
+            raise ConfigError(f"the trace '{path}', line {number}: times must ascend, got {shown}")
         times.append(at_s)
     if len(times) < 2:
         raise ConfigError(f"the trace '{path}' holds {len(times)} times; at least 2 are needed")

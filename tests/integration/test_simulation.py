@@ -334,8 +334,9 @@ def test_what_cannot_be_simulated_is_refused_in_one_sentence(
     ("text", "sentence"),
     [
         ("1\n3\n2\n", "line 3: times must ascend"),
-        ("-1\n2\n", "line 1: a time of 0 s or later is expected"),
-        ("1\nsoon\n", "line 2: a time of 0 s or later is expected"),
+        ("-1\n2\n", "line 1: a time of 0 s or later, at most 1e+12 s, is expected"),
+        ("1\nsoon\n", "line 2: a time of 0 s or later, at most 1e+12 s, is expected, got ['soon']"),
+        ("0\n1e300\n", "line 2: a time of 0 s or later, at most 1e+12 s, is expected, got ['1e300']"),
         ("1\n", "holds 1 times"),
         ("", "holds 0 times"),
         ("1\n1\n", "spans no time"),

@@ -15,7 +15,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from backend.load import generator as load
-from backend.load.arrivals import Arrival, Traffic, poisson
+from backend.load.arrivals import Arrival, Traffic, along, poisson
 from backend.load.generator import LoadInterrupted, is_rejection, run_load
 from backend.load.outcomes import Outcome, Status, first_error, lateness_ms, percentile, summarise
 from backend.load.server_metrics import parse
@@ -50,6 +50,14 @@ def test_arrivals_repeat_with_their_seed_and_come_in_order() -> None:
     assert [a.at_s for a in plan] == sorted(a.at_s for a in plan)
     assert all(0 <= a.at_s < 20 for a in plan)
     assert {(a.model, a.slo_ms, a.priority) for a in plan} == {("a", 20.0, 1), ("b", 40.0, 2)}
+
+
+@pytest.mark.parametrize("trace", [(0.0, 5e-324), (0.0, 1e-310, 1.0), (0.0, 0.0, 1e12)])
+def test_arrivals_along_a_trace_of_tiny_or_huge_gaps_are_finite_and_in_order(trace: tuple[float, ...]) -> None:
+    for seed in range(5):
+        times = [arrival.at_s for arrival in along(trace, TRAFFIC, 20.0, seed)]
+        assert times == sorted(times)
+        assert all(0.0 <= at_s <= 20.0 for at_s in times)
 
 
 def test_arrivals_of_a_model_are_poisson_at_its_rate() -> None:
