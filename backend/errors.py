@@ -13,6 +13,8 @@ Each message is one sentence for the reader of a log: what is wrong, where, and 
 
 from __future__ import annotations
 
+_SHOWN_CHARS_MAX = 80
+
 
 class IsochroneError(Exception):
     """Base of all; catch it at the edges (command line, `initialize`, one request)."""
@@ -40,3 +42,13 @@ class AnswerError(IsochroneError):
 
 class ServerError(IsochroneError):
     """Tritonserver that cannot be found, started or kept running."""
+
+
+def quoted(text: str) -> str:
+    """A user's text as a sentence holds it: no longer than it takes to know it again, and on one line."""
+    return one_line(text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…")
+
+
+def one_line(text: str) -> str:
+    """A text with what is not printable escaped: C, and so Triton, ends a sentence at a NUL."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -24,7 +24,7 @@ from backend.config.parameters import read_parameters
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
 from backend.engines.loading import specs_of
 from backend.engines.protocol import Engine
-from backend.errors import IsochroneError
+from backend.errors import IsochroneError, one_line
 from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
 from backend.model_process.placement import open_engine
@@ -118,7 +118,7 @@ def _opened(config: EngineConfig, undone: ExitStack) -> Engine:
 
 
 def _refused(model: str, error: IsochroneError) -> Exception:
-    exception: Exception = pb_utils.TritonModelException(f"isochrone cannot load model '{model}': {error}")
+    exception: Exception = pb_utils.TritonModelException(one_line(f"isochrone cannot load model '{model}': {error}"))
     return exception
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.engines.protocol import OnnxOptions
-from backend.errors import ConfigError
+from backend.errors import ConfigError, quoted
 
 _SWITCH = {"0": False, "false": False, "1": True, "true": True}
 
@@ -51,5 +51,5 @@ def _level(config: Mapping[str, Any]) -> int:
 def _switch(parameters: Mapping[str, Mapping[str, str]], name: str) -> bool:
     text = parameters.get(name, {}).get("string_value", "1")
     if text.strip().lower() not in _SWITCH:
-        raise ConfigError(f'parameter \'{name}\' is "{text}"; it must be "0" or "1"')
+        raise ConfigError(f'parameter \'{name}\' is "{quoted(text)}"; it must be "0" or "1"')
     return _SWITCH[text.strip().lower()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.config.stock_config import PARAMETERS
-from backend.errors import ConfigError
+from backend.errors import ConfigError, quoted
 
 NS_PER_MS = 1_000_000
 
@@ -38,10 +38,9 @@ def _boolean(text: str) -> bool:
 
 
 def _milliseconds(text: str) -> int:
-    value = float(text)
-    if "_" in text or not 1 / NS_PER_MS <= value <= 1e9:  # NaN is neither; Python reads 1_0 as 10
+    if not re.fullmatch(r"[-+0-9.eE]+", text) or not 1 / NS_PER_MS <= float(text) <= 1e9:  # Python reads 1_0 and ٣ too
         raise ValueError
-    return round(value * NS_PER_MS)
+    return round(float(text) * NS_PER_MS)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -98,10 +97,10 @@ def read_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Parameters:
             continue
         key = KEYS.get(name)
         if key is None:
-            raise ConfigError(f"unknown parameter '{name}'; the parameters are {', '.join(KEYS)}")
+            raise ConfigError(f"unknown parameter '{quoted(name)}'; the parameters are {', '.join(KEYS)}")
         text = value.get("string_value", "")
         try:
             values[key.field] = key.read(text.strip())
         except ValueError:
-            raise ConfigError(f"parameter '{name}' is \"{text}\"; it must be {key.allowed}") from None
+            raise ConfigError(f"parameter '{name}' is \"{quoted(text)}\"; it must be {key.allowed}") from None
     return Parameters(**values)

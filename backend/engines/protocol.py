@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from backend.errors import ConfigError
+from backend.errors import ConfigError, quoted
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.tensors import Array, Feeds, TensorSpec
 
@@ -86,10 +86,13 @@ class BatchResult:
 
 def check_file(file: Path) -> None:
     """Refuse a model file that is missing or empty. Raises ConfigError."""
-    if not file.is_file():
-        raise ConfigError(f"there is no model file '{file}'")
-    if file.stat().st_size == 0:
-        raise ConfigError(f"the model file '{file}' is empty")
+    try:
+        if not file.is_file():
+            raise ConfigError(f"there is no model file '{file}'")
+        if file.stat().st_size == 0:
+            raise ConfigError(f"the model file '{file}' is empty")
+    except OSError as error:  # its name is too long
+        raise ConfigError(f"the model file '{quoted(str(file))}' cannot be read: {error.strerror}") from None
 
 
 class Engine(Protocol):

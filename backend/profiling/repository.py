@@ -74,6 +74,9 @@ def read_config(path: Path) -> dict[str, Any]:
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not a model configuration: {error}") from None
     config: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    for tensor in (*config.get("input", ()), *config.get("output", ())):  # as Triton has them; protobuf leaves them out
+        tensor.setdefault("name", "")
+        tensor.setdefault("data_type", "TYPE_INVALID")
     return config
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from backend.engines.protocol import ModelSpecs
-from backend.errors import ConfigError
+from backend.errors import ConfigError, quoted
 from backend.simulation.gpu_law import KERNEL_US, PAIR_SD, SATURATION, GpuEffects, GpuLaw, KernelDemand, Regime
 from backend.simulation.virtual_gpu import CopyEngines
 from backend.tensors import BY_CONFIG, TensorSpec
@@ -180,8 +180,9 @@ def read_specs(file: Path) -> tuple[EmulatedSpec, ...]:
     """Read and check a file: what it says for each of its devices, in their order. Raises ConfigError."""
     try:
         content = read_at_most(file, _BYTES_MAX)
-    except OSError as error:
-        raise ConfigError(f"the model file '{file}' cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the model file '{quoted(str(file))}' cannot be read: {why}") from None
     try:
         raw = json.loads(content)  # which reads NaN and Infinity, so that the checks below can name their key
     except (ValueError, RecursionError) as error:
@@ -263,6 +264,8 @@ def _sentence(raw: object, error: str, within: str) -> str:
             found = found[key]
         elif isinstance(found, list) and key.isdecimal():
             found = found[int(key)]
+    if said == "Number out of range":
+        said = "a number that 64 bits hold"
     allowed = said.removeprefix("Expected ").replace(f"matching regex {_NAME!r}", "such as emulated-a100-0")
     return f"{_path(path, within) or 'the file'} is {json.dumps(found)[:80]}, but must be {allowed}"
 

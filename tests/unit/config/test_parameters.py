@@ -83,6 +83,24 @@ def test_a_value_that_cannot_be_read_is_named_with_the_allowed_ones(name: str, t
     assert str(refused.value) == f"parameter '{name}' is \"{text}\"; it must be {_ALLOWED[name]}"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("auto\0", r"auto\x00"), ("a\nb", r"a\nb"), ("٣", "٣"), ("9" * 1_000_000, "9" * 80 + "…")],
+)
+def test_a_value_is_quoted_whole_on_one_line_and_not_at_length(text: str, shown: str) -> None:
+    allowed = "it must be a number of milliseconds above 0, at most 1e9"
+    with pytest.raises(ConfigError) as caught:
+        read(slo_ms=text)
+    assert str(caught.value) == f"parameter 'slo_ms' is \"{shown}\"; {allowed}"
+
+
+def test_an_unknown_name_is_quoted_whole_on_one_line_and_not_at_length() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown parameter 'slo_ms\\x00'; the parameters are interference_aware,"):
+        read(**{"slo_ms\0": "1"})
+    with pytest.raises(ConfigError, match=r"^unknown parameter 'x{80}…'; the parameters are interference_aware,"):
+        read(**{"x" * 10_000: "1"})
+
+
 def test_every_parameter_is_tested() -> None:
     assert set(_ALLOWED) == set(_BAD) == set(KEYS)
 

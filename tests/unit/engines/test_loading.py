@@ -176,3 +176,21 @@ def test_the_engine_decides_between_two_files(engine: str, files: tuple[str, ...
         (tmp_path / file).touch()
     stated = {"parameters": {"engine": {"string_value": engine}}}
     assert model_file(tmp_path, stated) == tmp_path / chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("x" * 5_000, "File name too long"),
+        ("y" * 5_000 + ".plan", "File name too long"),
+        ("z" * 5_000 + ".emulated.json", "File name too long"),
+        ("a\0.emulated.json", r"1/a\x00.emulated.json' cannot be read: embedded null byte"),
+        ("model.onnx/x", "there is no model file '"),
+    ],
+)
+def test_a_file_name_that_no_file_can_have(name: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_model_specs(model_file(Path("/nope/1"), {"default_model_filename": name}), None)
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200

@@ -46,6 +46,10 @@ def test_sizes_between_are_interpolated(tmp_path: Path) -> None:
         ),
         (lambda s: s["batches"][1].update(busy_share=0.0), "batches[1].busy_share is 0.0, but must be `float` > 0.0"),
         (lambda s: s["batches"][0].update(solo_us=nan), "batches[0].solo_us is nan, but must be a finite number"),
+        (
+            lambda s: s["batches"][0].update(solo_us=10**400),
+            f"batches[0].solo_us is 1{'0' * 79}, but must be a number that 64 bits hold",
+        ),
         (lambda s: s["batches"][0].update(work_per_kernel=inf), "work_per_kernel is inf, but must be a finite number"),
         (lambda s: s["batches"][0].update(solo_us="3"), 'batches[0].solo_us is "3", but must be `float`, got `str`'),
         (lambda s: s["batches"][0]["features"].update(l2=-0.1), "batches[0].features.l2 is -0.1"),
