@@ -23,6 +23,7 @@ help:
 	@echo "make lint                  ruff and mypy --strict"
 	@echo "make docs                  the documentation as a site, every link checked, into build/site"
 	@echo "make fuzz TARGET=T SECONDS=60  one of tests/fuzz/targets under coverage, with atheris"
+	@echo "make malformed             10,000 broken requests and 2,000 broken models beside good traffic on a real server (a quarter of an hour)"
 	@echo "make serve                 serve model_repository/ on 127.0.0.1:8000 (HTTP) and :8001 (gRPC)"
 	@echo "make models                generate model_repository/*/1/model.onnx"
 	@echo "make study                 the paper's evaluation on this machine, into docs/reports/study.md (half an hour to an hour)"
@@ -86,6 +87,10 @@ SECONDS ?= 60
 fuzz: $(VENV)/.fuzz
 	@test -n "$(TARGET)" || { echo "name a target: make fuzz TARGET=... SECONDS=60, of: $(notdir $(wildcard tests/fuzz/corpus/*))" >&2; exit 2; }
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
+
+.PHONY: malformed
+malformed: $(READY)
+	$(BIN)/python -m tests.server.malformed
 
 .PHONY: docs
 docs: $(VENV)/.docs
