@@ -226,6 +226,9 @@ def _served(
     unserved: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[TensorSpec, ...]:
     by_name = {spec.name: spec for spec in specs}
+    names = [tensor["name"] for tensor in stated]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"config.pbtxt names {kind} '{twice}' twice")
     for name in (tensor["name"] for tensor in stated if tensor["name"] in unserved):
         raise ConfigError(f"config.pbtxt names {kind} '{name}', but in the model it is {unserved[name]}")
     served = tuple(_checked(kind, tensor, by_name, batching) for tensor in stated)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -32,6 +33,8 @@ _NS_PER_US = 1000
 _PER_DEVICE = ("device", "batches")
 """Keys of a file for one device, and of each of `devices` in one for several."""
 _NAME = r"^emulated-[a-z0-9][a-z0-9-]{0,39}\Z"
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, which JSON can spell."""
 _DATATYPES = ", ".join(name for name in BY_CONFIG if name != "TYPE_STRING")
 
 
@@ -187,9 +190,11 @@ def read_specs(file: Path) -> tuple[EmulatedSpec, ...]:
         raw = json.loads(content)  # which reads NaN and Infinity, so that the checks below can name their key
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the model file '{file}' is not JSON: {error}") from None
-    for key, value in _numbers(raw, "$"):
-        if not math.isfinite(value):
+    for key, value in _values(raw, "$"):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"'{file}': {key} is {value}, but must be a finite number")
+        if isinstance(value, str) and _HALF.search(value):
+            raise ConfigError(f"'{file}': {key} is {json.dumps(value)[:80]}, but must be whole characters")
     if not isinstance(raw, Mapping) or "devices" not in raw:
         return (_checked(file, raw, ""),)
     entries = _entries(file, raw)
@@ -229,7 +234,7 @@ def _checked(file: Path, raw: object, within: str) -> EmulatedSpec:
     """Convert what is said for one device. within: what its keys begin with in sentences. Raises ConfigError."""
     try:
         spec = msgspec.convert(raw, EmulatedSpec)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # JSON may hold half a character
+    except msgspec.ValidationError as error:
         raise ConfigError(f"'{file}': {_sentence(raw, str(error), within)}") from None
     for key, stated, allowed in _contradictions(spec):
         raise ConfigError(f"'{file}': {_path(key, within)} is {stated}, but must be {allowed}")
@@ -240,15 +245,17 @@ def _path(key: str, within: str) -> str:
     return f"{within}{key}" if key.startswith(_PER_DEVICE) else key
 
 
-def _numbers(raw: object, path: str) -> Iterator[tuple[str, float]]:
-    if isinstance(raw, float):
-        yield path.removeprefix("$."), raw
-    elif isinstance(raw, Mapping):
+def _values(raw: object, path: str) -> Iterator[tuple[str, object]]:
+    """Every text, of a key too, and every number, each with its place."""
+    if isinstance(raw, Mapping):
         for key, value in raw.items():
-            yield from _numbers(value, f"{path}.{key}")
+            yield f"a key of {path.removeprefix('$').removeprefix('.') or 'the file'}", key
+            yield from _values(value, f"{path}.{key}")
     elif isinstance(raw, list):
         for index, value in enumerate(raw):
-            yield from _numbers(value, f"{path}[{index}]")
+            yield from _values(value, f"{path}[{index}]")
+    else:
+        yield path.removeprefix("$."), raw
 
 
 def _sentence(raw: object, error: str, within: str) -> str:

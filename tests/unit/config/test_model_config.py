@@ -219,6 +219,11 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
     ("change", "sentence"),
     [
         (
+            {"input": [stated("image", 3, -1, -1), stated("image", 3, -1, -1)]},
+            "config.pbtxt names input 'image' twice",
+        ),
+        ({"output": [stated("scores", 1000), stated("scores")]}, "config.pbtxt names output 'scores' twice"),
+        (
             {"dynamic_batching": {"priority_levels": 2}},
             "priority_levels in dynamic_batching leaves requests stuck in Triton's queue; "
             "use the parameter 'priority' and the request parameter 'priority_class' instead",

@@ -47,6 +47,11 @@ def test_sizes_between_are_interpolated(tmp_path: Path) -> None:
         (lambda s: s["batches"][1].update(busy_share=0.0), "batches[1].busy_share is 0.0, but must be `float` > 0.0"),
         (lambda s: s["batches"][0].update(solo_us=nan), "batches[0].solo_us is nan, but must be a finite number"),
         (
+            lambda s: s["inputs"][0].update(name="a\ud800"),
+            'inputs[0].name is "a\\ud800", but must be whole characters',
+        ),
+        (lambda s: s["device"].update({"\udfff": 1}), 'a key of device is "\\udfff", but must be whole characters'),
+        (
             lambda s: s["batches"][0].update(solo_us=10**400),
             f"batches[0].solo_us is 1{'0' * 79}, but must be a number that 64 bits hold",
         ),
