@@ -30,7 +30,7 @@ from tests.server.open_loop import Asked, OpenLoop
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = mlp(16, 4, 7, hidden=512)
-GOOD_PER_S = 40.0
+GOOD_PER_S = 25.0
 BROKEN_PER_S = 80.0
 _SETTLED_S = 20.0
 
