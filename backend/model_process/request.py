@@ -120,6 +120,8 @@ def read_tensor(spec: TensorSpec, array: Array, batching: bool) -> Array:
         size = "" if text else f" of {array.nbytes / 1e6:.1f} MB"
         raise MemoryError(f"input '{name}'{size} cannot be copied: the model's process has no memory left") from None
     lead = 1 if batching else 0
+    if batching and array.ndim == len(spec.shape):  # such a request comes without a batch dimension at all
+        raise RequestError(f"input '{name}' has 0 rows, as Triton counts them modulo 2^32; it must have 1 or more")
     own = array.shape[lead:]
     if not spec.shape and own == (1,):  # a scalar per request travels as one element
         return array.reshape(array.shape[:lead])

@@ -107,11 +107,18 @@ def test_a_shape_whose_size_is_beyond_64_bits_ends_the_models_process(tmp_path: 
         assert answers(server)
 
 
-def test_an_input_of_no_rows_is_never_answered(tmp_path: Path) -> None:
+def test_an_input_of_no_rows_and_no_data_is_never_answered(tmp_path: Path) -> None:
     with serving(tmp_path, "pair", "target") as server:
-        said = sent(server, Asked("pair", [Tensor(name, "INT64", [0, 3], b"") for name in ("a", "b")]), timeout_s=3.0)
+        said = sent(server, Asked("pair", [Tensor(name, "INT64", [0, 0], b"") for name in ("a", "b")]), timeout_s=3.0)
         assert said.startswith("DEADLINE_EXCEEDED")
         assert answers(server)
+
+
+@pytest.mark.parametrize("rows", [0, 1 << 32])
+def test_an_input_of_no_rows_with_the_data_of_one_is_refused(rows: int, tmp_path: Path) -> None:
+    with serving(tmp_path, "target") as server:
+        said = sent(server, Asked("target", [Tensor("x", "FP32", [rows, 4], X.tobytes())]))
+        assert said.endswith("input 'x' has 0 rows, as Triton counts them modulo 2^32; it must have 1 or more")
 
 
 def test_a_model_file_whose_name_has_a_space_is_loaded_without_end(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_shapes_that_fit(
     ("shape", "batching", "given", "sentence"),
     [
         ((3,), True, (5, 4), "input 'x' has shape [4] per request; the model takes [3]"),
-        ((3,), True, (3,), "input 'x' has shape [] per request; the model takes [3]"),
+        ((3,), True, (3,), "input 'x' has 0 rows, as Triton counts them modulo 2^32; it must have 1 or more"),
         ((3,), False, (1, 3), "input 'x' has shape [1, 3] per request; the model takes [3]"),
         ((), True, (5, 2), "input 'x' has shape [2] per request; the model takes []"),
         ((-1, 2), True, (5, 2, 3), "input 'x' has shape [2, 3] per request; the model takes [-1, 2]"),
