@@ -42,7 +42,8 @@ def folders(seed: int, count: int) -> Iterator[Folder]:
     """That many, always the same for a seed. A few are right, and must be served."""
     random = Random(seed)
     for number in range(count):
-        yield random.choice(_FAULTS)(random) if number % 25 else _right(random)
+        wrong = _huge if number % 500 == 250 else random.choice(_FAULTS)
+        yield wrong(random) if number % 25 or number % 500 == 250 else _right(random)
 
 
 def _right(random: Random) -> Folder:
@@ -380,6 +381,15 @@ def _profile(random: Random) -> Folder:
     )
     folder = _onnx("max_batch_size: 8\n", "served", "profile")
     return replace(folder, files={**folder.files, "1/profile.json": text})
+
+
+def _huge(random: Random) -> Folder:
+    """A file of 100 MB where one of some kilobytes is read."""
+    content = b" " * 100 * _MB
+    if random.random() < 0.5:
+        return _emulated(content, "refused", "huge file")
+    folder = _onnx("max_batch_size: 8\n", "served", "huge file")
+    return replace(folder, files={**folder.files, "1/profile.json": content})
 
 
 _FAULTS: tuple[Callable[[Random], Folder], ...] = (
