@@ -25,7 +25,7 @@ from tests.server.malformed.campaign import (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.server.malformed", description="Break requests and models.")
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--windows", type=int, default=10, help="pairs without and with broken requests")
+    parser.add_argument("--windows", type=int, default=10, help="each after one with none and one with right ones")
     parser.add_argument("--models", type=int, default=2_000, help="taken through the load's checks without a server")
     parser.add_argument("--models-on-server", type=int, default=200, help="loaded on the server; some 1 s each")
     parser.add_argument("--seed", type=int, default=1)

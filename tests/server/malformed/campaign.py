@@ -31,7 +31,8 @@ from tests.server.open_loop import Asked, OpenLoop
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = mlp(16, 4, 7, hidden=512)
 GOOD_PER_S = 25.0
-BROKEN_PER_S = 80.0
+BROKEN_PER_S, BROKEN_PER_S_AT_ONCE = 40.0, 150.0
+"""Of several windows, which are compared, and of a single one."""
 _SETTLED_S = 20.0
 
 
@@ -51,41 +52,43 @@ def serving(repository: Path) -> Iterator[EmbeddedServer]:
 
 @dataclass
 class RequestsReport:
-    """faults: of answers to broken requests. p99_ms: of the good traffic in windows without and with them, in pairs."""
+    """faults: of answers to broken requests. p99_ms: of the good traffic by what else was sent, window by window:
+    "none", as many "right" requests, and the "broken" ones; p99_ms_in_all: over all windows of a kind.
+    """
 
     sent: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     good: int = 0
     good_wrong: int = 0
-    p99_ms: list[tuple[float, float]] = field(default_factory=list)
-    p99_ms_without: float = 0.0
-    p99_ms_with: float = 0.0
+    p99_ms: dict[str, list[float]] = field(default_factory=dict)
+    p99_ms_in_all: dict[str, float] = field(default_factory=dict)
     slowest_s: float = 0.0
 
 
 def broken_requests(server: EmbeddedServer, seed: int, count: int, windows: int = 1) -> RequestsReport:
-    """Send that many beside good traffic, in so many windows, each with an equally long one before it without them."""
-    report = RequestsReport()
-    each = count // windows
-    quiet, disturbed = list[Asked](), list[Asked]()
+    """Send that many beside good traffic, in so many windows. Of several, each comes after one
+    without any, and one with right ones in their place.
+    """
+    report, beside = RequestsReport(), dict[str, list[Asked]]()
+    each, rate_per_s = count // windows, BROKEN_PER_S if windows > 1 else BROKEN_PER_S_AT_ONCE
     with OpenLoop(server.grpc_url, "good", GOOD, GOOD_PER_S) as good:
         time.sleep(1.0)
         for window in range(windows):
-            began_s = time.monotonic()
-            if windows > 1:
-                time.sleep(each / BROKEN_PER_S)
-            sent_s = time.monotonic()
-            _send(server, seed + window, each, report)
-            ended_s = time.monotonic()
-            time.sleep(0.5)
-            pair = good.sent(began_s, sent_s), good.sent(sent_s, ended_s)
-            quiet += pair[0]
-            disturbed += pair[1]
-            if windows > 1:
-                report.p99_ms.append((p99_ms(pair[0]), p99_ms(pair[1])))
+            for kind in ("none", "right", "broken") if windows > 1 else ("broken",):
+                began_s = time.monotonic()
+                if kind == "none":
+                    time.sleep(each / BROKEN_PER_S)
+                else:
+                    _send(
+                        server, seed + window, each, rate_per_s, kind, report if kind == "broken" else RequestsReport()
+                    )
+                sent = good.sent(began_s, time.monotonic())
+                time.sleep(0.5)
+                beside.setdefault(kind, []).extend(sent)
+                report.p99_ms.setdefault(kind, []).append(p99_ms(sent))
     report.good, report.good_wrong = len(good.asked), len(good.failures())
-    report.p99_ms_without, report.p99_ms_with = p99_ms(quiet), p99_ms(disturbed)
+    report.p99_ms_in_all = {kind: p99_ms(sent) for kind, sent in beside.items()}
     return report
 
 
@@ -94,9 +97,10 @@ def p99_ms(asked: list[Asked]) -> float:
     return percentile([each.latency_s * 1e3 for each in asked], 99) if asked else 0.0
 
 
-def _send(server: EmbeddedServer, seed: int, count: int, report: RequestsReport) -> None:
+def _send(server: EmbeddedServer, seed: int, count: int, rate_per_s: float, kind: str, report: RequestsReport) -> None:
     command = [sys.executable, "-m", "tests.server.malformed.sender", f"--seed={seed}", f"--count={count}"]
-    command += [f"--http-url={server.http_url}", f"--grpc-url={server.grpc_url}", f"--rate={BROKEN_PER_S}"]
+    command += [f"--http-url={server.http_url}", f"--grpc-url={server.grpc_url}", f"--rate={rate_per_s}"]
+    command += ["--broken-share=0"] if kind == "right" else []
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     report.sent += answer["sent"]

@@ -280,10 +280,10 @@ class Account:
             self.faults.append(f"{wrong}: {reply.code} {reply.sentence[:400]} {reply.answer!r:.200}; {shown!r:.1500}")
 
 
-def run(http_url: str, grpc_url: str, seed: int, count: int, at_once: int, rate_per_s: float) -> Account:
-    """Send that many, over so many connections, no more than so many a second."""
+def run(http_url: str, grpc_url: str, work: Iterator[tuple[int, Case]], at_once: int, rate_per_s: float) -> Account:
+    """Send these, over so many connections, no more than so many a second."""
     account, lock = Account(), threading.Lock()
-    began, work = time.monotonic(), enumerate(cases(seed, count))
+    began = time.monotonic()
 
     def one_after_another() -> None:
         sender = Sender(http_url, grpc_url)
@@ -324,8 +324,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second, at most")
+    parser.add_argument("--broken-share", type=float, default=0.9)
     options = parser.parse_args(argv)
-    account = run(options.http_url, options.grpc_url, options.seed, options.count, options.at_once, options.rate)
+    work = enumerate(cases(options.seed, options.count, options.broken_share))
+    account = run(options.http_url, options.grpc_url, work, options.at_once, options.rate)
     json.dump({**vars(account), "faults": account.faults[:200], "faults_in_all": len(account.faults)}, sys.stdout)
 
 

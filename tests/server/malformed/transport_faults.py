@@ -57,15 +57,18 @@ class ClientCase:
 Case = GrpcCase | HttpCase | ClientCase
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
-    """That many requests, always the same for a seed. A tenth of them is right, and must be answered."""
+def cases(seed: int, count: int, broken_share: float = 0.9) -> Iterator[Case]:
+    """That many requests, always the same for a seed. The share that is right must be answered."""
     random = Random(seed)
     for _ in range(count):
         asked = right(random)
         what = "right"
-        if random.random() < 0.9:
+        if random.random() < broken_share:
             what = broken(asked, random)
-        yield random.choice((_grpc, _grpc, _http, _http, _client))(what, asked, random)
+        if broken_share:
+            yield random.choice((_grpc, _grpc, _http, _http, _client))(what, asked, random)
+        else:
+            yield ClientCase(what, random.choice(("http", "grpc")), expected(asked), asked)
 
 
 def _client(what: str, asked: Asked, random: Random) -> Case:
