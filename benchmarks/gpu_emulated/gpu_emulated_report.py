@@ -78,7 +78,8 @@ class GpuReport:
             f"of which the first {plan.warm_s:g} s do not count; learners start with nothing learned. Lanes "
             f"{', '.join(map(str, plan.lanes))}; each rival's best number by the mean of the first {plan.lane_draws} "
             f"draws. Figures are means over draws. A difference counts where it keeps its sign in {plan.signs} of "
-            f"{plan.draws} draws."
+            f"{plan.draws} draws. Largest rates, closed loops, the clairvoyant reference and other requests than "
+            f"'{plan.others[0].name}' are of the first {plan.few_draws} draws."
         )
 
     def _at_best(self, shown: Callable[[Mapping[int, RunFigures]], str]) -> str:
@@ -109,13 +110,17 @@ class GpuReport:
         rows = []
         for r in rivals:
             cells = []
-            for load in plan.loads:
-                found, ours = (runs_of(self.runs, n, load, lanes) for n in (r, OURS))
+            by_rival = [
+                *({n: runs_of(self.runs, n, load, lanes) for n in (r, OURS)} for load in plan.loads),
+                {n: runs_of(self._others, n, plan.at_load, lanes, plan.others[0].name) for n in (r, OURS)},
+            ]
+            for runs in by_rival:
+                found, ours = runs[r], runs[OURS]
                 less = "" if r == OURS else f"; {shown_difference(difference(_kept(ours), _kept(found)), plan.signs)}"
                 cells.append(f"{mean_kept(found)}{less}")
             rows.append([f"*{r}*", *cells])
         return f"After the semicolon: {OURS} less this one.\n\n" + markdown.table(
-            ["", *(f"load {load:g}" for load in plan.loads)], rows
+            ["", *(f"load {load:g}" for load in plan.loads), f"{plan.others[0].name}, load {plan.at_load:g}"], rows
         )
 
     def _by_lanes(self) -> str:
@@ -136,7 +141,7 @@ class GpuReport:
         for r in plan.rivals:
             cells = []
             for s in plan.others:
-                found, ours = (runs_of(self._others, n, at, scenario=s.name) for n in (r, OURS))
+                found, ours = (runs_of(self._others, n, at, self.best[n, at], s.name) for n in (r, OURS))
                 less = difference(_kept(ours), _kept(found)) if r != OURS else None
                 cells.append(mean_kept(found) + (f"; {shown_difference(less, plan.signs)}" if less else ""))
             rows.append([f"*{r}*", *cells])

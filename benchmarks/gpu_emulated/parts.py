@@ -51,9 +51,9 @@ def parts(plan: GpuPlan, best: BestLanes) -> tuple[Part, ...]:
         Part(LANES, plan.lane_draws, len(plan.everyone) * loads * lanes * run_s, partial(_lanes, plan)),
         Part(LOADS, plan.draws, (len(plan.everyone) + lanes) * loads * run_s, partial(_loads, plan, best)),
         Part(OTHERS, plan.draws, rivals * len(plan.others) * run_s, partial(_others, plan, best)),
-        Part(RATES, plan.draws, rate_s, partial(_rates, plan, best)),
-        Part(CLOSED, plan.draws, closed_s, partial(_closed, plan)),
-        Part(REFERENCE, plan.draws, search_s, partial(_reference, plan, best)),
+        Part(RATES, plan.few_draws, rate_s, partial(_rates, plan, best)),
+        Part(CLOSED, plan.few_draws, closed_s, partial(_closed, plan)),
+        Part(REFERENCE, plan.few_draws, search_s, partial(_reference, plan, best)),
         Part(TWINS, served.chances, twin_s, partial(_twins, served)),
     )
 
@@ -81,12 +81,15 @@ def _loads(plan: GpuPlan, best: BestLanes, draw: int) -> list[Task]:
 
 
 def _others(plan: GpuPlan, best: BestLanes, draw: int) -> list[Task]:
-    """The other scenarios, on the lanes that are best with two classes."""
+    """The other scenarios, on the lanes that are best with two classes; `PLAIN` on the same ones in the first, too."""
     load = plan.at_load
+    first = plan.others[0]
+    scenarios = plan.others if draw < plan.few_draws else (first,)
+    wanted = [(r, scenario, best(r, load)) for scenario in scenarios for r in plan.rivals]
+    wanted += [(r, first, plan.same_lanes) for r in plan.rivals if r in PLAIN]
     return [
-        partial(run_case, RunCase(r, draw, scenario, load, best(r, load), plan.seconds, plan.warm_s))
-        for scenario in plan.others
-        for r in plan.rivals[::-1]
+        partial(run_case, RunCase(r, draw, scenario, load, lanes, plan.seconds, plan.warm_s))
+        for r, scenario, lanes in dict.fromkeys(reversed(wanted))
         if can_run(r, scenario)
     ]
 

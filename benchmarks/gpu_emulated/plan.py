@@ -85,8 +85,9 @@ class GpuPlan(msgspec.Struct, frozen=True):
     """All that figures depend on, but for the code.
 
     limits: what class 1 could have, only with two classes. signs: draws in which a difference must have its sign to be
-    reported. lane_draws: draws by which each rival's number of lanes is chosen. seconds: counted of each run after
-    warm_s, in which learners learn too. at_load: of the other scenarios. same_lanes: one number for `PLAIN`. kept: that
+    reported. lane_draws: draws by which each rival's number of lanes is chosen; few_draws: of largest rates,
+    closed loops, references and all other scenarios but the first. seconds: counted of each run after warm_s, in which
+    learners learn too. at_load: of the other scenarios. same_lanes: one number for `PLAIN`. kept: that
     the largest rate keeps; halvings: of its bracket, load 0 to 1; rate_seconds: of each of its runs.
     """
 
@@ -95,6 +96,7 @@ class GpuPlan(msgspec.Struct, frozen=True):
     draws: int = 20
     signs: int = 18
     lane_draws: int = 5
+    few_draws: int = 5
     lanes: tuple[int, ...] = (2, 4, 6, 8, 12)
     loads: tuple[float, ...] = (0.5, 1.0, 1.5)
     others: tuple[Scenario, ...] = OTHERS
@@ -122,8 +124,8 @@ class GpuPlan(msgspec.Struct, frozen=True):
         """The same of fewer draws; None: of all."""
         if draws is None or draws >= self.draws:
             return self
-        lane_draws, signs = min(self.lane_draws, draws), min(self.signs, draws)
-        return msgspec.structs.replace(self, draws=draws, lane_draws=lane_draws, signs=signs)
+        at_most = {name: min(getattr(self, name), draws) for name in ("lane_draws", "few_draws", "signs")}
+        return msgspec.structs.replace(self, draws=draws, **at_most)
 
 
 FULL = GpuPlan()
@@ -132,6 +134,7 @@ QUICK = GpuPlan(
     draws=2,
     signs=2,
     lane_draws=1,
+    few_draws=1,
     lanes=(2, 8),
     loads=(1.0,),
     others=(Scenario("four classes", classes=4), Scenario("60 models, heavy tail", models=60, tail=True)),

@@ -32,7 +32,7 @@ def test_the_quick_form_writes_its_report_and_goes_on_where_it_was(tmp_path: Pat
         assert f"(gpu-emulated/{plot}.png)" in text
         assert (tmp_path / "gpu-emulated" / f"{plot}.png").is_file()
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
-    (folder / "rates" / "1.json").unlink()
+    (folder / "rates" / "0.json").unlink()
     (folder / turn_file(OURS, 0)).unlink()
     assert CliRunner().invoke(app, command).exit_code == 0
     before, after = (found.split("## On a real server") for found in (text, out.read_text()))
@@ -40,7 +40,7 @@ def test_the_quick_form_writes_its_report_and_goes_on_where_it_was(tmp_path: Pat
     assert f"*{STOCK_SERVED}*" in after[1]
     assert ", 0 failed," in after[1]
     taken = {path for path in folder.rglob("*.json") if path.stat().st_mtime_ns != kept[path]}
-    assert taken == {folder / "rates" / "1.json", folder / turn_file(OURS, 0)}
+    assert taken == {folder / "rates" / "0.json", folder / turn_file(OURS, 0)}
     other = CliRunner().invoke(app, [*command, "--draws", "1"])
     assert other.exit_code == 2
     assert "records of another plan" in other.output
