@@ -109,6 +109,12 @@ class EmbeddedServer:
             )
         return body
 
+    @property
+    def shared_memory_prefix(self) -> str:
+        """Beginning of the names of its shared memory, and of no other server's."""
+        assert self._command is not None
+        return self._command.regions
+
     def stubs(self) -> list[Stub]:
         """Processes that run Python models, one per model instance."""
         assert self._command is not None

@@ -19,13 +19,17 @@ METRICS_LAG_S = 1.5
 
 @contextmanager
 def temporary_server(
-    write: Callable[[Path], None], *, env: Mapping[str, str] | None = None, extra: Sequence[str] = ()
+    write: Callable[[Path], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    extra: Sequence[str] = (),
+    log: Path | None = None,
 ) -> Iterator[EmbeddedServer]:
     """Serves the repository that `write` fills; nothing of it is left after. extra: arguments of tritonserver."""
     repository = short_temporary_folder()
     try:
         write(repository)
-        with EmbeddedServer(repository, env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S) as server:
+        with EmbeddedServer(repository, env=env, extra=extra, ready_timeout_s=READY_TIMEOUT_S, log=log) as server:
             yield server
     finally:
         shutil.rmtree(repository, ignore_errors=True)
