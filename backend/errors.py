@@ -6,7 +6,8 @@ IsochroneError
 ├── EngineError    a model's run failed
 │   └── EngineLostError   what ran it is gone, whatever the batch was
 ├── AnswerError    an answer cannot be handed to Triton
-└── ServerError    a tritonserver cannot be found, started or kept running
+└── ServerError    a tritonserver, or a process of a device, cannot be found, started or kept running
+    └── OtherReleaseError   that process is of another release, and is not understood
 
 Each message is one sentence for the reader of a log: what is wrong, where, and what to do.
 """
@@ -41,7 +42,11 @@ class AnswerError(IsochroneError):
 
 
 class ServerError(IsochroneError):
-    """Tritonserver that cannot be found, started or kept running."""
+    """Tritonserver, or process of a device, that cannot be found, started or kept running."""
+
+
+class OtherReleaseError(ServerError):
+    """Process of a device that is of another release: this one's model does without it."""
 
 
 def quoted(text: str) -> str:

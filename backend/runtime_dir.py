@@ -67,10 +67,14 @@ def _is_private(directory: Path) -> bool:
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def meeting_point(device: str, role: Role = "scheduler") -> MeetingPoint:
-    """Files of that process of `device` ("cpu", "gpu-0", …). Raises ServerError."""
+def meeting_point(device: str, role: Role = "scheduler", protocol: int = 0) -> MeetingPoint:
+    """Files of that process of `device` ("cpu", "gpu-0", …). Raises ServerError.
+
+    protocol: of an engine process. Releases that do not understand each other have one each; a scheduler there can be
+    only one of.
+    """
     directory = runtime_dir()
-    name = device if role == "scheduler" else f"{device}-engines"
+    name = device if role == "scheduler" else f"{device}-engines-{protocol}"
     socket = directory / f"{name}.sock"
     if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
         raise ServerError(

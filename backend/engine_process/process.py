@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     try:
-        serve(meeting_point(options.device, "engine process"), options.linger_s)
+        serve(meeting_point(options.device, "engine process", PROTOCOL), options.linger_s)
     except IsochroneError as error:
         _log.error("%s", error)
         return 2

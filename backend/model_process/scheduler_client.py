@@ -16,13 +16,14 @@ import msgspec
 from msgspec.structs import replace
 
 from backend.device_process import connect_or_start
-from backend.errors import ConfigError, IsochroneError, ServerError
+from backend.errors import ConfigError, IsochroneError, OtherReleaseError, ServerError
 from backend.linux import hang_detector
 from backend.linux.hang_detector import HangDetector
 from backend.linux.raised_priority import raise_priority
 from backend.runtime_dir import meeting_point
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
+    PROTOCOL,
     Decided,
     Event,
     Join,
@@ -73,12 +74,22 @@ class SchedulerClient:
         self._thread = threading.Thread(target=self._run, name="isochrone-scheduler-client", daemon=True)
         self._socket: socket.socket | None = None
         self._hang_detector = HangDetector("scheduler")
+        self._logged = ""
+        """Refusal that was logged last: it may last as long as another model is loaded."""
         self.lanes = 0
         """Lanes of the device, as its scheduler says."""
 
     def open(self) -> None:
-        """Connect for the first time. Raises ServerError or ConfigError."""
-        self._socket = self._connect(FIRST_CONNECT_S)
+        """Connect for the first time. Raises ServerError or ConfigError.
+
+        Where the scheduler is of another release the model begins without one, and asks again now and then.
+        """
+        try:
+            self._socket = self._connect(FIRST_CONNECT_S)
+        except OtherReleaseError as error:
+            self._log_refusal(error)
+            self.lanes = self._wanted_lanes
+            self._listener.lost()
         self._thread.start()
 
     def send(self, event: Event) -> bool:
@@ -112,22 +123,27 @@ class SchedulerClient:
     def _run(self) -> None:
         raise_priority()
         while not self._closing.is_set():
-            connection = self._socket
-            assert connection is not None
-            self._listen(connection)
-            with self._send_lock:
-                self._socket = None
-            connection.close()
+            if self._socket is not None:
+                self._follow(self._socket)
             if not self._closing.is_set():
-                _log.warning(
-                    "isochrone: model '%s' has lost the scheduler of device '%s' and launches in order of arrival "
-                    "until there is one again",
-                    *(self._join.model, self._device),
-                )
-                self._listener.lost()
                 self._reconnect()
         if self._socket is not None:  # restored while closing
             self._socket.close()
+
+    def _follow(self, connection: socket.socket) -> None:
+        """Listen to the end of a connection, and launch without a scheduler then."""
+        self._listen(connection)
+        with self._send_lock:
+            self._socket = None
+        connection.close()
+        if not self._closing.is_set():
+            _log.warning(
+                "isochrone: model '%s' has lost the scheduler of device '%s' and launches in order of arrival "
+                "until there is one again",
+                *(self._join.model, self._device),
+            )
+            self._logged = ""
+            self._listener.lost()
 
     def _listen(self, connection: socket.socket) -> None:
         """Receive until the scheduler is gone, does not answer, or sends what cannot be decoded."""
@@ -166,16 +182,14 @@ class SchedulerClient:
         return True
 
     def _reconnect(self) -> None:
-        logged = ""
         while not self._closing.is_set():
             join = self._join
             try:
                 connection = self._connect(_RECONNECT_S)
             except IsochroneError as error:
-                refused = isinstance(error, ConfigError)
-                if refused and str(error) != logged:  # once: it may last as long as another model is loaded
-                    logged = str(error)
-                    _log.warning("isochrone: model '%s' launches without its scheduler: %s", self._join.model, logged)
+                refused = isinstance(error, ConfigError | OtherReleaseError)
+                if refused:
+                    self._log_refusal(error)
                 self._closing.wait(_REFUSED_S if refused else _RETRY_S)
                 continue
             with self._send_lock:
@@ -185,8 +199,17 @@ class SchedulerClient:
             self._listener.restored()
             return
 
+    def _log_refusal(self, error: IsochroneError) -> None:
+        if str(error) != self._logged:
+            self._logged = str(error)
+            _log.warning("isochrone: model '%s' launches without its scheduler: %s", self._join.model, error)
+
     def _connect(self, timeout_s: float) -> socket.socket:
-        """Connect and join. Raises ServerError where no scheduler answers, ConfigError where it refuses this model."""
+        """Connect and join.
+
+        Raises ServerError where no scheduler answers, OtherReleaseError where it is of another release, ConfigError
+        where it refuses this model.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.01, deadline - time.monotonic())
@@ -204,6 +227,12 @@ class SchedulerClient:
                 self.lanes = self._wanted_lanes = reply.lanes  # so a new scheduler gets what this one had
                 return connection
             connection.close()
+            if isinstance(reply, Refused) and reply.protocol != PROTOCOL:
+                raise OtherReleaseError(
+                    f"the scheduler of device '{self._device}' is of another release of Isochrone, which speaks "
+                    f"{f'protocol {reply.protocol}' if reply.protocol else 'an earlier protocol'}, this model's "
+                    f"process {PROTOCOL}; it said: {reply.reason}"
+                )
             if reply is not None:
                 raise ConfigError(self._refusal(reply))
             if time.monotonic() > deadline:
@@ -230,9 +259,14 @@ class SchedulerClient:
             return None
         except TimeoutError:
             raise
-        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except OSError as error:
             connection.close()
             raise ServerError(f"the scheduler of device '{self._device}' does not answer: {error}") from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            connection.close()
+            raise OtherReleaseError(
+                f"the scheduler of device '{self._device}' answers what this release does not understand: {error}"
+            ) from error
 
     def _hang_up(self, connection: socket.socket) -> None:
         with suppress(OSError):

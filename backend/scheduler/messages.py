@@ -12,7 +12,11 @@ import msgspec
 from predictor.workload import ModelProfile
 
 PROTOCOL = 5
-"""Raised when a message changes its meaning; a scheduler of another protocol is not spoken to."""
+"""Raised when a message changes its meaning; a scheduler of another protocol is not spoken to.
+
+Of all protocols alike, so that releases can tell each other: `Join` begins with its tag, the protocol and the model's
+name, and `Refused` with its tag, the reason and the protocol.
+"""
 MAX_MESSAGE_BYTES = 1 << 17
 """Of one packet in either direction; senders split what could grow beyond it."""
 INTERFERENCE_MODELS_MAX = 64
@@ -21,6 +25,7 @@ NOT_EXPLAINED = "not explained"
 """In place of a model there: execution beyond solo that no co-runner explains."""
 
 _NUMBER_MAX = 1 << 62
+_NAME_CHARS_MAX = 256
 Ns = Annotated[int, msgspec.Meta(ge=-_NUMBER_MAX, le=_NUMBER_MAX)]
 """Nanoseconds of an event: of two the difference fits a message."""
 Bytes = Annotated[int, msgspec.Meta(le=_NUMBER_MAX)]
@@ -230,9 +235,13 @@ class Welcome(Message, frozen=True, tag="welcome"):
 
 
 class Refused(Message, frozen=True, tag="refused"):
-    """Answer to `Join` or to an event that cannot be; the connection is closed after it."""
+    """Answer to `Join` or to an event that cannot be; the connection is closed after it.
+
+    protocol: the scheduler's; 0: of one that is too old to say.
+    """
 
     reason: str
+    protocol: int = 0
 
 
 class DeviceLoad(Message, frozen=True):
@@ -270,3 +279,18 @@ Reply = Welcome | Refused | Decided
 encode = msgspec.msgpack.Encoder().encode
 decode_event = msgspec.msgpack.Decoder(Event).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
+_decode_anything = msgspec.msgpack.Decoder().decode
+
+
+def refusal_of_another_protocol(packet: bytes) -> str | None:
+    """A sentence where this is a `Join` of another protocol, whatever else is in it, else None."""
+    try:
+        match _decode_anything(packet):
+            case ["join", int() as protocol, str() as model, *_] if protocol != PROTOCOL:
+                return (
+                    f"model '{model[:_NAME_CHARS_MAX]}' speaks protocol {protocol}, this scheduler {PROTOCOL}: "
+                    "they are of different releases of Isochrone"
+                )
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    return None

@@ -24,7 +24,8 @@ from backend.errors import ConfigError
 from backend.scheduler.messages import Command, Event
 from backend.scheduler_process.background_writer import older
 
-FORMAT, VERSION = "isochrone-events", 1
+FORMAT, VERSION = "isochrone-events", 2
+"""Raised when a message, or what the scheduler's state is made of, changes: a line is never guessed at."""
 MAX_LINE_BYTES = 32 << 20
 """A checkpoint beside 100,000 waiting requests takes a third of it."""
 

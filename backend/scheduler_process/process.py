@@ -24,6 +24,7 @@ from backend.runtime_dir import MeetingPoint, meeting_point
 from backend.scheduler.core import ProtocolError, Scheduler
 from backend.scheduler.messages import (
     MAX_MESSAGE_BYTES,
+    PROTOCOL,
     Command,
     Decided,
     Finish,
@@ -34,6 +35,7 @@ from backend.scheduler.messages import (
     Welcome,
     decode_event,
     encode,
+    refusal_of_another_protocol,
 )
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
@@ -51,6 +53,7 @@ WRONG = (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError, Overfl
 """Errors by which a message ends its connection. The last two: of one nested without end, and of numbers whose
 difference no message can carry."""
 _SEND_BUFFER_BYTES = 1 << 21
+_REFUSALS_MAX = 256
 _LOOK_S = 0.5
 _REJECT_WITHIN_NS = 10_000_000
 """So long a late request waits for an event to be rejected with: being woken for it costs the models time."""
@@ -91,6 +94,10 @@ class SchedulerProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._connections: dict[int, socket.socket] = {}
+        self._joined: set[int] = set()
+        """Those that took part; one that was refused does not make this process linger."""
+        self._refused: set[str] = set()
+        """Refusals of models of other releases, each logged once: they ask again and again."""
         self._sources = 0
         self._idle_since = time.monotonic()
 
@@ -149,9 +156,11 @@ class SchedulerProcess:
         return min(_LOOK_S, max(0.0, left_ns / 1e9))
 
     def _expired(self) -> bool:
-        if self._connections:
+        if self._joined:
             self._idle_since = time.monotonic()
-        return self._linger_s is not None and time.monotonic() - self._idle_since > self._linger_s
+        if self._linger_s is None or self._connections:
+            return False
+        return time.monotonic() - self._idle_since > self._linger_s
 
     def _accept(self) -> None:
         connection = accept(self._listener)
@@ -164,8 +173,7 @@ class SchedulerProcess:
         self._selector.register(connection, selectors.EVENT_READ, self._sources)
         if len(self._connections) > SOURCES_MAX:
             why = f"{SOURCES_MAX} models' processes are connected, which is the most"
-            self._send(self._sources, Refused(why))
-            self._drop(self._sources, why)
+            self._refuse(self._sources, why)
 
     def _receive(self, source: int) -> None:
         connection = self._connections.get(source)
@@ -184,8 +192,22 @@ class SchedulerProcess:
         try:
             self._handle(source, packet)
         except WRONG as error:
-            self._send(source, Refused(str(error)))
-            self._drop(source, str(error))
+            if (other := refusal_of_another_protocol(packet)) is None:
+                self._refuse(source, str(error))
+            else:
+                self._refuse_release(source, other)
+
+    def _refuse(self, source: int, why: str) -> None:
+        self._send(source, Refused(why, PROTOCOL))
+        self._drop(source, why)
+
+    def _refuse_release(self, source: int, why: str) -> None:
+        """Refuse a model of another release, which serves without this scheduler and asks again now and then."""
+        if why not in self._refused and len(self._refused) < _REFUSALS_MAX:
+            self._refused.add(why)
+            _log.warning("a connection is refused: %s; the model launches in order of arrival", why)
+        self._send(source, Refused(why, PROTOCOL))
+        self._drop(source, None)
 
     def _handle(self, source: int, packet: bytes) -> None:
         now_ns = time.monotonic_ns()
@@ -201,6 +223,7 @@ class SchedulerProcess:
             self._reporter.note(self._scheduler, source, event)
         if isinstance(event, Join):
             _log.info("source %d: %s version %s joined", source, event.model, event.version)
+            self._joined.add(source)
             self._send(source, Welcome(source, self._lanes))
         elif isinstance(event, Ping):
             pong = Decided((), took_ns, load=self._reporter.load(self._scheduler, source, event, now_ns))
@@ -233,12 +256,16 @@ class SchedulerProcess:
             # Gone, or so far behind that its buffer is full, or a number that fits no message: it must start afresh.
             self._drop(source, f"cannot be reached: {error}")
 
-    def _drop(self, source: int, why: str) -> None:
+    def _drop(self, source: int, why: str | None) -> None:
+        """why: logged; None: that was done."""
         connection = self._connections.pop(source, None)
         if connection is None:
             return
-        _log.info("source %d left: %s", source, why)
-        self._idle_since = time.monotonic()  # of one that was stopped meanwhile as well
+        if why is not None:
+            _log.info("source %d left: %s", source, why)
+        if source in self._joined:
+            self._joined.discard(source)
+            self._idle_since = time.monotonic()  # of one that was stopped meanwhile as well
         self._selector.unregister(connection)
         connection.close()
         now_ns = time.monotonic_ns()

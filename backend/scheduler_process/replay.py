@@ -233,7 +233,10 @@ def restored(checkpoint: Checkpoint, packages: tuple[str, ...] = ()) -> Schedule
             raise ValueError("it is not of a scheduler")
         found.check_invariants()
     except Exception as error:  # whatever a file may hold
-        raise ConfigError(f"the event log's checkpoint cannot be used: {error or 'its parts disagree'}") from None
+        why = error or "its parts disagree"
+        raise ConfigError(
+            f"the event log's checkpoint, which isochrone {checkpoint.origin.isochrone} wrote, cannot be used: {why}"
+        ) from None
     return found
 
 

@@ -159,10 +159,14 @@ class _Decoder:
             raise ValueError(f"{kind!r} is no kind of value")
         cls, values = self._classes[rest[0]], [self.value(part) for part in rest[1:]]
         if issubclass(cls, msgspec.Struct):
-            return cls(*values)
-        if not issubclass(cls, tuple):
+            names: tuple[str, ...] = cls.__struct_fields__
+        elif issubclass(cls, tuple):
+            names = getattr(cls, "_fields", ())
+        else:
             raise ValueError(f"{cls.__name__} is no record")
-        return tuple.__new__(cls, values)
+        if len(names) != len(values):  # of another release: nothing is guessed
+            raise ValueError(f"a {cls.__name__} has {len(names)} fields, not {len(values)}")
+        return cls(*values) if issubclass(cls, msgspec.Struct) else tuple.__new__(cls, values)
 
 
 def _array(found: np.ndarray[Any, Any]) -> Value:

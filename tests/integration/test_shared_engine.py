@@ -25,7 +25,7 @@ from backend.config.parameters import Parameters
 from backend.device_process import LINGER_S
 from backend.engine_process.client import watch as shared_watch
 from backend.engine_process.client.engine import EngineClient
-from backend.engine_process.wire.messages import EnginePong, decode_pong
+from backend.engine_process.wire.messages import PROTOCOL, EnginePong, decode_pong
 from backend.engines.loading import load_engine
 from backend.engines.protocol import Engine
 from backend.errors import ConfigError, EngineError
@@ -63,11 +63,11 @@ def own(config: EngineConfig) -> Engine:
 
 def engine_process() -> int:
     """0 while a new one is about to say which it is."""
-    return int(meeting_point("cpu", "engine process").lock.read_text() or 0)
+    return int(meeting_point("cpu", "engine process", PROTOCOL).lock.read_text() or 0)
 
 
 def log() -> str:
-    return meeting_point("cpu", "engine process").log.read_text()
+    return meeting_point("cpu", "engine process", PROTOCOL).log.read_text()
 
 
 def gone(pid: int) -> bool:
@@ -285,7 +285,7 @@ def test_a_batch_that_takes_the_engine_process_down_is_run_twice_and_no_more(tmp
             with pytest.raises(EngineError, match="the engine process died, and died again"):
                 shared.run(0, ONE_ROW, ["y"])
 
-        meeting_point("cpu", "engine process").log.write_text("loaded\n")
+        meeting_point("cpu", "engine process", PROTOCOL).log.write_text("loaded\n")
         in_threads(run, kill)
         assert shared.run(0, ONE_ROW, ["y"]).exec_ns > 0
 
@@ -363,7 +363,7 @@ def test_the_last_model_that_leaves_ends_the_engine_process_and_leaves_nothing_h
     left = time.monotonic()
     eventually(lambda: gone(pid))
     assert time.monotonic() - left > LINGER_S - 1.0
-    assert not meeting_point("cpu", "engine process").socket.exists()
+    assert not meeting_point("cpu", "engine process", PROTOCOL).socket.exists()
 
 
 def test_a_run_when_the_model_is_closed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from backend.engine_process.wire.messages import PROTOCOL
 from backend.server.embedded import EmbeddedServer
 from tests.fakes.emulated import several, write_spec
 from tests.server.control import EXPLICIT, eventually, load, metric, request
@@ -64,7 +65,7 @@ def test_a_file_that_names_a_device_twice_is_refused(server: EmbeddedServer) -> 
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("lock", [f"{FAST}.lock", f"{FAST}-engines.lock"])
+@pytest.mark.parametrize("lock", [f"{FAST}.lock", f"{FAST}-engines-{PROTOCOL}.lock"])
 def test_a_device_whose_scheduler_or_engine_process_is_killed_costs_no_request(
     server: EmbeddedServer, lock: str
 ) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from backend.engine_process.wire.messages import PROTOCOL
 from backend.engines.emulated.spec import read_spec
 from backend.server.embedded import EmbeddedServer
 from backend.tensors import Array
@@ -93,7 +94,7 @@ def test_metrics_of_an_emulated_model_name_its_device(
 @pytest.mark.alone
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_engine_processes_of_an_emulated_device_lose_no_request(server: EmbeddedServer, kills: int) -> None:
-    lock = Path(server.runtime_dir) / f"{DEVICE}-engines.lock"
+    lock = Path(server.runtime_dir) / f"{DEVICE}-engines-{PROTOCOL}.lock"
     answers: dict[str, list[Array]] = {"one": [], "two": []}
     enough = threading.Event()
 

@@ -20,6 +20,7 @@ from onnx import helper
 from tritonclient.utils import InferenceServerException
 
 from backend.device_process import LINGER_S
+from backend.engine_process.wire.messages import PROTOCOL
 from backend.engines.tensorrt.plan_facts import PlanFacts, facts_path
 from backend.engines.tensorrt.plan_runtime import OptimizationProfile, PlanTensor
 from backend.server.embedded import EmbeddedServer
@@ -114,7 +115,7 @@ def client(server: EmbeddedServer) -> Iterator[triton_grpc.InferenceServerClient
 
 
 def engine_process(server: EmbeddedServer) -> int:
-    return int((server.runtime_dir / "cpu-engines.lock").read_text())
+    return int((server.runtime_dir / f"cpu-engines-{PROTOCOL}.lock").read_text())
 
 
 def engine_processes(server: EmbeddedServer) -> list[int]:
@@ -134,7 +135,7 @@ def held(pid: int) -> dict[str, int]:
 
 def loaded(server: EmbeddedServer, model: str) -> int:
     """How often the engine process loaded it."""
-    return (server.runtime_dir / "cpu-engines.log").read_text().count(f"/{model}/1/model.onnx")
+    return (server.runtime_dir / f"cpu-engines-{PROTOCOL}.log").read_text().count(f"/{model}/1/model.onnx")
 
 
 def test_answers_are_those_of_an_engine_in_the_models_own_process(client: triton_grpc.InferenceServerClient) -> None:

@@ -10,7 +10,7 @@ from backend.device_process import connect_or_start
 from backend.engine_process.client.session import ModelSession
 from backend.engine_process.client.watch import HangWatch
 from backend.engine_process.wire.channel import Channel, ChannelError
-from backend.engine_process.wire.messages import ModelOpened, ModelRefused, OpenModel, decode_opened
+from backend.engine_process.wire.messages import PROTOCOL, ModelOpened, ModelRefused, OpenModel, decode_opened
 from backend.errors import ConfigError, EngineLostError, IsochroneError, ServerError
 from backend.runtime_dir import meeting_point
 
@@ -114,7 +114,7 @@ class EngineConnection:
         return None
 
     def _open(self) -> ModelSession:
-        point = meeting_point(self._device, "engine process")
+        point = meeting_point(self._device, "engine process", PROTOCOL)
         for _ in range(_OPEN_TRIES):
             with ExitStack() as undone:
                 channel = Channel(connect_or_start(point, CONNECT_S))

@@ -11,7 +11,8 @@ from backend.engines.protocol import EngineOptions
 from backend.tensors import TensorSpec
 
 PROTOCOL = 6
-"""Version of these messages; an engine process of another one refuses to open models."""
+"""Version of these messages, and part of the name by which an engine process is met: releases with another one have an
+engine process of their own."""
 
 
 class EngineMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):

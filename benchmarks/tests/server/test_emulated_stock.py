@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from backend.engine_process.wire.messages import PROTOCOL
 from backend.errors import ConfigError
 from backend.server.embedded import EmbeddedServer
 from benchmarks.emulated.stock import write_stock_repository
@@ -48,7 +49,7 @@ def test_stock_models_run_on_one_emulated_gpu_and_slow_each_other_down(server: E
     assert alone_ms >= SOLO_MS * 0.95
     # u is 0.8: two at once cannot be done within 1.6 of one alone; each model's second request shares a batch or waits.
     assert max(ms for ms, _ in together) > 1.5 * SOLO_MS
-    assert (Path(server.runtime_dir) / f"{DEVICE}-engines.lock").exists()
+    assert (Path(server.runtime_dir) / f"{DEVICE}-engines-{PROTOCOL}.lock").exists()
     assert not (Path(server.runtime_dir) / f"{DEVICE}.lock").exists()  # no scheduler
 
 

@@ -18,6 +18,7 @@ from backend.scheduler.messages import (
     decode_event,
     decode_reply,
     encode,
+    refusal_of_another_protocol,
 )
 from backend.scheduler_process.process import WRONG
 from tests.fakes.builders import START_NS
@@ -37,6 +38,7 @@ def check(data: bytes) -> None:
     core, now_ns = Scheduler(2, cores=2), START_NS
     launches: list[Launch] = []
     for wait_us, source, raw in steps:
+        refusal_of_another_protocol(bytes(raw))
         now_ns += min(max(wait_us, 0), 10**9) * 1000
         commands = _step(core, source % 4, bytes(raw), now_ns, launches)
         launches += [command for command in commands if isinstance(command, Launch)]

@@ -164,6 +164,38 @@ def test_a_publisher_that_is_none_is_told_in_words(
     assert said[0].startswith("isochrone: endpoint 'a': ")
 
 
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        lambda s: s.send(Refused("protocol 1 is not spoken here, only 2")),
+        lambda s: s.send_bytes(b'{"type":"snapshot","protocol":2,"of":"another shape"}\n'),
+    ],
+    ids=["which refuses", "which is refused"],
+)
+def test_beside_a_server_of_another_release_the_others_are_followed(
+    misbehave: Callable[[Subscriber], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        told, of_other = Told(), Told()
+        async with (
+            publishing(misbehave) as other,
+            publishing(lambda s: s.send(snapshot(1))) as ours,
+            subscribed(other.address, of_other) as refused,
+            subscribed(ours.address, told) as followed,
+        ):
+            await until(lambda: len(other.subscribers) >= 3)
+            ours.subscribers[0].send(snapshot(2))
+            await until(lambda: told.sequences == [1, 2])
+            assert "protocol 2" in refused.trouble or "only 2" in refused.trouble
+            assert followed.trouble == ""
+        assert of_other.sequences == []
+
+    run(scenario)
+    said = [line for line in capsys.readouterr().err.splitlines() if "protocol" in line]
+    assert len(said) == 1
+    assert "1" in said[0] and "2" in said[0]
+
+
 def test_a_publisher_that_falls_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "SILENCE_S", 0.05)
 

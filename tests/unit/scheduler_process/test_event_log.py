@@ -61,7 +61,7 @@ def test_a_line_is_documented_json(tmp_path: Path) -> None:
     log.put(Trained())
     log.close()
     checkpoint, event, train = map(msgspec.json.decode, (tmp_path / "events").read_bytes().splitlines())
-    assert (checkpoint["line"], checkpoint["format"], checkpoint["version"]) == ("checkpoint", "isochrone-events", 1)
+    assert (checkpoint["line"], checkpoint["format"], checkpoint["version"]) == ("checkpoint", "isochrone-events", 2)
     assert event == {
         "line": "event",
         "at_ns": START_NS + 7,
@@ -226,7 +226,7 @@ def test_a_log_that_ends_in_the_middle_of_a_line_is_read_up_to_there(tmp_path: P
 
 
 def checkpoint_of(state: bytes) -> bytes:
-    made = Checkpoint("isochrone-events", 1, ORIGIN, START_NS, START_NS, msgspec.Raw(state))
+    made = Checkpoint("isochrone-events", 2, ORIGIN, START_NS, START_NS, msgspec.Raw(state))
     return encode(made) + b"\n"
 
 
@@ -237,7 +237,7 @@ _HOSTILE = {
     '{"line":"event","at_ns":"x"}\n': "line 1 cannot be read",
     "[" * 100_000 + "\n": "line 1 cannot be read",
     "x" * 3_000_000 + "\n": "line 1 is longer than 1 MiB",
-    checkpoint_of(b"{}").decode().replace('"version":1', '"version":9'): "version 9, not isochrone-events version 1",
+    checkpoint_of(b"{}").decode().replace('"version":2', '"version":9'): "version 9, not isochrone-events version 2",
     '{"schema":1,"model":"a"}\n': "line 1 cannot be read",
 }
 
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_no_scheduler_is_one_sentence(tmp_path: Path, state: byt
     path = tmp_path / "events"
     path.write_bytes(checkpoint_of(state))
     (stretch,) = read_stretches(path)
-    with pytest.raises(ConfigError, match="the event log's checkpoint cannot be used"):
+    with pytest.raises(ConfigError, match=r"checkpoint, which isochrone 0\.0\.0 wrote, cannot be used"):
         Replay().run(stretch)
 
 
