@@ -1,0 +1,161 @@
+"""Runs faults one after another under load, and records of each what became of the requests."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.account import Account, Allowance, Period, Sum, kept_percent, sum_of
+from tests.chaos.decisions import Decisions
+from tests.chaos.faults.fault import Fault, Undo
+from tests.chaos.load import GIVE_UP_S, Load, capacity_per_s
+from tests.chaos.models import MODELS
+from tests.chaos.stage import Stage
+
+LOAD = 0.8
+"""Of the capacity that is measured at each start of a server."""
+_CAPACITY_S = 4.0
+_RESUMED_MAX_S = 20.0
+_SETTLE_S = 1.0
+"""Time after a fault in which a request that was sent may still have met it."""
+_log = logging.getLogger("chaos")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One fault. resumed_s: from its begin, or its end where it stops decisions, until all models had some; None: not within 20 s. kept_before,
+    kept_after: percent of deadlines in the windows around it. crashed: tritonserver ended, and was started again.
+    """
+
+    kind: str
+    sum: Sum
+    resumed_s: float | None
+    kept_before: float | None
+    kept_after: float | None
+    crashed: bool
+    schedulers: int
+    trouble: str = ""
+
+
+@dataclass
+class Campaign:
+    """volume: a small file system of its own, or None. window_s: of the deadlines before and after each fault."""
+
+    faults: Sequence[Fault]
+    volume: Path | None
+    window_s: float
+    end_s: float
+    note: Callable[[str], None]
+    records: list[Record] = field(default_factory=list)
+    rates_per_s: list[float] = field(default_factory=list)
+    logs: list[str] = field(default_factory=list)
+
+    def run(self, rounds: int) -> None:
+        """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own."""
+        with_clock = [fault for fault in self.faults if "clock" in fault.needs]
+        plain = [fault for fault in self.faults if fault not in with_clock]
+        for clock, kinds in ((False, plain), (True, with_clock)):
+            todo = [fault for _ in range(rounds) for fault in kinds]
+            while todo and time.monotonic() < self.end_s:
+                todo = self._on_one_server(todo, clock)
+
+    def _on_one_server(self, todo: list[Fault], clock: bool) -> list[Fault]:
+        """Run faults until tritonserver ends; returns those that are left."""
+        account = Account()
+        with ExitStack() as stack:
+            with_route = any("route" in fault.needs for fault in todo)
+            stage = stack.enter_context(Stage(self.volume, clock=clock, with_route=with_route))
+            decisions = stack.enter_context(Decisions("127.0.0.1", stage.state_port))
+            capacity = capacity_per_s(stage.server.grpc_url, _CAPACITY_S)
+            self.rates_per_s.append(LOAD * capacity)
+            self.note(f"capacity {capacity:.0f}/s, load {LOAD * capacity:.0f}/s")
+            routed_url = None if stage.route is None else stage.route.grpc_url
+            met: list[_Met] = []
+            with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
+                time.sleep(min(3.0, self.window_s))
+                while todo and time.monotonic() < self.end_s:
+                    met.append(self._meet(todo.pop(0), stage, account, decisions))
+                    if met[-1].crashed:
+                        break
+            log = stage.server.log_text() + (stage.runtime_dir / "cpu.log").read_text(errors="replace")
+        self.logs.append(log)
+        self._record(met, account)
+        return todo
+
+    def _meet(self, fault: Fault, stage: Stage, account: Account, decisions: Decisions) -> _Met:
+        """Do one fault and undo it."""
+        before_s = time.monotonic()
+        time.sleep(self.window_s)
+        begin_s, trouble, crashed = time.monotonic(), "", False
+        from_s = begin_s
+        try:
+            undo: Undo = fault.do(stage)
+            time.sleep(fault.holds_s)
+            undo()
+            from_s = time.monotonic() if fault.stops_decisions else begin_s
+        except Exception as error:  # the fault could not be done: that, too, is a result
+            trouble = f"{type(error).__name__}: {error}"
+        resumed_s = None
+        while resumed_s is None and time.monotonic() < from_s + _RESUMED_MAX_S and not crashed:
+            time.sleep(0.05)
+            resumed_s = decisions.resumed_after_s(from_s, MODELS)
+            crashed = not stage.is_alive
+        over_s = time.monotonic()
+        time.sleep(max(self.window_s, _SETTLE_S))
+        crashed = crashed or not stage.is_alive
+        after_s = time.monotonic()
+        schedulers = len(stage.pids("scheduler"))
+        self.note(f"{fault.kind}: {'crashed' if crashed else 'resumed in'} {resumed_s} {trouble}")
+        return _Met(fault, (before_s, begin_s, over_s, after_s), resumed_s, crashed, schedulers, trouble)
+
+    def _record(self, met: Sequence[_Met], account: Account) -> None:
+        """Judge each request by the faults that it may have met, and count it for the last that began before it ended."""
+        periods = [one.period for one in met]
+        for one, following in zip(met, [*met[1:], None], strict=True):
+            before_s, begin_s, over_s, after_s = one.times_s
+            until_s = float("inf") if following is None else following.times_s[1]
+            own = account.sent(begin_s - 1.0, until_s - 1.0)
+            found = sum_of(own, periods)
+            before, after = account.sent(before_s, begin_s), account.sent(over_s, after_s)
+            self.records.append(
+                Record(
+                    one.fault.kind,
+                    found,
+                    one.resumed_s,
+                    kept_percent(before),
+                    kept_percent(after),
+                    one.crashed,
+                    one.schedulers,
+                    one.trouble,
+                )
+            )
+
+
+@dataclass(frozen=True)
+class _Met:
+    """A fault that was done. times_s: begin of the window before, of the fault, of the window after, and its end."""
+
+    fault: Fault
+    times_s: tuple[float, float, float, float]
+    resumed_s: float | None
+    crashed: bool
+    schedulers: int
+    trouble: str
+
+    @property
+    def period(self) -> Period:
+        """The fault, as the account has it."""
+        _, begin_s, over_s, _ = self.times_s
+        allowances = self.fault.allowances
+        if self.crashed and self.fault.may_crash:
+            allowances = (*allowances, *_crash(self.fault.may_crash))
+            over_s = begin_s + _RESUMED_MAX_S + 2 * GIVE_UP_S
+        return Period(self.fault.kind, begin_s, over_s + _SETTLE_S, allowances)
+
+
+def _crash(limit: str) -> tuple[Allowance, ...]:
+    return (Allowance(limit, r"UNAVAILABLE"), Allowance(limit, None), Allowance(limit, r"INTERNAL"))

@@ -1,0 +1,130 @@
+"""Open-loop load by plain tritonclient over gRPC: requests leave at their own times, whatever the server does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton_grpc
+
+from tests.chaos.account import Account, Asked
+from tests.chaos.models import MODELS, ROUTED
+
+GIVE_UP_S = 10.0
+"""A request without an answer after so long hangs."""
+_IN_FLIGHT_MAX = 3_000
+_CAPACITY_IN_FLIGHT = 12
+
+
+class Stream:
+    """Requests to one model at one address, with exponential gaps, from a thread."""
+
+    def __init__(self, account: Account, url: str, model: str, rate_per_s: float, seed: int) -> None:
+        self._account, self._name, self._model = account, model, MODELS[model]
+        self._client = triton_grpc.InferenceServerClient(url)
+        self._rate_per_s = rate_per_s
+        self._random = np.random.default_rng(seed)
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._in_flight = 0
+        self._thread = threading.Thread(target=self._run, name=f"chaos-{model}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def close(self) -> None:
+        """Wait for the last answers, at most until each is given up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0, GIVE_UP_S + 5.0)
+        self._client.close()
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
+            self._send()
+            due_s += self._random.exponential(1 / self._rate_per_s)
+
+    def _send(self) -> None:
+        with self._changed:
+            if self._in_flight >= _IN_FLIGHT_MAX:  # far behind: more would only measure this client
+                return
+            self._in_flight += 1
+        asked = self._account.ask(self._name, self._model.tag, self._model.slo_ms / 1e3, time.monotonic())
+        self._client.async_infer(
+            self._name,
+            request(asked.number),
+            partial(self._answered, asked),
+            client_timeout=GIVE_UP_S,
+            parameters={"slo_ms": self._model.slo_ms},
+        )
+
+    def _answered(self, asked: Asked, result: Any, error: Exception | None) -> None:
+        value = None if error else float(result.as_numpy("y")[0, 0])
+        self._account.answered(asked, time.monotonic(), "" if error is None else str(error), value)
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify_all()
+
+
+class Load:
+    """A context manager: a stream to each model, and one to `ROUTED` through Envoy."""
+
+    def __init__(self, account: Account, url: str, routed_url: str | None, rate_per_s: float, seed: int) -> None:
+        self._account, self._url, self._routed_url = account, url, routed_url
+        self._rate_per_s, self._seed = rate_per_s, seed
+        self._streams: list[Stream] = []
+
+    def __enter__(self) -> Load:
+        for i, (name, model) in enumerate(MODELS.items()):
+            routed = 1 / 3 if name == ROUTED and self._routed_url else 0.0
+            rate_per_s = self._rate_per_s * model.share
+            self._start(self._url, name, rate_per_s * (1 - routed), self._seed + i)
+            if routed and self._routed_url:
+                self._start(self._routed_url, name, rate_per_s * routed, self._seed + 100)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams:
+            stream.stop()
+        for stream in self._streams:
+            stream.close()
+
+    def _start(self, url: str, name: str, rate_per_s: float, seed: int) -> None:
+        self._streams.append(Stream(self._account, url, name, rate_per_s, seed))
+
+
+def request(number: int) -> list[Any]:
+    """The inputs of a request."""
+    x = triton_grpc.InferInput("x", [1, 1], "FP32")
+    x.set_data_from_numpy(np.full((1, 1), number, np.float32))
+    return [x]
+
+
+def capacity_per_s(url: str, seconds: float, seed: int = 0) -> float:
+    """Requests per second that the server answers while as many as it takes wait, in the load's mix."""
+    names = list(MODELS)
+    weights: Mapping[str, float] = {name: MODELS[name].share for name in names}
+    end_s = time.monotonic() + seconds
+
+    def one_after_another(worker: int) -> int:
+        random, done = np.random.default_rng((seed, worker)), 0
+        with closing(triton_grpc.InferenceServerClient(url)) as client:
+            while time.monotonic() < end_s:
+                name = str(random.choice(names, p=[weights[name] for name in names]))
+                client.infer(name, request(1), client_timeout=GIVE_UP_S)
+                done += 1
+        return done
+
+    begin_s = time.monotonic()
+    with ThreadPoolExecutor(_CAPACITY_IN_FLIGHT) as pool:
+        done = sum(pool.map(one_after_another, range(_CAPACITY_IN_FLIGHT)))
+    return done / (time.monotonic() - begin_s)
