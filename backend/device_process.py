@@ -5,6 +5,7 @@ There is one of each per device and runtime folder. Knows nothing of their messa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -12,12 +13,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backend.errors import ServerError
 from backend.linux import peer_credentials
-from backend.runtime_dir import VARIABLE, MeetingPoint, Role
+from backend.runtime_dir import VARIABLE, MeetingPoint, Role, meeting_point
 from profiler.child import python_command, search_path
 
 LINGER_S = 3.0
@@ -26,6 +27,11 @@ _MODULES: dict[Role, str] = {
     "scheduler": "backend.scheduler_process.process",
     "engine process": "backend.engine_process.process",
 }
+LOOK_S = 0.5
+"""Between two looks whether the process is still found in the runtime folder, and two attempts to accept a connection
+while there is no descriptor for one."""
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_STANDARD_ERROR = 2
 _START_S = 5.0
 _CONNECT_S = 1.0
 _log = logging.getLogger("isochrone")
@@ -47,52 +53,123 @@ def connect_or_start(point: MeetingPoint, timeout_s: float, *options: str) -> so
         time.sleep(0.01)
 
 
+class DeviceListener:
+    """Socket at which the one process of `point` accepts connections, and that process's place in the runtime folder.
+
+    socket: replaced by `take_place`.
+    """
+
+    def __init__(self, point: MeetingPoint, lock: int) -> None:
+        """lock: descriptor of the locked file. Raises OSError."""
+        self._point, self._lock = point, lock
+        self._short, self._said = False, ""
+        self._bind()
+
+    def accept(self) -> socket.socket | None:
+        """Next connection; None where it is another user's, or gone already.
+
+        Raises TimeoutError as the socket does, and OSError where no descriptor or memory is left: the connection waits,
+        so that the socket is no reason to come back before a while.
+        """
+        try:
+            connection, _ = self.socket.accept()
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                if not self._short:  # once: those that wait are tried again and again
+                    _log.warning("no connection can be accepted for now: %s", error.strerror)
+                self._short = True
+                raise
+            _log.warning("a connection could not be accepted: %s", error.strerror)
+            return None
+        self._short = False
+        if (why := peer_credentials.refusal(connection)) is not None:
+            _log.warning("a connection is refused: %s", why)
+            connection.close()
+            return None
+        return connection
+
+    def in_place(self) -> bool:
+        """True while others find this process in the runtime folder: its lock and its socket are there."""
+        try:
+            return _is(self._point.lock, self._lock) and _same(self._point.socket.stat(), self._bound)
+        except OSError:
+            return False
+
+    def take_place(self) -> bool:
+        """Put the lock and the socket back, as after somebody removed the folder; False where another process has the
+        place by now. Where it cannot be had, as on a full disk, nothing changes.
+        """
+        old = self.socket
+        try:
+            meeting_point(self._point.device, self._point.role)  # makes the folder
+            if not _is(self._point.lock, self._lock):
+                lock = _locked(self._point.lock)
+                if lock is None:
+                    return False
+                os.close(self._lock)
+                self._lock = lock
+            self._bind()
+            old.close()
+            _log_again(self._point.log)
+            self._say("were gone, and are back")
+        except (OSError, ServerError) as error:
+            self._say(f"are gone, and cannot be put back: {error}")
+        return True
+
+    def _say(self, what: str) -> None:
+        if what != self._said:  # once: it is tried again and again
+            self._said = what
+            _log.warning("the %s's files in '%s' %s", self._point.role, self._point.lock.parent, what)
+
+    def close(self) -> None:
+        """Close and remove the socket; the lock is kept until this process ends: a successor binds after that."""
+        if self.in_place():
+            self._point.socket.unlink(missing_ok=True)
+        self.socket.close()
+
+    def _bind(self) -> None:
+        self._point.socket.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.bind(str(self._point.socket))
+            self._point.socket.chmod(0o600)
+            listener.listen(128)
+            self._bound = self._point.socket.stat()
+        except BaseException:
+            listener.close()
+            raise
+        self.socket = listener
+
+
 @contextmanager
-def only_listener(point: MeetingPoint) -> Iterator[socket.socket | None]:
-    """Socket on which the one process of `point` accepts connections; None where another process is that one."""
-    if not _only_one(point.lock):
+def only_listener(point: MeetingPoint) -> Iterator[DeviceListener | None]:
+    """DeviceListener of the one process of `point`; None where another process is that one. Raises OSError."""
+    lock = _locked(point.lock)
+    if lock is None:
         yield None
         return
-    point.socket.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(point.socket))
-        point.socket.chmod(0o600)
-        listener.listen(128)
-        try:
-            yield listener
-        finally:
-            point.socket.unlink(missing_ok=True)
-
-
-def accept(listener: socket.socket) -> socket.socket | None:
-    """Next connection of `only_listener`'s socket; None where it is another user's, or cannot be had.
-
-    Raises TimeoutError as the socket does.
-    """
+    listener = DeviceListener(point, lock)
     try:
-        connection, _ = listener.accept()
-    except TimeoutError:
-        raise
-    except OSError as error:  # it is gone already, or no descriptor is left
-        _log.warning("a connection could not be accepted: %s", error.strerror)
-        return None
-    if (why := peer_credentials.refusal(connection)) is not None:
-        _log.warning("a connection is refused: %s", why)
-        connection.close()
-        return None
-    return connection
+        yield listener
+    finally:
+        listener.close()
 
 
 def _connect(point: MeetingPoint) -> socket.socket | None:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.settimeout(_CONNECT_S)
+    connection = None
     try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(_CONNECT_S)
         connection.connect(str(point.socket))
     except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, TimeoutError):
+        assert connection is not None
         connection.close()  # no process, or none that accepts
         return None
     except OSError as error:
-        connection.close()
+        if connection is not None:
+            connection.close()
         raise ServerError(f"the {point.role}'s socket '{point.socket}' cannot be used: {error.strerror}") from error
     if (why := peer_credentials.refusal(connection)) is not None:
         connection.close()
@@ -150,14 +227,34 @@ def _start(point: MeetingPoint, options: tuple[str, ...]) -> subprocess.Popen[by
     return process
 
 
-def _only_one(lock: Path) -> bool:
-    """True where this process got the lock. It keeps it until it ends: a successor binds the socket after that."""
+def _locked(lock: Path) -> int | None:
+    """Descriptor of the locked file; None where another process holds it. Kept open, it is held until this one ends."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
+        return None
+    with suppress(OSError):  # for people only, so that a full disk is no reason not to serve
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """True where the file at a path is the one that is open."""
+    try:
+        return _same(path.stat(), os.fstat(descriptor))
+    except OSError:
         return False
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return True
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _log_again(log: Path) -> None:
+    """Write to a new log where the one that standard error goes to was removed."""
+    if os.fstat(_STANDARD_ERROR).st_nlink == 0:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), _STANDARD_ERROR)

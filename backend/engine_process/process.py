@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from backend.device_process import accept, only_listener
+from backend.device_process import LOOK_S, DeviceListener, only_listener
 from backend.engine_process import heap
 from backend.engine_process.lanes import LaneThread, ModelLane
 from backend.engine_process.store import EngineHandle, EngineStore, file_stamp
@@ -44,7 +44,7 @@ _log = logging.getLogger("isochrone.engines")
 class EngineProcess:
     """Serves one device on a listening SEQPACKET socket, until it had no connection for `linger_s` (None: for ever)."""
 
-    def __init__(self, device: str, listener: socket.socket, linger_s: float | None, store: EngineStore) -> None:
+    def __init__(self, device: str, listener: DeviceListener, linger_s: float | None, store: EngineStore) -> None:
         self._on_cpu = device == "cpu"
         self._listener, self._linger_s, self._store = listener, linger_s, store
         self._lock = threading.Lock()
@@ -53,12 +53,21 @@ class EngineProcess:
         self._lanes: dict[int, LaneThread] = {}
 
     def run(self) -> None:
-        """Accept connections until idle for too long."""
-        self._listener.settimeout(0.5)
+        """Accept connections until idle for too long, or until another process has this one's place."""
+        look_s = time.monotonic()
         while not self._expired():
+            if time.monotonic() >= look_s:
+                if not self._listener.in_place() and not self._listener.take_place():
+                    _log.warning("another process has the device's engines by now, so this one ends")
+                    return
+                look_s = time.monotonic() + LOOK_S
+            self._listener.socket.settimeout(LOOK_S)
             try:
-                connection = accept(self._listener)
+                connection = self._listener.accept()
             except TimeoutError:
+                continue
+            except OSError:
+                time.sleep(LOOK_S)
                 continue
             if connection is None:
                 continue

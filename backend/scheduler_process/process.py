@@ -16,7 +16,7 @@ import time
 
 import msgspec
 
-from backend.device_process import accept, only_listener
+from backend.device_process import LOOK_S, DeviceListener, only_listener
 from backend.errors import ConfigError
 from backend.linux.cpu_topology import core_budget
 from backend.linux.raised_priority import raise_session_priority
@@ -66,7 +66,7 @@ class SchedulerProcess:
     def __init__(
         self,
         point: MeetingPoint,
-        listener: socket.socket,
+        listener: DeviceListener,
         lanes: int,
         linger_s: float | None,
         samples: SampleLog | None,
@@ -92,7 +92,10 @@ class SchedulerProcess:
         if events is not None:
             events.checkpoint(self._scheduler, time.monotonic_ns())
         self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
+        self._accepts_on: socket.socket | None = None
+        """None while there is no descriptor for another connection."""
+        self._listen()
+        self._look_s = time.monotonic() + LOOK_S
         self._connections: dict[int, socket.socket] = {}
         self._joined: set[int] = set()
         """Those that took part; one that was refused does not make this process linger."""
@@ -102,11 +105,11 @@ class SchedulerProcess:
         self._idle_since = time.monotonic()
 
     def run(self) -> None:
-        """Serve until idle for too long."""
-        while not self._expired():
+        """Serve until idle for too long, or until another process has this one's place."""
+        while not self._expired() and self._in_place():
             ready = self._selector.select(self._patience_s())
             for key, _ in ready:
-                if key.fileobj is self._listener:
+                if key.fileobj is self._accepts_on:
                     self._accept()
                 else:
                     self._receive(key.data)
@@ -162,8 +165,33 @@ class SchedulerProcess:
             return False
         return time.monotonic() - self._idle_since > self._linger_s
 
+    def _in_place(self) -> bool:
+        """Look now and then; False where another process is the device's scheduler by now."""
+        now_s = time.monotonic()
+        if now_s < self._look_s:
+            return True
+        self._look_s = now_s + LOOK_S
+        if not self._listener.in_place() and not self._listener.take_place():
+            _log.warning("another process is the scheduler of device '%s' by now, so this one ends", self._device)
+            return False
+        if self._accepts_on is not self._listener.socket:
+            self._listen()
+        return True
+
+    def _listen(self) -> None:
+        if self._accepts_on is not None:
+            self._selector.unregister(self._accepts_on)
+        self._accepts_on = self._listener.socket
+        self._accepts_on.setblocking(False)
+        self._selector.register(self._accepts_on, selectors.EVENT_READ)
+
     def _accept(self) -> None:
-        connection = accept(self._listener)
+        try:
+            connection = self._listener.accept()
+        except OSError:  # until the next look: what waits would wake this loop without end
+            self._selector.unregister(self._listener.socket)
+            self._accepts_on = None
+            return
         if connection is None:
             return
         connection.setblocking(False)
@@ -289,7 +317,6 @@ def serve(point: MeetingPoint, lanes: int, linger_s: float | None) -> None:
     with only_listener(point) as listener:
         if listener is None:
             return
-        listener.setblocking(False)
         samples = sample_log_of_environment(point.device)
         events = event_log_of_environment(point.device, lanes, cores_of(point.device))
         reporter = reporter_of_environment(point.device)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backend import device_process
-from backend.device_process import accept, only_listener
+from backend.device_process import DeviceListener, only_listener
 from backend.errors import ServerError
 from backend.linux import peer_credentials
 from backend.linux.peer_credentials import PeerCredentials, peer_of, refusal
@@ -33,16 +33,16 @@ def point() -> MeetingPoint:
 
 
 @pytest.fixture
-def listener(point: MeetingPoint) -> Iterator[socket.socket]:
+def listener(point: MeetingPoint) -> Iterator[DeviceListener]:
     with only_listener(point) as found:
         assert found is not None
-        found.settimeout(10.0)
+        found.socket.settimeout(10.0)
         yield found
 
 
-def test_a_connection_of_the_same_user_is_taken(point: MeetingPoint, listener: socket.socket) -> None:
+def test_a_connection_of_the_same_user_is_taken(point: MeetingPoint, listener: DeviceListener) -> None:
     with device_process.connect_or_start(point, 1.0) as client:
-        served = accept(listener)
+        served = listener.accept()
         assert served is not None
         with served:
             assert peer_of(served) == (os.getpid(), os.geteuid(), os.getegid())
@@ -51,18 +51,18 @@ def test_a_connection_of_the_same_user_is_taken(point: MeetingPoint, listener: s
 
 def test_a_connection_of_another_user_is_closed_and_the_next_one_taken(
     point: MeetingPoint,
-    listener: socket.socket,
+    listener: DeviceListener,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with device_process.connect_or_start(point, 1.0) as client:
         with monkeypatch.context() as patch:
             patch.setattr(peer_credentials, "peer_of", lambda _: PeerCredentials(1, NOBODY, NOBODY))
-            assert accept(listener) is None
+            assert listener.accept() is None
         assert client.recv(1) == b""
     assert f"a process of user {NOBODY} is at the other end" in caplog.text
     with device_process.connect_or_start(point, 1.0):
-        served = accept(listener)
+        served = listener.accept()
         assert served is not None
         served.close()
 
@@ -87,7 +87,7 @@ def test_root_is_taken_whoever_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_beyond_the_most_are_told_so(
-    point: MeetingPoint, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    point: MeetingPoint, listener: DeviceListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "SOURCES_MAX", 1)
     serving = process.SchedulerProcess(point, listener, 2, None, None)
@@ -113,7 +113,7 @@ def test_connections_beyond_the_most_are_told_so(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
 def test_a_real_process_of_another_user_is_refused(
-    point: MeetingPoint, listener: socket.socket, runtime_dir: Path
+    point: MeetingPoint, listener: DeviceListener, runtime_dir: Path
 ) -> None:
     """Though the folder's and the socket's modes let it in."""
     modes = {path: path.stat().st_mode for path in (runtime_dir, point.socket)}
@@ -123,7 +123,7 @@ def test_a_real_process_of_another_user_is_refused(
         child = os.fork()  # not another Python, which this user may have no right to start
         if child == 0:
             os._exit(_ask_as_nobody(point))
-        assert accept(listener) is None
+        assert listener.accept() is None
         assert os.waitpid(child, 0)[1] == 0
     finally:
         for path, mode in modes.items():
