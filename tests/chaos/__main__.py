@@ -16,7 +16,6 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.faults.fault import Fault
 from tests.chaos.faults.kinds import FAULTS
 from tests.chaos.report import as_json, as_markdown, failures
-from tests.chaos.stage import FAKETIME
 from tests.server.small_shm import may_mount
 
 _OWN_NAMESPACE = "ISOCHRONE_CHAOS_NAMESPACE"
@@ -63,14 +62,17 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     campaign = Campaign(
         faults, volume, options.window_s, time.monotonic() + 60 * options.minutes, lambda text: print(text, flush=True)
     )
-    campaign.run(options.faults)
+    try:
+        campaign.run(options.faults)
+    except Exception as error:  # what is recorded is told all the same
+        campaign.stopped = f"{type(error).__name__}: {error}"
     if options.json is not None:
         options.json.write_bytes(as_json(campaign.records, campaign.rates_per_s, left_out))
     text = as_markdown(campaign.records, campaign.rates_per_s, left_out, options.window_s)
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)
-    found = failures(campaign.records)
+    found = [*failures(campaign.records), *filter(None, [campaign.stopped])]
     for failure in found:
         print(f"failed: {failure}", file=sys.stderr)
     if found:
@@ -85,8 +87,6 @@ def choose(faults: Sequence[Fault], kinds: Sequence[str] | None, may_mount: bool
     missing = {}
     if not may_mount:
         missing["volume"] = "needs the right to mount file systems of its own"
-    if not FAKETIME.exists():
-        missing["clock"] = "needs libfaketime (Debian's package faketime)"
     if shutil.which("envoy", path=str(Path(sys.executable).parent)) is None and shutil.which("envoy") is None:
         missing["route"] = "needs an Envoy"
     left_out = [f"{fault.kind}: {missing[need]}" for fault in wanted for need in fault.needs & missing.keys()]

@@ -27,8 +27,9 @@ _log = logging.getLogger("chaos")
 
 @dataclass(frozen=True)
 class Record:
-    """One fault. resumed_s: from its begin, or its end where it stops decisions, until all models had some; None: not within 20 s. kept_before,
-    kept_after: percent of deadlines in the windows around it. crashed: tritonserver ended, and was started again.
+    """One fault. resumed_s: from its beginning, or its end where it stops decisions, until all models had some; None:
+    not within 20 s. kept_before, kept_after: percent of deadlines in the windows around it. crashed: tritonserver
+    ended. schedulers: that run afterwards. trouble: why it could not be done.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Campaign:
     records: list[Record] = field(default_factory=list)
     rates_per_s: list[float] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
+    stopped: str = ""
 
     def run(self, rounds: int) -> None:
         """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own."""
@@ -61,14 +63,14 @@ class Campaign:
         for clock, kinds in ((False, plain), (True, with_clock)):
             todo = [fault for _ in range(rounds) for fault in kinds]
             while todo and time.monotonic() < self.end_s:
-                todo = self._on_one_server(todo, clock)
+                self._on_one_server(todo, clock)
 
-    def _on_one_server(self, todo: list[Fault], clock: bool) -> list[Fault]:
-        """Run faults until tritonserver ends; returns those that are left."""
+    def _on_one_server(self, todo: list[Fault], clock: bool) -> None:
+        """Run faults, and take them off the list, until there is none or tritonserver ended."""
         account = Account()
         with ExitStack() as stack:
             with_route = any("route" in fault.needs for fault in todo)
-            stage = stack.enter_context(Stage(self.volume, clock=clock, with_route=with_route))
+            stage = stack.enter_context(Stage(self.volume, with_clock=clock, with_route=with_route))
             decisions = stack.enter_context(Decisions("127.0.0.1", stage.state_port))
             capacity = capacity_per_s(stage.server.grpc_url, _CAPACITY_S)
             self.rates_per_s.append(LOAD * capacity)
@@ -78,15 +80,14 @@ class Campaign:
             with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
                 time.sleep(min(3.0, self.window_s))
                 while todo and time.monotonic() < self.end_s:
-                    met.append(self._meet(todo.pop(0), stage, account, decisions))
+                    met.append(self._meet(todo.pop(0), stage, decisions))
                     if met[-1].crashed:
                         break
             log = stage.server.log_text() + (stage.runtime_dir / "cpu.log").read_text(errors="replace")
         self.logs.append(log)
         self._record(met, account)
-        return todo
 
-    def _meet(self, fault: Fault, stage: Stage, account: Account, decisions: Decisions) -> _Met:
+    def _meet(self, fault: Fault, stage: Stage, decisions: Decisions) -> _Met:
         """Do one fault and undo it."""
         before_s = time.monotonic()
         time.sleep(self.window_s)
@@ -94,9 +95,10 @@ class Campaign:
         from_s = begin_s
         try:
             undo: Undo = fault.do(stage)
+            from_s = time.monotonic()
             time.sleep(fault.holds_s)
             undo()
-            from_s = time.monotonic() if fault.stops_decisions else begin_s
+            from_s = time.monotonic() if fault.stops_decisions else from_s
         except Exception as error:  # the fault could not be done: that, too, is a result
             trouble = f"{type(error).__name__}: {error}"
         resumed_s = None
@@ -113,7 +115,7 @@ class Campaign:
         return _Met(fault, (before_s, begin_s, over_s, after_s), resumed_s, crashed, schedulers, trouble)
 
     def _record(self, met: Sequence[_Met], account: Account) -> None:
-        """Judge each request by the faults that it may have met, and count it for the last that began before it ended."""
+        """Judge each request by the faults that it may have met; it counts for the one nearest to its sending."""
         periods = [one.period for one in met]
         for one, following in zip(met, [*met[1:], None], strict=True):
             before_s, begin_s, over_s, after_s = one.times_s

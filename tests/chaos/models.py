@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from tests.server.harness import graph
+from tests.server.harness import Tensor, graph
 
 _WIDTH, _DEPTH = 192, 64
 _CONFIG = """
@@ -40,16 +41,15 @@ class Model:
 
     def graph(self) -> onnx.ModelProto:
         """`x` FP32 [batch, 1] → `y` [batch, 1]; `rounds` times 5 million operations per row."""
-        state = (np.float32, ["batch", _DEPTH, _WIDTH])
-        infos = [("i", np.int64, []), ("go", np.bool_, []), ("in", *state)]
+        shape: list[int | str] = ["batch", _DEPTH, _WIDTH]
         body = helper.make_graph(
             [
                 helper.make_node("Identity", ["go"], ["go_on"]),
                 helper.make_node("MatMul", ["in", "turn"], ["out"]),
             ],
             "round",
-            [_info(name, dtype, shape) for name, dtype, shape in infos],
-            [_info("go_on", np.bool_, []), _info("out", *state)],
+            [_info("i", np.int64, []), _info("go", np.bool_, []), _info("in", np.float32, shape)],
+            [_info("go_on", np.bool_, []), _info("out", np.float32, shape)],
         )
         nodes = [
             helper.make_node("Unsqueeze", ["x", "last"], ["column"]),
@@ -60,7 +60,7 @@ class Model:
             helper.make_node("Add", ["x", "nothing"], ["same"]),
             helper.make_node("Add", ["same", "tag"], ["y"]),
         ]
-        weights = {
+        weights: dict[str, npt.ArrayLike] = {
             "last": np.array([2], np.int64),
             "zeros": np.zeros((1, _DEPTH, _WIDTH), np.float32),
             "turn": np.roll(np.eye(_WIDTH, dtype=np.float32), 1, axis=0),
@@ -68,7 +68,7 @@ class Model:
             "yes": np.bool_(True),
             "tag": np.float32(self.tag),
         }
-        row = (np.float32, ["batch", 1])
+        row: Tensor = (np.float32, ["batch", 1])
         return graph(nodes, {"x": row}, {"y": row}, weights)
 
 

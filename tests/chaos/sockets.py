@@ -20,7 +20,7 @@ def descriptors(pid: int) -> Iterator[int]:
     with suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                if os.readlink(entry).startswith("socket:"):
+                if str(entry.readlink()).startswith("socket:"):
                     yield int(entry.name)
 
 
@@ -55,6 +55,13 @@ def is_tcp(connection: socket.socket) -> bool:
     return connection.family in (socket.AF_INET, socket.AF_INET6)
 
 
+def connection_for(address: str | tuple[str, int]) -> socket.socket:
+    """A socket to be connected to an address, a path of the runtime folder or HOST and PORT."""
+    if isinstance(address, str):
+        return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return socket.socket(socket.AF_INET)
+
+
 class Flood:
     """Connections to an address, each with garbage in it, as many as are taken, until it is stopped."""
 
@@ -82,8 +89,7 @@ class Flood:
                 self._open.pop(0).close()
 
     def _connect(self) -> None:
-        unix = isinstance(self._address, str)
-        connection = socket.socket(*((socket.AF_UNIX, socket.SOCK_SEQPACKET) if unix else (socket.AF_INET,)))
+        connection = connection_for(self._address)
         self._open.append(connection)
         connection.settimeout(0.05)
         connection.connect(self._address)

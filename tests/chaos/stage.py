@@ -19,28 +19,28 @@ from backend.server.loopback import HOST
 from backend.server.ports import free_ports
 from backend.server.processes import end, pids_with
 from tests.chaos.models import MODELS
+from tests.chaos.moved_clock import MovedClock
 from tests.server.control import EXPLICIT, load, remember_profile
 from tests.server.harness import write_model
 
 _SOLO_MS = 5.0
 _EXIT_TIMEOUT_S = 3
 _MODULES = {"scheduler": b"backend.scheduler_process.process", "engine": b"backend.engine_process.process"}
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-"""Of Debian's package libfaketime."""
 
 
 class Stage:
     """A context manager. volume: a folder on a small file system of its own, or None where no file system is filled.
 
-    clock: a wall clock that `set_clock` moves for all processes of the server. with_route: also a router and an Envoy.
+    with_clock: its processes have a `clock` that can be moved. with_route: there are also a router and an Envoy.
     """
 
-    def __init__(self, volume: Path | None, *, clock: bool = False, with_route: bool = True) -> None:
+    def __init__(self, volume: Path | None, *, with_clock: bool = False, with_route: bool = True) -> None:
         self.volume = volume
-        self._clock, self._with_route = clock, with_route
+        self._with_clock, self._with_route = with_clock, with_route
         self._stack = ExitStack()
         self._folder = Path()
         self.server: EmbeddedServer
+        self.clock: MovedClock | None = None
         self.route: EmbeddedRoute | None = None
         self.state_port = 0
         self.runtime_dir = Path()
@@ -84,20 +84,10 @@ class Stage:
             "ISOCHRONE_EVENTS": str(self.runtime_dir / "events.jsonl"),
             "ISOCHRONE_SAMPLES": str(self.runtime_dir / "samples.jsonl"),
         }
-        if self._clock:
-            self.set_clock(0)
-            found |= {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_DISABLE_SHM": "1",
-            }
+        if self._with_clock:
+            self.clock = MovedClock(self._folder / "python")
+            found["PATH"] = f"{self.clock.path}:{os.environ['PATH']}"
         return found
-
-    def set_clock(self, ahead_s: int) -> None:
-        """Move the wall clock of all processes of the server, within a second; no other process sees it."""
-        (self._folder / "clock").write_text(f"{ahead_s:+d}\n")
 
     def model_folder(self, name: str) -> Path:
         """A model's folder in the repository."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -12,19 +14,22 @@ from functools import partial
 from pathlib import Path
 
 from backend.server.loopback import HOST
-from tests.chaos.faults.fault import Fault, Undo
+from tests.chaos.faults.fault import ALL, Fault, Undo
 from tests.chaos.models import SPARE
+from tests.chaos.sockets import connection_for
 from tests.chaos.stage import Stage
 
-_HOUR_S = 3600
+_HOUR_S, _CLOCK_SEEN_S = 3600, 60.0
 
 
-def exhaust_descriptors(roles: Sequence[str], stage: Stage) -> Undo:
-    """Take all free descriptors away, and have somebody knock."""
+def exhaust_descriptors(roles: Sequence[str], stage: Stage, kill: str = "") -> Undo:
+    """Take all free descriptors away, and have somebody knock. kill: a process that must be replaced without any."""
     limits = {}
     for pid in [pid for role in roles for pid in stage.pids(role)]:
         limits[pid] = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (_first_free(pid), limits[pid][1]))
+    if kill:
+        os.kill(stage.pid(kill), signal.SIGKILL)
     knocks = [knock for _ in range(3) for knock in _knock(stage)]
 
     def give_back() -> None:
@@ -46,9 +51,9 @@ def _first_free(pid: int) -> int:
 def _knock(stage: Stage) -> list[socket.socket]:
     found = []
     unix = [str(stage.runtime_dir / name) for name in ("cpu.sock", "cpu-engines.sock")]
-    for address in (*unix, (HOST, stage.state_port)):
-        kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET) if isinstance(address, str) else (socket.AF_INET,)
-        connection = socket.socket(*kind)
+    addresses: tuple[str | tuple[str, int], ...] = (*unix, (HOST, stage.state_port))
+    for address in addresses:
+        connection = connection_for(address)
         connection.settimeout(0.1)
         with suppress(OSError):
             connection.connect(address)
@@ -82,14 +87,24 @@ def _threads(stage: Stage) -> list[int]:
 
 
 def move_clock(ahead_s: int, stage: Stage) -> Undo:
-    """Move the wall clock of the server's processes by so much, and back in the end."""
-    stage.set_clock(ahead_s)
-    return partial(_right_clock, stage)
+    """Move the wall clock of the server's Python processes by so much, and back in the end."""
+    assert stage.clock is not None
+    stage.clock.move(ahead_s)
+    published_s = _published_at_s(stage) - time.time()
+    assert abs(published_s - ahead_s) < _CLOCK_SEEN_S, f"the scheduler's clock is {published_s:.0f} s ahead"
+    return partial(stage.clock.move, 0)
 
 
-def _right_clock(stage: Stage) -> None:
-    stage.set_clock(0)
-    time.sleep(1.0)  # it is read once a second
+def _published_at_s(stage: Stage) -> float:
+    """Unix time by the scheduler's clock."""
+    with (
+        socket.create_connection((HOST, stage.state_port), timeout=5.0) as connection,
+        connection.makefile("rb") as lines,
+    ):
+        connection.sendall(b'{"type": "subscribe", "protocol": 1}\n')
+        for _ in range(20):  # the first may be older than the move
+            at_s = float(json.loads(lines.readline())["at_ns"]) / 1e9
+    return at_s
 
 
 CLOCK = frozenset({"clock"})
@@ -98,6 +113,18 @@ FAULTS = (
     Fault("no descriptor for the scheduler", partial(exhaust_descriptors, ("scheduler",)), 2.0),
     Fault("no descriptor for the engine process", partial(exhaust_descriptors, ("engine",)), 2.0),
     Fault("no descriptor for a model's process", partial(exhaust_descriptors, (SPARE, "shared")), 2.0),
+    Fault(
+        "no descriptor for the models' processes and kill the scheduler",
+        partial(exhaust_descriptors, ALL, kill="scheduler"),
+        1.0,
+        stops_decisions=True,
+    ),
+    Fault(
+        "no descriptor for the models' processes and kill the engine process",
+        partial(exhaust_descriptors, ALL, kill="engine"),
+        1.0,
+        stops_decisions=True,
+    ),
     Fault("no descriptor for tritonserver", partial(exhaust_descriptors, ("server",)), 2.0),
     Fault("no descriptor for the router", partial(exhaust_descriptors, ("router",)), 2.0, needs=ROUTE),
     Fault("take a core away", take_cores, 2.0),
