@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ _CAPACITY_S = 4.0
 _RESUMED_MAX_S = 20.0
 _SETTLE_S = 1.0
 """Time after a fault in which a request that was sent may still have met it."""
-_log = logging.getLogger("chaos")
+_RACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Campaign:
         time.sleep(max(self.window_s, _SETTLE_S))
         crashed = crashed or not stage.is_alive
         after_s = time.monotonic()
-        schedulers = len(stage.pids("scheduler"))
+        schedulers = _settled(lambda: len(stage.pids("scheduler")))
         self.note(f"{fault.kind}: {'crashed' if crashed else 'resumed in'} {resumed_s} {trouble}")
         return _Met(fault, (before_s, begin_s, over_s, after_s), resumed_s, crashed, schedulers, trouble)
 
@@ -157,6 +156,14 @@ class _Met:
             allowances = (*allowances, *_crash(self.fault.may_crash))
             over_s = begin_s + _RESUMED_MAX_S + 2 * GIVE_UP_S
         return Period(self.fault.kind, begin_s, over_s + _SETTLE_S, allowances)
+
+
+def _settled(count: Callable[[], int]) -> int:
+    """The number of schedulers, once those that lost the race for the lock have had time to end."""
+    deadline_s = time.monotonic() + _RACE_S
+    while (found := count()) != 1 and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    return found
 
 
 def _crash(limit: str) -> tuple[Allowance, ...]:

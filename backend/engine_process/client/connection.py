@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 from backend.device_process import connect_or_start
@@ -17,6 +18,9 @@ from backend.runtime_dir import meeting_point
 CONNECT_S = 15.0
 BACK_WITHIN_S = 60.0
 """Time that a batch waits for a lost engine process to be back with its model."""
+_TOLD_AFTER_S = 5.0
+"""A failure that may pass, as where no descriptor is left for a moment, is told to batches once it lasts: until then
+they wait."""
 _OPEN_TRIES = 3
 """A process without connections may end just then, and another model may crash it while ours is loaded."""
 _AGAIN_S = 0.5
@@ -59,7 +63,9 @@ class EngineConnection:
 
     @property
     def failure(self) -> str | None:
-        """Reason why the model could not be opened again, the last time that this was tried."""
+        """Reason why the model could not be opened again, the last time that this was tried; None for the first while
+        of a reason that may pass.
+        """
         failure = self._failure
         return None if failure is None else str(failure)
 
@@ -96,12 +102,14 @@ class EngineConnection:
         """Open the model again, however long that takes; None where it is closed meanwhile."""
         if not self._closing.is_set():
             _log.warning("isochrone: the engine process of device '%s' is gone; it is started again", self._device)
+        began_s = time.monotonic()
         while not self._closing.is_set():
             session, failure = None, None
             try:
                 session = self._open()
             except IsochroneError as error:
-                failure = error
+                lasts = isinstance(error, ConfigError) or time.monotonic() - began_s >= _TOLD_AFTER_S
+                failure = error if lasts else None
             with self._changed:
                 self._session, self._failure = session, failure
                 self._changed.notify_all()
