@@ -42,6 +42,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=1, help="of each kind")
     parser.add_argument("--kinds", nargs="+", default=None, help="names of kinds, or parts of them; default: all")
     parser.add_argument("--window-s", type=float, default=8.0, help="of deadlines before and after each fault")
+    parser.add_argument("--hold", type=float, default=1.0, help="let faults that are undone last so many times as long")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no fault after so long")
     parser.add_argument("--json", type=Path, default=None, help="write the records to this file")
     parser.add_argument("--markdown", type=Path, default=None, help="write the report to this file")
@@ -60,7 +61,12 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     for reason in left_out:
         print(f"left out: {reason}", file=sys.stderr)
     campaign = Campaign(
-        faults, volume, options.window_s, time.monotonic() + 60 * options.minutes, lambda text: print(text, flush=True)
+        faults,
+        volume,
+        options.window_s,
+        options.hold,
+        time.monotonic() + 60 * options.minutes,
+        lambda text: print(text, flush=True),
     )
     try:
         campaign.run(options.faults)

@@ -17,6 +17,8 @@ Outcome = Literal["right", "wrong", "twice", "refused", "error", "hung", "lost"]
 error: anybody else's sentence. hung: nothing before the client's own deadline. lost: not even that."""
 
 GOOD: tuple[Outcome, ...] = ("right", "refused")
+_ABOUT_S = 1.0
+"""Requests that were sent so shortly before a fault may have met it."""
 _HUNG = "Deadline Exceeded"
 _REFUSAL = re.compile(r"StatusCode\.UNAVAILABLE\] .*model '\w+': \w+ .*\w+ \w+")
 """A refusal of this backend: the model's name, and why."""
@@ -144,9 +146,15 @@ class Account:
         with self._lock:
             return sum(not asked.answers for asked in self._asked)
 
-    def sum(self, period: Period, until_s: float) -> Sum:
-        """Sum up the requests sent from a second before a fault until `until_s`."""
-        return sum_of(self.sent(period.begin_s - 1.0, until_s), (period,))
+
+def owner_of(asked: Asked, periods: Sequence[Period]) -> int | None:
+    """The number of the fault that a request counts for; None where it was sent long before the first."""
+    if asked.outcome not in GOOD:
+        for number, period in enumerate(periods):
+            if period.allows(asked) is not None:
+                return number
+    begun = [number for number, period in enumerate(periods) if period.begin_s - _ABOUT_S <= asked.sent_s]
+    return begun[-1] if begun else None
 
 
 def sum_of(asked: Sequence[Asked], periods: Iterable[Period]) -> Sum:

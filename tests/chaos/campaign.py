@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.account import Account, Allowance, Period, Sum, kept_percent, sum_of
+from tests.chaos.account import Account, Allowance, Asked, Period, Sum, kept_percent, owner_of, sum_of
 from tests.chaos.decisions import Decisions
 from tests.chaos.faults.fault import Fault, Undo
 from tests.chaos.load import GIVE_UP_S, Load, capacity_per_s
@@ -19,7 +19,7 @@ LOAD = 0.8
 """Of the capacity that is measured at each start of a server."""
 _CAPACITY_S = 4.0
 _RESUMED_MAX_S = 20.0
-_SETTLE_S = 1.0
+_SETTLE_S = 0.5
 """Time after a fault in which a request that was sent may still have met it."""
 _RACE_S = 10.0
 
@@ -43,11 +43,13 @@ class Record:
 
 @dataclass
 class Campaign:
-    """volume: a small file system of its own, or None. window_s: of the deadlines before and after each fault."""
+    """volume: a small file system of its own, or None. window_s: of the deadlines before and after each fault. hold: times as
+    long as usual does a fault last that is undone."""
 
     faults: Sequence[Fault]
     volume: Path | None
     window_s: float
+    hold: float
     end_s: float
     note: Callable[[str], None]
     records: list[Record] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Campaign:
         try:
             undo: Undo = fault.do(stage)
             from_s = time.monotonic()
-            time.sleep(fault.holds_s)
+            time.sleep(self.hold * fault.holds_s)
             undo()
             from_s = time.monotonic() if fault.stops_decisions else from_s
         except Exception as error:  # the fault could not be done: that, too, is a result
@@ -114,21 +116,23 @@ class Campaign:
         return _Met(fault, (before_s, begin_s, over_s, after_s), resumed_s, crashed, schedulers, trouble)
 
     def _record(self, met: Sequence[_Met], account: Account) -> None:
-        """Judge each request by the faults that it may have met; it counts for the one nearest to its sending."""
+        """Judge each request by the faults that it may have met. One that failed counts for the fault that allows it,
+        else each for the last that had begun when it was sent, or was about to.
+        """
         periods = [one.period for one in met]
-        for one, following in zip(met, [*met[1:], None], strict=True):
+        own: list[list[Asked]] = [[] for _ in met]
+        for asked in account.sent(0.0, float("inf")):
+            if (owner := owner_of(asked, periods)) is not None:
+                own[owner].append(asked)
+        for one, requests in zip(met, own, strict=True):
             before_s, begin_s, over_s, after_s = one.times_s
-            until_s = float("inf") if following is None else following.times_s[1]
-            own = account.sent(begin_s - 1.0, until_s - 1.0)
-            found = sum_of(own, periods)
-            before, after = account.sent(before_s, begin_s), account.sent(over_s, after_s)
             self.records.append(
                 Record(
                     one.fault.kind,
-                    found,
+                    sum_of(requests, periods),
                     one.resumed_s,
-                    kept_percent(before),
-                    kept_percent(after),
+                    kept_percent(account.sent(before_s, begin_s)),
+                    kept_percent(account.sent(over_s, after_s)),
                     one.crashed,
                     one.schedulers,
                     one.trouble,

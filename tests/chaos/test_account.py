@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.account import Account, Allowance, Asked, Period, kept_percent, sum_of
+from tests.chaos.account import Account, Allowance, Asked, Period, kept_percent, owner_of, sum_of
 from tests.chaos.decisions import Seen, resumed_s
 
 TAG, SLO_S = 0.125, 0.1
@@ -99,3 +99,12 @@ def test_decisions_have_resumed_when_one_scheduler_ran_a_new_batch_of_each_model
 
 def test_an_adopted_batch_is_no_decision() -> None:
     assert resumed_s([seen(1.0, "a", 5, "one"), seen(1.1, "a", 5, "one")], "a", ["one"]) is None
+
+
+def test_a_loss_counts_for_the_fault_that_allows_it_and_the_rest_for_the_last_one_begun() -> None:
+    later = Period("stop", 13.0, 14.0)
+    periods = [DEAD, later]
+    assert owner_of(asked("spare", error=NOT_HEALTHY, sent_s=11.98), periods) == 0
+    assert owner_of(asked("first", value=1.125, sent_s=11.98), periods) == 0
+    assert owner_of(asked("spare", error=NOT_HEALTHY, sent_s=12.5), periods) == 1
+    assert owner_of(asked("first", value=1.125, sent_s=8.0), periods) is None

@@ -14,13 +14,14 @@ from tests.chaos.faults.kinds import FAULTS
 
 pytestmark = pytest.mark.alone
 ROOT = Path(__file__).resolve().parents[2]
-WINDOW_S = 0.3
+WINDOW_S, HOLD = 0.2, 0.5
 WITHIN_S = 400.0
 
 
 def test_every_kind_of_fault_costs_no_request_more_than_is_documented(tmp_path: Path) -> None:
     records = tmp_path / "records.json"
-    command = [sys.executable, "-m", "tests.chaos", "--window-s", str(WINDOW_S), "--json", str(records)]
+    command = [sys.executable, "-m", "tests.chaos", "--json", str(records)]
+    command += ["--window-s", str(WINDOW_S), "--hold", str(HOLD)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     assert done.returncode == 0, f"{done.stdout[-6_000:]}\n{done.stderr[-12_000:]}"
     report: dict[str, Any] = msgspec.json.decode(records.read_bytes())

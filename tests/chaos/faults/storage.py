@@ -39,10 +39,10 @@ def fill_disk(stage: Stage) -> Undo:
     return fill(stage.volume)
 
 
-def fill_disk_and_kill(stage: Stage) -> Undo:
-    """Let a scheduler start where nothing can be written."""
+def fill_disk_and_kill(role: str, stage: Stage) -> Undo:
+    """Let a process be replaced where nothing can be written."""
     undo = fill_disk(stage)
-    kill("scheduler", stage)
+    kill(role, stage)
     return undo
 
 
@@ -51,15 +51,19 @@ def fill_shared_memory(stage: Stage) -> Undo:  # noqa: ARG001 - the contract's c
     return fill(_SHM)
 
 
-def remove_runtime_folder(stage: Stage) -> Undo:
-    """Remove the runtime folder, sockets and locks and all, as a cleaner of /tmp would."""
+def remove_runtime_folder(stage: Stage, killed: str = "") -> Undo:
+    """Remove the runtime folder, sockets and locks and all, as a cleaner of /tmp would. killed: a process besides."""
     shutil.rmtree(stage.runtime_dir)
+    if killed:
+        kill(killed, stage)
     return nothing_to_undo
 
 
 FAULTS = (
     Fault("fill the disk", fill_disk, 2.0, needs=VOLUME),
-    Fault("fill the disk and kill the scheduler", fill_disk_and_kill, 3.0, needs=VOLUME),
+    Fault("fill the disk and kill the scheduler", partial(fill_disk_and_kill, "scheduler"), 3.0, needs=VOLUME),
+    Fault("fill the disk and kill the engine process", partial(fill_disk_and_kill, "engine"), 3.0, needs=VOLUME),
     Fault("fill /dev/shm", fill_shared_memory, 2.0, (NO_ROOM,), needs=VOLUME),
     Fault("remove the runtime folder", remove_runtime_folder),
+    Fault("remove the runtime folder and kill the scheduler", partial(remove_runtime_folder, killed="scheduler")),
 )
