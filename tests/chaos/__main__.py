@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     if _OWN_NAMESPACE not in os.environ and may_mount():
         command = ["unshare", "--mount", sys.executable, "-m", "tests.chaos", *(argv or sys.argv[1:])]
-        return subprocess.run(command, env=os.environ | {_OWN_NAMESPACE: "1"}, check=False).returncode
+        os.execvpe(command[0], command, os.environ | {_OWN_NAMESPACE: "1"})
     with tempfile.TemporaryDirectory(prefix="vol-") as folder:
         volume = _mounted(Path(folder)) if _OWN_NAMESPACE in os.environ else None
         try:

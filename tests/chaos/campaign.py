@@ -43,8 +43,9 @@ class Record:
 
 @dataclass
 class Campaign:
-    """volume: a small file system of its own, or None. window_s: of the deadlines before and after each fault. hold: times as
-    long as usual does a fault last that is undone."""
+    """volume: a small file system of its own, or None. window_s: of the deadlines before and after each fault.
+    hold: how many times as long as usual a fault lasts that is undone.
+    """
 
     faults: Sequence[Fault]
     volume: Path | None

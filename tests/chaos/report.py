@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
 import msgspec
 
-from benchmarks.harness.markdown import document, table
 from tests.chaos.account import GOOD
 from tests.chaos.campaign import Record
 
@@ -18,6 +17,11 @@ _HEADER = (
     *("fault", "times", "requests", "right", "refused", "by a documented limit", "lost, wrong, hung or other errors"),
     *("decisions after, p50 / most", "deadlines kept before → after", "tritonserver ended"),
 )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def failures(records: Sequence[Record]) -> list[str]:
@@ -53,11 +57,11 @@ def as_markdown(
         f"{len(records)} faults of {len(kinds)} kinds under open-loop load of 0.8 of the capacity "
         f"({', '.join(f'{rate:.0f}/s' for rate in rates_per_s)}); deadlines in windows of {window_s:g} s.",
         table(_HEADER, [_row(kind, found) for kind, found in by_kind.items()]),
-        table("limit | requests", [(limit, str(count)) for limit, count in limits.most_common()]) if limits else "",
+        table(("limit", "requests"), [(limit, str(count)) for limit, count in limits.most_common()]) if limits else "",
         "\n".join(f"- left out: {reason}" for reason in left_out),
         "\n".join(f"- {failure}" for failure in failures(records)),
     ]
-    return document(parts)
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _row(kind: str, records: Sequence[Record]) -> list[str]:
