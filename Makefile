@@ -20,6 +20,7 @@ help:
 	@echo "make demo-fleet            one load on three emulated GPUs behind Envoy, by least request, then by the router (3 minutes)"
 	@echo "make test                  all tests, on a real tritonserver too"
 	@echo "make test-unit             the tests that need nothing but Python (seconds)"
+	@echo "make chaos                 every kind of fault under load, into docs/reports/chaos.md (a quarter of an hour)"
 	@echo "make lint                  ruff and mypy --strict"
 	@echo "make docs                  the documentation as a site, every link checked, into build/site"
 	@echo "make fuzz TARGET=T SECONDS=60  one of tests/fuzz/targets under coverage, with atheris"
@@ -121,6 +122,10 @@ bench-load: $(MODELS)
 
 bench-decision: $(READY)
 	$(BIN)/python -m benchmarks.decision
+
+.PHONY: chaos
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos --faults 100 --minutes 15 --markdown docs/reports/chaos.md
 
 .PHONY: bench-route
 bench-route: $(READY)

@@ -29,11 +29,12 @@ _WORDS = re.compile(r"\] \W*\w+\W+\w+")
 class Allowance:
     """Requests that a fault may cost, because Triton or the client's connection has a limit there.
 
-    limit: a sentence for the report. models: whose requests; empty: any. error: a pattern of the client's sentence;
-    None: no answer at all.
+    limit: a sentence for the report. test: one that shows it, in tests/. models: whose requests; empty: any.
+    error: a pattern of the client's sentence; None: no answer at all.
     """
 
     limit: str
+    test: str
     error: str | None
     models: tuple[str, ...] = ()
 
@@ -108,7 +109,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Sum:
-    """Requests of a span by outcome; allowed: by limit; not_allowed: by outcome and words."""
+    """Requests by outcome; allowed: by limit and its test; not_allowed: by outcome and words."""
 
     requests: int
     outcomes: Mapping[str, int]
@@ -168,7 +169,7 @@ def sum_of(asked: Sequence[Asked], periods: Iterable[Period]) -> Sum:
             continue
         why = next((found for period in known if (found := period.allows(one)) is not None), None)
         if why is not None and (outcome == "hung" or _WORDS.search(one.answers[0][1])):
-            allowed[why.limit] += 1
+            allowed[f"{why.limit} ({why.test})"] += 1
         else:
             not_allowed[one.words] += 1
     return Sum(len(asked), Counter(str(one.outcome) for one in asked), allowed, not_allowed)

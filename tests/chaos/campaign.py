@@ -22,6 +22,7 @@ _RESUMED_MAX_S = 20.0
 _SETTLE_S = 0.5
 """Time after a fault in which a request that was sent may still have met it."""
 _RACE_S = 10.0
+CRASHED = "chaos/faults/processes.py"
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,19 @@ class Campaign:
     stopped: str = ""
 
     def run(self, rounds: int) -> None:
-        """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own."""
+        """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own, which
+        comes first, and gets the share of the time that its kinds are.
+        """
         with_clock = [fault for fault in self.faults if "clock" in fault.needs]
         plain = [fault for fault in self.faults if fault not in with_clock]
-        for clock, kinds in ((False, plain), (True, with_clock)):
+        now_s = time.monotonic()
+        clock_end_s = now_s + (self.end_s - now_s) * len(with_clock) / max(1, len(self.faults))
+        for clock, kinds, end_s in ((True, with_clock, clock_end_s), (False, plain, self.end_s)):
             todo = [fault for _ in range(rounds) for fault in kinds]
-            while todo and time.monotonic() < self.end_s:
-                self._on_one_server(todo, clock)
+            while todo and time.monotonic() < end_s:
+                self._on_one_server(todo, clock, end_s)
 
-    def _on_one_server(self, todo: list[Fault], clock: bool) -> None:
+    def _on_one_server(self, todo: list[Fault], clock: bool, end_s: float) -> None:
         """Run faults, and take them off the list, until there is none or tritonserver ended."""
         account = Account()
         with ExitStack() as stack:
@@ -81,7 +86,7 @@ class Campaign:
             met: list[_Met] = []
             with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
                 time.sleep(min(3.0, self.window_s))
-                while todo and time.monotonic() < self.end_s:
+                while todo and time.monotonic() < end_s:
                     met.append(self._meet(todo.pop(0), stage, decisions))
                     if met[-1].crashed:
                         break
@@ -172,4 +177,5 @@ def _settled(count: Callable[[], int]) -> int:
 
 
 def _crash(limit: str) -> tuple[Allowance, ...]:
-    return (Allowance(limit, r"UNAVAILABLE"), Allowance(limit, None), Allowance(limit, r"INTERNAL"))
+    """All that a client may see of a server that ends."""
+    return tuple(Allowance(limit, CRASHED, error) for error in (r"UNAVAILABLE", r"INTERNAL", None))

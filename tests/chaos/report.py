@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import mean, median, stdev
@@ -9,10 +10,16 @@ from typing import Any
 
 import msgspec
 
+from profiler.host import cpu_name
 from tests.chaos.account import GOOD
-from tests.chaos.campaign import Record
+from tests.chaos.campaign import LOAD, Record
 
-RESUMED_MAX_S = 2.0
+_INTRODUCTION = """Written by `make chaos`. Each fault is done to a real tritonserver with five models, two of them
+in an engine process, a router and an Envoy, while requests arrive. Then an account is made of every request:
+answered once and right, refused in words, or lost by a limit of Triton's or of a cut connection, which the second
+table names with its test. *Decisions after*: time until the scheduler had decided anew for every model, from the
+fault on, or from its end where it stops decisions. *nothing* is no fault: its row says how much of the others'
+deadlines is chance. [What survives what](../explanation/faults.md) has the mechanisms."""
 _HEADER = (
     *("fault", "times", "requests", "right", "refused", "by a documented limit", "lost, wrong, hung or other errors"),
     *("decisions after, p50 / most", "deadlines kept before → after", "tritonserver ended"),
@@ -53,15 +60,30 @@ def as_markdown(
     limits: Counter[str] = Counter()
     for record in records:
         limits.update(record.sum.allowed)
+    if not records:
+        return "no fault was done\n"
     parts = [
-        f"{len(records)} faults of {len(kinds)} kinds under open-loop load of 0.8 of the capacity "
-        f"({', '.join(f'{rate:.0f}/s' for rate in rates_per_s)}); deadlines in windows of {window_s:g} s.",
+        "# Faults under load",
+        _INTRODUCTION,
+        _conditions(records, rates_per_s, window_s),
         table(_HEADER, [_row(kind, found) for kind, found in by_kind.items()]),
+        "## Limits that were met" if limits else "",
         table(("limit", "requests"), [(limit, str(count)) for limit, count in limits.most_common()]) if limits else "",
         "\n".join(f"- left out: {reason}" for reason in left_out),
+        "## Not as it must be" if failures(records) else "",
         "\n".join(f"- {failure}" for failure in failures(records)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _conditions(records: Sequence[Record], rates_per_s: Sequence[float], window_s: float) -> str:
+    kinds = len({record.kind for record in records})
+    return (
+        f"{len(records)} faults of {kinds} kinds. Open-loop load of {100 * LOAD:.0f} % of the capacity measured at "
+        f"each start of a server ({min(rates_per_s):.0f} to {max(rates_per_s):.0f}/s); deadlines in windows of "
+        f"{window_s:g} s before and after. {cpu_name()}, {os.cpu_count()} cores, load average "
+        f"{os.getloadavg()[2]:.0f} at the end."
+    )
 
 
 def _row(kind: str, records: Sequence[Record]) -> list[str]:

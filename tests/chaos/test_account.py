@@ -12,7 +12,10 @@ REFUSAL = "[StatusCode.UNAVAILABLE] model 'first': 4096 requests are waiting alr
 NOT_HEALTHY = "[StatusCode.INTERNAL] Stub process 'spare_0' is not healthy."
 TIMED_OUT = "[StatusCode.DEADLINE_EXCEEDED] Deadline Exceeded"
 DEAD = Period(
-    "kill", 10.0, 12.0, (Allowance("it is dead", r"not healthy", ("spare",)), Allowance("unanswered", None, ("spare",)))
+    "kill",
+    10.0,
+    12.0,
+    (Allowance("it is dead", "", r"not healthy", ("spare",)), Allowance("unanswered", "", None, ("spare",))),
 )
 
 
@@ -70,7 +73,7 @@ def test_a_fault_allows_its_own_losses_only(one: Asked, allowed: bool) -> None:
 
 
 def test_an_error_without_words_is_not_allowed() -> None:
-    period = Period("kill", 10.0, 12.0, (Allowance("anything", r""),))
+    period = Period("kill", 10.0, 12.0, (Allowance("anything", "", r""),))
     assert sum_of([asked("spare", error="[StatusCode.INTERNAL] ")], [period]).not_allowed
     assert not sum_of([asked("spare", error="[StatusCode.INTERNAL] no such thing")], [period]).not_allowed
 

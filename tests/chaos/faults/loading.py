@@ -14,10 +14,11 @@ from tests.chaos.models import SPARE
 from tests.chaos.stage import Stage
 
 _LOAD_S = 60.0
+_TEST = "server/test_load_unload.py::test_a_model_comes_and_goes_beside_another"
 GONE = (
-    Allowance("a model that is not loaded is unknown", r"Request for unknown model: '\w+'", (SPARE,)),
+    Allowance("a model that is not loaded is unknown", _TEST, r"Request for unknown model: '\w+'", (SPARE,)),
     Allowance(
-        "a model that is not loaded is not ready", r"model '?\w+'? .*(is not|has no) (ready|available)", (SPARE,)
+        "a model that is not loaded is not ready", _TEST, r"model '?\w+'? .*(is not|has no) (ready|available)", (SPARE,)
     ),
 )
 

@@ -16,7 +16,11 @@ from tests.chaos.stage import Stage
 _SHM = Path("/dev/shm")
 _CHUNK = 1 << 16
 VOLUME = frozenset({"volume"})
-NO_ROOM = Allowance("Triton refuses what does not fit /dev/shm", r"--shm-size|shared memory")
+NO_ROOM = Allowance(
+    "Triton refuses what does not fit /dev/shm",
+    "server/test_shared_memory.py::test_an_input_that_does_not_fit_is_told_by_triton",
+    r"--shm-size|shared memory",
+)
 
 
 def fill(folder: Path) -> Undo:
