@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.chaos.campaign import Campaign
 from tests.chaos.faults.fault import Fault
 from tests.chaos.faults.kinds import FAULTS
-from tests.chaos.report import as_json, as_markdown, failures
+from tests.chaos.report import as_json, as_markdown, failures, unexpected
 from tests.server.small_shm import may_mount
 
 _OWN_NAMESPACE = "ISOCHRONE_CHAOS_NAMESPACE"
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)
-    found = [*failures(campaign.records), *filter(None, [campaign.stopped])]
+    found = [*failures(campaign.records), *filter(None, [campaign.stopped]), *unexpected(campaign.logs)]
     for failure in found:
         print(f"failed: {failure}", file=sys.stderr)
     if found:

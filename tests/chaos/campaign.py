@@ -90,8 +90,7 @@ class Campaign:
                     met.append(self._meet(todo.pop(0), stage, decisions))
                     if met[-1].crashed:
                         break
-            log = stage.server.log_text() + (stage.runtime_dir / "cpu.log").read_text(errors="replace")
-        self.logs.append(log)
+            self.logs.append(stage.logs())
         self._record(met, account)
 
     def _meet(self, fault: Fault, stage: Stage, decisions: Decisions) -> _Met:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import mean, median, stdev
@@ -14,6 +15,7 @@ from profiler.host import cpu_name
 from tests.chaos.account import GOOD
 from tests.chaos.campaign import LOAD, Record
 
+_SHOWN = 2_000
 _INTRODUCTION = """Written by `make chaos`. Each fault is done to a real tritonserver with five models, two of them
 in an engine process, a router and an Envoy, while requests arrive. Then an account is made of every request:
 answered once and right, refused in words, or lost by a limit of Triton's or of a cut connection, which the second
@@ -44,6 +46,12 @@ def failures(records: Sequence[Record]) -> list[str]:
         if record.trouble:
             found.append(f"{record.kind}: {record.trouble}")
     return found
+
+
+def unexpected(logs: Sequence[str]) -> list[str]:
+    """Errors that a process of ours did not foresee: no fault may lead there, whatever became of the requests."""
+    found = [log[at.start() : at.start() + _SHOWN] for log in logs for at in re.finditer("Traceback", log)]
+    return [f"{len(found)} tracebacks in the logs, the first one: {found[0]}"] if found else []
 
 
 def as_json(records: Sequence[Record], rates_per_s: Sequence[float], left_out: Sequence[str]) -> bytes:

@@ -25,6 +25,8 @@ from tests.server.harness import write_model
 
 _SOLO_MS = 5.0
 _EXIT_TIMEOUT_S = 3
+_TRITON_SPINS = "Error from accept() call"
+"""Which tritonserver writes without end where no descriptor is left."""
 _MODULES = {"scheduler": b"backend.scheduler_process.process", "engine": b"backend.engine_process.process"}
 
 
@@ -127,6 +129,14 @@ class Stage:
     def all_pids(self) -> list[int]:
         """Every process of the server."""
         return [pid for role in ("server", *MODELS, *_MODULES) for pid in self.pids(role)]
+
+    def logs(self) -> str:
+        """Read what the server's processes and the router wrote; where the runtime folder was removed, since then."""
+        found = [path.read_text(errors="replace") for path in sorted(self.runtime_dir.glob("*.log"))]
+        if self.route is not None:
+            found.append(self.route.log("router"))
+        lines = "\n".join([self.server.log_text(), *found]).splitlines()
+        return "\n".join(line for line in lines if _TRITON_SPINS not in line)
 
     def _end_processes(self) -> None:
         end(lambda: [pid for role in _MODULES for pid in self.pids(role)])

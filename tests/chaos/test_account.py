@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.account import Account, Allowance, Asked, Period, kept_percent, owner_of, sum_of
 from tests.chaos.decisions import Seen, resumed_s
+from tests.chaos.report import unexpected
 
 TAG, SLO_S = 0.125, 0.1
 REFUSAL = "[StatusCode.UNAVAILABLE] model 'first': 4096 requests are waiting already, which is its max_queue_size"
@@ -111,3 +112,9 @@ def test_a_loss_counts_for_the_fault_that_allows_it_and_the_rest_for_the_last_on
     assert owner_of(asked("first", value=1.125, sent_s=11.98), periods) == 0
     assert owner_of(asked("spare", error=NOT_HEALTHY, sent_s=12.5), periods) == 1
     assert owner_of(asked("first", value=1.125, sent_s=8.0), periods) is None
+
+
+def test_an_error_that_nobody_foresaw_is_told() -> None:
+    assert unexpected(["all is well"]) == []
+    (sentence,) = unexpected(["all is well", "Traceback (most recent call last):\n  a line\nKeyError: 7"])
+    assert "KeyError: 7" in sentence
