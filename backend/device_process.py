@@ -145,12 +145,15 @@ class DeviceListener:
 
 @contextmanager
 def only_listener(point: MeetingPoint) -> Iterator[DeviceListener | None]:
-    """DeviceListener of the one process of `point`; None where another process is that one. Raises OSError."""
-    lock = _locked(point.lock)
-    if lock is None:
+    """Listener of the one process of `point`; None where another process is that one. Raises ServerError."""
+    try:
+        lock = _locked(point.lock)
+        listener = None if lock is None else DeviceListener(point, lock)
+    except OSError as error:
+        raise ServerError(f"the {point.role} cannot listen at '{point.socket}': {error.strerror}") from error
+    if listener is None:
         yield None
         return
-    listener = DeviceListener(point, lock)
     try:
         yield listener
     finally:

@@ -17,7 +17,7 @@ import time
 import msgspec
 
 from backend.device_process import LOOK_S, DeviceListener, only_listener
-from backend.errors import ConfigError
+from backend.errors import IsochroneError
 from backend.linux.cpu_topology import core_budget
 from backend.linux.raised_priority import raise_session_priority
 from backend.runtime_dir import MeetingPoint, meeting_point
@@ -347,7 +347,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     try:
         serve(meeting_point(options.device), options.lanes, options.linger_s)
-    except ConfigError as error:
+    except IsochroneError as error:
         _log.error("%s", error)
         return 2
     return 0

@@ -106,6 +106,15 @@ def test_a_full_disk_is_no_reason_not_to_listen(point: MeetingPoint, monkeypatch
         assert found.in_place()
 
 
+def test_a_place_that_cannot_be_had_at_all_is_told_in_a_sentence(point: MeetingPoint) -> None:
+    point.socket.mkdir()
+    with (
+        pytest.raises(ServerError, match=f"the scheduler cannot listen at '{point.socket}': Is a directory"),
+        only_listener(point),
+    ):
+        pass
+
+
 def test_connections_wait_while_there_is_no_descriptor(
     point: MeetingPoint, listener: DeviceListener, caplog: pytest.LogCaptureFixture
 ) -> None:
