@@ -123,6 +123,7 @@ class Account:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked: list[Asked] = []
+        self._withheld_s: list[float] = []
 
     def ask(self, model: str, tag: float, slo_s: float, now_s: float) -> Asked:
         """Enter a request; its value to be sent is its number, the right answer that plus the model's tag."""
@@ -131,6 +132,19 @@ class Account:
             asked = Asked(number, model, number + tag, slo_s, now_s)
             self._asked.append(asked)
             return asked
+
+    def withhold(self, now_s: float) -> None:
+        """Note that a request was due, but not sent: too many waited."""
+        with self._lock:
+            self._withheld_s.append(now_s)
+
+    def kept_percent(self, after_s: float, before_s: float) -> float | None:
+        """Deadlines kept of the requests that were due in this span, sent or not; None where none were."""
+        asked = self.sent(after_s, before_s)
+        with self._lock:
+            withheld = sum(after_s <= at_s < before_s for at_s in self._withheld_s)
+        due = len(asked) + withheld
+        return 100.0 * sum(one.kept for one in asked) / due if due else None
 
     def answered(self, asked: Asked, now_s: float, error: str, value: float | None) -> None:
         """Enter an answer, or an error in the client's words."""
@@ -173,8 +187,3 @@ def sum_of(asked: Sequence[Asked], periods: Iterable[Period]) -> Sum:
         else:
             not_allowed[one.words] += 1
     return Sum(len(asked), Counter(str(one.outcome) for one in asked), allowed, not_allowed)
-
-
-def kept_percent(asked: Sequence[Asked]) -> float | None:
-    """Deadlines kept among these; None where there are none."""
-    return 100.0 * sum(one.kept for one in asked) / len(asked) if asked else None

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.account import Account, Allowance, Asked, Period, Sum, kept_percent, owner_of, sum_of
+from tests.chaos.account import Account, Allowance, Asked, Period, Sum, owner_of, sum_of
 from tests.chaos.decisions import Decisions
 from tests.chaos.faults.fault import Fault, Undo
 from tests.chaos.load import GIVE_UP_S, Load, capacity_per_s
@@ -29,7 +29,7 @@ CRASHED = "chaos/faults/processes.py"
 class Record:
     """One fault. resumed_s: from its beginning, or its end where it stops decisions, until all models had some; None:
     not within 20 s. kept_before, kept_after: percent of deadlines in the windows around it. crashed: tritonserver
-    ended. schedulers: that run afterwards. trouble: why it could not be done.
+    ended. schedulers: that run afterwards. trouble: why it could not be done. may_crash: by a limit of Triton's.
     """
 
     kind: str
@@ -40,6 +40,7 @@ class Record:
     crashed: bool
     schedulers: int
     trouble: str = ""
+    may_crash: bool = False
 
 
 @dataclass
@@ -136,11 +137,12 @@ class Campaign:
                     one.fault.kind,
                     sum_of(requests, periods),
                     one.resumed_s,
-                    kept_percent(account.sent(before_s, begin_s)),
-                    kept_percent(account.sent(over_s, after_s)),
+                    account.kept_percent(before_s, begin_s),
+                    account.kept_percent(over_s, after_s),
                     one.crashed,
                     one.schedulers,
-                    one.trouble,
+                    "" if one.crashed and one.fault.may_crash else one.trouble,
+                    bool(one.fault.may_crash),
                 )
             )
 

@@ -41,6 +41,8 @@ def failures(records: Sequence[Record]) -> list[str]:
             found.append(f"{record.kind}: {count} × {words}")
         if record.resumed_s is None and not record.crashed:
             found.append(f"{record.kind}: decisions for all models did not resume")
+        if record.crashed and not record.may_crash:
+            found.append(f"{record.kind}: tritonserver ended")
         if record.schedulers != 1 and not record.crashed:
             found.append(f"{record.kind}: {record.schedulers} schedulers run on the device")
         if record.trouble:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.account import Account, Allowance, Asked, Period, kept_percent, owner_of, sum_of
+from tests.chaos.account import Account, Allowance, Asked, Period, owner_of, sum_of
 from tests.chaos.decisions import Seen, resumed_s
 from tests.chaos.report import unexpected
 
@@ -85,8 +85,10 @@ def test_deadlines_count_right_answers_in_time() -> None:
         account.answered(account.ask("first", TAG, SLO_S, 1.0), 1.0 + took_s, "", number + TAG)
     account.answered(account.ask("first", TAG, SLO_S, 1.0), 1.01, "", 17.0)
     account.ask("first", TAG, SLO_S, 1.0)
-    assert kept_percent(account.sent(0.0, 2.0)) == 25.0
-    assert kept_percent([]) is None
+    assert account.kept_percent(0.0, 2.0) == 25.0
+    account.withhold(1.5)
+    assert account.kept_percent(0.0, 2.0) == 20.0
+    assert account.kept_percent(2.0, 3.0) is None
     assert account.open() == 1
 
 
