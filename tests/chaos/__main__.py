@@ -49,6 +49,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _command(options: argparse.Namespace) -> str:
+    words = [f"--faults {options.faults}", f"--window-s {options.window_s:g}", f"--hold {options.hold:g}"]
+    return " ".join(["python -m tests.chaos", *words, f"--minutes {options.minutes:g}"])
+
+
 def _mounted(folder: Path) -> Path:
     """Mount small file systems on this folder and on /dev/shm; nobody outside this namespace sees them."""
     for size_mb, where in ((_VOLUME_MB, folder), (_SHM_MB, Path("/dev/shm"))):
@@ -74,7 +79,7 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
         campaign.stopped = f"{type(error).__name__}: {error}"
     if options.json is not None:
         options.json.write_bytes(as_json(campaign.records, campaign.rates_per_s, left_out))
-    text = as_markdown(campaign.records, campaign.rates_per_s, left_out, options.window_s)
+    text = as_markdown(campaign.records, campaign.rates_per_s, left_out, options.window_s, _command(options))
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)

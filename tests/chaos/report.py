@@ -16,12 +16,14 @@ from tests.chaos.account import GOOD
 from tests.chaos.campaign import LOAD, Record
 
 _SHOWN = 2_000
-_INTRODUCTION = """Written by `make chaos`. Each fault is done to a real tritonserver with five models, two of them
-in an engine process, a router and an Envoy, while requests arrive. Then an account is made of every request:
-answered once and right, refused in words, or lost by a limit of Triton's or of a cut connection, which the second
-table names with its test. *Decisions after*: time until the scheduler had decided anew for every model, from the
-fault on, or from its end where it stops decisions. *nothing* is no fault: its row says how much of the others'
-deadlines is chance. [What survives what](../explanation/faults.md) has the mechanisms."""
+_INTRODUCTION = """Written by `make chaos`, here by `{command}`.
+
+Each fault is done to a real tritonserver with five models, two of them in an engine process, a router and an Envoy,
+while requests arrive. Then an account is made of every request: answered once and right, refused in words, or lost
+by a limit of Triton's or of a cut connection, which the second table names with its test. *Decisions after*: time
+until the scheduler had decided anew for every model, from the fault on, or from its end where it stops decisions.
+*nothing* is no fault: its row says how much of the others' deadlines is chance. [What survives
+what](../explanation/faults.md) has the mechanisms."""
 _HEADER = (
     *("fault", "times", "requests", "right", "refused", "by a documented limit", "lost, wrong, hung or other errors"),
     *("decisions after, p50 / most", "deadlines kept before → after", "tritonserver ended"),
@@ -62,9 +64,9 @@ def as_json(records: Sequence[Record], rates_per_s: Sequence[float], left_out: S
 
 
 def as_markdown(
-    records: Sequence[Record], rates_per_s: Sequence[float], left_out: Sequence[str], window_s: float
+    records: Sequence[Record], rates_per_s: Sequence[float], left_out: Sequence[str], window_s: float, command: str
 ) -> str:
-    """Tables."""
+    """Write the page. command: by which the records were made."""
     kinds = list(dict.fromkeys(record.kind for record in records))
     by_kind = {kind: [record for record in records if record.kind == kind] for kind in kinds}
     limits: Counter[str] = Counter()
@@ -74,7 +76,7 @@ def as_markdown(
         return "no fault was done\n"
     parts = [
         "# Faults under load",
-        _INTRODUCTION,
+        _INTRODUCTION.format(command=command),
         _conditions(records, rates_per_s, window_s),
         table(_HEADER, [_row(kind, found) for kind, found in by_kind.items()]),
         "## Limits that were met" if limits else "",
