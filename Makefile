@@ -38,7 +38,7 @@ help:
 	@echo "make bench-policies        rivals and ablations in virtual time, on what make study recorded (RECORDS=results/bench: make bench), into docs/reports/policies.md"
 	@echo "make bench-machines        slowdowns on types of machines that are new, predicted from others, into docs/reports/machines.md (minutes)"
 	@echo "make bench-gpu             rivals on an emulated GPU, over draws of its constants in virtual time and on a real server, into docs/reports/gpu-emulated.md (three quarters of an hour; goes on when run again)"
-	@echo "make bench-fleet           routers of 100 emulated devices in virtual time, over 20 seeds, into docs/reports/fleet.md (hours; goes on when run again)"
+	@echo "make bench-fleet           routers of 100 emulated devices in virtual time, over 20 seeds, into docs/reports/fleet.md (over an hour of one core; goes on when run again)"
 	@echo "make soak                  a real server under mixed load for MINUTES=60: memory, what is left behind, counts; into results/soak"
 	@echo "make gpu-check             everything that needs a GPU, on one, into docs/reports/gpu.md (nine minutes; goes on when run again)"
 

@@ -94,7 +94,7 @@ class Fleet:
             at = now
         known.snapshot, known.at = snapshot, at
         self.table.refresh(device, now)
-        self._observe_models(device, known, snapshot)
+        self._observe_models(device, known, snapshot, restarted)
         self._estimate(device, known)
 
     def lost(self, endpoint: str, now_ns: int, device: str | None = None) -> None:  # noqa: ARG002 - the contract's call
@@ -180,7 +180,7 @@ class Fleet:
             self.names.append(self.endpoints[owner].name)
         return number
 
-    def _observe_models(self, device: int, known: _Device, snapshot: DeviceSnapshot) -> None:
+    def _observe_models(self, device: int, known: _Device, snapshot: DeviceSnapshot, restarted: bool) -> None:
         models: dict[ModelKey, ModelState] = {}
         for state in snapshot.models:
             models[state.name, state.version] = state
@@ -188,6 +188,8 @@ class Fleet:
             if latest is None or _is_higher(state.version, latest.version):
                 models[state.name, ""] = state
         for key, state in models.items():
+            if not restarted and state == known.models.get(key):
+                continue
             if (table := self._models.get(key)) is None:
                 table = self._models[key] = ModelTable()
             table.observe(device, state)

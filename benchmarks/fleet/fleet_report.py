@@ -104,7 +104,7 @@ class FleetReport:
                 [f"points above the best that sees the same snapshots, load {load:g}", goal, shown(found, 1, True)]
             )
         for timing in plan.others:
-            for load in plan.loads:
+            for load in plan.other_loads:
                 found = spread(self._against_plan(timing, load))
                 goal = f"≥ −{_AGE_POINTS:g}"
                 lines.append([f"points, snapshots {_words(timing)}, load {load:g}", goal, shown(found, 1, True)])
@@ -133,12 +133,13 @@ class FleetReport:
 
     def _other_snapshots(self) -> str:
         plan = self.plan
-        rows = [
-            [_words(t), *(shown(spread(by_seed(found, kept_percent, OURS, load, t).values())) for load in plan.loads)]
-            for t, found in ((plan.timing, self._loads), *((t, self._ages) for t in plan.others))
-        ]
-        return f"Percent of deadlines that {OURS} keeps.\n\n" + markdown.table(
-            ["snapshots", *(f"load {load:g}" for load in plan.loads)], rows
+        same_seeds = [run for run in self._loads if run.case.seed < plan.fewer_seeds]
+        rows = []
+        for timing, found in ((plan.timing, same_seeds), *((t, self._ages) for t in plan.others)):
+            kept = (by_seed(found, kept_percent, OURS, load, timing) for load in plan.other_loads)
+            rows.append([_words(timing), *(shown(spread(of.values())) for of in kept)])
+        return f"Percent of deadlines that {OURS} keeps, over {plan.fewer_seeds} seeds.\n\n" + markdown.table(
+            ["snapshots", *(f"load {load:g}" for load in plan.other_loads)], rows
         )
 
     def _in_bursts(self) -> str:
@@ -151,7 +152,7 @@ class FleetReport:
         header = ["", "deadlines kept, %", f"{OURS} less this one", "latency / solo, median", "goodput/s"]
         return (
             "Each model's requests come by turns at a fifth of its rate and at 1.8 times it, each for a second in the "
-            "mean.\n\n" + markdown.table(header, rows)
+            f"mean. {self.plan.fewer_seeds} seeds.\n\n" + markdown.table(header, rows)
         )
 
     def _cost(self) -> str:

@@ -69,6 +69,8 @@ class FleetRun:
         self._sent: list[tuple[Arrival, int]] = []
         self._answered_s: list[float] = []
         self.snapshots = 0
+        self._routing = True
+        """Requests are still to come, so that snapshots have a reader."""
         self._due = [inf] * len(layout.gpus)
         """Time of the next event of a device by itself."""
         if router.needs_snapshots:
@@ -87,6 +89,7 @@ class FleetRun:
             self._answered_s.append(inf)
             self._numbers[device].append(number)
             self._arrive(device, arrival)
+        self._routing = False
         self._until(round(end_s * 1e9))
         return [RoutedRequest(*sent, s) for sent, s in zip(self._sent, self._answered_s, strict=True)]
 
@@ -105,6 +108,8 @@ class FleetRun:
                     self._due[device] = inf
                     self.devices[device].until(round(at_ns))
                     self._wake(device)
+            elif not self._routing:
+                continue
             elif snapshot is not None:
                 self._router.observe(device, snapshot, EPOCH_NS + round(at_ns))
             else:

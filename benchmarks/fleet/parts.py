@@ -18,11 +18,11 @@ _CPU_S_PER_S = 0.02
 def parts(plan: FleetPlan) -> tuple[Part, ...]:
     """All parts in their order."""
     run_s = plan.device_count * (plan.warm_s + plan.seconds) * _CPU_S_PER_S
-    routers, loads = len(plan.routers), len(plan.loads)
+    routers = len(plan.routers)
     return (
         Part(LOADS, plan.seeds, routers * sum(plan.loads) * run_s, partial(_loads, plan)),
-        Part(AGES, plan.seeds, 1.5 * len(plan.others) * loads * run_s, partial(_ages, plan)),
-        Part(BURSTY, plan.seeds, routers * run_s, partial(_bursts, plan)),
+        Part(AGES, plan.fewer_seeds, 1.3 * len(plan.others) * sum(plan.other_loads) * run_s, partial(_ages, plan)),
+        Part(BURSTY, plan.fewer_seeds, routers * run_s, partial(_bursts, plan)),
     )
 
 
@@ -37,7 +37,7 @@ def _loads(plan: FleetPlan, seed: int) -> list[Task]:
 
 def _ages(plan: FleetPlan, seed: int) -> list[Task]:
     """Ours with other snapshots."""
-    return [_run(plan, seed, OURS, load, POISSON, timing) for load in plan.loads[::-1] for timing in plan.others]
+    return [_run(plan, seed, OURS, load, POISSON, timing) for load in plan.other_loads[::-1] for timing in plan.others]
 
 
 def _bursts(plan: FleetPlan, seed: int) -> list[Task]:

@@ -18,7 +18,8 @@ class FleetPlan(msgspec.Struct, frozen=True):
 
     device_count, model_count: of a fleet; lanes: of each device; seconds: counted of each run after warm_s, in which
     learners learn too; answers count until grace_s after the last request. timing: of the snapshots; others: that ours
-    is held against. signs: seeds in which a difference must have its sign to count. at_load: of the bursts.
+    is held against, at other_loads. signs: seeds in which a difference must have its sign to count. at_load: of the
+    bursts. fewer_seeds: of the other snapshots, where only ours runs, and of the bursts, which no goal goes by.
     """
 
     routers: tuple[str, ...] = tuple(ALL_ROUTERS)
@@ -29,9 +30,11 @@ class FleetPlan(msgspec.Struct, frozen=True):
     signs: int = 18
     loads: tuple[float, ...] = (0.7, 1.0, 1.3)
     at_load: float = 1.0
-    seconds: float = 10.0
-    warm_s: float = 2.0
-    grace_s: float = 2.0
+    other_loads: tuple[float, ...] = (1.0, 1.3)
+    fewer_seeds: int = 6
+    seconds: float = 3.5
+    warm_s: float = 1.0
+    grace_s: float = 1.5
     timing: SnapshotTiming = SnapshotTiming(100.0)
     others: tuple[SnapshotTiming, ...] = (SnapshotTiming(20.0), SnapshotTiming(500.0), SnapshotTiming(100.0, 0.1))
 
@@ -44,7 +47,9 @@ class FleetPlan(msgspec.Struct, frozen=True):
         """The same of fewer seeds; None: of all."""
         if seeds is None or seeds >= self.seeds:
             return self
-        return msgspec.structs.replace(self, seeds=seeds, signs=min(self.signs, seeds))
+        return msgspec.structs.replace(
+            self, seeds=seeds, signs=min(self.signs, seeds), fewer_seeds=min(self.fewer_seeds, seeds)
+        )
 
 
 FULL = FleetPlan()
@@ -53,6 +58,7 @@ QUICK = FleetPlan(
     model_count=12,
     seeds=2,
     signs=2,
+    fewer_seeds=2,
     loads=(1.0, 1.3),
     seconds=0.4,
     warm_s=0.2,

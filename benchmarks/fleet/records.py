@@ -34,7 +34,8 @@ class FleetRecords(RecordFolder[FleetPlan]):
 
     def of(self, part: str) -> list[FleetFigures]:
         """All records of a part."""
-        found = [self.read(record_file(part, seed), list[FleetFigures]) for seed in range(self.plan.seeds)]
+        seeds = next(each.draws for each in self.parts if each.name == part)
+        found = [self.read(record_file(part, seed), list[FleetFigures]) for seed in range(seeds)]
         return [figures for of_seed in found if of_seed for figures in of_seed]
 
 
