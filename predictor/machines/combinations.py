@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +13,8 @@ from predictor.machines.fit import Observations
 COMBINATIONS_MAX, KINDS_MAX = 1024, 128
 _COUNT_MAX = 64
 """Samples in the mean of a combination; later ones replace the older by and by."""
+_OVERLAP_MAX, _LOG_MAX = 4096.0, 30.0
+"""Of what is restored."""
 _OVERLAP_STEPS = 16
 """Overlaps that differ by less than such a step are one combination."""
 
@@ -79,10 +80,14 @@ class Combinations:
         if len(found) > COMBINATIONS_MAX:
             raise ValueError(f"at most {COMBINATIONS_MAX} combinations are expected, got {len(found)}")
         if not all(
-            combination.overlaps and 1 <= count <= _COUNT_MAX and isfinite(mean)
+            combination.overlaps
+            and all(0.0 < overlap <= _OVERLAP_MAX for _, overlap in combination.overlaps)
+            and 1 <= count <= _COUNT_MAX
+            and abs(mean) <= _LOG_MAX
             for combination, (count, mean) in found.items()
         ):
             raise ValueError(
-                f"co-runners, 1 to {_COUNT_MAX} samples and a finite mean are expected of each combination"
+                f"co-runners with overlaps of at most {_OVERLAP_MAX:g}, 1 to {_COUNT_MAX} samples and a mean log "
+                f"slowdown of at most {_LOG_MAX:g} are expected of each combination"
             )
         self._found = found

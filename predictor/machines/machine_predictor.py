@@ -21,12 +21,14 @@ from predictor.machines.fitted_machine import FittedMachine, Interference
 from predictor.machines.peaks import MachinePeaks, likeness
 from predictor.machines.priors import PRIORS, Priors, Strength
 from predictor.machines.shared_prior import SharedPrior
+from predictor.workload import SOLO_NS_MAX
 
 MACHINES_MAX = 32
 """The one that was added, or learned from, longest ago goes."""
 _BLOCK, _GROWTH = 64, 4
 _LOG_MAX = 8.0
-_STRENGTH_MIN = 1e-3
+_STRENGTH_MIN, _STRENGTH_MAX = 1e-3, 1e3
+_LOG_SOLO_MAX = log(SOLO_NS_MAX) + 1e-9
 
 Overlaps = Sequence[tuple[Own, float]]
 """Co-runners, each with the part of the batch's time that it was there, as `Exposure.overlaps` has them."""
@@ -155,15 +157,15 @@ class MachinePredictor:
         strength = msgspec.convert(state.get("strength"), Strength)
         if len(machines) > MACHINES_MAX or any(len(solo) > KINDS_MAX for *_, solo in machines):
             raise ValueError(f"at most {MACHINES_MAX} machines with {KINDS_MAX} solo latencies each are expected")
-        if not all(_STRENGTH_MIN <= variance < inf for variance in strength):
-            raise ValueError(f"variances of at least {_STRENGTH_MIN} are expected, got {strength}")
+        if not all(_STRENGTH_MIN <= variance <= _STRENGTH_MAX for variance in strength):
+            raise ValueError(f"variances from {_STRENGTH_MIN} to {_STRENGTH_MAX:g} are expected, got {strength}")
         fresh = MachinePredictor(self._priors)
         fresh._strength = strength
         for name, peaks, seen, log_solo in machines:
             known = fresh._machines[name] = _Machine(peaks, self._priors)
             known.seen.restore(seen)
-            if not all(isfinite(solo) for _, solo in log_solo):
-                raise ValueError(f"solo latencies of {name} are no finite numbers")
+            if not all(0.0 <= solo <= _LOG_SOLO_MAX for _, solo in log_solo):
+                raise ValueError(f"solo latencies of {name} must be from 1 to {SOLO_NS_MAX} ns, as logarithms")
             known.log_solo = dict(log_solo)
             fresh._fits[name] = 0
             known.fit_alone()
