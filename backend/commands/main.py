@@ -298,6 +298,9 @@ def place(
     demand: Annotated[
         Path | None, typer.Option(help="JSON: rates, memory and replicas of models; default: as observed.")
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="JSON: latencies and slowdowns on types of machines, taken up and kept here.")
+    ] = None,
     gain: Annotated[float, typer.Option(min=0, help="Share of a server's mean cost that a move has to save.")] = 0.1,
     apply: Annotated[bool, typer.Option("--apply", help="Load and unload; without: a dry run.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file, too.")] = None,
@@ -306,7 +309,7 @@ def place(
     with _extra("place", "route"):
         from backend.commands.place import PlaceOptions, run_place  # noqa: PLC0415 - needs an extra
 
-    run_place(PlaceOptions(endpoints, seconds, demand, gain, apply, json))
+    run_place(PlaceOptions(endpoints, seconds, demand, figures, gain, apply, json))
 
 
 @app.command()

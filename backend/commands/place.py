@@ -15,11 +15,12 @@ from tritonclient.utils import InferenceServerException
 
 from backend.commands.json_file import write_result
 from backend.errors import ServerError
-from backend.fleet.placement import Move, Plan, place
+from backend.fleet.placement import Move, Plan, PredictedFigures, place
 from backend.fleet.snapshot import DeviceSnapshot
 from backend.progress_bar import console
 from backend.route_process.endpoints_file import Server, read_endpoints
-from backend.route_process.observed_demand import ObservedServer, demand, read_demand
+from backend.route_process.figures_file import read_figures, write_figures
+from backend.route_process.observed_demand import ObservedServer, demand, figures_of, read_demand
 from backend.route_process.subscriptions import Observe, Subscription
 
 _INDEX_S = 5.0
@@ -29,11 +30,12 @@ _LOAD_S = 600.0
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """Options of the command. seconds: for which arrivals are counted."""
+    """Options of the command. seconds: for which arrivals are counted; figures: file of what is known of machines."""
 
     endpoints: Path
     seconds: float
     demand: Path | None
+    figures: Path | None
     gain: float
     apply: bool
     json: Path | None
@@ -43,9 +45,13 @@ def run_place(options: PlaceOptions) -> None:
     """Print the plan, and carry it out where that is asked. Raises ConfigError or ServerError."""
     servers = read_endpoints(options.endpoints)
     stated = read_demand(options.demand) if options.demand is not None else {}
+    known = read_figures(options.figures)
     observed = _observe(servers, options.seconds)
+    figures = figures_of(observed, known)
+    if options.figures is not None:
+        write_figures(options.figures, figures)
     spaces = [one.space() for one in observed]
-    plan = place(demand(observed, options.seconds, stated), spaces, options.gain)
+    plan = place(demand(observed, options.seconds, stated, figures), spaces, options.gain)
     if options.json is not None:
         write_result(options.json, plan)
     out = console()
@@ -55,6 +61,8 @@ def run_place(options: PlaceOptions) -> None:
         f"{options.seconds:g} s where none is stated",
         highlight=False,
     )
+    for line in predicted_lines(plan.predicted, observed):
+        out.print(line, highlight=False)
     for number, move in enumerate(plan.moves, 1):
         saves = f", saves {move.gain:.2f}" if move.gain else ""
         out.print(f"{number}. {move.action} {move.model} on {move.machine}{saves}", highlight=False)
@@ -65,6 +73,16 @@ def run_place(options: PlaceOptions) -> None:
         out.print(f"{len(plan.moves)} moves are done", highlight=False)
     else:
         out.print("a dry run: --apply does it", highlight=False)
+
+
+def predicted_lines(predicted: Sequence[PredictedFigures], observed: Sequence[ObservedServer]) -> list[str]:
+    """A line per model and type of machine that the plan goes by without a measurement."""
+    machines = {one.name: one.machine for one in observed}
+    found = {(one.model, machines[one.machine]): one.what for one in predicted}
+    return [
+        f"predicted from other machines, not measured: {' and '.join(what)} of {model} on {machine}"
+        for (model, machine), what in sorted(found.items())
+    ]
 
 
 def _observe(servers: Sequence[Server], seconds: float) -> list[ObservedServer]:

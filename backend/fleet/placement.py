@@ -26,15 +26,20 @@ GAIN = 0.1
 """Share of a machine's mean cost that a model on one more machine, or on another one, has to save."""
 
 
+SOLO, SLOWDOWN = "solo latency", "slowdown"
+"""What of a model's figures may have been predicted."""
+
+
 class ModelFigures(NamedTuple):
-    """A model on one type of machine. solo_ns: of a lane per request, its batches considered; the rest as in
-    `ModelState`.
+    """A model on one type of machine. solo_ns: of a lane per request, its batches considered; predicted: what of it was
+    never measured on that type; the rest as in `ModelState`.
     """
 
     solo_ns: float
     base: float = 1.0
     sensitivity: float = 0.0
     pressure: float = 0.0
+    predicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,26 @@ class Move(NamedTuple):
     gain: float
 
 
+class PredictedFigures(NamedTuple):
+    """A model that a plan has on a machine by figures that were not measured there. what: `SOLO`, `SLOWDOWN`."""
+
+    model: str
+    machine: str
+    what: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """holds: models by machine, in the order of their names; moves: from what is held now, in their order. before,
-    after: predicted mean number of requests in the fleet; before: once what has to be is done.
+    after: predicted mean number of requests in the fleet; before: once what has to be is done. predicted: of what it
+    holds.
     """
 
     holds: Mapping[str, tuple[str, ...]]
     moves: tuple[Move, ...]
     before: float
     after: float
+    predicted: tuple[PredictedFigures, ...] = ()
 
 
 def place(
@@ -97,7 +112,7 @@ def place(
         search.place_missing(lambda model: model.memory_bytes)
     before = search.cost
     search.improve(gain, moves_max)
-    return Plan(search.holds(), tuple(search.moves), before, search.cost)
+    return Plan(search.holds(), tuple(search.moves), before, search.cost, search.predicted())
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:
@@ -135,12 +150,18 @@ class _Search:
 
     @property
     def cost(self) -> float:
-        """Predicted mean number of requests in the fleet."""
+        """PredictedFigures mean number of requests in the fleet."""
         return sum(self._costs)
 
     def holds(self) -> dict[str, tuple[str, ...]]:
         """Models by machine."""
         return {machine.name: tuple(sorted(on)) for machine, on in zip(self._machines, self._on, strict=True)}
+
+    def predicted(self) -> tuple[PredictedFigures, ...]:
+        """Models that are where their figures were not measured, by machine."""
+        found = ((machine, name) for machine, on in zip(self._machines, self._on, strict=True) for name in sorted(on))
+        whats = ((m, name, self._models[name].figures[m.kind].predicted) for m, name in found)
+        return tuple(PredictedFigures(name, machine.name, what) for machine, name, what in whats if what)
 
     def place_missing(self, first: Callable[[ModelDemand], float]) -> None:
         """Place what is on too few machines, where each costs least, in descending order of `first`."""

@@ -1,12 +1,11 @@
 """Demand and machines for a placement, from what devices published over a while. Pure.
 
-A model's figures on a machine are those that it has there, or on a machine of the same name; elsewhere its latency is
-scaled by what both machines tell of each other: the median ratio of models that run on both, else that of their peaks.
+A model's figures on a machine are those that were measured on a machine of the same name, else those that
+`MachineFigures` predicts from the others.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from backend.errors import ConfigError
-from backend.fleet.placement import MachineSpace, ModelDemand, ModelFigures
+from backend.fleet.machine_figures import MachineFigures
+from backend.fleet.placement import MachineSpace, ModelDemand
 from backend.fleet.snapshot import DeviceSnapshot, ModelState
 
 _UNLIMITED_BYTES = 1 << 62
@@ -105,79 +105,33 @@ def read_demand(path: Path) -> dict[str, StatedModel]:
 
 
 def demand(
-    servers: Sequence[ObservedServer], seconds: float, stated: Mapping[str, StatedModel]
+    servers: Sequence[ObservedServer], seconds: float, stated: Mapping[str, StatedModel], figures: MachineFigures
 ) -> tuple[ModelDemand, ...]:
-    """Demand for each model that some server holds. Raises ConfigError where a model is stated that none does."""
+    """Demand for each model that some server holds. figures: which have been told of these servers.
+
+    Raises ConfigError where a model is stated that no server holds.
+    """
     held = {name for server in servers for name in server.models()}
     for name in stated:
         if name not in held:
             raise ConfigError(f"the demand names model '{name}', which no server holds, so that nothing is known of it")
-    ratios = _ratios(servers)
-    return tuple(_demand(name, servers, seconds, stated.get(name, StatedModel(name)), ratios) for name in sorted(held))
+    return tuple(_demand(name, servers, seconds, stated.get(name, StatedModel(name)), figures) for name in sorted(held))
 
 
 def _demand(
-    name: str,
-    servers: Sequence[ObservedServer],
-    seconds: float,
-    stated: StatedModel,
-    ratios: Mapping[tuple[str, str], float],
+    name: str, servers: Sequence[ObservedServer], seconds: float, stated: StatedModel, known: MachineFigures
 ) -> ModelDemand:
-    known: dict[str, ModelFigures] = {}
-    for server in servers:
-        if (state := server.models().get(name)) is not None:
-            known.setdefault(server.machine, _figures(state))
-    figures: dict[str, ModelFigures] = {}
-    for server in servers:
-        if name in server.repository or name in server.models():
-            found = known.get(server.machine) or _scaled(known, server.machine, ratios)
-            if found is not None:
-                figures[server.name] = found
+    able = [server for server in servers if name in server.repository or name in server.models()]
+    figures = {s.name: found for s in able if (found := known.figures(name, s.machine)) is not None}
     rate_per_s = sum(server.arrived(name) for server in servers) / seconds
     if stated.rate_per_s is not None:
         rate_per_s = stated.rate_per_s
     return ModelDemand(name, rate_per_s, round(stated.memory_mb * 1e6), figures, stated.replicas)
 
 
-def _figures(state: ModelState) -> ModelFigures:
-    """Figures of a batch of one row."""
-    rows, solo_ns = state.solo_ns[0]
-    return ModelFigures(solo_ns / rows, state.base, state.sensitivity, state.pressure)
-
-
-def _scaled(
-    known: Mapping[str, ModelFigures], machine: str, ratios: Mapping[tuple[str, str], float]
-) -> ModelFigures | None:
-    """Figures on a machine that the model never ran on; None where nothing relates it to one that it did run on."""
-    for other, figures in known.items():
-        if (ratio := ratios.get((other, machine))) is not None:
-            return figures._replace(solo_ns=figures.solo_ns * ratio)
-    return None
-
-
-def _ratios(servers: Sequence[ObservedServer]) -> dict[tuple[str, str], float]:
-    """Latency on the second machine over that on the first."""
-    found: dict[tuple[str, str], float] = {}
-    for one in servers:
-        for other in servers:
-            if one.machine != other.machine and (one.machine, other.machine) not in found:
-                ratio = _ratio(one, other)
-                if ratio is not None:
-                    found[one.machine, other.machine] = ratio
+def figures_of(servers: Sequence[ObservedServer], known: MachineFigures | None = None) -> MachineFigures:
+    """Tell `known`, or new figures, of what servers have measured."""
+    found = MachineFigures() if known is None else known
+    for server in servers:
+        found.observe(server.machine, list(server.last.values()))
     return found
-
-
-def _ratio(one: ObservedServer, other: ObservedServer) -> float | None:
-    mine, theirs = one.models(), other.models()
-    common = [_figures(theirs[name]).solo_ns / _figures(mine[name]).solo_ns for name in mine.keys() & theirs.keys()]
-    if common:
-        return statistics.median(common)
-    peaks = [_peak(server) for server in (one, other)]
-    return None if peaks[0] is None or peaks[1] is None else peaks[0] / peaks[1]
-
-
-def _peak(server: ObservedServer) -> float | None:
-    """Mean compute of its devices, None where one does not tell."""
-    found = [one.machine.compute_tflops for one in server.last.values()]
-    known = [peak for peak in found if peak]
-    return statistics.mean(known) if known and len(known) == len(found) else None

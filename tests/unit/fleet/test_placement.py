@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import ConfigError
-from backend.fleet.placement import MachineSpace, ModelDemand, ModelFigures, place
+from backend.fleet.placement import SLOWDOWN, SOLO, MachineSpace, ModelDemand, ModelFigures, PredictedFigures, place
 
 MS = 1e6
 
@@ -128,3 +128,9 @@ def test_the_largest_are_placed_first_where_the_busiest_first_do_not_fit() -> No
     models = [model("busy", 90, memory_bytes=4), model("large", 1, memory_bytes=10)]
     plan = place(models, [machine("p", 10), machine("q", 5)])
     assert plan.holds == {"p": ("large",), "q": ("busy",)}
+
+
+def test_a_plan_names_the_figures_that_were_predicted() -> None:
+    guessed = ModelFigures(10 * MS, predicted=(SOLO, SLOWDOWN))
+    plan = place([model("a", figures={"x": guessed}), model("b")], [machine("p")])
+    assert plan.predicted == (PredictedFigures("a", "p", (SOLO, SLOWDOWN)),)

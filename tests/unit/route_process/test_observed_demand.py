@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from backend.errors import ConfigError
+from backend.fleet.placement import ModelDemand
 from backend.fleet.snapshot import DeviceSnapshot, MachineFacts
-from backend.route_process.observed_demand import ObservedServer, StatedModel, demand, read_demand
+from backend.route_process import observed_demand
+from backend.route_process.observed_demand import ObservedServer, StatedModel, figures_of, read_demand
 from tests.fakes.fleets import model_state, snapshot_of
 
 FAST = MachineFacts("A100", True, compute_tflops=312.0, memory_bytes=80_000_000_000)
@@ -25,6 +28,12 @@ def server(name: str, *snapshots: DeviceSnapshot, repository: tuple[str, ...] = 
     for snapshot in snapshots:
         found.observe(snapshot)
     return found
+
+
+def demand(
+    servers: Sequence[ObservedServer], seconds: float, stated: Mapping[str, StatedModel]
+) -> tuple[ModelDemand, ...]:
+    return observed_demand.demand(servers, seconds, stated, figures_of(servers))
 
 
 def test_rates_are_arrivals_between_the_first_and_the_last_snapshot() -> None:
