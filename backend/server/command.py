@@ -12,7 +12,7 @@ from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
 from backend.scheduler_process.state_address import VARIABLE as STATE_ADDRESS
 from backend.server import processes
-from backend.server.assemble import assemble, working_directory
+from backend.server.assemble import CODE, assemble, working_directory
 from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
 from backend.server.locate import TritonServer, locate
 from backend.server.options import ServeOptions, absolute_paths
@@ -33,13 +33,16 @@ class ServerCommand:
         processes.sweep(self.backends, self.regions)
 
 
-def assemble_command(options: ServeOptions, folder: Path) -> ServerCommand:
-    """Assemble what the server needs in `folder`, which is empty and absolute. Raises ServerError."""
+def assemble_command(options: ServeOptions, folder: Path, code: Path = CODE) -> ServerCommand:
+    """Assemble what the server needs in `folder`, which is empty and absolute. code: this backend's.
+
+    Raises ServerError.
+    """
     server = locate(options.tritonserver)
     env = _environment(server)
     if (address := options.state_address) is not None:
         env[STATE_ADDRESS] = address
-    backends = assemble(server, folder / "backends")
+    backends = assemble(server, folder / "backends", code)
     argv = [
         str(server.binary),
         f"--backend-directory={backends}",

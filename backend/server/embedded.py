@@ -18,6 +18,7 @@ from typing import Literal
 from backend.errors import ServerError
 from backend.runtime_dir import VARIABLE as RUNTIME_DIR
 from backend.server import processes
+from backend.server.assemble import CODE
 from backend.server.checks import check_models
 from backend.server.command import ServerCommand, assemble_command
 from backend.server.failure import failure_reason
@@ -39,7 +40,7 @@ class EmbeddedServer:
 
     extra: arguments of tritonserver. env: added to this process's environment. wait: "live" does not wait for the
     models; readiness stays false where one failed to load under `--exit-on-error=false`. With ISOCHRONE_RUNTIME_DIR in
-    `env`, that folder and the schedulers in it are the caller's to end.
+    `env`, that folder and the schedulers in it are the caller's to end. code: folder of this backend's code.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EmbeddedServer:
         log: Path | None = None,
         wait: Literal["ready", "live"] = "ready",
         tritonserver: Path | None = None,
+        code: Path = CODE,
     ) -> None:
         self._repository = repository
         self._env = dict(env or {})
@@ -60,6 +62,7 @@ class EmbeddedServer:
         self._log = log
         self._wait = wait
         self._tritonserver = tritonserver
+        self._code = code
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._command: ServerCommand | None = None
@@ -163,7 +166,9 @@ class EmbeddedServer:
         )
         check_models(options)
         self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._command = assemble_command(options, Path(tempfile.mkdtemp(prefix="server-", dir=self._folder)))
+        self._command = assemble_command(
+            options, Path(tempfile.mkdtemp(prefix="server-", dir=self._folder)), self._code
+        )
         argv: Sequence[str] = self._command.argv
         if threading.current_thread() is threading.main_thread():  # see tether: other threads may end before us
             argv = tethered(argv)
