@@ -8,6 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from backend.triton_model import TritonPythonModel
+from backend.linux.loading_priority import LOADING
+
+LOADING.lower()  # the imports take longer than the rest of many a load
+
+from backend.triton_model import TritonPythonModel  # noqa: E402 - imports at the lowest priority
 
 __all__ = ["TritonPythonModel"]

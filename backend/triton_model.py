@@ -25,9 +25,11 @@ from backend.config.stock_config import check_stock_config, is_first_instance, w
 from backend.engines.loading import specs_of
 from backend.engines.protocol import Engine
 from backend.errors import IsochroneError, one_line
+from backend.linux.cpu_topology import lane_cores
+from backend.linux.loading_priority import LOADING
 from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
-from backend.model_process.placement import open_engine
+from backend.model_process.placement import in_engine_process, lanes_of, open_engine
 from backend.model_process.tensor_check import check_tensors_come_through
 from backend.trial.completion import complete_config, tried
 
@@ -58,6 +60,7 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         config = json.loads(args["model_config"])
         version = args["model_version"]
+        LOADING.lower()
         try:
             check_tensors_come_through()
             file = model_file(Path(args["model_repository"]) / version, config)
@@ -90,10 +93,13 @@ class TritonPythonModel:
                     (read_model_config(each, config, model), its)
                     for each, its in zip(placed[1:], engines[1:], strict=True)
                 ]
+                LOADING.restore()  # before threads are started that serve
                 self._instance = Instance(served, engine, trial, warm_up_calls(config), others)
                 undone.pop_all()
         except IsochroneError as error:
             raise _refused(args["model_name"], error) from None
+        finally:
+            LOADING.restore()
         raise_priority()  # Triton calls `execute` on this thread too: requests are read before more batches execute
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -112,6 +118,8 @@ class TritonPythonModel:
 
 def _opened(config: EngineConfig, undone: ExitStack) -> Engine:
     """Open an engine, to be closed if the load fails."""
+    if in_engine_process(config) or not config.on_cpu or len(lane_cores(lanes_of(config))[0]) > 1:
+        LOADING.restore()  # what it starts, threads or a process, is to serve
     engine = open_engine(config)
     undone.callback(engine.close)
     return engine

@@ -29,14 +29,15 @@ def run_module(
     timeout_s: float,
     python: str = sys.executable,
     under: Sequence[str] = (),
+    own_session: bool = False,
 ) -> bytes:
     """The last line that `python -m module arguments` prints, started by the command `under`, such as a profiler.
 
-    Raises `ChildError`.
+    own_session: the kernel may weigh the child's CPU time against that of whole other sessions. Raises `ChildError`.
     """
     command = [*under, *python_command(module, python), *arguments]
     try:
-        status, stdout, stderr = _run(command, timeout_s)
+        status, stdout, stderr = _run(command, timeout_s, own_session=own_session)
     except subprocess.TimeoutExpired:
         raise ChildError(f"{module} did not finish within {timeout_s:g} s") from None
     except OSError as error:
@@ -53,16 +54,18 @@ def python_command(module: str, python: str = sys.executable) -> list[str]:
     return [python, "-m", module]
 
 
-def answer_of(module: str, arguments: Sequence[str], kind: type[T], *, timeout_s: float) -> T:
+def answer_of(
+    module: str, arguments: Sequence[str], kind: type[T], *, timeout_s: float, own_session: bool = False
+) -> T:
     """The value in the last line that the module prints, which is JSON; see `run_module`. Raises `ChildError`."""
-    answer = run_module(module, arguments, timeout_s=timeout_s)
+    answer = run_module(module, arguments, timeout_s=timeout_s, own_session=own_session)
     try:
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChildError(f"{module} gave an answer that cannot be read: {error}") from None
 
 
-def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
+def _run(command: Sequence[str], timeout_s: float, *, own_session: bool) -> tuple[int, bytes, bytes]:
     """Status, stdout and stderr. Where it is broken off, nothing that it started is left behind."""
     with subprocess.Popen(
         command,
@@ -72,7 +75,8 @@ def _run(command: Sequence[str], timeout_s: float) -> tuple[int, bytes, bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        process_group=0,
+        process_group=None if own_session else 0,  # a session of its own has a group of its own
+        start_new_session=own_session,
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)

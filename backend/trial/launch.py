@@ -38,7 +38,7 @@ def try_file(question: Question, *, batch: bool) -> Trial:
         return known
     arguments = [msgspec.json.encode(question).decode(), *(["batch"] if batch else [])]
     try:
-        found = answer_of("backend.trial.process", arguments, Trial, timeout_s=WALL_S)
+        found = answer_of("backend.trial.process", arguments, Trial, timeout_s=WALL_S, own_session=True)
     except ChildError as error:
         found = Trial(batch=batch, why=f"its trial on synthetic inputs failed ({error})", lasting=False)
     if path is not None:
