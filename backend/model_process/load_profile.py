@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +23,7 @@ from backend.engines.protocol import Engine
 from backend.engines.tensorrt.plan_facts import graph_of
 from backend.errors import EngineError
 from backend.linux.cpu_topology import pin_thread
+from backend.linux.loading_priority import LOADING
 from backend.model_process.batch import group_of
 from backend.model_process.placement import pinned_cores
 from backend.runtime_dir import runtime_dir
@@ -29,7 +31,7 @@ from backend.tensors import Array
 from backend.trial.messages import SyntheticInputs, Trial
 from backend.trial.synthetic_inputs import arrays
 from predictor.workload import Load, ModelProfile
-from profiler.brief import brief_profile
+from profiler.brief import Budget, brief_profile
 from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import sha256_of
 from profiler.profile_file import NAME, ProfileFile, ProfileFileError, ProfileIdentity, mismatch, read_profile
@@ -50,7 +52,34 @@ class LoadProfile(NamedTuple):
     group: int | None
 
 
-def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadProfile:
+class Runs(Protocol):
+    """Runs that measure a model."""
+
+    def run(self, batch_size: int) -> int:
+        """Nanoseconds that one batch takes alone. Raises EngineError."""
+
+    def clock(self) -> int:
+        """Nanoseconds that the runs' budget is counted in."""
+
+
+BeginRuns = Callable[[ModelConfig, Engine, Inputs], AbstractContextManager[Runs]]
+
+
+class _Direct(NamedTuple):
+    run: Callable[[int], int]
+    clock: Callable[[], int]
+
+
+@contextmanager
+def direct_runs(config: ModelConfig, engine: Engine, inputs: Inputs) -> Iterator[Runs]:
+    """Run on the first lane's core at once, whoever else runs."""
+    with on_first_lane(config):
+        yield _Direct(partial(timed_run, config, engine, inputs), time.perf_counter_ns)
+
+
+def profile_at_load(
+    config: ModelConfig, engine: Engine, trial: Trial, begin_runs: BeginRuns = direct_runs
+) -> LoadProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
 
     Raises ConfigError where a GPU cannot be identified.
@@ -69,7 +98,7 @@ def profile_at_load(config: ModelConfig, engine: Engine, trial: Trial) -> LoadPr
             trial.why,
         )
         return LoadProfile(_GUESS, None)
-    return _brief_profile(config, engine, synthetic)
+    return _brief_profile(config, engine, synthetic, begin_runs)
 
 
 def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
@@ -148,19 +177,22 @@ def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
     return None
 
 
-def _brief_profile(config: ModelConfig, engine: Engine, synthetic: SyntheticInputs) -> LoadProfile:
+def _brief_profile(
+    config: ModelConfig, engine: Engine, synthetic: SyntheticInputs, begin_runs: BeginRuns
+) -> LoadProfile:
     inputs = partial(arrays, config.inputs, synthetic)
     digest = hashlib.sha256(msgspec.json.encode(synthetic)).hexdigest()[:16]
     try:
-        with on_first_lane(config):
+        with begin_runs(config, engine, inputs) as runs:
             brief = brief_profile(
                 config.model_file,
-                partial(timed_run, config, engine, inputs),
+                runs.run,
                 config.max_batch_size,
                 directory=runtime_dir(),
                 device=_device_name(config),
                 engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
-                features=partial(counted_features, config, runtime_dir()),
+                features=partial(_features_at_low_priority, config),
+                budget=Budget(clock=runs.clock),
             )
     except EngineError as error:
         _log.warning(
@@ -172,6 +204,11 @@ def _brief_profile(config: ModelConfig, engine: Engine, synthetic: SyntheticInpu
     if brief.note:
         _log.warning("isochrone: model '%s': %s", config.name, brief.note)
     return LoadProfile(brief.profile, group_of(shapes_of(config, inputs)))
+
+
+def _features_at_low_priority(config: ModelConfig, batch_sizes: Sequence[int]) -> FeatureSource:
+    with LOADING:  # which the processes that count them take over
+        return counted_features(config, runtime_dir(), batch_sizes)
 
 
 def timed_run(config: ModelConfig, engine: Engine, inputs: Inputs, batch_size: int) -> int:

@@ -95,7 +95,7 @@ class _Reader:
         self.found = Recording("events", (origin.device,), origin.lanes, index.begins_ns, index.ends_ns)
         self.found.notes += [f"Something is missing before {clock(at_ns)}: {why}." for at_ns, why in index.gaps]
         self._records: defaultdict[tuple[int, int], list[Record]] = defaultdict(list)
-        for record in index.requests:
+        for record in (*index.requests, *index.profile_runs):
             self._records[record.source, record.request.id].append(record)
         self._device, self._lanes, self._cores = origin.device, origin.lanes, origin.cores
         self._number = self._shift_ns = self._at_ns = 0
@@ -229,7 +229,8 @@ class _Reader:
         self._leave_lane(key, batch, at_ns)
         if batch.preempts:
             self._resume_others(batch, at_ns)
-        if finish is not None and finish.exec_ns is not None and batch.records:
+        measured = any(record.loading for record in batch.records)  # its profile is a guess, and nobody waits for it
+        if finish is not None and finish.exec_ns is not None and batch.records and not measured:
             self.found.batches.append(self._executed(batch, at_ns, finish, finish.exec_ns))
 
     def _resume_others(self, ended: _Running, at_ns: int) -> None:

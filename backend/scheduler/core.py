@@ -219,7 +219,7 @@ class Scheduler:
         self._charge_lower_classes(batch, now_ns)
         if event.exec_ns is not None and batch.requests and co_run is not None:  # when an adopted one began is unknown
             stay = self.latency.observe(source, batch, event, co_run, now_ns)
-            if self._observer is not None:
+            if self._observer is not None and not source.join.loading:
                 self._observer(source, batch, event, stay.co_runners())
         return batch
 

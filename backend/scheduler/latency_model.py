@@ -85,9 +85,12 @@ class LatencyModel:
         stay = co_run.stay
         if finish.h2d_ns or finish.d2h_ns:
             stay = self._observe_transfers(source, batch, finish, stay)
-        if not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
+        loading = source.join.loading
+        if not loading and not source.solo.guesses(batch.group):  # what a guess was wrong by is no batch's fault
             self.bound.learn_one(finish.exec_ns / batch.times.predicted_ns)
         self._observe_solo(source, batch, co_run, finish.exec_ns, now_ns, solo=stay.solo)
+        if loading:  # its profile is a guess still, for features and most sizes: only what it takes alone is learned
+            return stay
         self._untrained.append(_TrainingSample(source, batch.own, stay, finish.exec_ns))
         around_ns = now_ns - batch.launched_ns - finish.exec_ns - finish.h2d_ns - finish.d2h_ns
         more_ns = min(around_ns - self.overhead_ns, _MORE_OVERHEAD_NS)  # nor about what comes around executions

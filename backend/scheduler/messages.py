@@ -82,7 +82,7 @@ class Join(Message, frozen=True, tag="join"):
     preemptible_lanes: on a device of at most so many lanes its batches can preempt others, and be suspended for them;
     see `Launch`. profiled_group: the group that the profile was measured with; None: the profile is a guess.
     slo_ns, machine: for those outside who ask; the model's default objective, and the device's hardware in JSON, a
-    `backend.fleet.snapshot.MachineFacts`.
+    `backend.fleet.snapshot.MachineFacts`. loading: it is measured and takes no requests yet, so nobody outside is told.
     """
 
     protocol: int
@@ -97,6 +97,7 @@ class Join(Message, frozen=True, tag="join"):
     profiled_group: int | None = 0
     slo_ns: int | None = None
     machine: str = ""
+    loading: bool = False
 
 
 class Limit(Message, frozen=True, tag="limit"):

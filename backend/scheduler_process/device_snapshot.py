@@ -109,6 +109,8 @@ class DeviceDescription:
 
     def arrived(self, source: Source, requests: int) -> None:
         """Count requests of a model."""
+        if source.join.loading:
+            return
         key = (source.join.model, source.join.version)
         self._arrivals[key] = self._arrivals.pop(key, 0) + requests
         if len(self._arrivals) > _KNOWN_MAX:
@@ -160,6 +162,8 @@ class DeviceDescription:
         """Sources of each model, those with work first, then by their last use."""
         models: dict[_ModelKey, list[Source]] = {}
         for source in scheduler.sources.values():
+            if source.join.loading:
+                continue
             models.setdefault((source.join.model, source.join.version), []).append(source)
         used = [key for key in reversed(self._arrivals) if key in models]
         order = dict.fromkeys((*used, *models))

@@ -20,7 +20,10 @@ Outcome = Literal["waits", "runs", "finished", "failed", "rejected", "cancelled"
 
 
 class Record(msgspec.Struct):
-    """One request. first, last: the log's stretches that it was there in. before: it arrived before the first."""
+    """One request. first, last: the log's stretches that it was there in. before: it arrived before the first.
+
+    loading: a run that measured the model as it was loaded.
+    """
 
     model: str
     source: int
@@ -30,6 +33,7 @@ class Record(msgspec.Struct):
     clock_ns: int
     """Unix time less the monotonic clock's."""
     before: bool = False
+    loading: bool = False
     outcome: Outcome = "waits"
     launched_ns: int | None = None
     ended_ns: int | None = None
@@ -67,6 +71,9 @@ class RequestIndex:
 
     def __init__(self, path: Path) -> None:
         self.requests: list[Record] = []
+        """Those of clients."""
+        self.profile_runs: list[Record] = []
+        """Those that measured models as they were loaded; nothing counts them."""
         self.models: dict[str, Counts] = {}
         self.checkpoints: list[Checkpoint] = []
         self.gaps: list[tuple[int, str]] = []
@@ -74,6 +81,8 @@ class RequestIndex:
         self.begins_ns = self.ends_ns = 0
         self._known: dict[tuple[int, int], Record] = {}
         self._names: dict[int, str] = {}
+        self._loading: set[int] = set()
+        """Sources that do not serve yet."""
         self._running: dict[tuple[int, int], list[Record]] = {}
         self._stretch = self._clock_ns = 0
         for self._stretch, stretch in enumerate(read_stretches(path)):
@@ -110,6 +119,7 @@ class RequestIndex:
             record.last = self._stretch
         scheduler = restored(checkpoint, packages_of(checkpoint))
         self._names = {source.id: source.join.model for source in scheduler.sources.values()}
+        self._loading = {source.id for source in scheduler.sources.values() if source.join.loading}
         for source in scheduler.sources.values():
             for request in [*source.queue.by_rank(), *source.queue.by_lateness()]:
                 if (source.id, request.id) not in self._known:
@@ -126,8 +136,9 @@ class RequestIndex:
 
     def _handle(self, entry: Handled) -> None:
         match entry.event:
-            case Join(model=model):
+            case Join(model=model, loading=loading):
                 self._names[entry.source] = model
+                (self._loading.add if loading else self._loading.discard)(entry.source)
                 self._counts(entry.source)
             case Arrive(requests=requests):
                 for request in requests:
@@ -171,15 +182,16 @@ class RequestIndex:
     def _add(self, source: int, request: Request) -> Record:
         self._counts(source).requests += 1
         found = Record(self._name(source), source, request, self._stretch, self._stretch, self._clock_ns)
+        found.loading = source in self._loading
         self._known[source, request.id] = found
-        self.requests.append(found)
+        (self.profile_runs if found.loading else self.requests).append(found)
         return found
 
     def _name(self, source: int) -> str:
         return self._names.get(source, f"source {source}")
 
     def _counts(self, source: int) -> Counts:
-        return self.models.setdefault(self._name(source), Counts())
+        return Counts() if source in self._loading else self.models.setdefault(self._name(source), Counts())
 
 
 def packages_of(checkpoint: Checkpoint) -> tuple[str, ...]:

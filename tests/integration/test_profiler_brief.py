@@ -18,7 +18,7 @@ import profiler.brief as brief_module
 import profiler.feature_source as source_module
 import profiler.lock as lock_module
 from predictor.workload import ModelProfile
-from profiler.brief import BriefFile, BriefProfile, batch_sizes, brief_profile
+from profiler.brief import BriefFile, BriefProfile, Budget, batch_sizes, brief_profile
 from profiler.child import CODE_ROOT, ChildError
 from profiler.feature_source import NEUTRAL_COMPUTE, feature_source
 from profiler.graph import graph_work
@@ -63,7 +63,7 @@ class Profiling:
             run,
             max_batch_size,
             directory=self.directory,
-            budget_ns=20 * MS,
+            budget=Budget(20 * MS),
             device="a device",
             engine=engine,
             features=lambda sizes: feature_source(path, sizes, lambda: PEAKS),
@@ -96,7 +96,7 @@ def test_brief_profile_end_to_end(mlp: Path, tmp_path: Path) -> None:
         Engine(mlp).run,
         4,
         directory=runtime,
-        budget_ns=20 * MS,
+        budget=Budget(20 * MS),
         device="a device",
         engine="an engine",
         features=lambda sizes: feature_source(mlp, sizes, partial(load_or_measure, runtime)),

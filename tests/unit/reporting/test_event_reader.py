@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from backend.errors import ConfigError
 from backend.reporting.event_reader import read_event_recording
@@ -140,6 +141,27 @@ def test_a_batch_that_ends_while_it_is_suspended_was_suspended(tmp_path: Path) -
     long, short = sorted(read_event_recording(tmp_path / "events").batches, key=lambda b: b.ended_ns)
     assert (long.own.model, long.suspended) == ("long", (Suspended("short", 2 * MS),))
     assert (short.own.model, short.suspended) == ("short", ())
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_runs_that_measure_a_loading_model_are_co_runners_and_nothing_else(tmp_path: Path, checkpoint: bool) -> None:
+    with Recorded(tmp_path / "events") as recorded:
+        recorded.handle(1, join(profile(10.0), model="serving"))
+        recorded.handle(2, replace(join(profile(10.0), model="loaded"), loading=True))
+        if checkpoint:
+            recorded.log.checkpoint(recorded.core, recorded.now_ns)
+        for source, priority in ((1, 1), (2, 1_000)):
+            recorded.arrive(source, recorded.request(priority=priority))
+        recorded.at(12.0)
+        for key in [*recorded.core.device.running]:
+            recorded.finish(key, 12 * MS)
+    log = read_event_recording(tmp_path / "events")
+    (batch,) = log.batches
+    assert batch.own.model == "serving"
+    assert [(c.model, c.begin, c.end) for c in batch.co_runners] == [("loaded", 0.0, 1.0)]
+    index = RequestIndex(tmp_path / "events")
+    assert ([r.model for r in index.requests], [*index.models]) == (["serving"], ["serving"])
+    assert [(r.model, r.outcome) for r in index.profile_runs] == [("loaded", "finished")]
 
 
 def test_a_gap_is_a_note_and_what_ran_then_is_left_out(tmp_path: Path) -> None:

@@ -330,3 +330,26 @@ def test_a_model_forgets_its_knee_with_what_it_follows_from(change: str) -> None
     else:
         source.learn_solo(1, 1, 50.0 * MS, made.now_ns)
     assert source.knee is None
+
+
+# A model that is measured as it loads
+
+
+def test_runs_of_a_loading_model_teach_what_it_takes_alone_and_nothing_else() -> None:
+    """Its profile is a guess: a tenth of what this one takes."""
+    made = device()
+    made.core.latency.bound.multiplier = 1.5
+    made.join(1, replace(GUESSED, loading=True))
+    serve(made, 1, 100.0, 100.0, 100.0)
+    assert made.core.learn() == 0
+    assert made.core.latency.bound.multiplier == 1.5
+    assert made.co_runners == []
+    assert only_launch(made.ask(1)).times.solo_ns == pytest.approx(100 * MS, rel=0.01)
+
+
+def test_a_loading_model_gives_way_to_all_that_serve() -> None:
+    """Asked for first, at a class below theirs, its run waits while others do."""
+    made, blocker = blocked(replace(GUESSED, loading=True))
+    assert made.ask(3, priority=1_000) == []
+    assert made.ask(1, 1_000.0) == []
+    assert only_launch(made.at(made.now_ms + 1.0).finish(blocker, 1.0)).source == 1

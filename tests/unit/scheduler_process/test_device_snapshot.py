@@ -325,3 +325,15 @@ def test_adopted_batches_are_told_too() -> None:
     described.device.core.handle(1, Adopt((AdoptedBatch(-1, 4, 0),)), described.device.now_ns)
     (running,) = described.now().running
     assert (running.rows, running.priority, running.slack_ns, running.remaining_ns) == (4, 1, None, 13 * MS)
+
+
+def test_a_model_that_is_only_loading_is_not_told() -> None:
+    described = Described(1)
+    described.device.join(1, join(profile(10.0), model="serving"))
+    described.device.join(2, replace(join(profile(10.0), model="loading"), loading=True))
+    described.ask(2, priority=9)
+    found = described.now()
+    assert [model.name for model in found.models] == ["serving"]
+    assert [one.model for one in found.running] == ["loading"]  # but it takes a lane
+    described.device.join(3, join(profile(10.0), model="loading"))
+    assert {model.name: model.arrivals for model in described.now().models} == {"serving": 0, "loading": 0}
