@@ -65,7 +65,7 @@ demo-fleet: $(READY)
 
 # What holds answers to times runs by itself, after the rest, which shares two cores.
 test: lint $(MODELS)
-	$(BIN)/python -m pytest -m 'not alone and not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not alone and not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-unit: $(READY)

@@ -16,7 +16,7 @@ from backend.errors import ServerError
 from backend.linux import peer_credentials
 from backend.linux.peer_credentials import PeerCredentials, peer_of, refusal
 from backend.runtime_dir import MeetingPoint, meeting_point
-from backend.scheduler.messages import MAX_MESSAGE_BYTES, Refused, decode_reply
+from backend.scheduler.messages import MAX_MESSAGE_BYTES, PROTOCOL, Refused, decode_reply
 from backend.scheduler_process import process
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
@@ -100,7 +100,7 @@ def test_connections_beyond_the_most_are_told_so(
             serving._accept()
             second.settimeout(10.0)
             reply = decode_reply(second.recv(MAX_MESSAGE_BYTES))
-            assert reply == Refused("1 models' processes are connected, which is the most")
+            assert reply == Refused("1 models' processes are connected, which is the most", PROTOCOL)
             assert second.recv(1) == b""
             first.setblocking(False)
             with pytest.raises(BlockingIOError):

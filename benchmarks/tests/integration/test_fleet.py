@@ -64,7 +64,7 @@ def test_a_lost_snapshot_never_comes() -> None:
     def seen(lost: float) -> tuple[int, int]:
         router = Counting(LAYOUT)
         run = FleetRun(LAYOUT, router, 2, SnapshotTiming(20.0, lost))
-        run.run([], 2.0)
+        run.run([Arrival(2.0, MODEL.name, 1e6)], 4.0)  # nobody reads those after the last request
         return router.seen, run.snapshots
 
     arrived, made = seen(0.0)
