@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
+"""The default run has `tests/server/test_soak.py`, a sample of it."""
 
 ROOT = Path(__file__).resolve().parents[3]
 LASTING = {"tritonserver", "scheduler", "engine process", "model batched_0", "model large_0", "model texts_0"}
