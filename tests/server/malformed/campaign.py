@@ -23,7 +23,7 @@ from backend.server.embedded import EmbeddedServer
 from tests.server.control import EXPLICIT, load, remember_profile
 from tests.server.harness import mlp, write_model
 from tests.server.malformed.asked import CONFIGS
-from tests.server.malformed.config_faults import folders
+from tests.server.malformed.broken_models import folders
 from tests.server.malformed.in_process import entry_point, said_of
 from tests.server.malformed.loader import Account, Loader, fault
 from tests.server.open_loop import Asked, OpenLoop

@@ -20,7 +20,7 @@ from backend.engines.loading import read_model_specs
 from backend.errors import ConfigError
 from backend.profiling.repository import read_config
 from backend.trial.messages import Trial
-from tests.server.malformed.config_faults import Folder
+from tests.server.malformed.model_folder import Folder
 
 _MODULE = "backend.triton_model"
 _OF_TRITON = ("exporter", "shared_memory", "responder", "instance", "tensor_check")

@@ -22,7 +22,7 @@ from backend.server.embedded import EmbeddedServer
 from tests.server.control import request
 from tests.server.harness import mlp_answer
 from tests.server.malformed.asked import MLP
-from tests.server.malformed.config_faults import Folder
+from tests.server.malformed.model_folder import Folder
 
 LOADED_WITHIN_S = 60.0
 SENTENCE_CHARS_MAX = 700
