@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from backend.load.generator import TIMEOUT_S
-from benchmarks.closed_loop.plan import ClosedLoopPlan
+from benchmarks.closed_loop.plan import FULL, ClosedLoopPlan
 from benchmarks.closed_loop.records import LoopRecord, LoopTurn
 from benchmarks.compare.servers import SERVERS
 from benchmarks.harness import markdown
@@ -27,12 +27,20 @@ def report(
         [
             "# A high class next to a closed loop of a low one",
             "Real tritonservers on the CPU with the same ONNX models, engine and lanes: stock Triton in several "
-            "settings, other schedulers on this backend, and this one. `make bench-closed-loop` runs all of it and "
-            "writes this file.",
+            f"settings, other schedulers on this backend, and this one. {_command(plan)}",
             _conditions(plan, manifest, profiles, recorded),
             _table(plan, recorded),
             "\n".join(f"- *{server}*: {SERVERS[server].what}" for server in plan.servers),
         ]
+    )
+
+
+def _command(plan: ClosedLoopPlan) -> str:
+    if plan.servers == FULL.servers:
+        return "`make bench-closed-loop` runs all of it and writes this file."
+    return (
+        f'Of {len(FULL.servers)} servers only some, by `python -m benchmarks.closed_loop --servers "'
+        f'{";".join(plan.servers)}"`; `make bench-closed-loop` takes all.'
     )
 
 
