@@ -169,6 +169,17 @@ def test_a_price_settles_where_lower_classes_cost_what_is_allowed() -> None:
     assert prices.price(1) > FIRST_PRICE
 
 
+def test_a_price_rises_soon_and_is_none_soon_where_nothing_is_lost() -> None:
+    """Lower classes pay for what they are not to blame for only for some seconds after a start."""
+    kept, lost = ClassPrices(), ClassPrices()
+    for _ in range(250):
+        kept.observe(1, 1, 0.0)
+    for _ in range(20):
+        lost.observe(1, 1, 1.0)
+    assert kept.price(1) == 1.0
+    assert lost.price(1) > 20.0
+
+
 def test_more_classes_than_are_kept_have_the_first_price() -> None:
     prices = ClassPrices()
     for priority in range(1, 100):
