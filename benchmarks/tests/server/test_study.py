@@ -1,4 +1,7 @@
-"""The study in its quick form on a real server: interrupted, taken up again, its server killed, and what it wrote."""
+"""The study in its quick form on a real server: interrupted, taken up again, its server killed, and what it wrote.
+
+What it shares with the comparison, whose quick form is in the default run, is seen there: servers, load, records, report.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from backend.runtime_dir import VARIABLE
 from benchmarks.study.plan import TEST_SETS, TRAINING
@@ -69,6 +74,7 @@ def comm(pid: int) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_it_runs_is_interrupted_loses_a_server_and_goes_on(tmp_path: Path) -> None:
     logs = tmp_path / "records" / "logs"
     process = begin(tmp_path)
