@@ -53,7 +53,8 @@ def known(option: str, given: Iterable[str], allowed: Iterable[str]) -> list[str
     """Checks the values of an option. Raises BenchmarkError."""
     given, allowed = list(given), list(allowed)
     if unknown := [name for name in given if name not in allowed]:
-        raise BenchmarkError(f"{option} must be of {', '.join(allowed)}, got '{unknown[0]}'")
+        choices = ", ".join(f"'{name}'" for name in allowed)  # some have a comma
+        raise BenchmarkError(f"{option} must be of {choices}, got '{unknown[0]}'")
     return given
 
 

@@ -250,7 +250,9 @@ def test_no_gpu_is_one_sentence(tmp_path: Path) -> None:
 def test_a_part_that_is_none() -> None:
     done = command("--device=cpu", "--part=everything")
     assert done.returncode == 2
-    assert done.stderr == "gpu-check: --part must be of build, check, profile, colocate, report, got 'everything'\n"
+    assert done.stderr == (
+        "gpu-check: --part must be of 'build', 'check', 'profile', 'colocate', 'report', got 'everything'\n"
+    )
 
 
 def test_the_facts_name_what_figures_depend_on() -> None:
