@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import tritonclient.grpc as triton_grpc
 
 from tests.chaos.account import Account, Asked
 from tests.chaos.models import MODELS, ROUTED
+from tests.server.poisson_sender import PoissonSender
 
 GIVE_UP_S = 30.0
 """A request without an answer after so long hangs."""
@@ -25,42 +25,28 @@ _CAPACITY_IN_FLIGHT = 12
 
 
 class Stream:
-    """Requests to one model at one address, with exponential gaps, from a thread."""
+    """Requests to one model at one address, from a thread; none while `_IN_FLIGHT_MAX` are out."""
 
     def __init__(self, account: Account, url: str, model: str, rate_per_s: float, seed: int) -> None:
         self._account, self._name, self._model = account, model, MODELS[model]
         self._client = triton_grpc.InferenceServerClient(url)
-        self._rate_per_s = rate_per_s
-        self._random = np.random.default_rng(seed)
-        self._stopping = threading.Event()
-        self._changed = threading.Condition()
-        self._in_flight = 0
-        self._thread = threading.Thread(target=self._run, name=f"chaos-{model}", daemon=True)
-        self._thread.start()
+        random = np.random.default_rng(seed)
+        self._sender = PoissonSender(f"chaos-{model}", rate_per_s, random, _IN_FLIGHT_MAX, self._send, self._withhold)
+        self._sender.start()
 
     def stop(self) -> None:
         """Send no more."""
-        self._stopping.set()
-        self._thread.join()
+        self._sender.stop()
 
     def close(self) -> None:
         """Wait for the last answers, at most until each is given up."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._in_flight == 0, GIVE_UP_S + 5.0)
+        self._sender.wait(GIVE_UP_S + 5.0)
         self._client.close()
 
-    def _run(self) -> None:
-        due_s = time.monotonic()
-        while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
-            self._send()
-            due_s += self._random.exponential(1 / self._rate_per_s)
+    def _withhold(self) -> None:
+        self._account.withhold(time.monotonic())
 
     def _send(self) -> None:
-        with self._changed:
-            if self._in_flight >= _IN_FLIGHT_MAX:
-                self._account.withhold(time.monotonic())
-                return
-            self._in_flight += 1
         asked = self._account.ask(self._name, self._model.tag, self._model.slo_ms / 1e3, time.monotonic())
         self._client.async_infer(
             self._name,
@@ -73,9 +59,7 @@ class Stream:
     def _answered(self, asked: Asked, result: Any, error: Exception | None) -> None:
         value = None if error else float(result.as_numpy("y")[0, 0])
         self._account.answered(asked, time.monotonic(), "" if error is None else str(error), value)
-        with self._changed:
-            self._in_flight -= 1
-            self._changed.notify_all()
+        self._sender.answered()
 
 
 class Load:

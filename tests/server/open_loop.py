@@ -5,7 +5,6 @@ Plain tritonclient over gRPC from a thread of the test; every request and what b
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import tritonclient.grpc as triton_grpc
 
 from tests.server.control import request
 from tests.server.harness import mlp_answer
+from tests.server.poisson_sender import PoissonSender
 
 ANSWERED_WITHIN_S = 60.0
 """The client gives a request up then. No test may need this long: such a request counts as hanging."""
@@ -52,27 +52,23 @@ class OpenLoop:
     def __init__(self, url: str, name: str, model: onnx.ModelProto, rate_per_s: float, seed: int = 0) -> None:
         self._client = triton_grpc.InferenceServerClient(url)
         self._name, self._rate_per_s = name, rate_per_s
-        self._random = np.random.default_rng(seed)
+        random = np.random.default_rng(seed)
         width = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-        self._x = self._random.standard_normal((_ROWS, 1, width)).astype(np.float32)
+        self._x = random.standard_normal((_ROWS, 1, width)).astype(np.float32)
         self._y = [mlp_answer(model, x) for x in self._x]
-        self._stopping = threading.Event()
-        self._answered = threading.Condition()
-        self._in_flight = 0
-        self._thread = threading.Thread(target=self._run, name=f"open-loop-{name}", daemon=True)
+        thread = f"open-loop-{name}"
+        self._sender = PoissonSender(thread, rate_per_s, random, IN_FLIGHT_MAX, self._send, self._fall_behind)
         self.asked: list[Asked] = []
 
     def __enter__(self) -> OpenLoop:
-        self._thread.start()
+        self._sender.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
-        self._thread.join()
-        with self._answered:
-            self._answered.wait_for(lambda: self._in_flight == 0, ANSWERED_WITHIN_S + 5.0)
+        self._sender.stop()
+        self._sender.wait(ANSWERED_WITHIN_S + 5.0)
         self._client.close()
 
     def failures(self) -> list[Asked]:
@@ -83,16 +79,10 @@ class OpenLoop:
         """Requests that left in this span of monotonic time."""
         return [a for a in self.asked if after_s <= a.sent_s < before_s]
 
-    def _run(self) -> None:
-        due_s = time.monotonic()
-        while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
-            self._send()
-            due_s += self._random.exponential(1 / self._rate_per_s)
+    def _fall_behind(self) -> None:
+        raise AssertionError(f"'{self._name}' does not keep up with {self._rate_per_s:g}/s")
 
     def _send(self) -> None:
-        with self._answered:
-            assert self._in_flight < IN_FLIGHT_MAX, f"'{self._name}' does not keep up with {self._rate_per_s:g}/s"
-            self._in_flight += 1
         asked = Asked(len(self.asked), time.monotonic())
         self.asked.append(asked)
         inputs = request(triton_grpc, {"x": self._x[asked.number % _ROWS]})
@@ -105,9 +95,7 @@ class OpenLoop:
         else:
             asked.error = str(error)
         asked.answered_s = time.monotonic()
-        with self._answered:
-            self._in_flight -= 1
-            self._answered.notify_all()
+        self._sender.answered()
 
     def _is_right(self, asked: Asked) -> bool:
         expected = self._y[asked.number % _ROWS]
