@@ -13,7 +13,8 @@ from backend.load.server_metrics import parse
 from backend.server.embedded import EmbeddedServer
 from benchmarks.soak.models import SoakRequest
 from benchmarks.soak.tally import ANSWERED, WRONG, Tally, outcome_of
-from benchmarks.soak.transports import ANSWERED_WITHIN_S, tensors
+from benchmarks.soak.transports import ANSWERED_WITHIN_S
+from tests.server import control
 
 _SEEN_WITHIN_S = 10.0
 _LOOK_S = 0.1
@@ -74,5 +75,5 @@ class Burst:
                 self._changed.notify_all()
 
         self._tally.sent(self._model)
-        inputs = tensors(triton_grpc, request.inputs)
+        inputs = control.request(triton_grpc, request.inputs)
         return client.async_infer(self._model, inputs, ended, client_timeout=ANSWERED_WITHIN_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype, sha
 
 from backend.server.embedded import EmbeddedServer
 from benchmarks.soak.models import SHARED_SHAPE, Array, SoakRequest
+from tests.server import control
 
 ANSWERED_WITHIN_S = 600.0
 """The client gives a request up then, which counts as a request that hung."""
@@ -35,16 +36,6 @@ class Transport(Protocol):
 Connect = Callable[[EmbeddedServer], Transport]
 
 
-def tensors(module: Any, arrays: Mapping[str, Array]) -> list[Any]:
-    """Inputs of a request; module: tritonclient.grpc or tritonclient.http."""
-    inputs = []
-    for name, array in arrays.items():
-        tensor = module.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        inputs.append(tensor)
-    return inputs
-
-
 class Grpc:
     """One call per request."""
 
@@ -52,7 +43,7 @@ class Grpc:
         self._client = triton_grpc.InferenceServerClient(server.grpc_url)
 
     def ask(self, model: str, request: SoakRequest) -> Array:
-        inputs, parameters = tensors(triton_grpc, request.inputs), dict(request.parameters) or None
+        inputs, parameters = control.request(triton_grpc, request.inputs), dict(request.parameters) or None
         result = self._client.infer(model, inputs, parameters=parameters, client_timeout=ANSWERED_WITHIN_S)
         return _answer(result)
 
@@ -68,7 +59,7 @@ class Http:
         self._client = triton_http.InferenceServerClient(server.http_url, **limits)
 
     def ask(self, model: str, request: SoakRequest) -> Array:
-        inputs, parameters = tensors(triton_http, request.inputs), dict(request.parameters) or None
+        inputs, parameters = control.request(triton_http, request.inputs), dict(request.parameters) or None
         return _answer(self._client.infer(model, inputs, parameters=parameters))
 
     def close(self) -> None:
@@ -84,7 +75,7 @@ class GrpcStream:
         self._client.start_stream(lambda result, error: self._answers.put((result, error)))
 
     def ask(self, model: str, request: SoakRequest) -> Array:
-        inputs, parameters = tensors(triton_grpc, request.inputs), dict(request.parameters) or None
+        inputs, parameters = control.request(triton_grpc, request.inputs), dict(request.parameters) or None
         self._client.async_stream_infer(model, inputs, parameters=parameters)
         try:
             result, error = self._answers.get(timeout=ANSWERED_WITHIN_S)

@@ -14,6 +14,7 @@ import tritonclient.grpc as triton_grpc
 
 from tests.chaos.account import Account, Asked
 from tests.chaos.models import MODELS, ROUTED
+from tests.server.control import request
 from tests.server.poisson_sender import PoissonSender
 
 GIVE_UP_S = 30.0
@@ -50,7 +51,7 @@ class Stream:
         asked = self._account.ask(self._name, self._model.tag, self._model.slo_ms / 1e3, time.monotonic())
         self._client.async_infer(
             self._name,
-            request(asked.number),
+            numbered(asked.number),
             partial(self._answered, asked),
             client_timeout=GIVE_UP_S,
             parameters={"slo_ms": self._model.slo_ms},
@@ -89,11 +90,9 @@ class Load:
         self._streams.append(Stream(self._account, url, name, rate_per_s, seed))
 
 
-def request(number: int) -> list[Any]:
+def numbered(number: int) -> list[Any]:
     """The inputs of a request."""
-    x = triton_grpc.InferInput("x", [1, 1], "FP32")
-    x.set_data_from_numpy(np.full((1, 1), number, np.float32))
-    return [x]
+    return request(triton_grpc, {"x": np.full((1, 1), number, np.float32)})
 
 
 def capacity_per_s(url: str, seconds: float, seed: int = 0) -> float:
@@ -107,7 +106,7 @@ def capacity_per_s(url: str, seconds: float, seed: int = 0) -> float:
         with closing(triton_grpc.InferenceServerClient(url)) as client:
             while time.monotonic() < end_s:
                 name = str(random.choice(names, p=[weights[name] for name in names]))
-                client.infer(name, request(1), client_timeout=GIVE_UP_S)
+                client.infer(name, numbered(1), client_timeout=GIVE_UP_S)
                 done += 1
         return done
 
