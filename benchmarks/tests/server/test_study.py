@@ -1,6 +1,6 @@
 """The study in its quick form on a real server: interrupted, taken up again, its server killed, and what it wrote.
 
-What it shares with the comparison, whose quick form is in the default run, is seen there: servers, load, records, report.
+What it shares with the comparison is seen in that one's quick form, in the default run: servers, load, records, report.
 """
 
 from __future__ import annotations
