@@ -21,7 +21,8 @@ from benchmarks.harness.cpu_steal import CpuStealWatch
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.steps import Step
-from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.lane_repositories import write_lane_repositories
+from benchmarks.models.model_repository import model_files
 from benchmarks.models.profiles import p95_ms, profiling_steps
 
 _HIGH, _LOW = 1, 2
@@ -39,9 +40,7 @@ class ClosedLoopCollector:
 
     def prepare(self) -> None:
         """Link the models. Raises BenchmarkError where some are missing."""
-        for lanes, models in self._records.repositories().items():
-            link_models(self._source, models, self._plan.models)
-            write_configs(models, {"device_lanes": str(lanes)})
+        write_lane_repositories(self._records.repositories(), self._source, self._plan.models)
 
     def steps(self) -> Iterator[Step]:
         """All that is missing: profiles, turns."""

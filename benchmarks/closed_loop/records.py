@@ -9,9 +9,9 @@ import msgspec
 
 from backend.load.outcomes import percentile
 from benchmarks.closed_loop.plan import ClosedLoopPlan
-from benchmarks.compare.records import models_on
 from benchmarks.compare.servers import lanes_of
 from benchmarks.harness.records import RecordFolder
+from benchmarks.models.lane_repositories import lane_repositories
 
 
 class LoopTurn(NamedTuple):
@@ -64,7 +64,7 @@ class ClosedLoopRecords(RecordFolder[ClosedLoopPlan]):
     def repositories(self) -> dict[int, Path]:
         """Repositories by the number of lanes that a server has."""
         most = self.manifest.cores
-        return {n: self.folder / models_on(n, most) for n in {most, *(lanes_of(s, most) for s in self.plan.servers)}}
+        return lane_repositories(self.folder, (lanes_of(s, most) for s in self.plan.servers), most)
 
     def turns(self) -> list[LoopTurn]:
         """Turns in their order: every server before the next repeat, another one first each time."""

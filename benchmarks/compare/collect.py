@@ -28,7 +28,8 @@ from benchmarks.harness.loads import equal_traffic
 from benchmarks.harness.payloads import payloads
 from benchmarks.harness.servers import settled_counts
 from benchmarks.harness.steps import Step
-from benchmarks.models.model_repository import link_models, model_files, write_configs
+from benchmarks.models.lane_repositories import write_lane_repositories
+from benchmarks.models.model_repository import model_files
 from benchmarks.models.profiles import profiling_steps
 
 _START_S, _WARM_UP_S, _BETWEEN_S = 6.0, 3.0, 0.5
@@ -60,9 +61,7 @@ class ComparisonCollector:
 
     def prepare(self) -> None:
         """Links the models. Raises BenchmarkError where some are missing."""
-        for lanes, models in self._records.repositories().items():
-            link_models(self._source, models, self._plan.models)
-            write_configs(models, {"device_lanes": str(lanes)})
+        write_lane_repositories(self._records.repositories(), self._source, self._plan.models)
 
     def steps(self) -> Iterator[Step]:
         """All that is missing: profiles, the capacity of each round, turns."""

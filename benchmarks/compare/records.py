@@ -11,7 +11,8 @@ from backend.load.outcomes import MeasuredLoad
 from benchmarks.compare.plan import ComparisonPlan
 from benchmarks.compare.servers import lanes_of
 from benchmarks.compare.time_breakdown import TimeBreakdown
-from benchmarks.harness.records import MODELS, RecordFolder
+from benchmarks.harness.records import RecordFolder
+from benchmarks.models.lane_repositories import lane_repositories
 from predictor.samples import Sample, read_samples
 
 
@@ -47,18 +48,13 @@ class TurnRecord(msgspec.Struct, frozen=True):
     breakdowns: list[TimeBreakdown] = []
 
 
-def models_on(lanes: int, most: int) -> str:
-    """Folder of the models and their profiles where there are so many lanes; most: a core to each."""
-    return MODELS if lanes == most else f"{MODELS}-{lanes}-lane"
-
-
 class ComparisonRecords(RecordFolder[ComparisonPlan]):
     """Records of `plan`, in `folder`."""
 
     def repositories(self) -> dict[int, Path]:
         """Repositories by the number of lanes that a server has: `models` or another one with profiles for so many."""
         most = self.manifest.cores
-        return {n: self.folder / models_on(n, most) for n in {most, *(lanes_of(s, most) for s in self.plan.servers)}}
+        return lane_repositories(self.folder, (lanes_of(s, most) for s in self.plan.servers), most)
 
     def turns(self) -> list[ServerTurn]:
         """Turns in their order: every server before the next repeat, another one first each time."""

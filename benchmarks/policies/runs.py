@@ -16,11 +16,11 @@ from backend.load.outcomes import MeasuredLoad, Outcome
 from backend.simulation.contention import Truth, learned
 from backend.simulation.device import VirtualDevice
 from backend.simulation.simulator import SimulatedModel, simulate
-from benchmarks.compare.records import models_on
 from benchmarks.compare.servers import OURS
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.loads import equal_traffic, solo_latencies_s
 from benchmarks.harness.records import MODELS, read_manifest
+from benchmarks.models.lane_repositories import lane_repository
 from benchmarks.models.profiles import read_profiles
 from benchmarks.rivals import RIVALS
 from predictor.samples import Sample, SamplesError, read_samples
@@ -62,7 +62,7 @@ def read_device(folder: Path, lanes: int) -> RecordedDevice:
         samples = sorted((s for file in files for s in read_samples(file).samples), key=lambda s: s.start_ns)
     except SamplesError as error:
         raise BenchmarkError(f"{error}; run `make study`") from None
-    profiles, whole = _profiles(folder / MODELS), _profiles(folder / models_on(1, lanes))
+    profiles, whole = _profiles(folder / MODELS), _profiles(lane_repository(folder, 1, lanes))
     if not profiles or not samples:
         raise BenchmarkError(f"'{folder}' holds no {'batches' if profiles else 'profiles'}; run `make study`")
     return RecordedDevice(name, samples, profiles, learned(samples), lanes, whole or None)
