@@ -2,4 +2,5 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.properties.account")
+for _name in ("account", "checked_scheduler", "invariants", "rules"):
+    pytest.register_assert_rewrite(f"tests.properties.{_name}")

@@ -8,26 +8,11 @@ from __future__ import annotations
 from math import log
 from statistics import median_low
 
-from predictor.solo_latency import SoloLatency
 from predictor.workload import ModelProfile
 from tests.fakes.builders import MS
 
 Scope = tuple[int, ...]
 """(group,) or (group, size)."""
-
-
-class RecordedSolo(SoloLatency):
-    """Records the doubts, which no command shows."""
-
-    def __init__(self, model: str, profile: ModelProfile, measured_group: int | None, now_ns: int) -> None:
-        super().__init__(model, profile, measured_group, now_ns)
-        self.doubted: list[tuple[int, int]] = []
-
-    def doubt(self, rows: int, group: int, now_ns: int) -> bool:
-        found = super().doubt(rows, group, now_ns)
-        if found:
-            self.doubted.append((rows, group))
-        return found
 
 
 def size_of(rows: int) -> int:

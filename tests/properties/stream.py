@@ -23,7 +23,8 @@ from backend.scheduler.messages import (
 )
 from predictor.workload import Load, ModelProfile
 from tests.fakes.builders import MS, join, profile
-from tests.properties.account import World
+from tests.properties.checked_scheduler import CheckedScheduler
+from tests.properties.invariants import check_integral
 
 _EVENTS = 100
 _BYTES_PER_EVENT = 7
@@ -66,29 +67,31 @@ _JOINS = tuple(
 
 
 class Stream:
-    """Reads events out of bytes, a few for each, and gives them to a world."""
+    """Reads events out of bytes, a few for each, and gives them to a scheduler."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
         self._bytes = iter(b"")
-        self.world = World(self._random.randint(1, 4))
+        self.scheduler = CheckedScheduler(self._random.randint(1, 4))
+        self._account = self.scheduler.account
         self._next_request = 1
 
     def __str__(self) -> str:
         """Events so far, for a failing example."""
-        return f"{self.world.lanes} lanes" + "".join(f"\n  {at} {who} {what}" for at, who, what in self.world.events)
+        events = "".join(f"\n  {at} {who} {what}" for at, who, what in self.scheduler.events)
+        return f"{self._account.lanes} lanes{events}"
 
-    def run(self) -> World:
+    def run(self) -> CheckedScheduler:
         try:
             for i in range(_EVENTS):
                 self._bytes = iter(self._random.randbytes(_BYTES_PER_EVENT))
                 self._step()
                 if i == _EVENTS // 2:
-                    self.world.check_integral()
+                    check_integral(self.scheduler.core, self._account)
         except BaseException:
             note(str(self))
             raise
-        return self.world
+        return self.scheduler
 
     def _byte(self) -> int:
         """The next of this event's bytes; zeros follow its last one."""
@@ -97,16 +100,16 @@ class Stream:
     def _step(self) -> None:
         """One event: most are arrivals and finishes, so that the lanes fill and empty."""
         kind = self._byte()
-        self.world.now_ns += _TICKS_NS[self._byte() % len(_TICKS_NS)]
-        sources = list(self.world.models)
+        self._account.now_ns += _TICKS_NS[self._byte() % len(_TICKS_NS)]
+        sources = list(self._account.models)
         if len(sources) < 2 or (kind < 8 and len(sources) < _SOURCES):
             self._join()
             return
         source = sources[self._byte() % len(sources)]
         if kind < 60:  # whoever may launch by itself does so more often than chance would have it
-            source = next((i for i in sources if self.world.models[i].lease is not None), source)
-        if (lease := self.world.models[source].lease) is not None and self.world.models[source].recalled:
-            self.world.take(source, Return(lease.lease))
+            source = next((i for i in sources if self._account.models[i].lease is not None), source)
+        if (lease := self._account.models[source].lease) is not None and self._account.models[source].recalled:
+            self.scheduler.take(source, Return(lease.lease))
         elif kind < 110:
             self._arrive(source)
         elif kind < 215:
@@ -116,26 +119,26 @@ class Stream:
         elif kind < 229:
             self._adopt(source)
         elif kind < 234:
-            self.world.leave(source)
+            self.scheduler.leave(source)
         elif kind < 240:
-            self.world.take(source, Ping())
+            self.scheduler.take(source, Ping())
         elif kind < 246:  # rare, for the snapshots that it takes
             self._impossible(source, self._byte())
         elif kind < 248:
-            self.world.take(source, Limit(self._byte() % 14))
+            self.scheduler.take(source, Limit(self._byte() % 14))
 
     def _join(self) -> None:
-        free = [i for i in range(1, _SOURCES + 2) if i not in self.world.models]
-        self.world.take(free[self._byte() % len(free)], _JOINS[self._byte() % len(_JOINS)])
+        free = [i for i in range(1, _SOURCES + 2) if i not in self._account.models]
+        self.scheduler.take(free[self._byte() % len(free)], _JOINS[self._byte() % len(_JOINS)])
 
     def _requests(self, source: int) -> tuple[Request, ...]:
-        max_rows = max(1, self.world.models[source].join.max_batch_size)
+        max_rows = max(1, self._account.models[source].join.max_batch_size)
         count = 1 + self._byte() % 4
         what, rows, slack = self._byte(), self._byte(), self._byte()
         return tuple(self._request(what + i * 5, rows + i * 3, slack + i, max_rows) for i in range(count))
 
     def _request(self, what: int, rows: int, slack: int, max_rows: int) -> Request:
-        id_, now_ns = self._next_request, self.world.now_ns
+        id_, now_ns = self._next_request, self._account.now_ns
         self._next_request += 1
         slack_ns = _SLACKS_NS[slack % len(_SLACKS_NS)]
         deadline_ns = None if slack_ns is None else now_ns + slack_ns
@@ -144,46 +147,46 @@ class Stream:
         return Request(id_, rows, arrival_ns, deadline_ns, 1 + what % 3, int(what % 7 == 0))
 
     def _arrive(self, source: int) -> None:
-        model = self.world.models[source]
+        model = self._account.models[source]
         requests = self._requests(source)
         if (lease := model.lease) is not None and model.may_take() and len(requests) < 4:
             r = requests[0]
             request = Request(r.id, lease.rows, r.arrival_ns, r.deadline_ns, r.priority, lease.group)
-            self.world.take(source, Take(min([0, *model.running, *model.ended]) - 1, request))
+            self.scheduler.take(source, Take(min([0, *model.running, *model.ended]) - 1, request))
         else:
-            self.world.take(source, Arrive(requests))
+            self.scheduler.take(source, Arrive(requests))
 
     def _finish(self) -> None:
-        running = [(i, b) for i, model in self.world.models.items() for b in model.running]
+        running = [(i, b) for i, model in self._account.models.items() for b in model.running]
         if not running:
             return
         source, batch = running[self._byte() % len(running)]
-        how, model = self._byte(), self.world.models[source]
+        how, model = self._byte(), self._account.models[source]
         solo_ns = model.join.profile.at(model.running[batch].rows).solo_ns * _TIMES_PROFILED[source % 5] // 100
         moved = _MOVED[source % len(_MOVED)] if self._byte() < 224 else ()
-        self.world.take(source, Finish(batch, None if how < 30 else 1 + solo_ns * how // 100, *moved))
+        self.scheduler.take(source, Finish(batch, None if how < 30 else 1 + solo_ns * how // 100, *moved))
 
     def _cancel(self, source: int) -> None:
-        model = self.world.models[source]
+        model = self._account.models[source]
         known = [*model.waiting, *model.gone[-3:], 0]
         first = self._byte() % len(known)
-        self.world.take(source, Cancel(tuple(known[first : first + 1 + self._byte() % 3])))
+        self.scheduler.take(source, Cancel(tuple(known[first : first + 1 + self._byte() % 3])))
 
     def _adopt(self, source: int) -> None:
-        model = self.world.models[source]
+        model = self._account.models[source]
         used = min([0, *model.running, *model.ended])
         count, what = 1 + self._byte() % 2, self._byte()
         lane, preempts = (what >> 3) % 6, what % 3 == 0
         batches = tuple(AdoptedBatch(used - 1 - i, 1 + what % 9, lane, preempts) for i in range(count))
-        self.world.take(source, Adopt(batches))
+        self.scheduler.take(source, Adopt(batches))
 
     def _impossible(self, source: int, kind: int) -> None:
         """The first part of most of these is fine: it must not be taken alone."""
-        world, model = self.world, self.world.models[source]
+        account, model = self._account, self._account.models[source]
         unknown = _SOURCES + 9
         good = self._requests(source)
-        now_ns, old = world.now_ns, good[0]
-        batches = {b for m in world.models.values() for b in m.running}
+        now_ns, old = account.now_ns, good[0]
+        batches = {b for m in account.models.values() for b in m.running}
         running = min(model.running, default=None)
         launched = [r for batch in model.running.values() for r in batch.requests]
         waiting_again, running_again = (
@@ -197,7 +200,7 @@ class Stream:
             (unknown, Adopt((free,))),
             (source, model.join),
             (unknown, join(_PROFILES[0], protocol=PROTOCOL + 1)),
-            (unknown, join(_PROFILES[0], lanes=world.lanes + 1)),
+            (unknown, join(_PROFILES[0], lanes=account.lanes + 1)),
             (source, Arrive((*good, old))),
             (source, Arrive((*good, waiting_again))),
             (source, Arrive((*good, running_again))),
@@ -225,5 +228,5 @@ class Stream:
             (source, Adopt((free, free))),
         )
         if kind % 20 == 0:
-            now_ns = world.seen_ns - 1
-        world.refuse(*events[kind % len(events)], now_ns)
+            now_ns = account.seen_ns - 1
+        self.scheduler.refuse(*events[kind % len(events)], now_ns)
