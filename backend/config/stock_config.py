@@ -55,7 +55,7 @@ _STUCK_BY_POLICY = (
     "a queue policy in dynamic_batching leaves requests stuck in Triton's queue; "
     "use the parameters 'slo_ms', 'on_miss' and 'max_queue_size' instead"
 )
-_SHAPES = "{name}: is_shape_tensor and allow_ragged_batch are not supported"
+_SHAPE_TENSOR = "{name}: is_shape_tensor is not supported; build the plan without shape tensors"
 _NOT_LINEAR = "{name}: is_non_linear_format_io is not supported; build the plan with linear tensors"
 
 KEYS: Mapping[str, Key] = {
@@ -73,8 +73,11 @@ KEYS: Mapping[str, Key] = {
     "input.format": HONOURED,
     "input.dims": HONOURED,
     "input.reshape": HONOURED,
-    "input.is_shape_tensor": _refused(_SHAPES),
-    "input.allow_ragged_batch": _refused(_SHAPES),
+    "input.is_shape_tensor": _refused(_SHAPE_TENSOR),
+    "input.allow_ragged_batch": _refused(
+        "{name}: allow_ragged_batch is not supported; leave it out, "
+        "requests of different shapes go in different batches"
+    ),
     "input.optional": HONOURED,
     "input.is_non_linear_format_io": _refused(_NOT_LINEAR),
     "output.name": HONOURED,
@@ -82,11 +85,11 @@ KEYS: Mapping[str, Key] = {
     "output.dims": HONOURED,
     "output.reshape": HONOURED,
     "output.label_filename": HONOURED,
-    "output.is_shape_tensor": _refused(_SHAPES),
+    "output.is_shape_tensor": _refused(_SHAPE_TENSOR),
     "output.is_non_linear_format_io": _refused(_NOT_LINEAR),
     "batch_input": _refused(f"batch_input is not supported: {_ROWS_ONLY}"),
     "batch_output": _refused(
-        "batch_output is not supported: each request gets the rows of every output that are its own"
+        "batch_output is not supported: each request gets the rows of every output that are its own; leave it out"
     ),
     "optimization.graph.level": HONOURED,
     "optimization.priority": _ignored(
@@ -143,7 +146,10 @@ KEYS: Mapping[str, Key] = {
     "dynamic_batching.default_priority_level": _refused(_STUCK_BY_CLASS, _is_not(0, "0")),
     "dynamic_batching.default_queue_policy": _refused(_STUCK_BY_POLICY),
     "dynamic_batching.priority_queue_policy": _refused(_STUCK_BY_POLICY),
-    "sequence_batching": _refused("sequence_batching is not supported: isochrone serves models without state"),
+    "sequence_batching": _refused(
+        "sequence_batching is not supported: isochrone serves models without state; make the state an input and an "
+        "output, which the client carries from request to request"
+    ),
     "ensemble_scheduling": HONOURED,
     "instance_group.name": HONOURED,
     "instance_group.kind": Key(
@@ -186,11 +192,12 @@ KEYS: Mapping[str, Key] = {
     "model_warmup": HONOURED,
     "model_operations.op_library_filename": HONOURED,
     "model_transaction_policy.decoupled": _refused(
-        "model_transaction_policy decoupled is not supported: each request has one answer"
+        "model_transaction_policy decoupled is not supported: each request has one answer; leave it out"
     ),
     "model_repository_agents": HONOURED,
     "response_cache.enable": _refused(
-        "response_cache is not supported: it would answer later requests with the refusal of an earlier one"
+        "response_cache is not supported: it would answer later requests with the refusal of an earlier one; "
+        "leave it out"
     ),
     "model_metrics": HONOURED,
 }

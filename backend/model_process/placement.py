@@ -82,7 +82,10 @@ def _check_emulated(config: EngineConfig) -> None:
 def _limit_multiprocessors(config: EngineConfig, percent: int, *, shared: bool) -> None:
     """Apply `mps_percent`, before CUDA starts in this process. Raises ConfigError."""
     if config.device_id is None:
-        raise ConfigError(f"parameter 'mps_percent' is \"{percent}\", but this instance is not on a GPU")
+        raise ConfigError(
+            f"parameter 'mps_percent' is \"{percent}\", but this instance is not on a GPU; "
+            "leave it out, or use KIND_GPU"
+        )
     if shared:
         raise ConfigError(
             f"parameter 'mps_percent' is \"{percent}\", but the engine runs in one process with "

@@ -148,7 +148,7 @@ REFUSED = {
     ),
     "ragged": (
         BATCHED + 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] allow_ragged_batch: true } ]',
-        "input 'x': is_shape_tensor and allow_ragged_batch are not supported",
+        "input 'x': allow_ragged_batch is not supported; leave it out",
     ),
     "passive": (
         BATCHED + "instance_group [ { kind: KIND_CPU passive: true } ]",

@@ -250,15 +250,17 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
         ),
         (
             {"response_cache": {"enable": True}},
-            "response_cache is not supported: it would answer later requests with the refusal of an earlier one",
+            "response_cache is not supported: it would answer later requests with the refusal of an earlier one; "
+            "leave it out",
         ),
         (
             {"sequence_batching": {"oldest": {}}},
-            "sequence_batching is not supported: isochrone serves models without state",
+            "sequence_batching is not supported: isochrone serves models without state; make the state an input and an "
+            "output, which the client carries from request to request",
         ),
         (
             {"model_transaction_policy": {"decoupled": True}},
-            "model_transaction_policy decoupled is not supported: each request has one answer",
+            "model_transaction_policy decoupled is not supported: each request has one answer; leave it out",
         ),
         ({"input": []}, "config.pbtxt lacks input 'image', which the model needs"),
         (
@@ -279,11 +281,12 @@ _GOOD = {"max_batch_size": 4, "input": [stated("image", 3, -1, -1)], "output": [
         ),
         (
             {"input": [stated("image", 3, -1, -1, allow_ragged_batch=True)]},
-            "input 'image': is_shape_tensor and allow_ragged_batch are not supported",
+            "input 'image': allow_ragged_batch is not supported; leave it out, requests of different shapes go in "
+            "different batches",
         ),
         (
             {"output": [stated("scores", 1000, is_shape_tensor=True)]},
-            "output 'scores': is_shape_tensor and allow_ragged_batch are not supported",
+            "output 'scores': is_shape_tensor is not supported; build the plan without shape tensors",
         ),
         (
             {"input": [stated("image", 3, -1, -1, optional=True)]},

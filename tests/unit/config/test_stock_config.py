@@ -169,7 +169,7 @@ def test_a_key_without_effect_is_reported(config: Config, says: str) -> None:
         (with_("dynamic_batching", preserve_ordering=True), "preserve_ordering in dynamic_batching keeps answers back"),
         (
             with_("input", allow_ragged_batch=True),
-            "input 'x': is_shape_tensor and allow_ragged_batch are not",
+            "input 'x': allow_ragged_batch is not supported; leave it out",
         ),
         (with_("output", is_non_linear_format_io=True), "output 'y': is_non_linear_format_io is not supported; build"),
         (
