@@ -12,7 +12,7 @@ from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
 from backend.scheduler_process.scheduler_factory import scheduler_factory
 from backend.scheduler_process.state_address import TOKEN_VARIABLE as STATE_TOKEN
-from backend.scheduler_process.state_address import state_address
+from backend.scheduler_process.state_address import state_address, state_address_of_environment
 from backend.server import ports
 from backend.server.assemble import CODE
 from backend.server.options import ServeOptions, is_given, value_of
@@ -95,6 +95,8 @@ def _check_ports(options: ServeOptions) -> None:
         seen[port] = name
     if (address := options.state_address) is not None:
         state_address(address, os.environ.get(STATE_TOKEN, ""), "cpu")
+    else:
+        state_address_of_environment("cpu")
     for name, port in asked.items():
         if not ports.is_free(options.host, port):
             raise ConfigError(f"port {port} on {options.host} is already in use; choose another with --{name}-port")

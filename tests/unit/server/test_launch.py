@@ -242,6 +242,21 @@ def test_a_state_port_beyond_this_machine_needs_a_token(repository: Path, monkey
     check(replace(asked, host="0.0.0.0"))
 
 
+def test_a_state_address_of_the_environment_is_checked(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = options(repository)
+    monkeypatch.delenv("ISOCHRONE_STATE_TOKEN", raising=False)
+    monkeypatch.setenv("ISOCHRONE_STATE_ADDRESS", "127.0.0.1:8003")
+    check(asked)
+    monkeypatch.setenv("ISOCHRONE_STATE_ADDRESS", "0.0.0.0:8003")
+    with pytest.raises(ConfigError, match="ISOCHRONE_STATE_TOKEN is not set"):
+        check(asked)
+    monkeypatch.setenv("ISOCHRONE_STATE_ADDRESS", "8003")
+    with pytest.raises(ConfigError, match=r"ISOCHRONE_STATE_ADDRESS is '8003', but must be HOST:PORT"):
+        check(asked)
+    (port,) = free_ports(1)
+    check(replace(asked, state_port=port))  # which goes before
+
+
 def test_a_state_port_is_one_of_its_own(repository: Path) -> None:
     asked = options(repository)
     with pytest.raises(ConfigError, match="each needs a port of its own"):
