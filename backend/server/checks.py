@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from backend.engines.emulated.dilation import time_dilation
 from backend.errors import ConfigError
 from backend.scheduler_process.event_log import VARIABLE as EVENTS
 from backend.scheduler_process.sample_log import VARIABLE as SAMPLES
@@ -60,10 +61,11 @@ def _check_repository(repository: Path, extra: Sequence[str]) -> None:
 
 
 def _check_environment() -> None:
-    """Check what otherwise only the scheduler's own log would tell."""
+    """Check what otherwise only a model's load, or the scheduler's own log, would tell."""
     check_path("the folder of isochrone", CODE)
     check_path("the folder of Python", sys.prefix)
     scheduler_factory()
+    time_dilation()
     for variable in (SAMPLES, EVENTS):
         if named := os.environ.get(variable):
             folder = Path(named).expanduser().absolute().parent

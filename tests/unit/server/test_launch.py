@@ -114,6 +114,14 @@ def test_what_only_the_schedulers_log_would_tell(repository: Path, monkeypatch: 
     monkeypatch.setenv("ISOCHRONE_SCHEDULER", "nope:x")
     with fails("ISOCHRONE_SCHEDULER must be module:function, got 'nope:x': No module named 'nope'", ConfigError):
         check(options(repository))
+    monkeypatch.delenv("ISOCHRONE_SCHEDULER")
+    monkeypatch.setenv("ISOCHRONE_EMULATED_TIME", "0.5")
+    with fails('ISOCHRONE_EMULATED_TIME is "0.5"; it must be a number from 1 to 1000', ConfigError):
+        check(options(repository))
+    monkeypatch.delenv("ISOCHRONE_EMULATED_TIME")
+    monkeypatch.setenv("ISOCHRONE_CLASS_COST_PERCENT", "101")
+    with fails('ISOCHRONE_CLASS_COST_PERCENT is "101"; it must be a number from 0 to 100', ConfigError):
+        check(options(repository))
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
