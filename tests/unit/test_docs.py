@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/: links lead somewhere, paths and modules exist, the README is short."""
+"""README, CONTRIBUTING, SECURITY and docs/: links lead somewhere, paths and modules exist, the README is short."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.deploy_files import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")), *DOCS.rglob("*.md")])
+PAGES = sorted(
+    [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")), *DOCS.rglob("*.md")]
+)
 PAGES.append(ROOT / "deploy" / "README.md")
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PACKAGES = "backend|predictor|profiler|benchmarks|zoo|tests|deploy"
