@@ -26,7 +26,8 @@ PREFIX = "/opt/tritonserver"
 
 def install_lines() -> tuple[str, str, str]:
     """The backend, what it depends on, the server."""
-    backend, dependencies, server = (DEPLOY / "README.md").read_text().split("```\n")[1].splitlines()
+    block = (DEPLOY / "README.md").read_text().split("```bash\n")[1].partition("```")[0]
+    backend, dependencies, server = block.splitlines()
     return backend, dependencies, server
 
 
