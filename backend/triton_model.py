@@ -20,7 +20,7 @@ from backend.config.model_config import (
     read_model_config,
     warm_up_calls,
 )
-from backend.config.parameters import read_parameters
+from backend.config.parameters import read_parameters, unused
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
 from backend.engines.loading import specs_of
 from backend.engines.protocol import Engine
@@ -67,7 +67,7 @@ class TritonPythonModel:
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
             if is_first_instance(config, args["model_instance_name"]):
-                for sentence in without_effect(config):
+                for sentence in (*without_effect(config), *unused(asked.parameters)):
                     _log.warning("isochrone: model '%s': %s", asked.name, sentence)
             placed = on_each_device(asked, config, args["model_instance_name"])
             if asked.emulated:

@@ -104,3 +104,13 @@ def read_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Parameters:
         except ValueError:
             raise ConfigError(f"parameter '{name}' is \"{quoted(text)}\"; it must be {key.allowed}") from None
     return Parameters(**values)
+
+
+def unused(asked: Parameters) -> list[str]:
+    """Sentences for parameters that another one of the model leaves without effect."""
+    if asked.on_miss == "reject" and not asked.interference_aware:
+        return [
+            "parameter 'on_miss' is \"reject\", which has no effect while 'interference_aware' is \"false\": "
+            "nothing is rejected; leave one of them out"
+        ]
+    return []

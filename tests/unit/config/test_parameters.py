@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.config.parameters import KEYS, Parameters, read_parameters
+from backend.config.parameters import KEYS, Parameters, read_parameters, unused
 from backend.errors import ConfigError
 
 MS = 1_000_000
@@ -121,3 +121,10 @@ def test_parameters_of_the_python_backend_are_left_to_it() -> None:
 def test_a_parameter_without_a_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="parameter 'slo_ms' is \"\"; it must be a number of milliseconds above 0"):
         read_parameters({"slo_ms": {}})
+
+
+def test_rejecting_without_the_scheduler_is_unused() -> None:
+    for asked in (Parameters(), Parameters(on_miss="reject"), Parameters(interference_aware=False)):
+        assert unused(asked) == []
+    (sentence,) = unused(Parameters(on_miss="reject", interference_aware=False))
+    assert sentence.startswith("parameter 'on_miss' is \"reject\", which has no effect while 'interference_aware' is ")
