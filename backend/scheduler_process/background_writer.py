@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
+DEVICE = "{device}"
+"""In a log's name: the device's."""
 _REST_S = 0.2
 """Between two bursts: woken for each item, the writer would take turns with the decisions."""
 _CLOSE_S = 5.0
@@ -61,6 +63,11 @@ class BackgroundWriter(Generic[T]):
             while self._queue:
                 self._write([self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))])
             self._closing.wait(_REST_S)
+
+
+def log_file(named: str, device: str) -> Path:
+    """The file that a variable of the environment names for this device's log."""
+    return Path(named.replace(DEVICE, device)).expanduser()
 
 
 class BoundedFile:

@@ -25,13 +25,11 @@ import msgspec
 
 from backend.scheduler.core import Scheduler
 from backend.scheduler_process import snapshot
-from backend.scheduler_process.background_writer import BackgroundWriter, BoundedFile
+from backend.scheduler_process.background_writer import DEVICE, BackgroundWriter, BoundedFile, log_file
 from backend.scheduler_process.event_file import FORMAT, MAX_LINE_BYTES, VERSION, Checkpoint, Entry, Origin, encode
 from backend.scheduler_process.scheduler_factory import VARIABLE as SCHEDULER
 
 VARIABLE = "ISOCHRONE_EVENTS"
-DEVICE = "{device}"
-"""In the file's name: the device's."""
 MAX_BYTES = 32 << 20
 MAX_QUEUED = 1 << 15
 _RETRY_NS = 10_000_000_000
@@ -191,7 +189,7 @@ def event_log_of_environment(device: str, lanes: int, cores: int | None) -> Even
     named = os.environ.get(VARIABLE)
     if not named:
         return None
-    path = Path(named.replace(DEVICE, device)).expanduser()
+    path = log_file(named, device)
     try:
         version = importlib.metadata.version("isochrone")
     except importlib.metadata.PackageNotFoundError:  # installed by copying

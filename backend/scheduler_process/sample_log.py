@@ -19,7 +19,7 @@ from backend.device.clocks import Throttled, throttled_of
 from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
-from backend.scheduler_process.background_writer import BackgroundWriter, BoundedFile
+from backend.scheduler_process.background_writer import BackgroundWriter, BoundedFile, log_file
 from predictor.features import CoRunner
 from predictor.samples import Sample, encode_sample, sample_of
 
@@ -101,5 +101,5 @@ def sample_of_batch(
 
 def sample_log_of_environment(device: str) -> SampleLog | None:
     """Sample log that the environment asks for, or None."""
-    path = os.environ.get(VARIABLE)
-    return SampleLog(Path(path).expanduser(), throttled=throttled_of(device)) if path else None
+    named = os.environ.get(VARIABLE)
+    return SampleLog(log_file(named, device), throttled=throttled_of(device)) if named else None

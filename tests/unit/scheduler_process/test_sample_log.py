@@ -16,7 +16,7 @@ from backend.scheduler.messages import Finish
 from backend.scheduler.running_batch import RunningBatch
 from backend.scheduler.source import Source
 from backend.scheduler_process import background_writer, sample_log
-from backend.scheduler_process.sample_log import SampleLog
+from backend.scheduler_process.sample_log import VARIABLE, SampleLog, sample_log_of_environment
 from predictor.features import CoRunner, Own
 from predictor.samples import SamplesError, encode_sample, read_samples, sample_of
 from tests.fakes.builders import MS, Device, join, load, only_launch, profile
@@ -32,6 +32,15 @@ def test_samples_come_back_as_they_were_written(tmp_path: Path) -> None:
     log.close()
     assert read_samples(tmp_path / "samples.jsonl").samples == (SAMPLE,) * 3
     assert log.take_lost(1) == 0
+
+
+def test_a_file_may_be_named_after_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "samples-{device}.jsonl"))
+    log = sample_log_of_environment("emulated-a100-0")
+    assert log is not None
+    log.put(1, SAMPLE)
+    log.close()
+    assert read_samples(tmp_path / "samples-emulated-a100-0.jsonl").samples == (SAMPLE,)
 
 
 def test_a_sample_tells_whether_the_device_was_throttled(tmp_path: Path) -> None:
