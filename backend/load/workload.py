@@ -62,7 +62,7 @@ def check_deadlines(workload: Workload, solo_ms: Mapping[str, float]) -> None:
         if asked.slo_ms is not None and asked.slo_ms < solo_ms[asked.model]:
             raise ConfigError(
                 f"the workload allows model '{asked.model}' {asked.slo_ms:g} ms, but alone it takes "
-                f"{solo_ms[asked.model]:.1f} ms"
+                f"{solo_ms[asked.model]:.1f} ms; raise its slo_ms"
             )
 
 
@@ -71,8 +71,9 @@ def _wrong_in_all(workload: Workload) -> str | None:
         return "it names no model"
     if not (isfinite(workload.seconds) and 0.0 < workload.seconds <= 1e7):
         return f"seconds must lie above 0 and be at most 1e7, got {workload.seconds:g}"
-    if sum(asked.rate_per_s for asked in workload.models) * workload.seconds > _REQUESTS_MAX:
-        return f"it has more than {_REQUESTS_MAX:g} requests"
+    requests = sum(asked.rate_per_s for asked in workload.models) * workload.seconds
+    if requests > _REQUESTS_MAX:
+        return f"its rates and seconds make {requests:g} requests; at most {_REQUESTS_MAX:g} are allowed"
     allowed = (*PROCESSES, "trace")
     if workload.arrivals not in allowed:
         return f"arrivals must be one of {', '.join(allowed)}, got '{workload.arrivals}'"

@@ -96,11 +96,15 @@ def read_demand(path: Path) -> dict[str, StatedModel]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"--demand {path}: {error}") from None
     for one in models:
-        if one.replicas < 1 or one.memory_mb < 0.0 or (one.rate_per_s or 0.0) < 0.0:
-            raise ConfigError(
-                f"--demand {path}: model '{one.model}' must have replicas of 1 or more, and neither memory_mb nor "
-                "rate_per_s below 0"
-            )
+        for name, value, least in (
+            ("replicas", one.replicas, 1),
+            ("memory_mb", one.memory_mb, 0),
+            ("rate_per_s", one.rate_per_s or 0.0, 0),
+        ):
+            if value < least:
+                raise ConfigError(
+                    f"--demand {path}: {name} of model '{one.model}' is {value:g}; it must be {least} or more"
+                )
     return {one.model: one for one in models}
 
 

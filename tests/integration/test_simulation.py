@@ -298,7 +298,7 @@ def test_samples_tell_the_interference(
             (),
             "rate_per_s must be above 0, got 1e-300; 1e-09 to 2e+07",
         ),
-        ({"models": [{"model": "a", "rate_per_s": 1e7}]}, (), "it has more than 2e+07 requests"),
+        ({"models": [{"model": "a", "rate_per_s": 1e7}]}, (), "make 5e+07 requests; at most 2e+07 are allowed"),
         ({"models": [{"model": "a", "rate_per_s": 1, "slo_ms": 5}]}, (), "model 'a' 5 ms, but alone it takes 10.0"),
         ({"models": [{"model": "c", "rate_per_s": 1}]}, (), "'c', which the repository has not; it has a, b"),
         ({"models": [{"model": "a", "rate_per_s": 1}] * 2}, (), "model 'a' is named twice"),

@@ -96,8 +96,8 @@ def test_a_servers_devices_are_one_machine() -> None:
     [
         ("{", "Input data was truncated"),
         ('{"models": [{"model": "m", "weight": 1}]}', "unknown field `weight`"),
-        ('{"models": [{"model": "m", "replicas": 0}]}', "model 'm' must have replicas of 1 or more"),
-        ('{"models": [{"model": "m", "memory_mb": -1}]}', "neither memory_mb nor rate_per_s below 0"),
+        ('{"models": [{"model": "m", "replicas": 0}]}', "replicas of model 'm' is 0; it must be 1 or more"),
+        ('{"models": [{"model": "m", "memory_mb": -1}]}', "memory_mb of model 'm' is -1; it must be 0 or more"),
     ],
 )
 def test_a_file_of_demand_that_cannot_be_used_is_told(tmp_path: Path, text: str, sentence: str) -> None:
