@@ -78,7 +78,9 @@ def _servers(given: Sequence[str]) -> dict[str, str]:
         if not (name and host and colon and port.isdigit()):
             raise ConfigError(f"--server must be HOST:PORT of a gRPC endpoint or NAME=HOST:PORT, got '{text}'")
         if name in found:
-            raise ConfigError(f"two servers are named '{name}'")
+            raise ConfigError(
+                f"two servers are named '{name}'; give each --server a NAME of its own, as NAME=HOST:PORT"
+            )
         found[name] = url
     return found
 

@@ -30,7 +30,7 @@ def run_top(state: str | None, *, once: bool) -> None:
     """
     named, name = (os.environ.get(VARIABLE), VARIABLE) if state is None else (state, "--state")
     if not named:
-        raise ConfigError(f"whose state is to be shown? Give --state HOST:PORT, or set {VARIABLE}")
+        raise ConfigError(f"no device's state is named; name one with --state HOST:PORT, or set {VARIABLE}")
     host, port = host_and_port(named, name)
     token = os.environ.get(TOKEN_VARIABLE, "")
     try:

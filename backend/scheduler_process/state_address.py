@@ -41,7 +41,9 @@ def state_address(named: str, token: str, device: str) -> StateAddress:
     host, first_port = host_and_port(named, VARIABLE)
     port = first_port + ordinal_of(device)
     if port > _PORT_MAX:
-        raise ConfigError(f"{VARIABLE} is '{named}', whose port for device '{device}' would be {port}: too large")
+        raise ConfigError(
+            f"{VARIABLE} is '{named}', whose port for device '{device}' would be {port}; it must be {_PORT_MAX} at most"
+        )
     if not token and not _is_loopback(host):
         raise ConfigError(
             f"{VARIABLE} is '{named}', which others than this machine may reach, but {TOKEN_VARIABLE} is not set; "

@@ -139,7 +139,7 @@ def test_one_that_says_nothing_is_given_up(run: Run, port: int, monkeypatch: pyt
 
 def test_a_bad_address_or_none_or_a_bad_token_is_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--state is 'here', but must be HOST:PORT" in run("--state", "here")
-    assert "whose state is to be shown?" in run()
+    assert "no device's state is named; name one with --state HOST:PORT" in run()
     monkeypatch.setenv(TOKEN_VARIABLE, "\udcff")
     assert f"{TOKEN_VARIABLE} is no text" in run("--state", "127.0.0.1:8003")
 
