@@ -34,6 +34,10 @@ _STEEPNESS_MIN, _STEEPNESS_MAX = 3.0, 20.0
 """Of a bound of 1.9 × and of 1.1 × the prediction: a wide one of the first batches must not make all look alike."""
 _RENEWED = 2
 """Streams per decision that follow what was learned: all at once would cost more than the decision."""
+_WITHOUT_DEADLINE = 0.03
+"""Worth of launching a request without a deadline, in deadlines met: it loses none by waiting. Worth one deadline each,
+they would cost a higher class more until its price has risen; worth much less, they would hardly be served under load.
+"""
 _RATIO_MAX = 1e3
 """So many times the time allowed is as hopeless, and so small a part of it as certain, as can be."""
 
@@ -43,14 +47,15 @@ def steepness(bound: float) -> float:
     return min(_STEEPNESS_MAX, max(_STEEPNESS_MIN, _SPREAD / max(1e-9, log(bound)))) if bound > 1.0 else _STEEPNESS_MAX
 
 
-def requests_in_time(requests: Iterable[Request], now_ns: int, takes_ns: float, steep: float) -> float:
-    """Number of requests that are expected to meet their deadlines if a batch of them takes so long from now on."""
-    expected = 0.0
+def worth_of_launching(requests: Iterable[Request], now_ns: int, takes_ns: float, steep: float) -> float:
+    """Deadlines that are expected to be met if a batch of these requests takes so long from now on."""
+    worth = 0.0
     for request in requests:
-        allowed_ns = inf if request.deadline_ns is None else request.deadline_ns - now_ns
-        if allowed_ns > 0:
-            expected += 1.0 / (1.0 + min(_RATIO_MAX, takes_ns / allowed_ns) ** steep)
-    return expected
+        if request.deadline_ns is None:
+            worth += _WITHOUT_DEADLINE
+        elif (allowed_ns := request.deadline_ns - now_ns) > 0:
+            worth += 1.0 / (1.0 + min(_RATIO_MAX, takes_ns / allowed_ns) ** steep)
+    return worth
 
 
 @dataclass(slots=True, eq=False)

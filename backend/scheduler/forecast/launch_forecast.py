@@ -13,7 +13,12 @@ from typing import Literal
 import msgspec
 
 from backend.scheduler.device_state import DeviceState
-from backend.scheduler.forecast.expected_arrivals import ArrivalForecast, ExpectedArrivals, requests_in_time, steepness
+from backend.scheduler.forecast.expected_arrivals import (
+    ArrivalForecast,
+    ExpectedArrivals,
+    steepness,
+    worth_of_launching,
+)
 from backend.scheduler.forecast.timeline import Timelines
 from backend.scheduler.forecast.transfer_forecast import RemainingTransfers
 from backend.scheduler.latency_model import Kind, LatencyModel
@@ -145,10 +150,10 @@ class LaunchForecast:
         return self._expects.lost(self.sums_with(choice), span_ns, self._until_a_lane_ns(choice), weights)
 
     def chances(self, choice: Choice) -> float:
-        """Number of its requests that are expected to meet their deadlines launched now."""
+        """Deadlines of its own that a launch now is expected to meet."""
         around_ns = self._around_ns(choice.source, choice.own)
         takes_ns = choice.times.predicted_ns + around_ns
-        return requests_in_time(choice.requests, self.now_ns, takes_ns, steepness(self._margin))
+        return worth_of_launching(choice.requests, self.now_ns, takes_ns, steepness(self._margin))
 
     def _until_a_lane_ns(self, choice: Choice) -> float:
         """Time until a lane is free, where the choice takes the last one."""

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.scheduler.class_prices import CLASS_COST, FIRST_PRICE, PRICE_MAX, ClassPrices
-from backend.scheduler.forecast.expected_arrivals import STREAMS_MAX, steepness
+from backend.scheduler.forecast.expected_arrivals import STREAMS_MAX, steepness, worth_of_launching
 from backend.scheduler.forecast.launch_forecast import LaunchForecast
-from backend.scheduler.messages import Cancel, Command, Launch
+from backend.scheduler.messages import Cancel, Command, Launch, Request
 from backend.scheduler.policy import IDLE_NS_MAX
 from predictor.slowdown_function import ZERO_SUMS
 from tests.fakes.builders import MS, Device, join, only_launch, profile
@@ -144,6 +144,18 @@ def test_streams_are_bounded() -> None:
 
 def test_what_is_predicted_well_is_decided_sharply() -> None:
     assert steepness(1.0) == steepness(1.01) > steepness(1.2) > steepness(1.6) >= steepness(100.0) > 0.0
+
+
+def test_a_request_without_a_deadline_is_worth_less_than_one_that_would_miss_else() -> None:
+    made = device(1)
+    soon, never = made.request(15.0), made.request()
+
+    def worth(*requests: Request) -> float:
+        return worth_of_launching(requests, made.now_ns, 10 * MS, steepness(1.2))
+
+    assert 0.0 < 10 * worth(never) < worth(soon) < 1.0
+    assert worth(soon, never) == worth(soon) + worth(never)
+    assert worth(made.request(-1.0)) == 0.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.floats(0.0, 1.0)), max_size=200), st.floats(0.0, 1.0))
