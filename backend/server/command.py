@@ -17,6 +17,8 @@ from backend.server.interpreter import bin_dir, libpython_dir, libpython_of
 from backend.server.locate import TritonServer, locate
 from backend.server.options import ServeOptions, absolute_paths
 
+ARENAS = "MALLOC_ARENA_MAX"
+
 
 @dataclass(frozen=True)
 class ServerCommand:
@@ -68,4 +70,6 @@ def _environment(server: TritonServer) -> dict[str, str]:
     for variable in (SAMPLES, EVENTS, RUNTIME_DIR):  # the server's processes run in folders of their own
         if path := env.get(variable):
             env[variable] = str(Path(path).expanduser().absolute())
+    # Each arena of glibc's keeps some 60 MB after large answers, and there may be eight per core: one per core will do.
+    env.setdefault(ARENAS, str(max(2, len(os.sched_getaffinity(0)))))
     return env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -193,6 +194,18 @@ def test_the_command(tmp_path: Path, repository: Path, monkeypatch: pytest.Monke
     published = assemble_command(replace(asked, state_port=8003), tmp_path / "published")
     assert published.env["ISOCHRONE_STATE_ADDRESS"] == "0.0.0.0:8003"
     assert "ISOCHRONE_STATE_ADDRESS" not in made.env
+
+
+def test_glibc_keeps_an_arena_per_core_unless_it_is_told_otherwise(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(options(repository), tritonserver=install(tmp_path / "opt"))
+    cores = len(os.sched_getaffinity(0))
+    for given, expected in ((None, max(2, cores)), ("7", 7)):
+        monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+        if given:
+            monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+        assert assemble_command(asked, tmp_path / f"made-{given}").env["MALLOC_ARENA_MAX"] == str(expected)
 
 
 # command line
