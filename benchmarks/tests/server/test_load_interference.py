@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from backend.server.assemble import CODE
 from benchmarks.load_interference import OURS, STOCK, LoadingComparison, LoadingPlan
 
 
-@pytest.mark.alone
 def test_each_kind_of_server_loads_a_model_while_it_serves_others(tmp_path: Path) -> None:
     found = LoadingComparison(LoadingPlan(1, 3.0, 0.3, 2.0), {OURS: CODE, STOCK: None}, tmp_path)
     found.run()
