@@ -150,7 +150,7 @@ class _Search:
 
     @property
     def cost(self) -> float:
-        """PredictedFigures mean number of requests in the fleet."""
+        """Predicted mean number of requests in the fleet."""
         return sum(self._costs)
 
     def holds(self) -> dict[str, tuple[str, ...]]:

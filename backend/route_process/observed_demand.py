@@ -6,7 +6,7 @@ A model's figures on a machine are those that were measured on a machine of the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 from backend.errors import ConfigError
 from backend.fleet.machine_figures import MachineFigures
 from backend.fleet.placement import MachineSpace, ModelDemand
-from backend.fleet.snapshot import DeviceSnapshot, ModelState
+from backend.fleet.snapshot import DeviceSnapshot
 
 _UNLIMITED_BYTES = 1 << 62
 
@@ -54,13 +54,9 @@ class ObservedServer:
         """Name of its hardware."""
         return " + ".join(sorted(one.machine.name for one in self.last.values()))
 
-    def models(self) -> dict[str, ModelState]:
-        """Models that it holds, of the versions the one with most arrivals."""
-        found: dict[str, ModelState] = {}
-        for state in self._states():
-            if state.name not in found or state.arrivals > found[state.name].arrivals:
-                found[state.name] = state
-        return found
+    def models(self) -> set[str]:
+        """Names of the models that it holds."""
+        return {state.name for snapshot in self.last.values() for state in snapshot.models}
 
     def arrived(self, model: str) -> int:
         """Requests for a model between the first and the last snapshot."""
@@ -73,10 +69,6 @@ class ObservedServer:
         memory_bytes = sum(known) if len(known) == len(bytes_known) else _UNLIMITED_BYTES
         lanes = sum(one.lanes for one in self.last.values())
         return MachineSpace(self.name, self.name, memory_bytes, lanes, tuple(sorted(self.models())))
-
-    def _states(self) -> Iterator[ModelState]:
-        for snapshot in self.last.values():
-            yield from snapshot.models
 
     def _before(self, last: DeviceSnapshot, model: str) -> int:
         first = self.first[last.device]

@@ -217,7 +217,7 @@ class Policy:
         best, most, choice, count = None, 0.0, largest, len(largest.requests)
         while True:
             lost = forecast.expected_loss(choice, self.arrivals, weights)
-            worth = forecast.chances(choice) - lost
+            worth = forecast.expected_gain(choice) - lost
             if worth > most or (best is None and lost == 0.0):
                 best, most = choice, worth
             count //= 2

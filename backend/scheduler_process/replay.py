@@ -120,7 +120,7 @@ class NotingForecast(LaunchForecast):
             if weight:
                 alone = {other: float(other == priority) for other in weights}
                 losses[priority] = super().expected_loss(choice, arrivals, alone), weight
-        weighed = Weighed(len(choice.requests), self.chances(choice), losses)
+        weighed = Weighed(len(choice.requests), self.expected_gain(choice), losses)
         self._notes.weighed.setdefault(choice.source.id, []).append(weighed)
         return super().expected_loss(choice, arrivals, weights)
 

@@ -70,6 +70,6 @@ def _environment(server: TritonServer) -> dict[str, str]:
     for variable in (SAMPLES, EVENTS, RUNTIME_DIR):  # the server's processes run in folders of their own
         if path := env.get(variable):
             env[variable] = str(Path(path).expanduser().absolute())
-    # Each arena of glibc's keeps some 60 MB after large answers, and there may be eight per core: one per core will do.
+    # Arenas of glibc's give little back after large answers, and there may be eight per core: one per core will do.
     env.setdefault(ARENAS, str(max(2, len(os.sched_getaffinity(0)))))
     return env

@@ -149,7 +149,7 @@ class LaunchForecast:
         span_ns = choice.times.predicted_ns + self._latency.overhead_ns
         return self._expects.lost(self.sums_with(choice), span_ns, self._until_a_lane_ns(choice), weights)
 
-    def chances(self, choice: Choice) -> float:
+    def expected_gain(self, choice: Choice) -> float:
         """Deadlines of its own that a launch now is expected to meet."""
         around_ns = self._around_ns(choice.source, choice.own)
         takes_ns = choice.times.predicted_ns + around_ns

@@ -181,7 +181,7 @@ def test_a_price_settles_where_lower_classes_cost_what_is_allowed() -> None:
     assert prices.price(1) > FIRST_PRICE
 
 
-def test_a_price_rises_soon_and_is_none_soon_where_nothing_is_lost() -> None:
+def test_a_price_rises_after_few_losses_and_falls_to_one_where_nothing_is_lost() -> None:
     """Lower classes pay for what they are not to blame for only for some seconds after a start."""
     kept, lost = ClassPrices(), ClassPrices()
     for _ in range(250):

@@ -103,25 +103,37 @@ def test_a_temporary_folder_that_it_cannot_take_is_not_used(tmp_path: Path, monk
         assert temporary_base() == used
 
 
-def test_what_only_the_schedulers_log_would_tell(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOCHRONE_SAMPLES", "/nowhere/samples.jsonl")
-    with fails("ISOCHRONE_SAMPLES is '/nowhere/samples.jsonl', but nothing can be written to '/nowhere'", ConfigError):
-        check(options(repository))
-    monkeypatch.delenv("ISOCHRONE_SAMPLES")
-    monkeypatch.setenv("ISOCHRONE_EVENTS", "/nowhere/events.jsonl")
-    with fails("ISOCHRONE_EVENTS is '/nowhere/events.jsonl', but nothing can be written to '/nowhere'", ConfigError):
-        check(options(repository))
-    monkeypatch.delenv("ISOCHRONE_EVENTS")
-    monkeypatch.setenv("ISOCHRONE_SCHEDULER", "nope:x")
-    with fails("ISOCHRONE_SCHEDULER must be module:function, got 'nope:x': No module named 'nope'", ConfigError):
-        check(options(repository))
-    monkeypatch.delenv("ISOCHRONE_SCHEDULER")
-    monkeypatch.setenv("ISOCHRONE_EMULATED_TIME", "0.5")
-    with fails('ISOCHRONE_EMULATED_TIME is "0.5"; it must be a number from 1 to 1000', ConfigError):
-        check(options(repository))
-    monkeypatch.delenv("ISOCHRONE_EMULATED_TIME")
-    monkeypatch.setenv("ISOCHRONE_CLASS_COST_PERCENT", "101")
-    with fails('ISOCHRONE_CLASS_COST_PERCENT is "101"; it must be a number from 0 to 100', ConfigError):
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        (
+            "ISOCHRONE_SAMPLES",
+            "/nowhere/samples.jsonl",
+            "ISOCHRONE_SAMPLES is '/nowhere/samples.jsonl', but nothing can be written to '/nowhere'",
+        ),
+        (
+            "ISOCHRONE_EVENTS",
+            "/nowhere/events.jsonl",
+            "ISOCHRONE_EVENTS is '/nowhere/events.jsonl', but nothing can be written to '/nowhere'",
+        ),
+        (
+            "ISOCHRONE_SCHEDULER",
+            "nope:x",
+            "ISOCHRONE_SCHEDULER must be module:function, got 'nope:x': No module named 'nope'",
+        ),
+        ("ISOCHRONE_EMULATED_TIME", "0.5", 'ISOCHRONE_EMULATED_TIME is "0.5"; it must be a number from 1 to 1000'),
+        (
+            "ISOCHRONE_CLASS_COST_PERCENT",
+            "101",
+            'ISOCHRONE_CLASS_COST_PERCENT is "101"; it must be a number from 0 to 100',
+        ),
+    ],
+)
+def test_what_only_the_schedulers_log_would_tell(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with fails(sentence, ConfigError):
         check(options(repository))
 
 
