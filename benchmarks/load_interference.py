@@ -48,11 +48,13 @@ SLO_FACTOR = 4.0
 _LAYER_BYTES = 4 * 384 * 384
 _LEAD_S = 2.0
 _LOAD_TIMEOUT_S = 300.0
+_ATTEMPTS = 5
+"""At a load that leaves nothing to compare, with twice the arrivals each time."""
 
 
 @dataclass(frozen=True)
 class LoadingPlan:
-    """repeats: of each kind. seconds: of arrivals that come twice; a load that takes longer is cut there.
+    """repeats: of each kind. seconds: of arrivals that come twice, more where a load leaves nothing of them to compare.
 
     load: share of the measured capacity. megabytes: of the weights of the model that is loaded.
     """
@@ -80,11 +82,11 @@ class Window:
         return 100 * (self.kept_without - self.kept)
 
 
-def window(outcomes: Sequence[Outcome], loaded_s: tuple[float, float], again_s: float, cut_s: float) -> Window:
+def window(outcomes: Sequence[Outcome], loaded_s: tuple[float, float], again_s: float, cut_s: float) -> Window | None:
     """Compare what arrived during the load with the same arrivals `again_s` later, or earlier if below 0.
 
     loaded_s: begin and end of the load; cut_s: where the arrivals end that come twice. What a longer load disturbs of
-    those that come without it is left out on both sides.
+    those that come without it is left out on both sides; None where that leaves nothing.
     """
     more_s = max(0.0, loaded_s[1] - cut_s) if again_s > 0.0 else 0.0
     begin_s, end_s = loaded_s[0] + more_s, min(loaded_s[1], cut_s)
@@ -94,9 +96,7 @@ def window(outcomes: Sequence[Outcome], loaded_s: tuple[float, float], again_s: 
 
     with_it, without = between(0.0), between(again_s)
     if not with_it or not without:
-        raise BenchmarkError(
-            f"nothing can be compared with a load of {loaded_s[1] - loaded_s[0]:.1f} s; try more --seconds"
-        )
+        return None
     beside, alone = summarise(with_it, end_s - begin_s), summarise(without, end_s - begin_s)
     took_s = loaded_s[1] - loaded_s[0]
     return Window(beside.met_share, alone.met_share, beside.p99_ms, alone.p99_ms, len(with_it), took_s)
@@ -140,6 +140,7 @@ class LoadingComparison:
         self.found: dict[str, list[Window]] = {kind: [] for kind in checkouts}
         self.traffic: list[Traffic] = []
         self.capacity_per_s = 0.0
+        self._written = set[str]()
 
     def run(self) -> None:
         self._write()
@@ -159,7 +160,21 @@ class LoadingComparison:
                     self.found[kind].append(self._once(servers[kind], kind, repeat, payloads))
 
     def _once(self, server: EmbeddedServer, kind: str, repeat: int, payloads: Payloads) -> Window:
-        seconds, model = self.plan.seconds, f"b{repeat}"
+        """Measure a load, and where it outlasted the arrivals that of another model, with twice as many of them."""
+        for attempt in range(_ATTEMPTS):
+            model, seconds = f"b{repeat}-{attempt}", self.plan.seconds * 2**attempt
+            self._write_large(model)
+            try:
+                found = self._attempt(server, model, seconds, repeat, payloads)
+            except BenchmarkError as error:
+                raise BenchmarkError(f"{kind}: {error}") from None
+            if found is not None:
+                return found
+        raise BenchmarkError(f"{kind}: a load outlasts {seconds:g} s of arrivals; try more --seconds")
+
+    def _attempt(
+        self, server: EmbeddedServer, model: str, seconds: float, repeat: int, payloads: Payloads
+    ) -> Window | None:
         first = repeat % 2  # the load comes by turns in the first half and in the second
         at_s = _LEAD_S + first * seconds
         loading = _Loading(server.grpc_url, model, at_s)
@@ -167,15 +182,12 @@ class LoadingComparison:
         outcomes = expect_answers(run_load(server.grpc_url, twice(self.traffic, seconds, repeat), payloads))
         loading.join(_LOAD_TIMEOUT_S)
         if loading.ends is None:
-            raise BenchmarkError(f"{kind}: model '{model}' was not loaded: {loading.error or 'no answer'}")
+            raise BenchmarkError(f"model '{model}' was not loaded: {loading.error or 'no answer'}")
         if (told := first_error(outcomes)) is not None:
-            raise BenchmarkError(f"{kind}: a request failed beside the load: {told}")
+            raise BenchmarkError(f"a request failed beside the load: {told}")
         self._ask(server, model)
         _unload(server, model)
-        try:
-            return window(outcomes, loading.ends, seconds if first == 0 else -seconds, at_s + seconds)
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{kind}: {error}") from None
+        return window(outcomes, loading.ends, seconds if first == 0 else -seconds, at_s + seconds)
 
     def _ask(self, server: EmbeddedServer, model: str) -> None:
         """Ask the loaded model: an answer shows that it serves."""
@@ -187,10 +199,16 @@ class LoadingComparison:
         small = [sized_model(depth_for(ms)).SerializeToString() for ms in SOLO_MS]
         for i, content in enumerate(small):
             self._write_model(f"a{i}", content)
-        large = sized_model(max(1, round(self.plan.megabytes * 1e6 / _LAYER_BYTES)))
         for repeat in range(self.plan.repeats):
-            large.doc_string = f"{repeat}"  # a file of its own: nothing is remembered of another load
-            self._write_model(f"b{repeat}", large.SerializeToString())
+            self._write_large(f"b{repeat}-0")
+
+    def _write_large(self, name: str) -> None:
+        """Write a model to be loaded, for every kind of server, unless it is there."""
+        if name not in self._written:
+            self._written.add(name)
+            large = sized_model(max(1, round(self.plan.megabytes * 1e6 / _LAYER_BYTES)))
+            large.doc_string = name  # a file of its own: nothing is remembered of another load
+            self._write_model(name, large.SerializeToString())
 
     def _write_model(self, name: str, content: bytes) -> None:
         written: Path | None = None
@@ -268,7 +286,9 @@ def _unload(server: EmbeddedServer, model: str) -> None:
 
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="Of each kind of server.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, help="Arrivals that come twice; a load is cut there.")] = 14.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Arrivals that come twice; more where a load takes longer.")
+    ] = 14.0,
     load: Annotated[float, typer.Option(min=0.05, max=2, help="Share of the measured capacity.")] = 0.7,
     megabytes: Annotated[float, typer.Option(min=1, help="Weights of the model that is loaded.")] = 100.0,
     before: Annotated[Path | None, typer.Option(help="Another checkout, such as a git worktree.")] = None,
