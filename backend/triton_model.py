@@ -20,9 +20,10 @@ from backend.config.model_config import (
     read_model_config,
     warm_up_calls,
 )
+from backend.config.onnx_options import options_without_effect
 from backend.config.parameters import read_parameters, unused
 from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
-from backend.engines.loading import specs_of
+from backend.engines.loading import engine_of, specs_of
 from backend.engines.protocol import Engine
 from backend.errors import IsochroneError, one_line
 from backend.linux.cpu_topology import lane_cores
@@ -67,7 +68,8 @@ class TritonPythonModel:
             device_id = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
             asked = read_engine_config(config, version, file, device_id)
             if is_first_instance(config, args["model_instance_name"]):
-                for sentence in (*without_effect(config), *unused(asked.parameters)):
+                ignored = options_without_effect(asked.onnx, engine_of(file))
+                for sentence in (*without_effect(config), *unused(asked.parameters), *ignored):
                     _log.warning("isochrone: model '%s': %s", asked.name, sentence)
             placed = on_each_device(asked, config, args["model_instance_name"])
             if asked.emulated:

@@ -24,6 +24,24 @@ def read_onnx_options(config: Mapping[str, Any], model_file: Path) -> OnnxOption
     )
 
 
+def options_without_effect(options: OnnxOptions, engine: str) -> list[str]:
+    """Sentences for the options that are set, where another engine than ONNX Runtime runs the model."""
+    if engine == "onnxruntime":
+        return []
+    usual = OnnxOptions()
+    set_ = {
+        "op_library_filename in model_operations": options.op_libraries != usual.op_libraries,
+        "optimization graph level": options.graph_level != usual.graph_level,
+        "parameter 'enable_mem_arena'": options.memory_arena != usual.memory_arena,
+        "parameter 'enable_mem_pattern'": options.memory_pattern != usual.memory_pattern,
+    }
+    return [
+        f"{name} has no effect: it is for ONNX Runtime, but the engine of this model is {engine}; leave it out"
+        for name, applies in set_.items()
+        if applies
+    ]
+
+
 def _library(name: str, model_file: Path) -> str:
     """Beside the model file, in the model's folder, or as Triton's own backend has it: from the server's working
     directory, and where the name is no path, wherever the system's loader finds it.

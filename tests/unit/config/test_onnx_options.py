@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime_extensions import get_library_path
 
-from backend.config.onnx_options import read_onnx_options
+from backend.config.onnx_options import options_without_effect, read_onnx_options
 from backend.engines.onnxruntime.cpu_engine import OnnxCpuEngine
 from backend.engines.onnxruntime.session import open_session, read_specs
 from backend.engines.protocol import OnnxOptions
@@ -100,6 +100,17 @@ def test_memory_and_optimisations(file: Path) -> None:
 )
 def test_an_option_that_cannot_be_read_is_refused(config: dict[str, Any], says: str, file: Path) -> None:
     assert refused(config, file).startswith(says)
+
+
+def test_options_that_another_engine_does_not_know_are_told() -> None:
+    asked = OnnxOptions(op_libraries=("a.so",), graph_level=1, memory_arena=False, memory_pattern=False)
+    assert options_without_effect(asked, "onnxruntime") == options_without_effect(OnnxOptions(), "tensorrt") == []
+    told = options_without_effect(asked, "tensorrt")
+    assert len(told) == 4
+    assert told[2] == (
+        "parameter 'enable_mem_arena' has no effect: it is for ONNX Runtime, but the engine of this model is tensorrt; "
+        "leave it out"
+    )
 
 
 def test_operators_of_a_library(file: Path) -> None:
