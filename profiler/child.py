@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
+from profiler.session_priority import SESSION_LOW, renice_session
+
 T = TypeVar("T")
 CODE_ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package `profiler`."""
@@ -33,7 +35,7 @@ def run_module(
 ) -> bytes:
     """The last line that `python -m module arguments` prints, started by the command `under`, such as a profiler.
 
-    own_session: the kernel may weigh the child's CPU time against that of whole other sessions. Raises `ChildError`.
+    own_session: of a caller of the lowest CPU priority, it gives way to all other sessions. Raises `ChildError`.
     """
     command = [*under, *python_command(module, python), *arguments]
     try:
@@ -78,6 +80,8 @@ def _run(command: Sequence[str], timeout_s: float, *, own_session: bool) -> tupl
         process_group=None if own_session else 0,  # a session of its own has a group of its own
         start_new_session=own_session,
     ) as process:
+        if own_session and os.sched_getscheduler(0) == os.SCHED_IDLE:
+            renice_session(process.pid, SESSION_LOW)
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)
         except BaseException:

@@ -35,4 +35,4 @@ class GraphWork(msgspec.Struct, frozen=True):
 def work_in_child(path: Path, batch_sizes: Iterable[int]) -> dict[int, GraphWork]:
     """Counts the ONNX graph in `path` in a child process, by batch size. Raises `ChildError`."""
     arguments = [str(path.absolute()), *map(str, batch_sizes)]
-    return answer_of(_COUNTER, arguments, dict[int, GraphWork], timeout_s=_TIMEOUT_S)
+    return answer_of(_COUNTER, arguments, dict[int, GraphWork], timeout_s=_TIMEOUT_S, own_session=True)

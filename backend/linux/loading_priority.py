@@ -13,11 +13,9 @@ import threading
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from profiler.session_priority import SESSION_ORDINARY, renice_session
+
 GROWS_S = 10.0
-_AUTOGROUP = "/proc/{}/autogroup"
-_SESSION_LOW, _SESSION_GROWN = 19, 0
-"""Niceness of a session beside the server's, which the kernel weighs first where it has autogroups. Grown, it has half
-of a core at least: enough for a trial to spend its budget within its patience."""
 _log = logging.getLogger("isochrone")
 
 
@@ -102,17 +100,6 @@ def may_restore() -> bool:
     return found == [True]
 
 
-def lower_session() -> None:
-    """Let the calling process's session give way to others, where it is its own and the load that started it is low."""
-    if os.getsid(0) == os.getpid() and os.sched_getscheduler(0) == os.SCHED_IDLE:
-        _renice_session(os.getpid(), _SESSION_LOW)
-
-
-def _renice_session(leader: int, niceness: int) -> None:
-    with suppress(OSError):  # a kernel without autogroups
-        Path(_AUTOGROUP.format(leader)).write_text(str(niceness))
-
-
 def _make_ordinary(thread: int) -> None:
     with suppress(OSError):  # it ended meanwhile
         if os.sched_getscheduler(thread) == os.SCHED_IDLE:
@@ -126,7 +113,7 @@ def _grow_process(process: int) -> None:
             for thread in _threads_of(process):
                 _make_ordinary(thread)
             if os.getsid(process) == process:
-                _renice_session(process, _SESSION_GROWN)
+                renice_session(process, SESSION_ORDINARY)  # enough for a trial to spend its budget within its patience
 
 
 def _threads_of(process: int) -> list[int]:

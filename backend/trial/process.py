@@ -20,7 +20,6 @@ import msgspec
 from backend import numerical_threads  # noqa: F401 - before whatever else imports numpy
 from backend.config.model_config import may_have_rows
 from backend.errors import IsochroneError
-from backend.linux.loading_priority import lower_session
 from backend.tensors import TensorSpec
 from backend.trial.batching import ROWS_MAX, RefutedError, UncheckedError, check_batching
 from backend.trial.intermediate_tensors import Look, check_intermediate_tensors
@@ -129,7 +128,6 @@ def _limit_resources() -> None:
     signal.alarm(round(WALL_S) + 5)  # should the parent be gone
     with suppress(OSError):
         os.nice(_NICENESS)
-    lower_session()
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = max(_MEMORY_MIN_BYTES, available // 2)
     with suppress(OSError, ValueError):
