@@ -309,12 +309,12 @@ def test_a_replay_without_descriptions_gives_the_same_decisions(tmp_path: Path) 
     """Whatever is looked up for others is not kept where decisions would find it."""
     made = Watched(tmp_path / "events", core=Scheduler(4, cores=2, predictor=Isochrone()))
     with made:
-        made.run(4_000)
-        assert made.told > 2_000
+        made.run(2_000)
+        assert made.told > 1_000
     (stretch,) = read_stretches(tmp_path / "events")
     replay = Replay()
     scheduler = replay.run(stretch)
-    assert replay.decisions > 1_000
+    assert replay.decisions > 500
     assert (replay.departures, replay.times_differ) == ([], 0)
     assert scheduler.latency.predictor.state() == made.core.latency.predictor.state()
 
