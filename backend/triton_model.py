@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from backend.config.instance_devices import on_each_device
 from backend.config.model_config import (
     EngineConfig,
     check_tensors,
+    first_gpu,
     model_file,
     read_engine_config,
     read_model_config,
@@ -30,6 +32,7 @@ from backend.linux.cpu_topology import lane_cores
 from backend.linux.loading_priority import LOADING
 from backend.linux.raised_priority import raise_priority
 from backend.model_process.instance import Instance
+from backend.model_process.loading.child_in_gaps import child_in_gaps
 from backend.model_process.placement import in_engine_process, lanes_of, open_engine
 from backend.model_process.tensor_check import check_tensors_come_through
 from backend.trial.completion import complete_config, tried
@@ -48,7 +51,8 @@ class TritonPythonModel:
             check_stock_config(config)
             read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
-            model, notes = complete_config(config, file)
+            asked = read_engine_config(config, file.parent.name, file, first_gpu(config))
+            model, notes = complete_config(config, file, partial(child_in_gaps, asked))
             check_tensors(config, model)  # here too: it saves starting a process for nothing
             for note in notes:
                 _log.warning("isochrone: model '%s': %s", config["name"], note)
@@ -83,7 +87,7 @@ class TritonPythonModel:
                 engine = engines[0]
                 model = specs_of(file, engine, asked.onnx)
                 served = read_model_config(asked, config, model)
-                trial = tried(config, file, model, batch=asked.max_batch_size > 1)
+                trial = tried(config, file, model, batch=asked.max_batch_size > 1, attend=partial(child_in_gaps, asked))
                 if trial.batches is False and asked.max_batch_size > 1:
                     _log.warning(
                         "isochrone: model '%s': max_batch_size in config.pbtxt is %d, but batching changes answers: "

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from profiler.session_priority import SESSION_LOW, renice_session
-
+_PR_SET_PDEATHSIG = 1
+Attend = Callable[[int], AbstractContextManager[None]]
 T = TypeVar("T")
 CODE_ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package `profiler`."""
@@ -31,15 +33,15 @@ def run_module(
     timeout_s: float,
     python: str = sys.executable,
     under: Sequence[str] = (),
-    own_session: bool = False,
+    attend: Attend | None = None,
 ) -> bytes:
     """The last line that `python -m module arguments` prints, started by the command `under`, such as a profiler.
 
-    own_session: of a caller of the lowest CPU priority, it gives way to all other sessions. Raises `ChildError`.
+    attend: context in which the child, by its number, is waited for. Raises `ChildError`.
     """
     command = [*under, *python_command(module, python), *arguments]
     try:
-        status, stdout, stderr = _run(command, timeout_s, own_session=own_session)
+        status, stdout, stderr = _run(command, timeout_s, attend=attend)
     except subprocess.TimeoutExpired:
         raise ChildError(f"{module} did not finish within {timeout_s:g} s") from None
     except OSError as error:
@@ -57,17 +59,17 @@ def python_command(module: str, python: str = sys.executable) -> list[str]:
 
 
 def answer_of(
-    module: str, arguments: Sequence[str], kind: type[T], *, timeout_s: float, own_session: bool = False
+    module: str, arguments: Sequence[str], kind: type[T], *, timeout_s: float, attend: Attend | None = None
 ) -> T:
     """The value in the last line that the module prints, which is JSON; see `run_module`. Raises `ChildError`."""
-    answer = run_module(module, arguments, timeout_s=timeout_s, own_session=own_session)
+    answer = run_module(module, arguments, timeout_s=timeout_s, attend=attend)
     try:
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChildError(f"{module} gave an answer that cannot be read: {error}") from None
 
 
-def _run(command: Sequence[str], timeout_s: float, *, own_session: bool) -> tuple[int, bytes, bytes]:
+def _run(command: Sequence[str], timeout_s: float, *, attend: Attend | None) -> tuple[int, bytes, bytes]:
     """Status, stdout and stderr. Where it is broken off, nothing that it started is left behind."""
     with subprocess.Popen(
         command,
@@ -77,17 +79,23 @@ def _run(command: Sequence[str], timeout_s: float, *, own_session: bool) -> tupl
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        process_group=None if own_session else 0,  # a session of its own has a group of its own
-        start_new_session=own_session,
+        process_group=0,
     ) as process:
-        if own_session and os.sched_getscheduler(0) == os.SCHED_IDLE:
-            renice_session(process.pid, SESSION_LOW)
         try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
+            with nullcontext() if attend is None else attend(process.pid):
+                stdout, stderr = process.communicate(timeout=timeout_s)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return process.returncode, stdout, stderr
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill the calling process once the thread that started it is gone.
+
+    A child that stands still by then, as some context it is waited for in has it, would do so for ever.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def search_path() -> str:

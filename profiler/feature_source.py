@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from predictor.workload import Load
-from profiler.child import ChildError
+from profiler.child import Attend, ChildError
 from profiler.peaks import Peaks, PeaksError
 from profiler.work import GraphWork, work_in_child
 
@@ -74,17 +74,21 @@ class NeutralFeatures:
 
 
 def feature_source(
-    path: Path, batch_sizes: Sequence[int], peaks: Callable[[], Peaks], why: str | None = None
+    path: Path,
+    batch_sizes: Sequence[int],
+    peaks: Callable[[], Peaks],
+    why: str | None = None,
+    attend: Attend | None = None,
 ) -> FeatureSource:
     """The best there is without counters for the graph file `path`. May run child processes; never fails.
 
-    why: the reason that there are no counters, where they were looked for.
+    why: the reason that there are no counters, where they were looked for. attend: to the child that counts.
     """
     reasons = [why] if why else []
     if path.suffix != ".onnx":
         return NeutralFeatures(" and ".join([*reasons, f"{path.name} is not an ONNX graph"]))
     try:
-        return GraphFeatures(work_in_child(path, batch_sizes), peaks(), why)
+        return GraphFeatures(work_in_child(path, batch_sizes, attend), peaks(), why)
     except (ChildError, PeaksError) as error:
         return NeutralFeatures(" and ".join([*reasons, str(error)]), lasting=isinstance(error, PeaksError))
 

@@ -17,6 +17,7 @@ import msgspec
 import onnx
 import onnx.inliner
 
+from profiler.child import end_with_parent
 from profiler.kernel_count import VIEWS, kernel_count
 from profiler.work import GraphWork
 
@@ -269,6 +270,7 @@ _OPERATIONS: dict[str, Callable[[onnx.NodeProto, Tensors], int]] = {
 
 def main(arguments: list[str]) -> None:
     """Prints the work per batch size as one line of JSON."""
+    end_with_parent()
     graph = load_graph(Path(arguments[0]))
     work = {int(size): count_work(graph, int(size)) for size in arguments[1:]}
     print(msgspec.json.encode(work).decode())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from profiler.child import answer_of
+from profiler.child import Attend, answer_of
 
 _COUNTER = "profiler.graph"
 _TIMEOUT_S = 60.0
@@ -32,7 +32,7 @@ class GraphWork(msgspec.Struct, frozen=True):
     """Estimated number of kernels that a GPU's engine launches; 0 where there is none."""
 
 
-def work_in_child(path: Path, batch_sizes: Iterable[int]) -> dict[int, GraphWork]:
+def work_in_child(path: Path, batch_sizes: Iterable[int], attend: Attend | None = None) -> dict[int, GraphWork]:
     """Counts the ONNX graph in `path` in a child process, by batch size. Raises `ChildError`."""
     arguments = [str(path.absolute()), *map(str, batch_sizes)]
-    return answer_of(_COUNTER, arguments, dict[int, GraphWork], timeout_s=_TIMEOUT_S, own_session=True)
+    return answer_of(_COUNTER, arguments, dict[int, GraphWork], timeout_s=_TIMEOUT_S, attend=attend)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-
-from profiler.session_priority import SESSION_ORDINARY, renice_session
 
 GROWS_S = 10.0
 _log = logging.getLogger("isochrone")
@@ -60,6 +59,17 @@ class LoadingPriority(AbstractContextManager[None]):
                 self._make_threads_ordinary(self._lowered)
                 self._lowered = None
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Context in which the thread is ordinary, and so is what it starts."""
+        was_lowered = self._lowered is not None
+        self.restore()
+        try:
+            yield
+        finally:
+            if was_lowered:
+                self.lower()
+
     def _grow(self) -> None:
         with self._changing:
             if self._lowered is None:
@@ -71,7 +81,7 @@ class LoadingPriority(AbstractContextManager[None]):
             )
             self._make_threads_ordinary(self._lowered)
             for child in _children():
-                _grow_process(child)
+                raise_process(child)
 
     def _make_threads_ordinary(self, lowered: int) -> None:
         started = set(_threads_of(os.getpid())) - self._threads_before
@@ -106,14 +116,12 @@ def _make_ordinary(thread: int) -> None:
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
-def _grow_process(process: int) -> None:
-    """Make a process that was lowered with the load ordinary; others, such as the scheduler's, stay as they are."""
+def raise_process(process: int) -> None:
+    """Make a process that was lowered with a load ordinary; others, such as the scheduler's, stay as they are."""
     with suppress(OSError):
         if os.sched_getscheduler(process) == os.SCHED_IDLE:
             for thread in _threads_of(process):
                 _make_ordinary(thread)
-            if os.getsid(process) == process:
-                renice_session(process, SESSION_ORDINARY)  # enough for a trial to spend its budget within its patience
 
 
 def _threads_of(process: int) -> list[int]:

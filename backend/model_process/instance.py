@@ -29,6 +29,7 @@ from backend.model_process.devices.group import DeviceGroup, Member
 from backend.model_process.dispatcher import Dispatcher
 from backend.model_process.exporter import Exporter, Exporters
 from backend.model_process.load_profile import profile_at_load
+from backend.model_process.loading.child_in_gaps import child_in_gaps
 from backend.model_process.loading.profile_runs import ProfileRuns
 from backend.model_process.metrics import Metrics
 from backend.model_process.placement import lanes_of, pinned_cores, preemptible_lanes
@@ -80,7 +81,7 @@ class Instance:
 
     def _member(self, config: ModelConfig, engine: Engine, trial: Trial, metrics: Metrics) -> Member:
         """Profile the model on a device, and join that one's scheduler."""
-        found = profile_at_load(config, engine, trial, ProfileRuns)
+        found = profile_at_load(config, engine, trial, ProfileRuns, partial(child_in_gaps, config))
         parameters = config.parameters
         join = Join(
             protocol=PROTOCOL,

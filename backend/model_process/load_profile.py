@@ -32,6 +32,7 @@ from backend.trial.messages import SyntheticInputs, Trial
 from backend.trial.synthetic_inputs import arrays
 from predictor.workload import Load, ModelProfile
 from profiler.brief import Budget, brief_profile
+from profiler.child import Attend
 from profiler.feature_source import FeatureSource, feature_source
 from profiler.host import sha256_of
 from profiler.profile_file import NAME, ProfileFile, ProfileFileError, ProfileIdentity, mismatch, read_profile
@@ -78,11 +79,15 @@ def direct_runs(config: ModelConfig, engine: Engine, inputs: Inputs) -> Iterator
 
 
 def profile_at_load(
-    config: ModelConfig, engine: Engine, trial: Trial, begin_runs: BeginRuns = direct_runs
+    config: ModelConfig,
+    engine: Engine,
+    trial: Trial,
+    begin_runs: BeginRuns = direct_runs,
+    attend: Attend | None = None,
 ) -> LoadProfile:
     """Solo latencies and features over batch sizes up to `max_batch_size`; never fails for want of a profile.
 
-    Raises ConfigError where a GPU cannot be identified.
+    attend: to children; see `profiler.child.run_module`. Raises ConfigError where a GPU cannot be identified.
     """
     synthetic = _synthetic_inputs(config, trial)
     stored = _stored_profile(config, engine)
@@ -98,7 +103,7 @@ def profile_at_load(
             trial.why,
         )
         return LoadProfile(_GUESS, None)
-    return _brief_profile(config, engine, synthetic, begin_runs)
+    return _brief_profile(config, engine, synthetic, begin_runs, attend)
 
 
 def inputs_of(config: ModelConfig, trial: Trial) -> Inputs | None:
@@ -144,7 +149,11 @@ def _device_name(config: ModelConfig) -> str:
 
 
 def counted_features(
-    config: ModelConfig, directory: Path, batch_sizes: Sequence[int], why: str | None = None
+    config: ModelConfig,
+    directory: Path,
+    batch_sizes: Sequence[int],
+    why: str | None = None,
+    attend: Attend | None = None,
 ) -> FeatureSource:
     """Features from the model's graph, see `feature_source`, or as the file of an emulated model states them.
 
@@ -154,7 +163,7 @@ def counted_features(
     if config.emulated:
         return SpecifiedFeatures(read_spec(file, config.emulated))
     graph = (graph_of(file) if is_plan(file) else None) or file
-    return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why)
+    return feature_source(graph, batch_sizes, partial(device_peaks, config.device_id, directory), why, attend)
 
 
 def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
@@ -178,7 +187,7 @@ def _stored_profile(config: ModelConfig, engine: Engine) -> ProfileFile | None:
 
 
 def _brief_profile(
-    config: ModelConfig, engine: Engine, synthetic: SyntheticInputs, begin_runs: BeginRuns
+    config: ModelConfig, engine: Engine, synthetic: SyntheticInputs, begin_runs: BeginRuns, attend: Attend | None
 ) -> LoadProfile:
     inputs = partial(arrays, config.inputs, synthetic)
     digest = hashlib.sha256(msgspec.json.encode(synthetic)).hexdigest()[:16]
@@ -191,7 +200,7 @@ def _brief_profile(
                 directory=runtime_dir(),
                 device=_device_name(config),
                 engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
-                features=partial(_features_at_low_priority, config),
+                features=partial(_features_at_low_priority, config, attend),
                 budget=Budget(clock=runs.clock),
             )
     except EngineError as error:
@@ -206,9 +215,9 @@ def _brief_profile(
     return LoadProfile(brief.profile, group_of(shapes_of(config, inputs)))
 
 
-def _features_at_low_priority(config: ModelConfig, batch_sizes: Sequence[int]) -> FeatureSource:
+def _features_at_low_priority(config: ModelConfig, attend: Attend | None, batch_sizes: Sequence[int]) -> FeatureSource:
     with LOADING:  # which the processes that count them take over
-        return counted_features(config, runtime_dir(), batch_sizes)
+        return counted_features(config, runtime_dir(), batch_sizes, attend=attend)
 
 
 def timed_run(config: ModelConfig, engine: Engine, inputs: Inputs, batch_size: int) -> int:

@@ -22,7 +22,7 @@ Outcome = Literal["waits", "runs", "finished", "failed", "rejected", "cancelled"
 class Record(msgspec.Struct):
     """One request. first, last: the log's stretches that it was there in. before: it arrived before the first.
 
-    loading: a run that measured the model as it was loaded.
+    loading: a launch of the model's load, which measured it or tried it.
     """
 
     model: str

@@ -16,11 +16,12 @@ from backend.errors import ConfigError
 from backend.trial.launch import try_file
 from backend.trial.messages import Fill, Trial
 from backend.trial.question import question_of
+from profiler.child import Attend
 
 _TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[\]]|[\w.+-]+|\S""")
 
 
-def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, list[str]]:
+def complete_config(config: dict[str, Any], file: Path, attend: Attend | None = None) -> tuple[ModelSpecs, list[str]]:
     """Complete the configuration in place. Raises ConfigError.
 
     Returns the model file's declarations, and sentences for the log, on what is served otherwise than expected.
@@ -30,7 +31,7 @@ def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, lis
     left_out = {} if config.get("output") else model.unserved  # where config.pbtxt does not say which are wanted
     notes = [f"output '{name}' is not served: it is {why}" for name, why in left_out.items()]
     if _is_open(config, file) and may_batch(config, model.inputs, model.outputs):
-        trial = tried(config, file, model, batch=True)
+        trial = tried(config, file, model, batch=True, attend=attend)
         if trial.batches:
             rows = model.max_batch_size or ANY_ROWS
         else:
@@ -39,7 +40,9 @@ def complete_config(config: dict[str, Any], file: Path) -> tuple[ModelSpecs, lis
     return model, notes
 
 
-def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool) -> Trial:
+def tried(
+    config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bool, attend: Attend | None = None
+) -> Trial:
     """Trial of the model on synthetic inputs. batch: also whether batching changes an answer.
 
     Raises ConfigError where the model file cannot be read.
@@ -51,7 +54,7 @@ def tried(config: Mapping[str, Any], file: Path, model: ModelSpecs, *, batch: bo
         question = question_of(config, file, model, first_gpu(config))
     except OSError as error:
         raise ConfigError(f"the model file '{file}' cannot be read: {error.strerror}") from None
-    return try_file(question, batch=batch)
+    return try_file(question, batch=batch, attend=attend)
 
 
 def _is_open(config: Mapping[str, Any], file: Path) -> bool:

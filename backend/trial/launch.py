@@ -12,7 +12,7 @@ from backend.errors import ServerError
 from backend.runtime_dir import runtime_dir
 from backend.trial.messages import SCHEMA, Question, Trial
 from backend.trial.process import WALL_S
-from profiler.child import ChildError, answer_of
+from profiler.child import Attend, ChildError, answer_of
 from profiler.store import keep_newest, read_json, write_json
 
 _FILES_MAX = 256
@@ -28,7 +28,7 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trial: Trial
 
 
-def try_file(question: Question, *, batch: bool) -> Trial:
+def try_file(question: Question, *, batch: bool, attend: Attend | None = None) -> Trial:
     """Result of the file's trial, run now where none is kept. Never raises: a trial that fails says why.
 
     batch: try batching, too.
@@ -38,7 +38,7 @@ def try_file(question: Question, *, batch: bool) -> Trial:
         return known
     arguments = [msgspec.json.encode(question).decode(), *(["batch"] if batch else [])]
     try:
-        found = answer_of("backend.trial.process", arguments, Trial, timeout_s=WALL_S, own_session=True)
+        found = answer_of("backend.trial.process", arguments, Trial, timeout_s=WALL_S, attend=attend)
     except ChildError as error:
         found = Trial(batch=batch, why=f"its trial on synthetic inputs failed ({error})", lasting=False)
     if path is not None:

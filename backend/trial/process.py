@@ -27,6 +27,7 @@ from backend.trial.messages import Question, SyntheticInputs, Trial
 from backend.trial.operators import explanation
 from backend.trial.search import ExpiredError, Search
 from backend.trial.session import Opened, opened
+from profiler.child import end_with_parent
 
 BUDGET_S = 10.0
 """CPU time for all that is tried."""
@@ -125,6 +126,7 @@ def _rounds(model: Opened, synthetic: SyntheticInputs, rows_max: int, clock: Clo
 
 
 def _limit_resources() -> None:
+    end_with_parent()
     signal.alarm(round(WALL_S) + 5)  # should the parent be gone
     with suppress(OSError):
         os.nice(_NICENESS)

@@ -9,10 +9,7 @@ import sys
 import pytest
 
 from backend.linux.loading_priority import LoadingPriority, may_restore
-from profiler.child import answer_of
-from profiler.session_priority import SESSION_LOW, renice_session
 from tests.fakes.fake_model import eventually
-from tests.fakes.own_session import niceness
 from tests.fakes.thread_priority import on_a_thread
 
 pytestmark = pytest.mark.skipif(not may_restore(), reason="the kernel lets no thread come back")
@@ -32,37 +29,21 @@ def test_a_process_that_a_load_starts_is_lowered_and_grows_with_it() -> None:
     assert on_a_thread(found) == (os.SCHED_IDLE, os.SCHED_OTHER, os.SCHED_OTHER)
 
 
-def test_a_session_of_its_own_is_lowered_alone_and_grows_with_the_load() -> None:
-    """Where the kernel gives a session its autogroup; else nothing is there to be lowered."""
+def test_what_is_started_while_it_is_suspended_is_ordinary() -> None:
     loading = LoadingPriority(grows_s=3600.0)
 
-    def found() -> tuple[str, str]:
-        own = niceness(os.getpid())
-        with loading:
-            lowered = niceness_of_a_child()
-            with subprocess.Popen(
-                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
-            ) as child:
-                renice_session(child.pid, SESSION_LOW)
-                loading._grow()
-                grown = niceness(child.pid)
-                child.kill()
-        assert niceness(os.getpid()) == own
-        return lowered, grown
+    def found() -> list[int]:
+        policies = []
+        for lowered in (False, True):
+            if lowered:
+                loading.lower()
+            with loading.suspended():
+                policies.append(os.sched_getscheduler(0))
+            policies.append(os.sched_getscheduler(0))
+        loading.restore()
+        return policies
 
-    assert on_a_thread(found) in [("19", "0"), ("", "")]
-
-
-def test_a_session_of_a_caller_that_is_not_low_is_left_alone() -> None:
-    """None would make it grow."""
-    assert niceness_of_a_child() in ("0", "")
-
-
-def niceness_of_a_child() -> str:
-    """Niceness of the session of a module that was run in its own."""
-    found = answer_of("tests.fakes.own_session", [], str, timeout_s=30.0, own_session=True)
-    assert isinstance(found, str)
-    return found
+    assert on_a_thread(found) == [os.SCHED_OTHER] * 3 + [os.SCHED_IDLE]
 
 
 def test_a_process_that_is_started_later_is_ordinary() -> None:

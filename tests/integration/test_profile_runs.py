@@ -17,7 +17,8 @@ from backend.config.parameters import Parameters
 from backend.engines.protocol import BatchResult
 from backend.errors import ConfigError, EngineError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
-from backend.model_process.loading.profile_runs import LOWEST_CLASS, NEXT_CLASS, ProfileRuns
+from backend.model_process.loading.joining import LOWEST_CLASS, NEXT_CLASS, PATIENCE_S
+from backend.model_process.loading.profile_runs import ProfileRuns
 from backend.model_process.request import Pending
 from backend.tensors import BY_CONFIG, TensorSpec
 from tests.fakes.fake_model import FakeModel, eventually
@@ -145,8 +146,8 @@ def test_without_a_scheduler_it_runs_all_the_same(
     def refused(*_: object) -> None:
         raise ConfigError("no")
 
-    monkeypatch.setattr(runs_module, "Dispatcher", refused)
+    monkeypatch.setattr("backend.model_process.loading.joining.Dispatcher", refused)
     began_s = time.monotonic()
     assert [runs.run(1), runs.run(4)] == [ROW_NS, 4 * ROW_NS]
     assert engine.on_lanes == [False] * 3
-    assert time.monotonic() - began_s < runs_module.PATIENCE_S
+    assert time.monotonic() - began_s < PATIENCE_S

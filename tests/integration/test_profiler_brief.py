@@ -81,7 +81,7 @@ def profiling(tmp_path: Path) -> Profiling:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work without a child process, where the child is not the question."""
-    monkeypatch.setattr(source_module, "work_in_child", lambda path, sizes: {n: graph_work(path, n) for n in sizes})
+    monkeypatch.setattr(source_module, "work_in_child", lambda path, sizes, _: {n: graph_work(path, n) for n in sizes})
 
 
 @pytest.mark.parametrize(("max_batch_size", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
@@ -173,7 +173,7 @@ def test_a_failure_is_noted_and_tried_again(mlp: Path, profiling: Profiling, mon
 
 def test_an_incomplete_count_is_noted(mlp: Path, profiling: Profiling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        source_module, "work_in_child", lambda _, sizes: {n: GraphWork(1, 1, 1, complete=False) for n in sizes}
+        source_module, "work_in_child", lambda _, sizes, __: {n: GraphWork(1, 1, 1, complete=False) for n in sizes}
     )
     assert (
         profiling(mlp, Engine(mlp).run).note == "features are lower bounds, since some operators' shapes are not known"

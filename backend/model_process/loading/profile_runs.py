@@ -15,23 +15,17 @@ from queue import Empty, SimpleQueue
 
 from backend.config.model_config import ModelConfig
 from backend.engines.protocol import Engine
-from backend.errors import IsochroneError
 from backend.linux.execution_priority import ORDINARY_PRIORITY, ExecutionPriority
 from backend.linux.loading_priority import LOADING
 from backend.model_process.batch import Answered, Batch
 from backend.model_process.dispatcher import Dispatcher
-from backend.model_process.metrics import Metrics
-from backend.model_process.placement import in_engine_process, lanes_of, pinned_cores, preemptible_lanes
+from backend.model_process.loading.joining import LOWEST_CLASS, NEXT_CLASS, PATIENCE_S, join_to_load
+from backend.model_process.placement import in_engine_process
 from backend.model_process.request import Pending
-from backend.scheduler.messages import PROTOCOL, Join, Reject
+from backend.scheduler.messages import Reject
 from backend.tensors import Array
-from predictor.workload import Load, ModelProfile
 from profiler.brief import batch_sizes
 
-LOWEST_CLASS, NEXT_CLASS = 1_000, 1
-"""Below any class that is in use; and the one of runs that have waited in vain for too long."""
-PATIENCE_S = 10.0
-"""Time that all runs together may wait at the lowest class; after it no more than necessary are made."""
 WAIT_MAX_S = 5.0
 """Time that one then waits for the scheduler's leave, before it goes without."""
 _ATTEMPTS = 3
@@ -85,7 +79,8 @@ class ProfileRuns:
         """Nanoseconds that one batch takes alone, as far as can be told. Raises EngineError."""
         if not self._joined:
             self._joined = True
-            self._dispatcher = self._join(self._first_run(batch_size))
+            sizes = batch_sizes(max(1, self._config.max_batch_size))
+            self._dispatcher = join_to_load(self._config, self._first_run(batch_size), sizes, _Runner(self))
         for _ in range(_ATTEMPTS):
             taken = self._scheduled(batch_size)
             if not taken.suspended or not self.patient:
@@ -117,30 +112,6 @@ class ProfileRuns:
             began_ns = time.thread_time_ns()
             exec_ns = self.execute(batch_size, 0, ORDINARY_PRIORITY)
             return max(1, min(exec_ns, time.thread_time_ns() - began_ns) if own else exec_ns)
-
-    def _join(self, row_ns: int) -> Dispatcher | None:
-        """Join the scheduler, with a guess from the first run."""
-        config = self._config
-        sizes = batch_sizes(max(1, config.max_batch_size))
-        guess = ModelProfile(
-            tuple(sizes), tuple(Load(solo_ns=row_ns * n, compute=0.5, l2=0.5, dram=0.2) for n in sizes)
-        )
-        join = Join(
-            protocol=PROTOCOL,
-            model=config.name,
-            version=config.version,
-            max_batch_size=0,
-            lanes=config.parameters.device_lanes,
-            profile=guess,
-            preemptible_lanes=preemptible_lanes(config),
-            profiled_group=None,
-            loading=True,
-        )
-        runner = _Runner(self)
-        try:
-            return Dispatcher(config.device, lanes_of(config), join, runner, Metrics(), pinned_cores(config))
-        except IsochroneError:
-            return None  # what serves will tell
 
     def _scheduled(self, batch_size: int) -> _Taken:
         if self._dispatcher is None:
