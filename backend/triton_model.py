@@ -23,8 +23,8 @@ from backend.config.model_config import (
     warm_up_calls,
 )
 from backend.config.onnx_options import options_without_effect
-from backend.config.parameters import read_parameters, unused
-from backend.config.stock_config import check_stock_config, is_first_instance, without_effect
+from backend.config.parameters import unused
+from backend.config.stock_config import is_first_instance, without_effect
 from backend.engines.loading import engine_of, specs_of
 from backend.engines.protocol import Engine
 from backend.errors import IsochroneError, one_line
@@ -48,8 +48,6 @@ class TritonPythonModel:
         """Fill in what config.pbtxt leaves out from the model file."""
         config = auto_complete_model_config.as_dict()
         try:
-            check_stock_config(config)
-            read_parameters(config.get("parameters", {}))
             file = model_file(_version_directory_of_this_process(), config)
             asked = read_engine_config(config, file.parent.name, file, first_gpu(config))
             model, notes = complete_config(config, file, partial(child_in_gaps, asked))

@@ -140,7 +140,6 @@ class LoadingComparison:
         self.found: dict[str, list[Window]] = {kind: [] for kind in checkouts}
         self.traffic: list[Traffic] = []
         self.capacity_per_s = 0.0
-        self._written = set[str]()
 
     def run(self) -> None:
         self._write()
@@ -204,16 +203,22 @@ class LoadingComparison:
 
     def _write_large(self, name: str) -> None:
         """Write a model to be loaded, for every kind of server, unless it is there."""
-        if name not in self._written:
-            self._written.add(name)
-            large = sized_model(max(1, round(self.plan.megabytes * 1e6 / _LAYER_BYTES)))
-            large.doc_string = name  # a file of its own: nothing is remembered of another load
-            self._write_model(name, large.SerializeToString())
+        if any(self._model_folder(kind, name).exists() for kind in self._checkouts):
+            return
+        large = sized_model(max(1, round(self.plan.megabytes * 1e6 / _LAYER_BYTES)))
+        large.doc_string = name  # a file of its own: nothing is remembered of another load
+        self._write_model(name, large.SerializeToString())
+
+    def _repository(self, kind: str) -> Path:
+        return self._folder / kind.replace(" ", "-")
+
+    def _model_folder(self, kind: str, name: str) -> Path:
+        return self._repository(kind) / name
 
     def _write_model(self, name: str, content: bytes) -> None:
         written: Path | None = None
         for kind, checkout in self._checkouts.items():
-            folder = self._folder / kind.replace(" ", "-") / name
+            folder = self._model_folder(kind, name)
             (folder / "1").mkdir(parents=True)
             file = folder / "1" / "model.onnx"
             if written is None:
@@ -232,7 +237,7 @@ class LoadingComparison:
     def _server(self, kind: str, serving: Sequence[str]) -> Iterator[EmbeddedServer]:
         checkout = self._checkouts[kind]
         extra = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in serving)]
-        repository = self._folder / kind.replace(" ", "-")
+        repository = self._repository(kind)
         with EmbeddedServer(
             repository, extra=extra, ready_timeout_s=READY_TIMEOUT_S, code=CODE if checkout is None else checkout
         ) as server:

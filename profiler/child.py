@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 _PR_SET_PDEATHSIG = 1
-Attend = Callable[[int], AbstractContextManager[None]]
+Attend = Callable[[subprocess.Popen[bytes]], AbstractContextManager[None]]
 T = TypeVar("T")
 CODE_ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package `profiler`."""
@@ -37,7 +37,7 @@ def run_module(
 ) -> bytes:
     """The last line that `python -m module arguments` prints, started by the command `under`, such as a profiler.
 
-    attend: context in which the child, by its number, is waited for. Raises `ChildError`.
+    attend: context in which the child is waited for. Raises `ChildError`.
     """
     command = [*under, *python_command(module, python), *arguments]
     try:
@@ -82,7 +82,7 @@ def _run(command: Sequence[str], timeout_s: float, *, attend: Attend | None) -> 
         process_group=0,
     ) as process:
         try:
-            with nullcontext() if attend is None else attend(process.pid):
+            with nullcontext() if attend is None else attend(process):
                 stdout, stderr = process.communicate(timeout=timeout_s)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)

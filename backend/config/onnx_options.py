@@ -25,12 +25,14 @@ def read_onnx_options(config: Mapping[str, Any], model_file: Path) -> OnnxOption
 
 
 def options_without_effect(options: OnnxOptions, engine: str) -> list[str]:
-    """Sentences for the options that are set, where another engine than ONNX Runtime runs the model."""
+    """Sentences for the options that are set, where another engine than ONNX Runtime runs the model.
+
+    Libraries of operators are not among them: `open_engine` refuses those.
+    """
     if engine == "onnxruntime":
         return []
     usual = OnnxOptions()
     set_ = {
-        "op_library_filename in model_operations": options.op_libraries != usual.op_libraries,
         "optimization graph level": options.graph_level != usual.graph_level,
         "parameter 'enable_mem_arena'": options.memory_arena != usual.memory_arena,
         "parameter 'enable_mem_pattern'": options.memory_pattern != usual.memory_pattern,

@@ -127,7 +127,7 @@ def _rounds(model: Opened, synthetic: SyntheticInputs, rows_max: int, clock: Clo
 
 def _limit_resources() -> None:
     end_with_parent()
-    signal.alarm(round(WALL_S) + 5)  # should the parent be gone
+    signal.alarm(round(WALL_S) + 5)  # should the parent have been gone by the line above
     with suppress(OSError):
         os.nice(_NICENESS)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

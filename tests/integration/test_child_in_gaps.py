@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,7 +46,7 @@ def test_it_stands_still_while_others_hold_the_lanes_and_runs_on_one_core_in_gap
 ) -> None:
     with FakeModel() as other:
         other.fill(lanes=2)
-        with child_in_gaps(CONFIG, child.pid):
+        with child_in_gaps(CONFIG, child):
             eventually(lambda: state(child.pid) == "T")
             before_s = cpu_s(child.pid)
             time.sleep(0.3)
@@ -63,7 +64,7 @@ def test_what_waits_for_too_long_goes_on_as_an_ordinary_process(
     everywhere = os.sched_getaffinity(0)
     with FakeModel() as other:
         other.fill(lanes=2)
-        with child_in_gaps(CONFIG, child.pid):
+        with child_in_gaps(CONFIG, child):
             eventually(lambda: "its load waited" in caplog.text)
             eventually(lambda: os.sched_getscheduler(child.pid) == os.SCHED_OTHER)
             assert os.sched_getaffinity(child.pid) == everywhere
@@ -71,13 +72,27 @@ def test_what_waits_for_too_long_goes_on_as_an_ordinary_process(
             eventually(lambda: cpu_s(child.pid) > before_s + 0.1)
 
 
-def test_an_end_is_seen_at_once_and_leaves_no_thread(child: subprocess.Popen[bytes]) -> None:
-    descriptors = open_files(os.getpid())
-    with child_in_gaps(CONFIG, child.pid):
+def test_an_end_leaves_no_thread_and_no_descriptor(child: subprocess.Popen[bytes]) -> None:
+    threads, descriptors = threading.active_count(), open_files(os.getpid())
+    with child_in_gaps(CONFIG, child):
         eventually(lambda: cpu_s(child.pid) > 0.1)
         child.kill()
         child.wait(timeout=5.0)
+    eventually(lambda: threading.active_count() <= threads)
     assert open_files(os.getpid()) <= descriptors
+
+
+def test_what_goes_wrong_leaves_no_child_standing(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> float:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(gaps_module._Gaps, "_moment", fails)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with child_in_gaps(CONFIG, child):
+        before_s = cpu_s(child.pid)
+        eventually(lambda: cpu_s(child.pid) > before_s + 0.1)
 
 
 @pytest.mark.parametrize("config", [replace(CONFIG, device_id=0), replace(CONFIG, emulated="emulated-a100-0")])
@@ -85,7 +100,7 @@ def test_beside_lanes_that_are_no_cores_it_is_left_alone(
     config: EngineConfig, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gaps_module, "join_to_load", None)
-    with child_in_gaps(config, child.pid):
+    with child_in_gaps(config, child):
         assert state(child.pid) != "T"
 
 
@@ -96,7 +111,7 @@ def test_without_a_scheduler_it_runs_all_the_same(
         raise ConfigError("no")
 
     monkeypatch.setattr("backend.model_process.loading.joining.Dispatcher", refused)
-    with child_in_gaps(CONFIG, child.pid):
+    with child_in_gaps(CONFIG, child):
         before_s = cpu_s(child.pid)
         eventually(lambda: cpu_s(child.pid) > before_s + 0.1)
 

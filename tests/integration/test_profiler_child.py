@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from profiler.child import ChildError, run_module
+from profiler.feature_source import feature_source
+from profiler.gpu_peaks import gpu_peaks
 from profiler.graph import graph_work
 from profiler.work import work_in_child
+from tests.fakes.driver import A100
 from tests.fakes.graphs import write_mlp
 
 
@@ -36,6 +42,20 @@ def test_child_that_cannot_start() -> None:
 def test_child_that_does_not_end() -> None:
     with pytest.raises(ChildError, match="did not finish within"):
         run_module("profiler.graph", [], timeout_s=0.001)
+
+
+def test_a_child_is_waited_for_in_the_context_that_is_asked_for(mlp: Path) -> None:
+    states = []
+
+    @contextmanager
+    def attend(child: subprocess.Popen[bytes]) -> Iterator[None]:
+        states.append(child.poll())
+        yield
+        states.append(child.poll())
+
+    source = feature_source(mlp, [1], lambda: gpu_peaks(A100), attend=attend)
+    assert source.name == "estimate"
+    assert states == [None, 0]
 
 
 def test_a_child_that_is_broken_off_leaves_nothing_that_it_started(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from onnx import TensorProto, helper
 
+from backend.linux.cpu_topology import core_budget, cores
+from backend.linux.loading_priority import may_restore
 from backend.server.embedded import EmbeddedServer
-from tests.server.control import EXPLICIT, load, request
+from tests.server.control import EXPLICIT, eventually, load, request
 from tests.server.harness import IR_VERSION, OPSET, graph, mlp, write_model
 
 F, I64 = np.float32, np.int64
@@ -150,9 +154,24 @@ def client(server: EmbeddedServer) -> Iterator[Any]:
         yield client
 
 
+def trials(model: str) -> list[int]:
+    """Processes that try a model."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = file.read_bytes()
+            if b"backend.trial.process" in line and f"/{model}/1/".encode() in line:
+                found.append(int(file.parent.name))
+    return found
+
+
 def test_a_loop_without_end_ends_the_trial_not_the_load(server: EmbeddedServer, client: Any) -> None:
     begun_s = time.monotonic()
-    assert load(server, ["endless", "plain"]) == {}
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(load, server, ["endless", "plain"])
+        if may_restore() and 1 < len(cores()) <= core_budget():  # lanes can be preempted, so it has that of a launch
+            eventually(lambda: {1} == {len(os.sched_getaffinity(pid)) for pid in trials("endless")})
+        assert loading.result() == {}
     assert time.monotonic() - begun_s < LOAD_S_MAX
     x = np.array([[1, 2, 3, 1e7]], F)
     assert client.infer("endless", request(triton_grpc, {"x": x})).as_numpy("y") == x.sum()

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,13 +30,11 @@ from backend.scheduler.messages import Reject
 
 _MOMENT_S = 0.1
 """A launch: short, so that forecasts hold, and long beside a decision."""
-_LOOK_S = 0.5
-"""Between two looks whether the child has ended, while no launch is granted."""
 _log = logging.getLogger("isochrone")
 
 
 @contextmanager
-def child_in_gaps(config: EngineConfig, child: int) -> Iterator[None]:
+def child_in_gaps(config: EngineConfig, child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Let a child process run in gaps of the device, at the lowest CPU priority, until the context ends.
 
     Where lanes are no cores, or cannot be preempted, it is left alone.
@@ -56,60 +55,66 @@ class _Gaps:
 
     separate = False
 
-    def __init__(self, config: EngineConfig, child: int) -> None:
-        self._child, self._everywhere = child, os.sched_getaffinity(child)
-        self._handle = os.pidfd_open(child)
+    def __init__(self, config: EngineConfig, child: subprocess.Popen[bytes]) -> None:
+        self._child, self._everywhere = child, os.sched_getaffinity(child.pid)
         self._over, self._ran = threading.Event(), SimpleQueue[float]()
         self._dispatcher = join_to_load(config, round(_MOMENT_S * 1e9), (1,), self)
         if self._dispatcher is None:  # it runs all the same
             return
-        self._signal(signal.SIGSTOP)
+        child.send_signal(signal.SIGSTOP)
         with suppress(OSError):
-            os.sched_setscheduler(child, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(child.pid, os.SCHED_IDLE, os.sched_param(0))
         self._thread = threading.Thread(target=self._ask, args=(self._dispatcher, config.name), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ask no more: the child has ended."""
         self._over.set()
+        self._ran.put(0.0)  # in place of a moment that does not come any more
         if self._dispatcher is not None:
             self._thread.join()
             self._dispatcher.close()
-        os.close(self._handle)
 
     def _ask(self, dispatcher: Dispatcher, name: str) -> None:
-        ids, waited_s = itertools.count(1), 0.0
-        while not self._over.is_set():
-            now_ns, began_s = time.monotonic_ns(), time.monotonic()
-            request = Pending(next(ids), None, {}, (), 1, 0, now_ns, None, LOWEST_CLASS)
-            dispatcher.submit([request])
-            ran_s: float | None = None
-            while ran_s is None and not self._over.is_set() and waited_s + time.monotonic() - began_s < PATIENCE_S:
-                with suppress(Empty):
-                    ran_s = self._ran.get(timeout=_LOOK_S)
-            if ran_s is None and not dispatcher.cancel(request):
-                ran_s = self._ran.get()  # it runs already
-            waited_s += time.monotonic() - began_s - (ran_s or 0.0)
-            if waited_s >= PATIENCE_S:
-                _log.warning(
-                    "isochrone: model '%s': its load waited %.1f s for the device to have time for it, and goes on at "
-                    "ordinary priority",
-                    *(name, waited_s),
-                )
+        waited_s = 0.0
+        try:
+            for number in itertools.count(1):
+                began_s = time.monotonic()
+                ran_s = self._moment(dispatcher, number, PATIENCE_S - waited_s)
+                waited_s += time.monotonic() - began_s - ran_s
+                if self._over.is_set():
+                    return
+                if waited_s >= PATIENCE_S:
+                    break
+            _log.warning(
+                "isochrone: model '%s': its load waited %.1f s for the device to have time for it, and goes on at "
+                "ordinary priority",
+                *(name, waited_s),
+            )
+        finally:
+            if not self._over.is_set():  # nothing that goes wrong here leaves it standing
                 with suppress(OSError):
-                    os.sched_setaffinity(self._child, self._everywhere)
-                raise_process(self._child)
-                self._signal(signal.SIGCONT)
-                return
+                    os.sched_setaffinity(self._child.pid, self._everywhere)
+                raise_process(self._child.pid)
+                self._child.send_signal(signal.SIGCONT)
+
+    def _moment(self, dispatcher: Dispatcher, number: int, patience_s: float) -> float:
+        """Ask for a launch; returns the seconds that it lasted, 0 where it did not come in time."""
+        request = Pending(number, None, {}, (), 1, 0, time.monotonic_ns(), None, LOWEST_CLASS)
+        dispatcher.submit([request])
+        try:
+            return self._ran.get(timeout=patience_s)
+        except Empty:
+            return 0.0 if dispatcher.cancel(request) else self._ran.get()  # it runs already
 
     def run(self, batch: Batch, executing: ExecutionPriority) -> list[Answered]:  # noqa: ARG002 - the runner's call
         """Let the child run on the core of the calling thread's lane."""
         began_s = time.monotonic()
-        with suppress(OSError):
-            os.sched_setaffinity(self._child, os.sched_getaffinity(0))
-        self._signal(signal.SIGCONT)
-        self._over.wait(_MOMENT_S)
-        self._signal(signal.SIGSTOP)
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(self._child.pid, os.sched_getaffinity(0))
+        self._child.send_signal(signal.SIGCONT)
+        if not self._over.wait(_MOMENT_S):
+            self._child.send_signal(signal.SIGSTOP)
         batch.exec_ns = max(1, round((time.monotonic() - began_s) * 1e9))
         return [[]]
 
@@ -120,8 +125,3 @@ class _Gaps:
     def reject(self, request: Pending, reject: Reject) -> None:
         """See `dispatcher.Runner`: requests without a deadline are never rejected."""
         raise AssertionError(f"{request.id} was rejected: {reject}")
-
-    def _signal(self, number: int) -> None:
-        if not self._over.is_set():
-            with suppress(OSError):  # it has ended
-                signal.pidfd_send_signal(self._handle, number)
