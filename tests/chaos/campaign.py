@@ -19,6 +19,8 @@ LOAD = 0.8
 """Of the capacity that is measured at each start of a server."""
 _CAPACITY_S = 4.0
 _RESUMED_MAX_S = 20.0
+_PER_SERVER = 250
+"""Faults done to a server before a fresh one; each request is held against all of them."""
 _SETTLE_S = 0.5
 """Time after a fault in which a request that was sent may still have met it."""
 _RACE_S = 10.0
@@ -74,7 +76,7 @@ class Campaign:
                 self._on_one_server(todo, clock, end_s)
 
     def _on_one_server(self, todo: list[Fault], clock: bool, end_s: float) -> None:
-        """Run faults, and take them off the list, until there is none or tritonserver ended."""
+        """Run faults, and take them off the list, until there is none, a server had enough, or tritonserver ended."""
         account = Account()
         with ExitStack() as stack:
             with_route = any("route" in fault.needs for fault in todo)
@@ -87,7 +89,7 @@ class Campaign:
             met: list[_Met] = []
             with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
                 time.sleep(min(3.0, self.window_s))
-                while todo and time.monotonic() < end_s:
+                while todo and len(met) < _PER_SERVER and time.monotonic() < end_s:
                     met.append(self._meet(todo.pop(0), stage, decisions))
                     if met[-1].crashed:
                         break
