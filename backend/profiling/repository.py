@@ -71,7 +71,7 @@ def read_config(path: Path) -> dict[str, Any]:
         message = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except (text_format.ParseError, ValueError) as error:  # of bytes that are no text, numbers too large for an enum
         raise ConfigError(f"'{path}' is not a model configuration: {error}") from None
     config: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     for tensor in (*config.get("input", ()), *config.get("output", ())):  # as Triton has them; protobuf leaves them out

@@ -30,3 +30,18 @@ def test_a_tensor_without_name_or_type_is_refused_in_a_sentence(line: str, says:
     with pytest.raises(ConfigError) as caught:
         check_tensors(config, ModelSpecs((X,), (Y,)))
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"input [{ data_type: 4294967296 }]", "is not a model configuration: Value out of range: 4294967296"),
+        (b"max_batch_size: many", "is not a model configuration: 1:17 : "),
+        (b'name: "\xff"', "is not a model configuration: 'utf-8' codec can't decode byte 0xff in position 7"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_in_a_sentence(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").write_bytes(content)
+    with pytest.raises(ConfigError, match="is not a model configuration") as caught:
+        read_config(tmp_path / "config.pbtxt")
+    assert says in str(caught.value)
