@@ -30,6 +30,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 _Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Figure = Annotated[float, msgspec.Meta(ge=0.0)]
+_Peak = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
@@ -57,8 +58,8 @@ class MachineFacts(msgspec.Struct, frozen=True):
 
     name: _Text
     emulated: bool
-    compute_tflops: _Figure | None = None
-    memory_gb_per_s: _Figure | None = None
+    compute_tflops: _Peak | None = None
+    memory_gb_per_s: _Peak | None = None
     memory_bytes: _Count | None = None
     multiprocessors: _Count | None = None
 

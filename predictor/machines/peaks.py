@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, isfinite, log2
+from math import exp, log2
 
 import msgspec
 
@@ -10,6 +10,7 @@ _LIKENESS_FADES = 1.0
 """Root mean square of log2 ratios of peaks at which another machine counts exp(−1/2)."""
 _UNKNOWN = 1.0
 """Distance to a machine with which no peak is known in common."""
+_PEAK_MAX = 1 << 63
 
 
 class MachinePeaks(msgspec.Struct, frozen=True):
@@ -24,8 +25,11 @@ class MachinePeaks(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is not None and not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} of a machine is {value}, but must be positive, or None where it is unknown")
+            if value is not None and not 0 < value <= _PEAK_MAX:
+                raise ValueError(
+                    f"{name} of a machine is {value}, but must be above 0 and at most {_PEAK_MAX}, or None where it "
+                    "is unknown"
+                )
 
 
 def likeness(one: MachinePeaks, other: MachinePeaks) -> float:
