@@ -41,7 +41,8 @@ def _text(result: SoakResult, finished: bool) -> str:
             "## Broken bounds\n\n" + "\n".join(wrong) if finished else "",
             "## Memory\n\nResident memory from the end of the warm-up on. Slope: Theil and Sen's, in percent of the "
             f"median per ten minutes, with its 95 % interval; at least {SLOPE_MAX_PERCENT} % is too much. Of processes "
-            f"that live less than {JUDGED_FROM_S / 60:.0f} minutes there is no verdict.",
+            f"that live less than {JUDGED_FROM_S / 60:.0f} minutes there is no verdict. tritonserver keeps no pool of "
+            "gRPC's answers here, and glibc no large blocks that were freed.",
             markdown.table(
                 "process | pid | minutes | first, MB | last, MB | PSS, MB | slope, % | verdict",
                 map(_growth_row, _shown(result.growths)),
