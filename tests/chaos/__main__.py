@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     )
     try:
         campaign.run(options.faults)
-    except Exception as error:  # what is recorded is told all the same
+    except (Exception, KeyboardInterrupt) as error:  # what is recorded is told all the same
         campaign.stopped = f"{type(error).__name__}: {error}"
     if options.json is not None:
         options.json.write_bytes(as_json(campaign.records, campaign.rates_per_s, left_out))

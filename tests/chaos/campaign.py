@@ -87,6 +87,7 @@ class Campaign:
             self.note(f"capacity {capacity:.0f}/s, load {LOAD * capacity:.0f}/s")
             routed_url = None if stage.route is None else stage.route.grpc_url
             met: list[_Met] = []
+            stack.callback(lambda: self._record(met, account))
             with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
                 time.sleep(min(3.0, self.window_s))
                 while todo and len(met) < _PER_SERVER and time.monotonic() < end_s:
@@ -94,7 +95,6 @@ class Campaign:
                     if met[-1].crashed:
                         break
             self.logs.append(stage.logs())
-        self._record(met, account)
 
     def _meet(self, fault: Fault, stage: Stage, decisions: Decisions) -> _Met:
         """Do one fault and undo it."""

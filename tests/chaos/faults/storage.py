@@ -57,7 +57,9 @@ def fill_shared_memory(stage: Stage) -> Undo:  # noqa: ARG001 - the contract's c
 
 def remove_runtime_folder(stage: Stage, killed: str = "") -> Undo:
     """Remove the runtime folder, sockets and locks and all, as a cleaner of /tmp would. killed: a process besides."""
-    shutil.rmtree(stage.runtime_dir)
+    aside = stage.runtime_dir.with_name(f"{stage.runtime_dir.name}-removed")
+    stage.runtime_dir.rename(aside)  # first, since sockets are put back as soon as they are missed
+    shutil.rmtree(aside)
     if killed:
         kill(killed, stage)
     return nothing_to_undo
