@@ -26,10 +26,14 @@ FILES_MAX = 256
 
 
 class Budget(NamedTuple):
-    """Time for the runs of one profile, and the clock that it is counted by; both in nanoseconds."""
+    """Time for the runs of one profile, and the clock that it is counted by; both in nanoseconds.
+
+    was_whole: False where it was cut short, once the runs are over.
+    """
 
     ns: int = BUDGET_NS
     clock: Callable[[], int] = time.perf_counter_ns
+    was_whole: Callable[[], bool] = lambda: True
 
 
 class BriefProfile(msgspec.Struct, frozen=True):
@@ -97,8 +101,8 @@ def brief_profile(
     brief = BriefProfile(ModelProfile(tuple(solo), loads), source.note)
     if not undisturbed:
         return _also(brief, "latency may have been measured beside another model's measuring")
-    # What failed now may succeed at the next load, so it is not remembered.
-    return _remember(stored, identity, brief) if source.lasting else brief
+    # What failed now, or had too little time, may succeed at the next load, so it is not remembered.
+    return _remember(stored, identity, brief) if source.lasting and budget.was_whole() else brief
 
 
 def batch_sizes(max_batch_size: int) -> list[int]:

@@ -62,6 +62,10 @@ class Runs(Protocol):
     def clock(self) -> int:
         """Nanoseconds that the runs' budget is counted in."""
 
+    @property
+    def patient(self) -> bool:
+        """False once they have waited for the device so long that what is left of their budget is forfeit."""
+
 
 BeginRuns = Callable[[ModelConfig, Engine, Inputs], AbstractContextManager[Runs]]
 
@@ -69,6 +73,7 @@ BeginRuns = Callable[[ModelConfig, Engine, Inputs], AbstractContextManager[Runs]
 class _Direct(NamedTuple):
     run: Callable[[int], int]
     clock: Callable[[], int]
+    patient: bool = True
 
 
 @contextmanager
@@ -201,7 +206,7 @@ def _brief_profile(
                 device=_device_name(config),
                 engine=engine.identity if _are_usual(config, synthetic) else f"{engine.identity}, inputs {digest}",
                 features=partial(_features_at_low_priority, config, attend),
-                budget=Budget(clock=runs.clock),
+                budget=Budget(clock=runs.clock, was_whole=lambda: runs.patient),
             )
     except EngineError as error:
         _log.warning(

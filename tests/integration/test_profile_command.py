@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,25 @@ def test_serving_uses_the_file_of_this_device_only(repository: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert profile_at_load(config, engine, trial).profile.at(1).solo_ns < 100_000_000
     assert "measured on another device ('another'" in caplog.text
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_profile_of_runs_that_lost_patience_is_measured_again_at_the_next_load(
+    repository: Path, patient: bool
+) -> None:
+    config, trial = served_model(find_versions(repository, ["a"])[0][0])
+    asked: list[int] = []
+
+    def measured(batch_size: int) -> int:
+        asked.append(batch_size)
+        return 1_000_000
+
+    runs = load_module._Direct(measured, lambda: 1_000_000 * len(asked), patient)
+    with closing(open_engine(config)) as engine:
+        for _ in range(2):
+            measured_before = len(asked)
+            profile_at_load(config, engine, trial, lambda *_: nullcontext(runs))
+    assert (len(asked) > measured_before) is not patient
 
 
 def test_a_profile_is_of_the_shape_that_it_was_measured_with(repository: Path) -> None:

@@ -56,14 +56,20 @@ class Profiling:
         self.directory = directory
 
     def __call__(
-        self, path: Path, run: Callable[[int], int], max_batch_size: int = 4, engine: str = "an engine"
+        self,
+        path: Path,
+        run: Callable[[int], int],
+        max_batch_size: int = 4,
+        engine: str = "an engine",
+        *,
+        whole: bool = True,
     ) -> BriefProfile:
         return brief_profile(
             path,
             run,
             max_batch_size,
             directory=self.directory,
-            budget=Budget(20 * MS),
+            budget=Budget(20 * MS, was_whole=lambda: whole),
             device="a device",
             engine=engine,
             features=lambda sizes: feature_source(path, sizes, lambda: PEAKS),
@@ -124,6 +130,17 @@ def test_a_profile_is_remembered_for_the_same_model_only(mlp: Path, profiling: P
     mlp.write_bytes(mlp.read_bytes() + b"\x72\x00")  # an empty field at the end: the same graph, other bytes
     profiling(mlp, again.run)
     assert len(profiling.files()) == 4
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_profile_that_was_cut_short_is_not_remembered(mlp: Path, profiling: Profiling) -> None:
+    engine = Engine(mlp)
+    profiling(mlp, engine.run, whole=False)
+    assert profiling.files() == []
+    calls = engine.calls
+    profiling(mlp, engine.run)
+    assert engine.calls > calls
+    assert len(profiling.files()) == 1
 
 
 @pytest.mark.usefixtures("counted")

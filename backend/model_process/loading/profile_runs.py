@@ -125,7 +125,7 @@ class ProfileRuns:
         if was_patient and not self.patient:
             _log.warning(
                 "isochrone: model '%s': its profile waited %.1f s for the device to have time for it, so it is less "
-                "exact than usual",
+                "exact than usual, and measured again at the next load",
                 *(self._config.name, self._waited_s),
             )
         return taken
