@@ -61,6 +61,11 @@ class Campaign:
     rates_per_s: list[float] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     stopped: str = ""
+    _over: bool = False
+
+    def stop(self) -> None:
+        """Begin no further fault. From any thread, or a signal's handler."""
+        self._over = True
 
     def run(self, rounds: int) -> None:
         """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own, which
@@ -72,8 +77,11 @@ class Campaign:
         clock_end_s = now_s + (self.end_s - now_s) * len(with_clock) / max(1, len(self.faults))
         for clock, kinds, end_s in ((True, with_clock, clock_end_s), (False, plain, self.end_s)):
             todo = [fault for _ in range(rounds) for fault in kinds]
-            while todo and time.monotonic() < end_s:
+            while todo and self._may_go_on(end_s):
                 self._on_one_server(todo, clock, end_s)
+
+    def _may_go_on(self, end_s: float) -> bool:
+        return not self._over and time.monotonic() < end_s
 
     def _on_one_server(self, todo: list[Fault], clock: bool, end_s: float) -> None:
         """Run faults, and take them off the list, until there is none, a server had enough, or tritonserver ended."""
@@ -90,7 +98,7 @@ class Campaign:
             stack.callback(lambda: self._record(met, account))
             with Load(account, stage.server.grpc_url, routed_url, LOAD * capacity, seed=len(self.records)):
                 time.sleep(min(3.0, self.window_s))
-                while todo and len(met) < _PER_SERVER and time.monotonic() < end_s:
+                while todo and len(met) < _PER_SERVER and self._may_go_on(end_s):
                     met.append(self._meet(todo.pop(0), stage, decisions))
                     if met[-1].crashed:
                         break
