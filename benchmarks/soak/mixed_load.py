@@ -46,10 +46,13 @@ _CLIENTS: Sequence[tuple[str, Connect]] = (
     ("strict", Http),
     ("strict", GrpcStream),
 )
+GIVEN_UP, SHORT_QUEUE, RELOADS = "given_up", "short_queue", "reloads"
 _GIVEN_UP, _GIVEN_UP_AFTER, _GIVEN_UP_PAUSES = 48, 32, 5.0
 """Requests of a burst, those of them that are not given up, and pauses between two such bursts."""
 _SHORT_QUEUE = 16
 """Requests of a burst that is too long for its model's queue."""
+PARTS = (*dict.fromkeys(model for model, _ in _CLIENTS), GIVEN_UP, SHORT_QUEUE, RELOADS)
+"""Of a mixed load, by name: the clients of a model, bursts, reloads."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,21 @@ def _broken(request: SoakRequest, drawn: float) -> SoakRequest:
 
 
 class MixedLoad:
-    """All clients, bursts and reloads; a context that ends once every request has ended."""
+    """All clients, bursts and reloads; a context that ends once every request has ended.
+
+    only: one of `PARTS`; None: all of them.
+    """
 
     def __init__(
-        self, server: EmbeddedServer, models: Sequence[SoakModel], plan: SoakPlan, tally: Tally, reloads: Reloads
+        self,
+        server: EmbeddedServer,
+        models: Sequence[SoakModel],
+        plan: SoakPlan,
+        tally: Tally,
+        reloads: Reloads,
+        only: str | None = None,
     ) -> None:
+        self._only = only
         self._server, self._plan, self._tally, self._reloads = server, plan, tally, reloads
         self._models = {model.name: model for model in models}
         self._stopping = threading.Event()
@@ -112,11 +125,11 @@ class MixedLoad:
             pause_s = self._plan.pause_s * (_LARGE_PAUSES if name == "large" else 1.0)
             client = Client(self._models[name], connect, pause_s)
             random = np.random.default_rng((self._plan.seed, number))
-            self._start(f"{name} {number}", self._run_client(client, random))
+            self._start(name, self._run_client(client, random))
         given_up_s = _GIVEN_UP_PAUSES * self._plan.bursts_s
-        self._start("given_up", self._bursts("given_up", _GIVEN_UP, _GIVEN_UP_AFTER, given_up_s))
-        self._start("short_queue", self._bursts("short_queue", _SHORT_QUEUE, None, self._plan.bursts_s))
-        self._start("reloads", lambda: self._reloads.run(self._stopping))
+        self._start(GIVEN_UP, self._bursts(GIVEN_UP, _GIVEN_UP, _GIVEN_UP_AFTER, given_up_s))
+        self._start(SHORT_QUEUE, self._bursts(SHORT_QUEUE, _SHORT_QUEUE, None, self._plan.bursts_s))
+        self._start(RELOADS, lambda: self._reloads.run(self._stopping))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,6 +149,9 @@ class MixedLoad:
         return run
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
+        if self._only not in (None, name):
+            return
+
         def run() -> None:
             try:
                 work()

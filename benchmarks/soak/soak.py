@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from benchmarks.harness.servers import temporary_server
 from benchmarks.soak.accounts import Account, accounts
 from benchmarks.soak.growth import Growth, growths
 from benchmarks.soak.mixed_load import MixedLoad
-from benchmarks.soak.models import soak_models
+from benchmarks.soak.models import SoakModel, soak_models
 from benchmarks.soak.plan import SLOPE_MAX_PERCENT, SoakPlan
 from benchmarks.soak.processes import Reading, Sampler
 from benchmarks.soak.quiet import QuietMoment, left_behind, left_over, quiet_moment
@@ -30,12 +30,12 @@ from tests.server.control import remember_profile
 
 _LOOK_S = 0.2
 _LOADS_AT_ONCE = 2
-_OPTIONS = (
+OPTIONS = (
     *("--model-control-mode=explicit", f"--model-load-thread-count={_LOADS_AT_ONCE}"),
     "--grpc-infer-allocation-pool-size=0",
 )
-_LARGE_BLOCKS_BYTES = str(4 << 20)
-"""Blocks from here on glibc gives back as they are freed. With it and without Triton's pool of the last answers,
+LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+"""glibc gives blocks from here on back as they are freed. So, and without Triton's pool of the last answers,
 tritonserver's size says what is in use, not which answers it still has; those make it 80 to 290 MB by chance."""
 _UNLOADED = frozenset({"comes_and_goes"})
 
@@ -53,6 +53,15 @@ class SoakResult:
     wrong: list[str] = field(default_factory=list)
 
 
+def load_all(server: EmbeddedServer, repository: Path, models: Sequence[SoakModel]) -> None:
+    """Load the models without profiling them."""
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
+        for model in models:
+            remember_profile(server, repository / model.name, model.solo_ms, model.max_batch_size)
+        with ThreadPoolExecutor(_LOADS_AT_ONCE) as pool:
+            list(pool.map(client.load_model, [model.name for model in models]))
+
+
 class Soak:
     """Run of a plan. tell: called now and then with the result so far; folder: of the server's logs."""
 
@@ -68,9 +77,9 @@ class Soak:
         env = {
             SAMPLES: str(self._folder / "samples.jsonl"),
             EVENTS: str(self._folder / "events.jsonl"),
-            "MALLOC_MMAP_THRESHOLD_": _LARGE_BLOCKS_BYTES,
+            **LARGE_BLOCKS,
         }
-        with temporary_server(self._write, env=env, extra=_OPTIONS, log=log) as server:
+        with temporary_server(self._write, env=env, extra=OPTIONS, log=log) as server:
             runtime_dir, prefix = str(server.runtime_dir), server.shared_memory_prefix
             try:
                 self._serve(server)
@@ -90,11 +99,7 @@ class Soak:
             model.write(repository)
 
     def _serve(self, server: EmbeddedServer) -> None:
-        with triton_grpc.InferenceServerClient(server.grpc_url) as client:
-            for model in self._models:
-                remember_profile(server, self._repository / model.name, model.solo_ms, model.max_batch_size)
-            with ThreadPoolExecutor(_LOADS_AT_ONCE) as pool:
-                list(pool.map(client.load_model, [model.name for model in self._models]))
+        load_all(server, self._repository, self._models)
         named = {model.name: model for model in self._models}
         reloads = Reloads(server, self._repository, named["reloaded"], named["comes_and_goes"], self._plan.reloads_s)
         with Sampler(server, self._plan.sample_s, self._result.readings.extend) as sampler:

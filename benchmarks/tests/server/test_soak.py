@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.soak.mixed_load import PARTS
 
 pytestmark = pytest.mark.slow
 """The default run has `tests/server/test_soak.py`, a sample of it."""
@@ -28,3 +31,12 @@ def test_a_short_soak_breaks_no_bound(tmp_path: Path) -> None:
     assert len(counted) == 12
     assert sum(sum(clients.values()) for clients in counted.values()) > 300
     assert counted["strict"]["rejected"] and counted["short_queue"]["rejected"]
+
+
+def test_each_part_runs_by_itself() -> None:
+    command = [sys.executable, "-m", "benchmarks.soak.parts", "--turns", "2", "--seconds", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300.0, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for part in PARTS:
+        assert len(re.findall(rf"^{part}: [1-9]\d* done", done.stdout, re.MULTILINE)) == 2
+        assert re.search(rf"^\| {part} \| [+-]\d+\.\d\d \| [+-]\d+\.\d\d \|$", done.stdout, re.MULTILINE)
