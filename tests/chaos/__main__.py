@@ -16,7 +16,8 @@ from pathlib import Path
 from tests.chaos.campaign import Campaign
 from tests.chaos.faults.fault import Fault
 from tests.chaos.faults.kinds import FAULTS
-from tests.chaos.report import as_json, as_markdown, failures, unexpected
+from tests.chaos.records import RecordsError, read_records
+from tests.chaos.report import as_markdown, failures, unexpected
 from tests.server.small_shm import may_mount
 
 _OWN_NAMESPACE = "ISOCHRONE_CHAOS_NAMESPACE"
@@ -45,7 +46,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--window-s", type=float, default=8.0, help="of deadlines before and after each fault")
     parser.add_argument("--hold", type=float, default=1.0, help="let faults that are undone last so many times as long")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no fault after so long")
-    parser.add_argument("--json", type=Path, default=None, help="write the records to this file")
+    parser.add_argument("--json", type=Path, default=None, help="keep the records there, and go on from them")
     parser.add_argument("--markdown", type=Path, default=None, help="write the report to this file")
     return parser.parse_args(argv)
 
@@ -66,6 +67,12 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     faults, left_out = choose(FAULTS, options.kinds, volume is not None)
     for reason in left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    try:
+        kept = read_records(options.json, options.window_s, options.hold)
+    except RecordsError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    kept.left_out = left_out
     campaign = Campaign(
         faults,
         volume,
@@ -73,6 +80,8 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
         options.hold,
         time.monotonic() + 60 * options.minutes,
         lambda text: print(text, flush=True),
+        kept.records,
+        kept.rates_per_s,
     )
     signal.signal(signal.SIGINT, lambda *_: campaign.stop())
     try:
@@ -80,7 +89,7 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
     except Exception as error:  # what is recorded is told all the same
         campaign.stopped = f"{type(error).__name__}: {error}"
     if options.json is not None:
-        options.json.write_bytes(as_json(campaign.records, campaign.rates_per_s, left_out))
+        kept.write(options.json)
     text = as_markdown(campaign.records, campaign.rates_per_s, left_out, options.window_s, _command(options))
     print(text)
     if options.markdown is not None:

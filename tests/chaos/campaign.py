@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -68,15 +69,16 @@ class Campaign:
         self._over = True
 
     def run(self, rounds: int) -> None:
-        """Run so many rounds of all kinds, as far as time allows. A clock of its own needs a server of its own, which
-        comes first, and gets the share of the time that its kinds are.
+        """Run so many rounds of all kinds, less what is recorded already, as far as time allows. A clock of its own
+        needs a server of its own, which comes first, and gets the share of the time that its kinds are.
         """
+        done = Counter(record.kind for record in self.records)
         with_clock = [fault for fault in self.faults if "clock" in fault.needs]
         plain = [fault for fault in self.faults if fault not in with_clock]
         now_s = time.monotonic()
         clock_end_s = now_s + (self.end_s - now_s) * len(with_clock) / max(1, len(self.faults))
         for clock, kinds, end_s in ((True, with_clock, clock_end_s), (False, plain, self.end_s)):
-            todo = [fault for _ in range(rounds) for fault in kinds]
+            todo = [fault for number in range(rounds) for fault in kinds if done[fault.kind] <= number]
             while todo and self._may_go_on(end_s):
                 self._on_one_server(todo, clock, end_s)
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
-import msgspec
-
 from profiler.host import cpu_name
 from tests.chaos.account import GOOD
 from tests.chaos.campaign import LOAD, Record
@@ -56,11 +54,6 @@ def unexpected(logs: Sequence[str]) -> list[str]:
     """Errors that a process of ours did not foresee: no fault may lead there, whatever became of the requests."""
     found = [log[at.start() : at.start() + _SHOWN] for log in logs for at in re.finditer("Traceback", log)]
     return [f"{len(found)} tracebacks in the logs, the first one: {found[0]}"] if found else []
-
-
-def as_json(records: Sequence[Record], rates_per_s: Sequence[float], left_out: Sequence[str]) -> bytes:
-    """All that was recorded."""
-    return msgspec.json.encode({"records": records, "rates_per_s": rates_per_s, "left_out": left_out})
 
 
 def as_markdown(
