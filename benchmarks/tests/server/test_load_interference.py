@@ -9,11 +9,13 @@ import pytest
 from backend.server.assemble import CODE
 from benchmarks.load_interference import OURS, STOCK, LoadingComparison, LoadingPlan
 
+pytestmark = pytest.mark.slow
+"""The default run has a load beside others in `tests/server/test_trial.py`."""
 
-@pytest.mark.parametrize("kinds", [(OURS,), pytest.param((OURS, STOCK), marks=pytest.mark.slow)])
-def test_each_kind_of_server_loads_a_model_while_it_serves_others(kinds: tuple[str, ...], tmp_path: Path) -> None:
-    checkouts = {OURS: CODE, STOCK: None}
-    found = LoadingComparison(LoadingPlan(1, 8.0, 0.3, 2.0), {kind: checkouts[kind] for kind in kinds}, tmp_path)
+
+def test_each_kind_of_server_loads_a_model_while_it_serves_others(tmp_path: Path) -> None:
+    kinds = {OURS: CODE, STOCK: None}
+    found = LoadingComparison(LoadingPlan(1, 8.0, 0.3, 2.0), kinds, tmp_path)
     found.run()
     for kind in kinds:
         (window,) = found.found[kind]
