@@ -13,7 +13,7 @@ import numpy as np
 import tritonclient.grpc as triton_grpc
 
 from tests.chaos.account import Account, Asked
-from tests.chaos.models import MODELS, ROUTED
+from tests.chaos.models import MODELS, ROUTED, SPARE
 from tests.server.control import request
 from tests.server.poisson_sender import PoissonSender
 
@@ -22,17 +22,20 @@ GIVE_UP_S = 30.0
 _IN_FLIGHT_MAX = 16
 """Of a stream. Where a machine becomes slower than it was when its capacity was measured, as one that others use does,
 more would wait longer than a client does, and a request that waits could not be told from one that hangs."""
+_OF_SPARE_MAX = 64
+"""Of the model whose process is killed: what that took along is out until the client gives up, and others must come."""
 _CAPACITY_IN_FLIGHT = 12
 
 
 class Stream:
-    """Requests to one model at one address, from a thread; none while `_IN_FLIGHT_MAX` are out."""
+    """Requests to one model at one address, from a thread; none while so many are out."""
 
     def __init__(self, account: Account, url: str, model: str, rate_per_s: float, seed: int) -> None:
         self._account, self._name, self._model = account, model, MODELS[model]
         self._client = triton_grpc.InferenceServerClient(url)
         random = np.random.default_rng(seed)
-        self._sender = PoissonSender(f"chaos-{model}", rate_per_s, random, _IN_FLIGHT_MAX, self._send, self._withhold)
+        most = _OF_SPARE_MAX if model == SPARE else _IN_FLIGHT_MAX
+        self._sender = PoissonSender(f"chaos-{model}", rate_per_s, random, most, self._send, self._withhold)
         self._sender.start()
 
     def stop(self) -> None:
