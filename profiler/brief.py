@@ -28,7 +28,7 @@ FILES_MAX = 256
 class Budget(NamedTuple):
     """Time for the runs of one profile, and the clock that it is counted by; both in nanoseconds.
 
-    was_whole: False where it was cut short, once the runs are over.
+    was_whole: asked after the runs; False where they gave up the rest of it, as on a device that was busy for too long.
     """
 
     ns: int = BUDGET_NS

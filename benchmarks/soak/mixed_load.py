@@ -46,12 +46,12 @@ _CLIENTS: Sequence[tuple[str, Connect]] = (
     ("strict", Http),
     ("strict", GrpcStream),
 )
-GIVEN_UP, SHORT_QUEUE, RELOADS = "given_up", "short_queue", "reloads"
-_GIVEN_UP, _GIVEN_UP_AFTER, _GIVEN_UP_PAUSES = 48, 32, 5.0
+_GIVEN_UP_BURST, _GIVEN_UP_AFTER, _GIVEN_UP_PAUSES = 48, 32, 5.0
 """Requests of a burst, those of them that are not given up, and pauses between two such bursts."""
-_SHORT_QUEUE = 16
+_SHORT_QUEUE_BURST = 16
 """Requests of a burst that is too long for its model's queue."""
-PARTS = (*dict.fromkeys(model for model, _ in _CLIENTS), GIVEN_UP, SHORT_QUEUE, RELOADS)
+_GIVEN_UP, _SHORT_QUEUE, _RELOADS = "given_up", "short_queue", "reloads"
+PARTS = (*dict.fromkeys(model for model, _ in _CLIENTS), _GIVEN_UP, _SHORT_QUEUE, _RELOADS)
 """Of a mixed load, by name: the clients of a model, bursts, reloads."""
 
 
@@ -127,9 +127,9 @@ class MixedLoad:
             random = np.random.default_rng((self._plan.seed, number))
             self._start(name, self._run_client(client, random))
         given_up_s = _GIVEN_UP_PAUSES * self._plan.bursts_s
-        self._start(GIVEN_UP, self._bursts(GIVEN_UP, _GIVEN_UP, _GIVEN_UP_AFTER, given_up_s))
-        self._start(SHORT_QUEUE, self._bursts(SHORT_QUEUE, _SHORT_QUEUE, None, self._plan.bursts_s))
-        self._start(RELOADS, lambda: self._reloads.run(self._stopping))
+        self._start(_GIVEN_UP, self._bursts(_GIVEN_UP, _GIVEN_UP_BURST, _GIVEN_UP_AFTER, given_up_s))
+        self._start(_SHORT_QUEUE, self._bursts(_SHORT_QUEUE, _SHORT_QUEUE_BURST, None, self._plan.bursts_s))
+        self._start(_RELOADS, lambda: self._reloads.run(self._stopping))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
 """Growth of tritonserver by each part of a soak's load: `python -m benchmarks.soak.parts`, one at a time, in turns.
 
-A part that leaks costs as much in the last turn as in the first.
+A leak grows as much in the last turn as in the first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.machine import versions
 from benchmarks.harness.servers import temporary_server
 from benchmarks.soak.mixed_load import PARTS, MixedLoad
-from benchmarks.soak.models import SoakModel, soak_models
+from benchmarks.soak.models import soak_models
 from benchmarks.soak.plan import SoakPlan
 from benchmarks.soak.processes import read
 from benchmarks.soak.reloads import Reloads
@@ -32,16 +32,26 @@ _SETTLE_S = 1.0
 
 
 class Parts:
-    """A server with a soak's models, and the sizes that tritonserver came to."""
+    """A soak's models on a server, and by how much tritonserver grew; `write` the repository, then `load`."""
 
-    def __init__(self, server: EmbeddedServer, repository: Path, models: list[SoakModel]) -> None:
-        load_all(server, repository, models)
-        named = {model.name: model for model in models}
-        self._server, self._models = server, models
-        self._reloads = Reloads(server, repository, named["reloaded"], named["comes_and_goes"], _PLAN.reloads_s)
+    def __init__(self) -> None:
+        self._models = soak_models(_PLAN.large_mb)
         self._tally = Tally()
         self.grown_mb: dict[str, list[float]] = {part: [] for part in PARTS}
         """Of tritonserver's private memory, by turn."""
+
+    def write(self, repository: Path) -> None:
+        """Fill the repository."""
+        self._repository = repository
+        for model in self._models:
+            model.write(repository)
+
+    def load(self, server: EmbeddedServer) -> None:
+        """Load the models on the server of that repository."""
+        load_all(server, self._repository, self._models)
+        named = {model.name: model for model in self._models}
+        self._server = server
+        self._reloads = Reloads(server, self._repository, named["reloaded"], named["comes_and_goes"], _PLAN.reloads_s)
 
     @property
     def size_mb(self) -> float:
@@ -71,16 +81,9 @@ def main(
 ) -> None:
     """Run each part of a soak's load by itself, and print by how much tritonserver grew each time."""
     interrupt_on_term()
-    models = soak_models(SoakPlan.large_mb)
-    written: list[Path] = []
-
-    def write(repository: Path) -> None:
-        written.append(repository)
-        for model in models:
-            model.write(repository)
-
-    with one_sentence_errors("soak"), temporary_server(write, env=LARGE_BLOCKS, extra=OPTIONS) as server:
-        parts = Parts(server, written[0], models)
+    parts = Parts()
+    with one_sentence_errors("soak"), temporary_server(parts.write, env=LARGE_BLOCKS, extra=OPTIONS) as server:
+        parts.load(server)
         for _ in range(turns):
             for part in PARTS:
                 print(parts.run(part, seconds), flush=True)

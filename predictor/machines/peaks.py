@@ -11,6 +11,7 @@ _LIKENESS_FADES = 1.0
 _UNKNOWN = 1.0
 """Distance to a machine with which no peak is known in common."""
 _PEAK_MAX = 1 << 63
+"""Beyond any machine, and within a float, as numbers of any length can be read from a file."""
 
 
 class MachinePeaks(msgspec.Struct, frozen=True):

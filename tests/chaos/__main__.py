@@ -83,7 +83,13 @@ def _run(options: argparse.Namespace, volume: Path | None) -> int:
         kept.records,
         kept.rates_per_s,
     )
-    signal.signal(signal.SIGINT, lambda *_: campaign.stop())
+
+    def interrupt(*_: object) -> None:
+        """End with the fault under way; at once where that is asked again."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        campaign.stop()
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         campaign.run(options.faults)
     except Exception as error:  # what is recorded is told all the same

@@ -62,7 +62,7 @@ class Campaign:
     rates_per_s: list[float] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     stopped: str = ""
-    _over: bool = False
+    _over: bool = field(default=False, init=False)
 
     def stop(self) -> None:
         """Begin no further fault. From any thread, or a signal's handler."""

@@ -28,7 +28,9 @@ _CAPACITY_IN_FLIGHT = 12
 
 
 class Stream:
-    """Requests to one model at one address, from a thread; none while so many are out."""
+    """Requests to one model at one address, from a thread; none while `_IN_FLIGHT_MAX` are out, `_OF_SPARE_MAX` of the
+    model whose process is killed.
+    """
 
     def __init__(self, account: Account, url: str, model: str, rate_per_s: float, seed: int) -> None:
         self._account, self._name, self._model = account, model, MODELS[model]
